@@ -1,0 +1,216 @@
+"""Makes .venv hold exactly what scripts/requirements.lock says, and this project in editable form.
+
+scripts/just calls it, has checked the version of Python, and passes the stamp that means "up to date". It needs the
+standard library alone. Whatever fails is said in one sentence, with exit code 2.
+"""
+
+import configparser
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parents[1]
+LOCK = ROOT / "scripts" / "requirements.lock"
+VENV = ROOT / ".venv"
+STAMP = VENV / ".stamp"  # written last: a .venv without it is not whole
+VENV_PYTHON = VENV / "bin" / "python"
+VENV_UV = VENV / "bin" / "uv"
+
+REMEDY = "install it (on Debian: apt install python3-venv), or set PYTHON to another Python"
+
+# How pip and uv speak of an index that they cannot reach.
+NO_NETWORK = re.compile(r"(?i)connection broken|error sending request|failed to fetch|timed out|from versions: none")
+
+
+def main() -> None:
+    """Brings .venv up to date, unless another process has just done so."""
+    stamp = sys.argv[1] + "\n"
+    VENV.mkdir(exist_ok=True)
+    turn = take_turn()
+    python = Path(sys.executable).resolve()  # never that of an activated .venv, which may be about to go
+    found = STAMP.read_text() if STAMP.is_file() else ""
+    whole = found.endswith(f"\n{ROOT}\n") and VENV_PYTHON.resolve() == python
+    if whole and found == stamp:
+        return
+    started = time.monotonic()
+    STAMP.unlink(missing_ok=True)
+    own_uv = shutil.which("uv", path=path_without_venv())
+    if whole:
+        say("bringing .venv up to date")
+    else:
+        say(f"making .venv with Python {sys.version.split()[0]}, once; this takes some seconds")
+        make_venv(python, turn)
+        if not own_uv:
+            install_uv(turn)
+    try:
+        install_packages(own_uv or str(VENV_UV), {} if own_uv else settings_of_pip(), turn)
+    except SystemExit:
+        if whole:
+            write_stamp(found)  # uv gave up by itself, and left .venv in order: the next attempt need not begin anew
+        raise
+    write_stamp(stamp)
+    say(f".venv is ready after {time.monotonic() - started:.1f} s")
+
+
+def write_stamp(text: str) -> None:
+    """Writes the stamp whole or not at all."""
+    written = STAMP.with_suffix(".new")
+    written.write_text(text)
+    written.replace(STAMP)
+
+
+def take_turn() -> int:
+    """Waits until nobody else works on .venv. The descriptor is the turn: children hold it too, and may outlive us."""
+    turn = os.open(VENV, os.O_RDONLY)
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("another process is making .venv; waiting for it")
+        fcntl.flock(turn, fcntl.LOCK_EX)
+    except OSError:
+        pass  # a network file system that cannot lock a folder is no reason to give up
+    return turn
+
+
+def path_without_venv() -> str:
+    """PATH without an activated .venv."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join(folder for folder in folders if Path(folder).resolve() != VENV_UV.parent)
+
+
+def make_venv(python: Path, turn: int) -> None:
+    """Makes an empty .venv, whatever is there."""
+    failure = run([str(python), "-I", "-m", "venv", "--without-pip", "--clear", str(VENV)], turn)
+    if "No module named venv" in failure:
+        fail(f"{python} comes without venv; {REMEDY}.")
+    if failure:
+        fail(f"{VENV} could not be made: {reason(failure)}; mend that, and run this again.")
+
+
+def install_uv(turn: int) -> None:
+    """Installs the lock's uv by the pip that comes with Python: neither can be assumed to be there."""
+    pip = next(bundled_pips(), None)
+    if not pip:
+        fail(f"{sys.executable} comes without ensurepip; {REMEDY}, or put uv on PATH.")
+    block = re.search(r"(?m)^uv==(.*\\\n)*.*", LOCK.read_text())
+    if not block:
+        fail(f"{LOCK} does not name uv; restore it, for example with git.")
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
+        requirements.write(block.group())
+        requirements.flush()
+        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes", "-r", requirements.name]
+        failure = run([str(VENV_PYTHON), "-I", f"{pip}/pip", "install", *options], turn, {"PIP_USER": "0"})
+    if failure:
+        fail_to_install("uv", failure)
+
+
+def bundled_pips() -> Iterator[Path]:
+    """The wheels of pip that ensurepip would install from; run as they are, they save seconds."""
+    with contextlib.suppress(ImportError):
+        import ensurepip
+
+        yield from Path(ensurepip.__file__).with_name("_bundled").glob("pip-*.whl")
+        yield from Path(sysconfig.get_config_var("WHEEL_PKG_DIR") or os.devnull).glob("pip-*.whl")
+
+
+def settings_of_pip() -> dict[str, str]:
+    """Where a user has told only pip of a mirror or a certificate, tell uv, which does not read pip's settings."""
+    home = Path(os.environ.get("HOME") or "/")
+    config = configparser.RawConfigParser(strict=False)
+    with contextlib.suppress(configparser.Error):
+        config.read(
+            [
+                "/etc/pip.conf",
+                home / "Library/Application Support/pip/pip.conf",
+                home / ".pip/pip.conf",
+                Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "pip/pip.conf",
+                os.environ.get("PIP_CONFIG_FILE", os.devnull),
+            ]
+        )
+    settings = {}
+    for option, uv_variable in (("index-url", "UV_DEFAULT_INDEX"), ("cert", "SSL_CERT_FILE")):
+        value = os.environ.get("PIP_" + option.upper().replace("-", "_"))
+        for section in "install", "global":
+            value = value or config.get(section, option, fallback="")
+        if value and not os.environ.get(uv_variable):
+            settings[uv_variable] = value
+    return settings
+
+
+def install_packages(uv: str, environment: Mapping[str, str], turn: int) -> None:
+    """Installs what the lock says, takes out what it does not, and adds the project itself."""
+    target = ["--quiet", "--python", str(VENV_PYTHON)]
+    # Bytecode now: without it, the first starts would be twice as slow.
+    sync = [uv, "pip", "sync", *target, "--require-hashes", "--compile-bytecode", str(LOCK)]
+    if failure := run(sync, turn, environment):
+        fail_to_install("the packages of scripts/requirements.lock", failure)
+    # By the lock's uv, which has the build backend inside.
+    add_project = [str(VENV_UV), "pip", "install", *target, "--no-deps", "--editable", str(ROOT)]
+    if failure := run(add_project, turn, environment):
+        fail_to_install("the project of pyproject.toml", failure)
+
+
+def run(command: list[str], turn: int, environment: Mapping[str, str] | None = None) -> str:
+    """Runs *command* silently. Returns what it said where it failed, else nothing."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        pass_fds=[turn],
+        check=False,
+    )
+    return (done.stdout.strip() or f"exit code {done.returncode}") if done.returncode else ""
+
+
+def fail_to_install(what: str, failure: str) -> NoReturn:
+    """Ends with the reason that pip or uv gave."""
+    if NO_NETWORK.search(failure):
+        why = "" if "from versions: none" in failure else f" ({reason(failure)})"  # pip does not say why
+        fail(
+            f"{what} could not be downloaded, the package index does not answer{why}; check the network, "
+            "or the index and the certificate that pip and uv are set to use, and run this again."
+        )
+    fail(f"{what} could not be installed: {reason(failure)}; mend that, and run this again.")
+
+
+def reason(failure: str) -> str:
+    """The line of *failure* that tells most: the innermost cause, else the first error, else the last line."""
+    lines = [line.strip() for line in failure.splitlines()]
+    causes = [line.removeprefix("cause: ") for line in lines if line.startswith("cause: ")]
+    errors = [line for line in lines if line.lower().startswith("error")]
+    return [*lines, *reversed(errors), *causes][-1]
+
+
+def say(text: str) -> None:
+    """Tells the user; stdout belongs to the recipe."""
+    print(f"scripts/just: {text}", file=sys.stderr)
+
+
+def fail(text: str) -> NoReturn:
+    """Ends with one sentence and exit code 2."""
+    say(text)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        fail(f".venv could not be made: {error}; mend that, and run this again.")
