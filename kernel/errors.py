@@ -1,0 +1,192 @@
+"""Every exception of the kernel.
+
+    KernelError
+    ├── PlanError                nothing was started; exit code 2
+    │   ├── Problems             several of them, reported in one go
+    │   ├── NamingError          a name that is unknown, taken, reserved or malformed
+    │   ├── CycleError           services that wait for each other
+    │   ├── DeclarationError     a service, parameter or command that is declared wrongly
+    │   ├── NotImportable        a service's file that does not import
+    │   ├── ConfigError          a value in the environment that cannot be used
+    │   └── LeftOutError         a value is needed from a service that is not enabled
+    └── ServiceError             what became of one running service
+        ├── NeverServed          it returned without ever serving
+        ├── ServedTwice          it entered `serving` twice in one attempt
+        ├── StartTimeout         it was not ready in time
+        ├── StopTimeout          it had to be cut while stopping
+        ├── ValueLost            the value it holds is gone for good
+        ├── StrayCancellation    it was cancelled, but not by the kernel
+        └── Uncuttable           it ignored even that, and was abandoned
+
+A `PlanError` says what is wrong, where, and what to do. A `ServiceError` is what the log, the span and
+the final report show where the service itself raised nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The names in *known* that *name* may have been meant for, as a hint; empty where none is near."""
+    from difflib import get_close_matches  # imported only when something went wrong
+
+    near = get_close_matches(name, list(known), n=2, cutoff=0.6)
+    return f"did you mean {' or '.join(repr(match) for match in near)}?" if near else ""
+
+
+class KernelError(Exception):
+    """The base of all that the kernel raises."""
+
+
+@attrs.define(eq=False)
+class PlanError(KernelError):
+    """Something is wrong with what should run, so nothing was started.
+
+    Args:
+        what: What is wrong, with the offending name or value in it.
+        where: The file and line, or the variable, that says so; empty where there is none.
+        hint: What to do about it; empty where the first part says it all.
+
+    """
+
+    what: str
+    where: str = attrs.field(default="", kw_only=True)
+    hint: str = attrs.field(default="", kw_only=True)
+
+    def __str__(self) -> str:
+        where = f"{self.where}: " if self.where else ""
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{where}{self.what}{hint}"
+
+
+@attrs.define(eq=False)
+class Problems(PlanError):
+    """Several errors at once, so that nobody has to mend them one run at a time."""
+
+    errors: tuple[PlanError, ...] = attrs.field(default=(), kw_only=True)
+
+    def __str__(self) -> str:
+        return "\n".join(str(error) for error in self.errors)
+
+    @staticmethod
+    def raise_any(errors: Sequence[PlanError]) -> None:
+        """Raise *errors*: nothing for none, the error itself for one, all of them together for more."""
+        flat: list[PlanError] = []
+        for error in errors:
+            flat.extend(error.errors if isinstance(error, Problems) else [error])
+        if len(flat) == 1:
+            raise flat[0]
+        if flat:
+            raise Problems(f"{len(flat)} problems", errors=tuple(flat))
+
+
+@attrs.define(eq=False)
+class NamingError(PlanError):
+    """A name of a service, command or variable is unknown, taken, reserved or malformed."""
+
+
+@attrs.define(eq=False)
+class CycleError(PlanError):
+    """Services wait for each other; `members` are their names, each waiting for the next."""
+
+    members: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+
+
+@attrs.define(eq=False)
+class DeclarationError(PlanError):
+    """A service, one of its parameters, or a command is declared in a way that cannot work."""
+
+
+@attrs.define(eq=False)
+class NotImportable(PlanError):
+    """A service's file does not import; the cause is chained."""
+
+
+@attrs.define(eq=False)
+class ConfigError(PlanError):
+    """A value in the environment cannot be used; `where` names the variable."""
+
+
+@attrs.define(eq=False)
+class LeftOutError(PlanError):
+    """A service needs the value of one that is not enabled."""
+
+
+@attrs.define(eq=False)
+class ServiceError(KernelError):
+    """What became of the service of this name."""
+
+    service: str
+
+
+@attrs.define(eq=False)
+class NeverServed(ServiceError):
+    """The service takes `Serving`, and returned without ever entering it."""
+
+    def __str__(self) -> str:
+        return f"{self.service} returned without ever serving: it takes `Serving`, so it must enter `serving(...)`"
+
+
+@attrs.define(eq=False)
+class ServedTwice(ServiceError):
+    """The service entered `serving` a second time in one attempt."""
+
+    def __str__(self) -> str:
+        return f"{self.service} entered `serving(...)` a second time; one attempt serves once"
+
+
+@attrs.define(eq=False)
+class StartTimeout(ServiceError):
+    """The service was not ready within its start_timeout (seconds); `where` is the line where it stood."""
+
+    seconds: float
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.service} was not ready after {self.seconds:g} s; it stood at {self.where}"
+
+
+@attrs.define(eq=False)
+class StopTimeout(ServiceError):
+    """The service was cut `seconds` after it was asked to stop; `where` is the line where it stood."""
+
+    seconds: float
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.service} overran: cut {self.seconds:.3g} s after it was asked to stop, at {self.where}"
+
+
+@attrs.define(eq=False)
+class ValueLost(ServiceError):
+    """The service needs the value of `giver`, which will not come (back)."""
+
+    giver: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.service} needs the value of {self.giver}, which {self.reason}"
+
+
+@attrs.define(eq=False)
+class StrayCancellation(ServiceError):
+    """A cancellation came out of the service, but nobody had cancelled it; the original is chained."""
+
+    def __str__(self) -> str:
+        return f"{self.service} was cancelled from within: nobody had asked it to stop"
+
+
+@attrs.define(eq=False)
+class Uncuttable(ServiceError):
+    """The service ignored its cancellation; `where` is the line where it stands."""
+
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.service} could not be cut and was abandoned; it stands at {self.where}"
