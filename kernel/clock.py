@@ -1,0 +1,81 @@
+"""One heap of alarms for the whole kernel, in one task.
+
+A cancel scope with a deadline costs a timer of the event loop each, and can only cancel. An alarm calls a
+function, so that what hangs can be looked at before it is cut.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable
+
+import attrs
+from anyio import Event, current_time, move_on_at
+
+COMPACT = 64  # dead alarms that are tolerated beyond the live ones before the heap is rebuilt
+
+
+@attrs.define(eq=False)
+class Alarm:
+    """A call to come at the time `when` (seconds on the loop's clock)."""
+
+    when: float
+    callback: Callable[[], None] | None
+    deadline: bool
+    _clock: Clock
+
+    def cancel(self) -> None:
+        """Do not call; does nothing after the call."""
+        if self.callback is not None:
+            self.callback = None
+            self._clock.forget()
+
+
+@attrs.define(eq=False)
+class Clock:
+    """Calls what was asked for, when it is due.
+
+    Args:
+        resting: Tells whether deadlines rest, because somebody is debugging; alarms set with ``deadline=True`` are
+            then dropped when they come due.
+
+    """
+
+    resting: Callable[[], bool] = bool
+    _heap: list[tuple[float, int, Alarm]] = attrs.field(factory=list, init=False)
+    _numbers: itertools.count[int] = attrs.field(factory=itertools.count, init=False)
+    _dead: int = attrs.field(default=0, init=False)
+    _wake: Event | None = attrs.field(default=None, init=False)
+
+    def at(self, when: float, callback: Callable[[], None], *, deadline: bool = True) -> Alarm:
+        """Call *callback* at *when*, or at once if that has passed; equal times keep their order."""
+        alarm = Alarm(when, callback, deadline, self)
+        if self._wake is not None and (not self._heap or when < self._heap[0][0]):
+            self._wake.set()
+        heapq.heappush(self._heap, (when, next(self._numbers), alarm))
+        return alarm
+
+    def forget(self) -> None:
+        """Count a cancelled alarm, and throw them out when they are many."""
+        self._dead += 1
+        if self._dead > COMPACT and self._dead > len(self._heap) // 2:
+            self._heap = [entry for entry in self._heap if entry[2].callback is not None]
+            heapq.heapify(self._heap)
+            self._dead = 0
+
+    async def run(self) -> None:
+        """Serve until cancelled. *callback*s run one after the other; they must not raise."""
+        while True:
+            now = current_time()
+            while self._heap and self._heap[0][0] <= now:
+                alarm = heapq.heappop(self._heap)[2]
+                callback, alarm.callback = alarm.callback, None
+                if callback is None:
+                    self._dead -= 1
+                elif not (alarm.deadline and self.resting()):
+                    callback()
+            self._wake = Event()
+            with move_on_at(self._heap[0][0] if self._heap else math.inf):
+                await self._wake.wait()

@@ -1,0 +1,551 @@
+"""All services together: who may start, who is asked to stop and when, and how it all ended.
+
+Start and stop are dataflow. Each move of a service is put into a queue, and its consequences for the others are
+drawn one after the other: counters of unmet dependencies and of live dependents go up and down, and one that
+reaches zero starts or stops its service. So nothing waits for a level, no task waits for another, and the whole
+takes time linear in services plus edges.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+import attrs
+from anyio import Event as AsyncEvent
+from anyio import create_task_group, current_time
+
+from kernel.clock import Clock
+from kernel.graph import depths
+from kernel.lifecycle import (
+    ENDED,
+    LIVE,
+    AllReady,
+    Event,
+    Forced,
+    Notice,
+    Observer,
+    State,
+    StopBegan,
+    Transition,
+)
+from kernel.spec import Edge, Service
+from kernel.supervisor import GRACE, SpawnedTask, Supervisor, Want
+
+HALTED = frozenset({State.WAITING, State.BACKOFF})
+BROKEN = frozenset({State.FAILED, State.ABANDONED})
+
+
+@attrs.frozen
+class Unit:
+    """One service to run.
+
+    Args:
+        service: The declaration.
+        config: The value of its config parameter, or None where it has none.
+        internal: Whether it belongs to the kernel or the app's lifespan: it then counts neither in "all ready", nor
+            in "everything done", nor in "every service failed".
+        command: Whether it is a command: it is not started again when a value it holds is lost, and its end is the
+            end of the app.
+        after: Names of internal services that it starts after and ends before, besides its own dependencies.
+
+    """
+
+    service: Service[..., Any]
+    config: object = None
+    internal: bool = False
+    command: bool = False
+    after: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Ending:
+    """How one service ended, for the final report."""
+
+    service: str
+    state: State
+    attempts: int
+    uptime: float  # seconds it was ready, all attempts together
+    reason: str
+    error: BaseException | None
+    allowed: bool
+    internal: bool
+
+    @property
+    def fatal(self) -> bool:
+        """Whether this ending makes the exit code 1."""
+        return self.state in BROKEN and not self.allowed
+
+
+@attrs.frozen
+class Report:
+    """How it all ended.
+
+    Args:
+        reason: Why the app stopped.
+        endings: Each service's end, in the order of their start.
+        first: The name of the service whose failure came first, one that may not fail before others; or None.
+        seconds: Time from the first launch to the end.
+        stopping: Time from when the stop was asked for to the end.
+        forced: Whether a further signal cut services that still ran.
+        late: Whether the deadline had passed when the last of them ended.
+
+    """
+
+    reason: str
+    endings: tuple[Ending, ...]
+    first: str | None
+    seconds: float
+    stopping: float
+    forced: bool
+    late: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code that tells the truth about it."""
+        own = [ending for ending in self.endings if not ending.internal]
+        if self.forced:
+            return 130
+        if self.late or any(ending.state is State.ABANDONED for ending in self.endings):
+            return 3
+        if any(ending.fatal for ending in self.endings):
+            return 1
+        if own and all(ending.state is State.FAILED for ending in own):
+            return 1
+        return 0
+
+
+class Orchestrator:
+    """Runs *units* until all have ended.
+
+    Args:
+        units: The services to run. Each dependency of each is among them, or is skipped.
+        shutdown_timeout: Seconds for the whole shutdown, counted from when the stop is asked for.
+        drain_delay: Seconds between a requested stop and its begin, in which nothing is ready any more.
+        observers: Are told each event.
+        resting: Tells whether deadlines rest, because somebody is debugging.
+
+    Raises:
+        CycleError: Services wait for each other.
+
+    """
+
+    def __init__(
+        self,
+        units: Iterable[Unit],
+        *,
+        shutdown_timeout: float = 10.0,
+        drain_delay: float = 0.0,
+        observers: Sequence[Observer] = (),
+        resting: Callable[[], bool] = bool,
+    ) -> None:
+        self.clock = Clock(resting)
+        self.stopping = False
+        self._units = {unit.service.name: unit for unit in units}
+        self._shutdown_timeout = shutdown_timeout
+        self._drain_delay = drain_delay
+        self._observers = list(observers)
+        self._queue: deque[tuple[Supervisor, State, State]] = deque()
+        self._settling = False
+        self._everything: dict[str, Supervisor] = {}
+        self._live = 0
+        self._unready = 0
+        self._unended = 0
+        self._all_ready = False
+        self._first: Supervisor | None = None
+        self._reason = ""
+        self._stopping_services = False
+        self._forced = False
+        self._asked_at = self._began = 0.0
+        self._deadline = math.inf
+        self._slice = 0.0
+        depths(self._graph())  # refuses cycles
+
+    # -- from outside --------------------------------------------------------------------------------------------
+
+    @property
+    def supervisors(self) -> Mapping[str, Supervisor]:
+        """Every service by name; empty before `run`."""
+        return self._everything
+
+    @property
+    def live(self) -> int:
+        """How many attempts are running."""
+        return self._live
+
+    def running(self, frame: FrameType | None) -> str:
+        """The name of the service whose code *frame* of the loop's thread runs; empty where it is none's.
+
+        Told by the function's own frame, or else by the file that only one service is written in.
+        """
+        functions = {one.spec.fn.__code__: name for name, one in self._everything.items()}
+        files: dict[str, set[str]] = {}
+        for code, name in functions.items():
+            files.setdefault(code.co_filename, set()).add(name)
+        while frame is not None:
+            if frame.f_code in functions:
+                return functions[frame.f_code]
+            names = files.get(frame.f_code.co_filename, set())
+            if len(names) == 1:
+                return next(iter(names))
+            frame = frame.f_back
+        return ""
+
+    async def run(self, at_end: Callable[[Report], None] | None = None) -> Report:
+        """Run all services until each has ended or was abandoned.
+
+        Args:
+            at_end: Is called with the report before the task group is left, which an abandoned service may keep
+                open for ever: the place to leave the process from.
+
+        Cancellation cancels every service at once, without any order; to stop, call `request_stop`.
+
+        """
+        self._began = current_time()
+        self._context = contextvars.copy_context()
+        self._finished = AsyncEvent()
+        self._build()
+        async with create_task_group() as self._tasks:
+            if self._everything:
+                self._tasks.start_soon(self.clock.run, name="kernel clock")
+                self._start()
+                await self._finished.wait()
+            report = self._report()
+            if at_end is not None:
+                at_end(report)
+            self._tasks.cancel_scope.cancel()
+        return report
+
+    def request_stop(self, reason: str) -> None:
+        """Stop everything in order, as a signal does; does nothing when that is under way.
+
+        Args:
+            reason: Why, in words that complete "stopping: ...".
+
+        """
+        self._begin_stop(reason, delay=self._drain_delay)
+        self.settle()
+
+    def force(self) -> None:
+        """Cut everything that still runs, now, as a second signal does. What ignores it is abandoned after 1 s."""
+        self._begin_stop("forced")
+        running = [one for one in self._everything.values() if one.state in LIVE]
+        if not running:
+            return
+        self._forced = True
+        self._deadline = min(self._deadline, current_time() + GRACE)
+        self._emit(Forced(tuple(one.name for one in running)))
+        self._stop_services()
+        for one in running:
+            one.force()
+        self.settle()
+
+    # -- the supervisors' host -----------------------------------------------------------------------------------
+
+    def moved(self, supervisor: Supervisor, previous: State, seconds: float, reason: str) -> None:
+        """Report the move, and queue its consequences."""
+        if self._observers:
+            self._emit(
+                Transition(
+                    supervisor.name,
+                    previous,
+                    supervisor.state,
+                    supervisor.attempt,
+                    seconds,
+                    reason,
+                    supervisor.error,
+                    supervisor.spec.allowed_failure,
+                    supervisor.internal,
+                )
+            )
+        self._queue.append((supervisor, previous, supervisor.state))
+
+    def withdraw(self, giver: Supervisor) -> None:
+        """Ask all who hold the value of *giver*, directly or not, to stop; the outermost first."""
+        touched: list[Supervisor] = []
+        todo = [giver]
+        while todo:
+            lost = todo.pop()
+            for holder, _ in lost.dependents:
+                if holder.state in {State.STARTING, State.READY} and holder.wanted is Want.RUN and lost in holder.holds:
+                    holder.wanted = Want.RESTART
+                    self._publish(holder)
+                    touched.append(holder)
+                    todo.append(holder)
+        for holder in touched:
+            self._proceed(holder)
+
+    def limits(self, supervisor: Supervisor, asked_at: float) -> tuple[float, float]:
+        """When it is cut and given up: by its own stop_timeout, and early enough for each level below it."""
+        cut_at = asked_at + supervisor.spec.stop_timeout
+        if not self._stopping_services:
+            return cut_at, cut_at + GRACE
+        if self._forced:
+            return min(cut_at, self._deadline), self._deadline
+        levels = supervisor.depth
+        return (
+            min(cut_at, self._deadline - (levels + 0.5) * self._slice),
+            self._deadline - levels * self._slice,
+        )
+
+    def retry(self, supervisor: Supervisor) -> None:
+        """Start it again, if all that it depends on is still there."""
+        if supervisor.unmet:
+            supervisor.wait()
+        else:
+            self._launch(supervisor)
+        self.settle()
+
+    def interrupt(self) -> None:
+        """Take a KeyboardInterrupt raised in a service for the signal that it is."""
+        self.request_stop("KeyboardInterrupt")
+
+    def notice(self, supervisor: Supervisor, message: str, error: BaseException | None = None) -> None:
+        """Tell the observers."""
+        self._emit(Notice(supervisor.name, message, error))
+
+    # -- start ---------------------------------------------------------------------------------------------------
+
+    def _graph(self) -> dict[str, list[str]]:
+        return {
+            name: [edge.target for edge in unit.service.needs.edges if edge.target in self._units] + list(unit.after)
+            for name, unit in self._units.items()
+        }
+
+    def _build(self) -> None:
+        everything = self._everything
+        for name, unit in self._units.items():
+            everything[name] = Supervisor(unit.service, self, unit.config, unit.internal, unit.command)
+        for name, unit in self._units.items():
+            one = everything[name]
+            for edge in unit.service.needs.edges:
+                if edge.target in everything:
+                    self._link(one, edge)
+            for target in unit.after:
+                self._link(one, Edge(target))
+        own = [one for one in everything.values() if not one.internal]
+        self._unready = self._unended = len(own)
+
+    def _link(self, one: Supervisor, edge: Edge) -> None:
+        target = self._everything[edge.target]
+        one.links.append((target, edge))
+        target.dependents.append((one, edge))
+        one.unmet += 1
+
+    def _start(self) -> None:
+        for one in list(self._everything.values()):
+            if not one.links:
+                self._launch(one)
+        self.settle()
+
+    def _launch(self, one: Supervisor) -> None:
+        values: dict[str, Any] = {}
+        holds: list[Supervisor] = []
+        for target, edge in one.links:
+            target.live_dependents += 1
+            if edge.parameter and target.state is State.READY:
+                target.live_holders += 1
+                holds.append(target)
+                values[edge.parameter] = target.value
+            elif target.state in BROKEN:
+                self.notice(one, f"starts although {target.name} {target.state.value}")
+        one.holds = tuple(holds)
+        self._live += 1
+        one.launch(self._spawn, values)
+
+    def _spawn(self, run: Coroutine[Any, Any, None], name: str) -> SpawnedTask:
+        # In the context of the app, not of the service whose move led here: its context variables are its own.
+        return self._tasks.create_task(run, name=name, context=self._context)
+
+    # -- consequences --------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Draw the consequences of all moves; those of one are complete before the next is looked at."""
+        if self._settling:
+            return
+        self._settling = True
+        try:
+            while self._queue:
+                one, previous, state = self._queue.popleft()
+                if previous in LIVE and state not in LIVE:
+                    self._release(one)
+                if state is State.STARTING and one.attempt == 1:
+                    self._meet(one, kind="started")
+                if state in BROKEN:
+                    self._broke(one)
+                self._publish(one)
+                if state in ENDED:
+                    self._ended(one)
+                elif state is State.WAITING:
+                    self._wait_or_lose(one)
+        finally:
+            self._settling = False
+
+    def _release(self, one: Supervisor) -> None:
+        """Its attempt is over: those it depended on may go on stopping."""
+        self._live -= 1
+        holds, one.holds = one.holds, ()
+        for target, _ in one.links:
+            target.live_dependents -= 1
+            if target in holds:
+                target.live_holders -= 1
+                if not target.live_holders:
+                    target.holders_left()
+            self._proceed(target)
+        if self.stopping and not self._live:
+            self._finished.set()
+
+    def _proceed(self, one: Supervisor) -> None:
+        """Ask *one* to stop if that is wanted, and nobody needs it any more."""
+        if one.wanted is Want.RUN or one.state not in LIVE:
+            return
+        if not (one.live_dependents if one.wanted is Want.STOP else one.live_holders):
+            one.ask()
+
+    def _publish(self, one: Supervisor) -> None:
+        """Let its dependents know when it has become ready, or has ceased to be."""
+        is_open = (one.state is State.READY and one.wanted is not Want.RESTART) or one.state in ENDED
+        if is_open == one.open:
+            return
+        one.open = is_open
+        if not one.internal:
+            self._unready += -1 if is_open else 1
+        if is_open:
+            if not one.attempt:
+                self._meet(one, kind="started")  # it never was and never will be launched
+            self._meet(one, kind="ready")
+            self._check_all_ready(one)
+        else:
+            for dependent, edge in one.dependents:
+                if edge.kind == "ready":
+                    dependent.unmet += 1
+
+    def _meet(self, one: Supervisor, *, kind: str) -> None:
+        for dependent, edge in one.dependents:
+            if edge.kind == kind:
+                dependent.unmet -= 1
+                dependent.last_met = one
+                if not dependent.unmet and dependent.state is State.WAITING:
+                    self._wait_or_lose(dependent)
+
+    def _wait_or_lose(self, one: Supervisor) -> None:
+        """Launch *one* if it can start; end it if a value that it needs will never come."""
+        if self.stopping:
+            if one.state in HALTED:
+                one.never_mind("" if one.attempt else "never started")
+            return
+        for target, edge in one.links:
+            if edge.parameter and not edge.optional and target.state in ENDED:
+                one.lose(target)
+                return
+        if not one.unmet:
+            self._launch(one)
+
+    def _broke(self, one: Supervisor) -> None:
+        """It failed or was abandoned: the end of the app, unless it may."""
+        fatal = not one.spec.allowed_failure
+        if self._first is None or (fatal and self._first.spec.allowed_failure):
+            self._first = one
+        if fatal and not self.stopping:
+            self._begin_stop(f"{one.name} {one.state.value}", failure=True)
+        elif fatal and not self._stopping_services:
+            self._stop_services()  # a failure waits for no drain delay
+
+    def _ended(self, one: Supervisor) -> None:
+        """It will never come back: those who need its value fail, and the last one to end ends the app."""
+        if not self.stopping:
+            for dependent, edge in one.dependents:
+                if edge.parameter and not edge.optional and dependent.state in HALTED:
+                    dependent.lose(one)
+        if one.internal:
+            return
+        self._unended -= 1
+        if one.once:
+            self._begin_stop("the command has ended")
+        elif not self._unended:
+            self._begin_stop("every service has ended")
+
+    def _check_all_ready(self, last: Supervisor) -> None:
+        if self._unready or self._all_ready or self.stopping:
+            return
+        self._all_ready = True
+        chain = [last]
+        while chain[-1].last_met is not None and not chain[-1].last_met.internal:
+            chain.append(chain[-1].last_met)
+        self._emit(AllReady(current_time() - self._began, tuple(one.name for one in reversed(chain))))
+
+    # -- stop ----------------------------------------------------------------------------------------------------
+
+    def _begin_stop(self, reason: str, *, failure: bool = False, delay: float = 0.0) -> None:
+        if self.stopping:
+            return
+        self.stopping = True
+        self._reason = reason
+        self._asked_at = current_time()
+        self._deadline = self._asked_at + self._shutdown_timeout
+        self._emit(StopBegan(reason, self._shutdown_timeout, failure))
+        for one in self._everything.values():
+            if one.state in HALTED:
+                one.never_mind("" if one.attempt else "never started")
+        if delay:
+            self.clock.at(self._asked_at + delay, self._stop_services, deadline=False)
+        else:
+            self._stop_services()
+
+    def _stop_services(self) -> None:
+        """Ask everything that runs to stop, each when those that depend on it have ended."""
+        if not self._stopping_services:
+            self._stopping_services = True
+            alive = {one.name for one in self._everything.values() if one.state in LIVE}
+            graph = self._graph()
+            below = depths({name: [target for target in graph[name] if target in alive] for name in alive})
+            longest = max(below.values(), default=0) + 1
+            budget = max(self._deadline - current_time(), 0.0)
+            self._slice = min(1.0, budget / (2 * longest))
+            for name in alive:
+                self._everything[name].depth = below[name]
+                self._everything[name].wanted = Want.STOP
+        for one in list(self._everything.values()):
+            if one.state in LIVE:
+                one.rearm()
+                self._proceed(one)
+        if not self._live:
+            self._finished.set()
+
+    def _report(self) -> Report:
+        now = current_time()
+        endings = [
+            Ending(
+                one.name,
+                one.state,
+                one.attempt,
+                one.uptime,
+                one.reason,
+                one.error,
+                one.spec.allowed_failure,
+                one.internal,
+            )
+            for one in self._everything.values()
+        ]
+        return Report(
+            self._reason,
+            tuple(endings),
+            self._first.name if self._first else None,
+            now - self._began,
+            now - self._asked_at if self.stopping else 0.0,
+            self._forced,
+            now > self._deadline and not self.clock.resting(),
+        )
+
+    def _emit(self, event: Event) -> None:
+        """Tell every observer; one that fails is reported to the others and not asked again."""
+        for observer in list(self._observers):
+            try:
+                observer(event)
+            except Exception as error:  # noqa: BLE001  (an observer must never take a service down)
+                self._observers.remove(observer)
+                self._emit(Notice("", f"observer {observer!r} failed and is asked no more", error))

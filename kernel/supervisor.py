@@ -1,0 +1,564 @@
+"""One service: its state, its attempts, and the scopes by which it is stopped.
+
+The one rule of stopping: cancel a service's *work*, never its *resources*. Cancellation is level-triggered: inside
+a cancelled scope ``async with pool`` cannot await in its ``__aexit__``, and the pool's own tasks die with it. So two
+scopes are kept apart:
+
+    attempt                           the task's own scope, cancelled only to cut; the last resort
+    └─ async with pool:               resources: they close uncancelled, within stop_timeout
+       └─ async with serving(pool):   work: a task group, cancelled when a stop is requested
+
+A `Supervisor` is a state machine. All of it but `_run` and the block is synchronous, so that each step is atomic;
+while a service waits or backs off it has no task at all. Who may start and who is asked to stop is the
+orchestrator's to say.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import attrs
+from anyio import (
+    CancelScope,
+    Event,
+    TaskHandle,
+    create_task_group,
+    current_effective_deadline,
+    current_time,
+    get_cancelled_exc_class,
+)
+from anyio.abc import TaskGroup
+
+from kernel.clock import Alarm, Clock
+from kernel.errors import (
+    NeverServed,
+    ServedTwice,
+    ServiceError,
+    StartTimeout,
+    StopTimeout,
+    StrayCancellation,
+    Uncuttable,
+    ValueLost,
+)
+from kernel.lifecycle import LIVE, MOVES, State, current_service
+from kernel.spec import Edge, Needs, Service
+from kernel.traces import stands_at
+
+GRACE = 1.0  # seconds: to reach `serving` when asked to stop while starting; to unwind when cut outside a shutdown
+
+SpawnedTask = TaskHandle[None, Any]
+
+
+class Want(enum.IntEnum):
+    """What is to become of the running attempt."""
+
+    RUN = 0
+    RESTART = 1  # stop it, since a value it holds is going, and start it again when that is back
+    STOP = 2
+
+
+class Host(Protocol):
+    """What a supervisor needs from the orchestrator."""
+
+    clock: Clock
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for."""
+
+    def moved(self, supervisor: Supervisor, previous: State, seconds: float, reason: str) -> None:
+        """Report a move, and remember it for `settle`."""
+
+    def settle(self) -> None:
+        """Draw the consequences of all moves so far. Called at the end of each step, when all is consistent."""
+
+    def withdraw(self, giver: Supervisor) -> None:
+        """Ask those who hold the value of *giver* to stop."""
+
+    def limits(self, supervisor: Supervisor, asked_at: float) -> tuple[float, float]:
+        """The times at which one that was asked to stop at *asked_at* is cut, and given up."""
+
+    def retry(self, supervisor: Supervisor) -> None:
+        """Start it again, now that its backoff is over, or let it wait for its dependencies."""
+
+    def interrupt(self) -> None:
+        """Treat a KeyboardInterrupt as what it is, a signal."""
+
+    def notice(self, supervisor: Supervisor, message: str, error: BaseException | None = None) -> None:
+        """Tell the observers something that moves no service."""
+
+
+class Block:
+    """One ``async with serving(value)``: the work of an attempt, in a task group of its own."""
+
+    __slots__ = ("_cut", "_drain", "_group", "_hold", "_holders_left", "_owner", "_stop", "cancelled", "value")
+
+    def __init__(self, owner: Supervisor, value: object, drain: bool) -> None:  # noqa: FBT001
+        self._owner = owner
+        self.value = value
+        self.cancelled = False  # by `stop`: what is cancelled later on may be a consequence
+        self._drain = drain
+        self._group: TaskGroup = create_task_group()
+        self._stop: Event | None = None
+        self._cut = False
+        self._hold: CancelScope | None = None
+        self._holders_left: Event | None = None
+
+    async def __aenter__(self) -> Self:
+        self._owner.enter(self)
+        await self._group.__aenter__()
+        self._owner.serves()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        owner, raised = self._owner, exc
+        if isinstance(exc, get_cancelled_exc_class()) and current_effective_deadline() != -math.inf:
+            # No scope around us was cancelled. Once ours is, the group would take this for its own cancellation.
+            raised = owner.stray(exc)
+        owner.work_ended(raised)
+        if owner.live_holders and not self._cut:
+            # The shield keeps a cancellation from the resources' own task group out; `cut` reaches this scope.
+            self._holders_left = Event()
+            with CancelScope(shield=True) as self._hold:
+                await self._holders_left.wait()
+        owner.closing()
+        self._group.cancel_scope.cancel()
+        try:
+            return bool(await self._group.__aexit__(type(raised) if raised else None, raised, traceback))
+        except BaseExceptionGroup as group:
+            # A crash should read as what it is, not as a group of one.
+            error = group.exceptions[0] if len(group.exceptions) == 1 else group
+        owner.crashed(error)
+        if error is exc:
+            return False
+        context = error.__context__
+        try:
+            raise error
+        finally:
+            error.__context__ = context  # not the cancellation by which the block learnt of it
+
+    def start_soon(self, func: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: object = None) -> None:
+        """Start a background task that is cancelled with the work."""
+        self._group.start_soon(func, *args, name=name)
+
+    async def stop_requested(self) -> None:
+        """Wait until the service is asked to stop."""
+        if self._stop is None:
+            self._stop = Event()
+            if self._owner.asked:
+                self._stop.set()
+        await self._stop.wait()
+
+    def stop(self) -> None:
+        """End the work: tell it where it drains, else cancel it."""
+        if not self._drain:
+            self.cancelled = True
+            self._group.cancel_scope.cancel()
+        elif self._stop is not None:
+            self._stop.set()
+
+    def release(self) -> None:
+        """Go on closing: nobody holds the value any more."""
+        if self._holders_left is not None:
+            self._holders_left.set()
+
+    def cut(self) -> None:
+        """Go on closing, whoever still holds the value."""
+        self._cut = True
+        if self._hold is not None:
+            self._hold.cancel()
+
+
+@attrs.define(eq=False)
+class Supervisor:
+    """Runs one service, attempt after attempt.
+
+    Args:
+        spec: The service.
+        host: The orchestrator.
+        config: The value of its config parameter, or None.
+        internal: Whether it belongs to the kernel or the app, and counts for nothing but itself.
+        once: Whether it is never started again when a value it holds is lost, as a command.
+
+    """
+
+    spec: Service[..., Any]
+    host: Host
+    config: object = None
+    internal: bool = False
+    once: bool = False
+
+    name: str = attrs.field(init=False)
+    needs: Needs = attrs.field(init=False)
+    state: State = attrs.field(default=State.WAITING, init=False)
+    since: float = attrs.field(factory=current_time, init=False)
+    attempt: int = attrs.field(default=0, init=False)
+    error: BaseException | None = attrs.field(default=None, init=False)
+    uptime: float = attrs.field(default=0.0, init=False)  # seconds ready, all attempts together
+    reason: str = attrs.field(default="", init=False)  # of the last move
+    wanted: Want = attrs.field(default=Want.RUN, init=False)
+    asked: bool = attrs.field(default=False, init=False)
+
+    # The orchestrator's, about the others.
+    links: list[tuple[Supervisor, Edge]] = attrs.field(factory=list, init=False)
+    dependents: list[tuple[Supervisor, Edge]] = attrs.field(factory=list, init=False)
+    holds: tuple[Supervisor, ...] = attrs.field(default=(), init=False)
+    unmet: int = attrs.field(default=0, init=False)
+    last_met: Supervisor | None = attrs.field(default=None, init=False)
+    open: bool = attrs.field(default=False, init=False)
+    live_dependents: int = attrs.field(default=0, init=False)
+    live_holders: int = attrs.field(default=0, init=False)
+    depth: int = attrs.field(default=0, init=False)
+
+    _failures: int = attrs.field(default=0, init=False)
+    _block: Block | None = attrs.field(default=None, init=False)
+    _handle: SpawnedTask | None = attrs.field(default=None, init=False)
+    _coroutine: Coroutine[Any, Any, Any] | None = attrs.field(default=None, init=False)
+    _crash: BaseException | None = attrs.field(default=None, init=False)
+    _timeout: ServiceError | None = attrs.field(default=None, init=False)
+    _ready_at: float | None = attrs.field(default=None, init=False)
+    _left_ready_at: float = attrs.field(default=0.0, init=False)
+    _asked_at: float = attrs.field(default=0.0, init=False)
+    _alarm: Alarm | None = attrs.field(default=None, init=False)
+    _next: Callable[[], None] | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.name = self.spec.name
+        self.needs = self.spec.needs
+
+    @property
+    def value(self) -> object:
+        """What it hands over; only while it is ready."""
+        return self._block.value if self._block else None
+
+    def stands_at(self) -> str:
+        """The line where its running attempt waits."""
+        return stands_at(self._coroutine)
+
+    # -- one attempt ---------------------------------------------------------------------------------------------
+
+    def launch(self, spawn: Callable[[Coroutine[Any, Any, None], str], SpawnedTask], values: dict[str, Any]) -> None:
+        """Start an attempt, with the *values* of its dependencies by parameter."""
+        self.attempt += 1
+        self.wanted, self.asked = Want.RUN, False
+        self._block = self._crash = self._timeout = self._ready_at = self.error = None
+        self._left_ready_at = 0.0
+        if self.needs.config:
+            values[self.needs.config[0]] = self.config
+        if self.needs.serving:
+            values[self.needs.serving] = self._serving(self.attempt)
+        self._handle = spawn(self._run(values), self.name)
+        self._move(State.STARTING)
+        if (self.needs.serving or self.spec.oneshot) and self.spec.start_timeout is not None:
+            self._set_alarm(current_time() + self.spec.start_timeout, self._start_timed_out)
+
+    async def _run(self, values: dict[str, Any]) -> None:
+        """Run the service's function. Whatever it raises ends here."""
+        error: BaseException | None = None
+        returned = False
+        try:
+            if not self.asked:
+                current_service.set(self.name)
+                if not (self.needs.serving or self.spec.oneshot):
+                    self._becomes_ready()
+                self._coroutine = self.spec.fn(**values)
+                await self._coroutine
+                returned = True
+        except BaseException as caught:  # noqa: BLE001  (SystemExit and stray cancellations are crashes too)
+            error = self._understand(caught)
+        self._finish(error, returned)
+        self.host.settle()
+
+    def _serving(self, attempt: int) -> Callable[..., Block]:
+        def serving(value: object = None, *, drain: bool = False) -> Block:
+            if attempt != self.attempt:
+                raise ServedTwice(self.name)
+            return Block(self, value, drain)
+
+        return serving
+
+    def enter(self, block: Block) -> None:
+        """Take *block* as the attempt's work."""
+        if self._block is not None:
+            raise ServedTwice(self.name)
+        self._block = block
+
+    def serves(self) -> None:
+        """The block was entered: the service is ready, unless it was asked to stop while starting."""
+        if self._block is None or self.state is not State.STARTING:
+            if self._block is not None:
+                self._block.stop()
+            if self.asked:
+                self._arm(self._cut)
+            return
+        self._disarm()
+        self._becomes_ready()
+
+    def work_ended(self, exc: BaseException | None) -> None:
+        """The block is being left: by itself, by a crash, or because it was asked to."""
+        if self.state is State.READY:
+            crashed = exc is not None and not isinstance(exc, get_cancelled_exc_class())
+            self._leaves_ready("crashed" if crashed else "its work ended")
+            self.host.withdraw(self)
+            self.host.settle()
+
+    def closing(self) -> None:
+        """The holders have left: from here on the clean-up is on the clock."""
+        if not self.asked and self.state is State.STOPPING:
+            self._asked_at = current_time()
+            self._arm(self._cut)
+
+    def crashed(self, error: BaseException) -> None:
+        """The work raised *error*; what clean-up raises after it comes second."""
+        self._crash = error
+
+    def _understand(self, caught: BaseException) -> BaseException | None:
+        """What *caught* says of the service; None where it was only our own cancellation."""
+        cancelled = get_cancelled_exc_class()
+        rest: BaseException | None = caught
+        if isinstance(caught, BaseExceptionGroup):
+            rest = KeyboardInterrupt() if caught.subgroup(KeyboardInterrupt) else caught.split(cancelled)[1]
+        elif isinstance(caught, cancelled):
+            rest = None
+        if isinstance(rest, KeyboardInterrupt):
+            self.host.interrupt()
+            self.wanted, self.asked = Want.STOP, True
+            return None
+        ours = current_effective_deadline() == -math.inf or (self._block is not None and self._block.cancelled)
+        return self.stray(caught) if rest is None and not ours else rest
+
+    def stray(self, caught: BaseException) -> StrayCancellation:
+        """What the cancellation *caught* is, when nobody had cancelled the service."""
+        error = StrayCancellation(self.name)
+        error.__cause__ = caught
+        return error
+
+    # -- stopping ------------------------------------------------------------------------------------------------
+
+    def ask(self) -> None:
+        """Ask the running attempt to stop, now that nobody needs it any more."""
+        if self.state not in LIVE:
+            return
+        if self.asked:
+            self.rearm()
+            return
+        self.asked = True
+        self._asked_at = current_time()
+        if self.state is State.STARTING:
+            self._move(State.STOPPING, "asked to, while starting")
+        elif self.state is State.READY:
+            self._leaves_ready("asked to" if self.wanted is Want.STOP else "a value it holds is going")
+        if self._block is not None:
+            self._block.stop()
+            self._arm(self._cut)
+        elif self.needs.serving:
+            self._arm(self._end_grace)
+        else:
+            self._cancel()
+            self._arm(self._cut)
+
+    def holders_left(self) -> None:
+        """Nobody holds the value any more."""
+        if self._block is not None:
+            self._block.release()
+
+    def rearm(self) -> None:
+        """Take the limits anew, since a shutdown has begun or was forced."""
+        if self._next is not None and self.state is State.STOPPING:
+            self._arm(self._next)
+
+    def force(self) -> None:
+        """Cut the running attempt now."""
+        if not self.asked:
+            self.ask()
+        if self.state in LIVE and self._next != self._give_up:
+            self._cut()
+
+    def never_mind(self, reason: str) -> None:
+        """End a service that has no attempt running, because the app stops."""
+        self._disarm()
+        self._move(State.STOPPED, reason)
+
+    def lose(self, giver: Supervisor) -> None:
+        """End a service that has no attempt running, because a value that it needs is gone for good."""
+        self._disarm()
+        words = {State.DONE: "has ended", State.FAILED: "failed", State.ABANDONED: "was abandoned"}
+        self.error = ValueLost(self.name, giver.name, words.get(giver.state, "is gone"))
+        self.error.__cause__ = giver.error
+        self._move(State.FAILED, str(self.error))
+
+    def _end_grace(self) -> None:
+        self._cancel()
+        self._arm(self._give_up)
+
+    def _cut(self) -> None:
+        self._timeout = StopTimeout(self.name, current_time() - self._asked_at, self.stands_at())
+        self._cancel()
+        self._arm(self._give_up)
+
+    def _give_up(self) -> None:
+        self._disarm()
+        self.error = Uncuttable(self.name, self.stands_at())
+        self.error.__cause__ = self._crash or self._timeout
+        self._move(State.ABANDONED, str(self.error))
+        self.host.settle()
+
+    def _start_timed_out(self) -> None:
+        assert self.spec.start_timeout is not None
+        self._timeout = StartTimeout(self.name, self.spec.start_timeout, self.stands_at())
+        self._asked_at = current_time()
+        self._move(State.STOPPING, f"not ready after {self.spec.start_timeout:g} s")
+        self._cancel()
+        self._arm(self._give_up)
+        self.host.settle()
+
+    def _cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        if self._block is not None:
+            self._block.cut()
+
+    def _arm(self, step: Callable[[], None]) -> None:
+        """Call *step* at the time that the limits give it."""
+        cut_at, give_up_at = self.host.limits(self, self._asked_at)
+        if step == self._give_up:
+            when = give_up_at
+        elif step == self._end_grace:
+            when = min(self._asked_at + GRACE, cut_at)
+        else:
+            when = cut_at
+        self._set_alarm(when, step)
+
+    def _set_alarm(self, when: float, step: Callable[[], None], *, deadline: bool = True) -> None:
+        self._disarm()
+        self._next = step
+        self._alarm = self.host.clock.at(when, step, deadline=deadline)
+
+    def _disarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._next = None
+
+    # -- what comes after ----------------------------------------------------------------------------------------
+
+    def _finish(self, error: BaseException | None, returned: bool) -> None:  # noqa: FBT001
+        """The attempt has ended: decide what becomes of the service."""
+        self._disarm()
+        self._handle = self._coroutine = None
+        if self.state is State.ABANDONED:
+            self.host.notice(self, "ended after it had been abandoned", error)
+            return
+        if self.state is State.READY:
+            self._leaves_ready("returned" if error is None else "crashed")
+        raised, error = error, self._first_error(error, returned)
+        if error is None and returned and self.wanted is Want.RUN and self.needs.serving and self._block is None:
+            error = NeverServed(self.name)
+        if self.asked and isinstance(self._timeout, StopTimeout):
+            self._timeout.__cause__ = raised or self._crash
+            self._end(State.FAILED, self._timeout, str(self._timeout))
+        elif error is not None:
+            self._failed(error)
+        elif not self.asked or (returned and self.spec.oneshot):
+            self._end(State.DONE, None, "" if self.spec.oneshot else "returned by itself")
+        else:
+            if self.state is State.STARTING:
+                self._move(State.STOPPING)
+            if self.wanted is Want.STOP:
+                self._end(State.STOPPED, None, "")
+            else:
+                self._starts_over()
+
+    def _first_error(self, error: BaseException | None, returned: bool) -> BaseException | None:  # noqa: FBT001
+        """The error that came first: a start that took too long, the crash of the work, then what clean-up raised."""
+        first = self._timeout if isinstance(self._timeout, StartTimeout) else self._crash
+        if first is None:
+            return error if error is not None or returned else self._timeout
+        if error is None:
+            # A function that returned after its block had crashed has dealt with the crash.
+            return first if first is self._timeout or not returned else None
+        if error is first or (isinstance(error, BaseExceptionGroup) and error.subgroup(lambda one: one is first)):
+            return error
+        first.add_note(f"its clean-up then raised {type(error).__name__}: {error}")
+        self.host.notice(self, "clean-up failed after the crash", error)
+        return first
+
+    def _failed(self, error: BaseException) -> None:
+        if self.wanted is Want.STOP or self.host.stopping:
+            self._end(State.FAILED, error, "while the app was stopping")
+            return
+        retry = self.spec.retry
+        healthy = math.inf if retry.reset_after is None else retry.reset_after
+        if self._ready_at is not None and self._left_ready_at - self._ready_at >= healthy:
+            self._failures = 0
+        self._failures += 1
+        delay = retry.delay_after(self._failures)
+        if delay is None:
+            spent = f"after {self.attempt} attempts" if self.attempt > 1 else ""
+            self._end(State.FAILED, error, spent)
+            return
+        self._note(error)
+        self.error = error
+        of = "" if retry.times is None else f" of {retry.times}"
+        self._set_alarm(current_time() + delay, self._retry, deadline=False)
+        self._move(State.BACKOFF, f"retry {self._failures}{of} in {delay:.3g} s")
+
+    def _note(self, error: BaseException) -> None:
+        """Note on *error* where it came from; an earlier note of ours goes, since one error may come again."""
+        if self.state is State.STARTING or isinstance(self._timeout, StartTimeout):
+            phase = "starting"
+        else:
+            phase = "stopping" if self.asked else "serving" if self._block is not None else "running"
+        mark = "in service "
+        if any(note.startswith(mark) for note in getattr(error, "__notes__", ())):
+            error.__notes__ = [note for note in error.__notes__ if not note.startswith(mark)]
+        error.add_note(f"{mark}{self.name}, {phase}, attempt {self.attempt}")
+
+    def _starts_over(self) -> None:
+        if self.once:
+            lost = next((giver for giver in self.holds if giver.state is not State.READY), self.holds[0])
+            error = ValueLost(self.name, lost.name, "crashed or ended while it was in use")
+            self._end(State.FAILED, error, str(error))
+        else:
+            self._move(State.WAITING, "until the value it holds is back")
+
+    def _retry(self) -> None:
+        self._disarm()
+        self.host.retry(self)
+
+    def wait(self) -> None:
+        """Go from backoff to waiting, since a dependency is not ready."""
+        self._move(State.WAITING)
+
+    def _end(self, state: State, error: BaseException | None, reason: str) -> None:
+        if error is not None:
+            self._note(error)
+        self.error = error
+        self._move(state, reason)
+
+    def _becomes_ready(self) -> None:
+        self._ready_at = current_time()
+        self._move(State.READY)
+        self.host.settle()
+
+    def _leaves_ready(self, reason: str) -> None:
+        self._left_ready_at = current_time()
+        if self._ready_at is not None:
+            self.uptime += self._left_ready_at - self._ready_at
+        self._move(State.STOPPING, reason)
+
+    def _move(self, new: State, reason: str = "") -> None:
+        """The one place where the state changes."""
+        previous = self.state
+        assert new in MOVES[previous], f"{self.name}: {previous.value} -> {new.value} is no legal move"
+        now = current_time()
+        seconds, self.since = now - self.since, now
+        self.state, self.reason = new, reason
+        if new not in LIVE:
+            self._block = None  # and with it the value
+        self.host.moved(self, previous, seconds, reason)
