@@ -1,0 +1,1 @@
+"""The app: its entry point, and what it adds around the services."""

@@ -1,0 +1,204 @@
+"""All that can be known to be wrong without running anything: `app check`."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args, get_origin
+
+import attrs
+
+from kernel import plan
+from kernel.discovery import ServiceFile, load_all
+from kernel.errors import LeftOutError, PlanError
+from kernel.spec import Edge, Service
+from kernel.traces import shorten
+
+TASK_GROUPS = frozenset({"create_task_group", "open_nursery", "TaskGroup"})
+
+
+@attrs.frozen
+class Findings:
+    """What was found: errors let nothing start, warnings are worth a look."""
+
+    errors: tuple[PlanError, ...]
+    warnings: tuple[str, ...]
+
+
+def check(
+    files: Mapping[str, ServiceFile],
+    environ: Mapping[str, str],
+    patterns: tuple[Sequence[str] | None, str],
+    errors: Sequence[PlanError] = (),
+) -> Findings:
+    """Import every service, and look at how they fit together and at the values for those that are enabled.
+
+    Args:
+        files: All services.
+        environ: The environment.
+        patterns: What is enabled, and what says so.
+        errors: What is known to be wrong already.
+
+    """
+    found = list(errors)
+    services, broken = load_all(files)
+    found += broken
+    enabled: Sequence[str] = ()
+    try:
+        enabled = plan.select(list(files), *patterns)
+    except PlanError as error:
+        found.append(error)
+    misfits, warnings = plan.check_services(services, list(files))
+    found += misfits
+    chosen = {name: services[name] for name in enabled if name in services}
+    left_out, skipped = plan.check_services(chosen, list(files))
+    found += [error for error in left_out if isinstance(error, LeftOutError)]
+    warnings += [warning for warning in skipped if warning not in warnings]
+    _, bad_values, misses = plan.read_configs(chosen, environ, list(files))
+    found += bad_values
+    warnings += misses
+    for service in services.values():
+        found += _check_commands(service)
+        warnings += _check_shape(service)
+        warnings += _check_values(service, services)
+    return Findings(tuple(found), tuple(warnings))
+
+
+def _check_commands(service: Service[..., Any]) -> list[PlanError]:
+    errors: list[PlanError] = []
+    for fn in service.commands.values():
+        try:
+            plan.command_needs(service, fn)
+        except PlanError as error:
+            errors.append(error)
+    return errors
+
+
+def _edges(service: Service[..., Any]) -> tuple[Edge, ...]:
+    try:
+        return service.needs.edges
+    except PlanError:
+        return ()
+
+
+def _check_values(service: Service[..., Any], services: Mapping[str, Service[..., Any]]) -> list[str]:
+    """Values that may be lost for good, and parameters annotated with another type than the giver's."""
+    warnings: list[str] = []
+    for edge in _edges(service):
+        giver = services.get(edge.target)
+        if edge.parameter is None or giver is None:
+            continue
+        if giver.allowed_failure and not service.allowed_failure and not edge.optional:
+            warnings.append(
+                f"{service.where}: {service.name} must not fail, but holds the value of {giver.name}, which may:"
+                f" when {giver.name} is gone for good, so is the app"
+            )
+        given, taken = _given_type(giver), _annotation(service.fn, edge.parameter)
+        if given is not None and taken is not None and given != taken and not _is_base(taken, given):
+            warnings.append(
+                f"{service.where}: {service.name} takes {edge.parameter!r} as {_name(taken)},"
+                f" but {giver.name} serves {_name(given)}"
+            )
+    return warnings
+
+
+def _given_type(giver: Service[..., Any]) -> Any:
+    """The T of the giver's `Serving[T]`; None where it cannot be told."""
+    try:
+        name = giver.needs.serving
+    except PlanError:
+        return None
+    annotation = _annotation(giver.fn, name) if name else None
+    args = get_args(annotation)
+    return args[0] if args else None
+
+
+def _annotation(fn: Callable[..., Any], parameter: str) -> Any:
+    """The annotation of *parameter* as an object; None where it cannot be evaluated here, or says nothing."""
+    function = inspect.unwrap(fn)
+    try:
+        annotation = inspect.signature(function).parameters[parameter].annotation
+        if isinstance(annotation, str):
+            annotation = eval(annotation, function.__globals__)  # noqa: S307  (the user's own, as typing does)
+    except Exception:  # noqa: BLE001  (a type only a type checker knows)
+        return None
+    return None if annotation in {inspect.Parameter.empty, Any, object} else annotation
+
+
+def _is_base(taken: Any, given: Any) -> bool:
+    """Whether *taken* may stand for *given*: a base class, or something that cannot be told at run time."""
+    if isinstance(taken, type) and isinstance(given, type):
+        try:
+            return issubclass(given, taken)
+        except TypeError:  # a protocol that is no runtime one
+            return True
+    return get_origin(taken) is not None or get_origin(given) is not None
+
+
+def _name(tp: Any) -> str:
+    return getattr(tp, "__qualname__", str(tp))
+
+
+# -- the shape of a service's function ---------------------------------------------------------------------------
+
+
+def _check_shape(service: Service[..., Any]) -> list[str]:
+    """Resources that would be cut with the work, seen in the function's source."""
+    function = inspect.unwrap(service.fn)
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        serving = service.needs.serving
+    except (OSError, SyntaxError, PlanError):
+        return []
+    definition = tree.body[0]
+    assert isinstance(definition, ast.AsyncFunctionDef)
+    looker = _Looker(serving)
+    for statement in definition.body:
+        looker.visit(statement)
+    file = shorten(function.__code__.co_filename)
+    first = function.__code__.co_firstlineno - 1
+    warnings = []
+    if serving is None and looker.resources and not service.oneshot:
+        line = first + looker.resources[0]
+        warnings.append(
+            f"{file}:{line}: {service.name} holds a resource but takes no `Serving`: it is cancelled as a whole, so"
+            " the resource cannot await while it closes; take `Serving[None]` and work inside `async with serving()`"
+        )
+    if serving is not None:
+        warnings += [
+            f"{file}:{first + line}: {service.name} opens a task group around its serving block: its tasks are not"
+            " cancelled with the work; open it inside, or use work.start_soon"
+            for line in looker.groups
+        ]
+    return warnings
+
+
+class _Looker(ast.NodeVisitor):
+    """Finds `async with` outside the serving block, and task groups among them."""
+
+    def __init__(self, serving: str | None) -> None:
+        self.resources: list[int] = []
+        self.groups: list[int] = []
+        self._serving = serving
+
+    def visit_AsyncWith(self, node: ast.AsyncWith) -> None:
+        for item in node.items:
+            called = item.context_expr.func if isinstance(item.context_expr, ast.Call) else None
+            name = (
+                called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+            )
+            if name and name == self._serving:
+                return
+            if name in TASK_GROUPS:
+                self.groups.append(node.lineno)
+            else:
+                self.resources.append(node.lineno)
+        self.generic_visit(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        """Functions defined inside are not looked into."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        """Nor these."""

@@ -1,0 +1,341 @@
+"""The command line, by cyclopts. What the first word names is all that is imported.
+
+`app --help` reads the names of the services from their files; `app X ...` imports X, and what X's command asks for.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from kernel import discovery, logs, plan
+from kernel.errors import LeftOutError, NamingError, NotImportable, PlanError, Problems, did_you_mean
+from kernel.identity import Identity, identify
+from kernel.settings import Settings, read_settings
+from kernel.spec import EXTENSIONS, Needs, Service
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+USAGE = 2  # exit code: nothing was started
+BUILT_IN = ("run", "list", "graph", "check", "version")
+
+
+def main(app: ModuleType, argv: Sequence[str] | None = None) -> int:
+    """Run the command line of the app whose package is *app*, and give the exit code.
+
+    Args:
+        app: The package that holds `init.py` and `commands.py`, beside `services`.
+        argv: The words after the program's name; None takes them from the process.
+
+    """
+    identity = identify(app)
+    if identity.root not in sys.path:
+        sys.path.insert(0, identity.root)
+    words = list(sys.argv[1:] if argv is None else argv)
+    settings, wrong = read_settings(os.environ)
+    logs.configure(settings, identity)
+    program = Program(app, identity, settings, tuple(wrong))
+    try:
+        return program.dispatch(words)
+    except PlanError as error:
+        report_problems(error, settings)
+        return USAGE
+    except BrokenPipeError:  # `app list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def report_problems(error: PlanError, settings: Settings) -> None:
+    """Say what is wrong: a line for each problem, or a record where the logs are JSON."""
+    problems = error.errors if isinstance(error, Problems) else (error,)
+    for problem in problems:
+        if settings.log_json:
+            logs.logger.error(str(problem), extra={"exit_code": USAGE})
+        else:
+            print(f"error: {problem}", file=sys.stderr)
+            cause = problem.__cause__
+            if isinstance(problem, NotImportable) and cause is not None and cause.__cause__ is not None:
+                print(f"  caused by {type(cause.__cause__).__name__}: {cause.__cause__}", file=sys.stderr)
+    if len(problems) > 1 and not settings.log_json:
+        print(f"{len(problems)} problems; nothing was started", file=sys.stderr)
+
+
+@attrs.define(eq=False, slots=False)
+class Program:
+    """The commands of one app."""
+
+    app: ModuleType
+    identity: Identity
+    settings: Settings
+    wrong: tuple[PlanError, ...]
+
+    @functools.cached_property
+    def files(self) -> dict[str, discovery.ServiceFile]:
+        """The services by name, as their files tell."""
+        return discovery.find_services(self.identity.root, BUILT_IN)
+
+    def dispatch(self, words: list[str]) -> int:
+        """Do what *words* say."""
+        first = words[0] if words else "--help"
+        if first in BUILT_IN:
+            return self._call(self._built_in(), words)
+        if first == "--version":
+            return self._call(self._built_in(), ["version"])
+        if first in self.files:
+            return self._call(self._service_app(first), words)
+        commands = self._user_commands()
+        if first.startswith("-"):
+            app = self._built_in()
+            self._add(app, commands)
+            self._list_services(app)
+            return self._call(app, words or ["--help"])
+        if first in commands:
+            app = self._built_in()
+            self._add(app, commands)
+            return self._call(app, words)
+        known = [*BUILT_IN, *self.files, *commands]
+        hint = did_you_mean(first.replace("_", "-"), known) or f"see `{self.identity.name} --help`"
+        raise NamingError(f"there is no command or service named {first!r}", hint=hint)
+
+    # -- the pieces of the command line --------------------------------------------------------------------------
+
+    def _new(self, name: str, text: str = "") -> App:
+        from cyclopts import App
+
+        return App(name, help=text, version_flags=(), result_action="return_value", exit_on_error=False)
+
+    def _call(self, app: App, words: Sequence[str]) -> int:
+        from cyclopts import CycloptsError
+
+        try:
+            result = app(list(words))
+        except CycloptsError:
+            return USAGE
+        return result if isinstance(result, int) and not isinstance(result, bool) else 0
+
+    def _built_in(self) -> App:
+        app = self._new(self.identity.name, "Services in one process. SERVICES_ENABLED chooses which.")
+        for name in BUILT_IN:
+            app.command(getattr(self, f"_{name}"), name=name)
+        return app
+
+    def _add(self, app: App, commands: Mapping[str, Callable[..., Any]]) -> None:
+        for name, fn in commands.items():
+            if name in BUILT_IN or name in self.files:
+                taken = "a command" if name in BUILT_IN else "a service"
+                raise NamingError(f"app/commands.py defines {name!r}, but {taken} has that name", hint="rename it")
+            app.command(self._with_environment(fn), name=name, group="Commands of this app")
+
+    def _list_services(self, app: App) -> None:
+        for name, file in self.files.items():
+            app.command(self._new(name, file.summary), name=name, group="Services")
+
+    def _import(self, name: str) -> None:
+        """Import the app's own module of this *name*, if there is one."""
+        import importlib
+
+        module = f"{self.app.__name__}.{name}"
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise _not_importable(module, error) from error
+        except PlanError:
+            raise
+        except Exception as error:
+            raise _not_importable(module, error) from error
+
+    def _user_commands(self) -> dict[str, Callable[..., Any]]:
+        self._import("commands")
+        return EXTENSIONS.commands
+
+    def _import_init(self) -> None:
+        self._import("init")
+        logs.add_context(self.identity)
+
+    # -- the built-in commands -----------------------------------------------------------------------------------
+
+    def _run(self, *service: str, with_dependencies: bool = False) -> int:
+        """Run the enabled services, or those named, until they end or a signal comes.
+
+        Parameters
+        ----------
+        service
+            Names or patterns, instead of SERVICES_ENABLED; "!name" leaves one out.
+        with_dependencies
+            Run what they need as well.
+
+        """
+        from kernel.runner import around, execute
+
+        logs.configure(self.settings, self.identity, tuple(self.files))
+
+        def prepare() -> tuple[Sequence[Any], Sequence[str]]:
+            self._import_init()
+            made = self._plan(service, with_dependencies=with_dependencies)
+            return around(made.units, EXTENSIONS.lifespans, f"{self.app.__name__}/init.py"), made.warnings
+
+        return execute(self.identity, self.settings, prepare)
+
+    def _plan(self, service: Sequence[str], *, with_dependencies: bool = False) -> plan.Plan:
+        patterns, source = self._patterns(service)
+        return plan.make_plan(
+            self.files, os.environ, patterns, source, with_dependencies=with_dependencies, errors=self.wrong
+        )
+
+    def _patterns(self, service: Sequence[str]) -> tuple[Sequence[str] | None, str]:
+        return (service, "command line") if service else (self.settings.enabled, "SERVICES_ENABLED")
+
+    def _list(self) -> None:
+        """List all services, and which of them are enabled."""
+        patterns, source = self._patterns(())
+        enabled = set(plan.select(list(self.files), patterns, source))
+        width = max((len(name) for name in self.files), default=0)
+        for name, file in self.files.items():
+            mark = "enabled " if name in enabled else "left out"
+            print(f"{name:<{width}}  {mark}  {file.summary}".rstrip())
+
+    def _graph(self, *service: str, format: Literal["text", "mermaid", "dot", "json"] = "text") -> None:  # noqa: A002
+        """Show what depends on what. Imports the enabled services, or those named, and runs none.
+
+        Parameters
+        ----------
+        service
+            Names or patterns, instead of SERVICES_ENABLED.
+        format
+            text for people, the others for programs.
+
+        """
+        from kernel import drawing
+
+        patterns, source = self._patterns(service)
+        names = plan.select(list(self.files), patterns, source)
+        services, errors = plan.load_selected(self.files, names, with_dependencies=False)
+        misfits, _ = plan.check_services(services, list(self.files))
+        Problems.raise_any([*errors, *(error for error in misfits if not isinstance(error, LeftOutError))])
+        print(drawing.draw(services, format))
+
+    def _check(self) -> int:
+        """Import everything, and say all that is wrong; 2 where anything is."""
+        from kernel.check import check
+
+        findings = check(self.files, os.environ, self._patterns(()), self._check_own())
+        for warning in findings.warnings:
+            print(f"warning: {warning}")
+        Problems.raise_any([*self.wrong, *findings.errors])
+        print(
+            f"{len(self.files)} services: all right"
+            + (f", {len(findings.warnings)} warnings" if findings.warnings else "")
+        )
+        return 0
+
+    def _check_own(self) -> list[PlanError]:
+        errors: list[PlanError] = []
+        for step in (self._import_init, lambda: self._add(self._new("check"), self._user_commands())):
+            try:
+                step()
+            except PlanError as error:
+                errors.append(error)
+        return errors
+
+    def _version(self) -> None:
+        """Show the app's name and version."""
+        print(f"{self.identity.name} {self.identity.version}")
+
+    # -- the commands of a service -------------------------------------------------------------------------------
+
+    def _service_app(self, name: str) -> App:
+        service = discovery.load(self.files[name])
+        app = self._built_in()
+        sub = self._new(name, inspect.getdoc(service) or self.files[name].summary)
+        for command_name, fn in service.commands.items():
+            needs = plan.command_needs(service, fn)
+            asks = needs.edges or needs.config
+            call = functools.partial(self._call_command, service, command_name, fn, needs)
+            sub.command(_for_command_line(fn, needs, call) if asks else self._with_environment(fn), name=command_name)
+        app.command(sub)
+        return app
+
+    def _with_environment(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """A command that asks for no value, which starts no kernel."""
+        return _for_command_line(fn, Needs(), lambda values: self._run_alone(functools.partial(fn, **values)))
+
+    def _run_alone(self, call: Callable[[], Any]) -> int:
+        from kernel.runner import run_alone
+
+        self._import_init()
+        Problems.raise_any(self.wrong)
+        return run_alone(call, self.settings)
+
+    def _call_command(
+        self, service: Service[..., Any], name: str, fn: Callable[..., Any], needs: Needs, given: dict[str, Any]
+    ) -> int:
+        from kernel.runner import command_unit, execute
+
+        if "LOG_LEVEL" not in os.environ:
+            logs.logger.setLevel("WARNING")  # a command's output is what it prints
+        if needs.edges:
+
+            def prepare() -> tuple[Sequence[Any], Sequence[str]]:
+                self._import_init()
+                made, config = plan.plan_command(service, needs, self.files, os.environ, self.wrong)
+                call = functools.partial(fn, **given, **_config(needs, config))
+                return [*made.units, command_unit(f"{service.name} {name}", needs, call)], ()
+
+            return execute(self.identity, self.settings, prepare)
+        _, config = plan.plan_command(service, needs, self.files, os.environ, self.wrong)
+        return self._run_alone(functools.partial(fn, **given, **_config(needs, config)))
+
+
+def _config(needs: Needs, config: object) -> dict[str, object]:
+    return {needs.config[0]: config} if needs.config else {}
+
+
+def _not_importable(module: str, error: Exception) -> NotImportable:
+    where = f"{error.filename}:{error.lineno}" if isinstance(error, SyntaxError) else module
+    return NotImportable(f"{type(error).__name__}: {error}", where=where, hint="mend the file")
+
+
+def _for_command_line(
+    fn: Callable[..., Any], needs: Needs, call: Callable[[dict[str, Any]], int]
+) -> Callable[..., int]:
+    """A function with those parameters of *fn* that are the command line's, which hands them to *call*."""
+    signature = inspect.signature(fn)
+    rest = [one for one in signature.parameters.values() if one.name not in needs.parameters]
+    kept = signature.replace(parameters=rest)
+
+    def run(*args: Any, **kwargs: Any) -> int:
+        bound = kept.bind(*args, **kwargs)
+        return call(dict(bound.arguments))
+
+    scope = inspect.unwrap(fn).__globals__
+    run.__signature__ = kept  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in rest if one.annotation is not one.empty}
+    run.__doc__ = inspect.getdoc(fn)
+    run.__name__ = fn.__name__
+    run.__module__ = fn.__module__
+    _resolve(run, scope)
+    return run
+
+
+def _resolve(run: Callable[..., Any], scope: dict[str, Any]) -> None:
+    """Evaluate annotations that are texts, in the module that wrote them."""
+    annotations = run.__annotations__
+    for name, annotation in annotations.items():
+        if isinstance(annotation, str):
+            annotations[name] = eval(annotation, scope)  # noqa: S307  (the user's own annotation, as typing does)
+    signature = inspect.signature(run)
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[
+            one.replace(annotation=annotations.get(one.name, one.empty)) for one in signature.parameters.values()
+        ],
+        return_annotation=signature.empty,
+    )

@@ -1,0 +1,346 @@
+"""Logging: standard `logging` from everywhere through one pipeline to stderr, as text or as JSON lines.
+
+A filter on each handler of the root logger gives every record its context: `app`, `version` and, from anywhere in a
+service's task tree, `service`. (A record factory could not: `logging` refuses an ``extra`` that names an attribute
+which the record has already.)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, TextIO
+
+from kernel.errors import KernelError
+from kernel.identity import Identity
+from kernel.lifecycle import AllReady, Event, Forced, Notice, State, StopBegan, Transition, current_service
+from kernel.orchestrator import Ending, Report
+from kernel.settings import Settings
+from kernel.traces import without_kernel
+
+logger = logging.getLogger("kernel")
+
+LIFECYCLE = frozenset({"state", "previous", "attempt", "seconds", "reason"})
+"""Fields of lifecycle records, which their text says already."""
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_CONTEXT = frozenset({"app", "version", "service"})
+
+
+class Context(logging.Filter):
+    """Gives each record the context in which it was made."""
+
+    def __init__(self, identity: Identity) -> None:
+        super().__init__()
+        self._fields = {"app": identity.name, "version": identity.version}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add what is not there; keep what an ``extra`` has set."""
+        fields = record.__dict__
+        if "service" not in fields:
+            fields["service"] = current_service.get()
+        for name, value in self._fields.items():
+            fields.setdefault(name, value)
+        return True
+
+
+def _extras(record: logging.LogRecord) -> dict[str, Any]:
+    """What was given as ``extra``."""
+    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD and name not in _CONTEXT}
+
+
+class _Formatter(logging.Formatter):
+    """What both formats share: where tracebacks begin, and the record's source."""
+
+    def __init__(self, *, source: bool) -> None:
+        super().__init__()
+        self._source = source
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  (logging's name)
+        error = ei[1]
+        lines = traceback.format_exception(type(error), error, without_kernel(error))
+        return "".join(lines).rstrip()
+
+    def _where(self, record: logging.LogRecord) -> str:
+        return f"{record.pathname}:{record.lineno}"
+
+
+class JsonFormatter(_Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line of JSON."""
+        import json
+
+        whole = int(record.created)
+        micros = int((record.created - whole) * 1_000_000)
+        fields: dict[str, Any] = {
+            "ts": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{micros:06d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for name in ("app", "version", "service"):
+            value = record.__dict__.get(name)
+            if value:
+                fields[name] = value
+        fields.update((name, value) for name, value in _extras(record).items() if name not in fields)
+        if self._source:
+            fields["source"] = self._where(record)
+        if record.exc_info and record.exc_info[1] is not None:
+            fields["error"] = one_line(record.exc_info[1])
+            fields["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            fields["stack"] = record.stack_info
+        return json.dumps(fields, default=str, ensure_ascii=False)
+
+
+class TextFormatter(_Formatter):
+    """Aligned text for people, with a column for the service; coloured on a terminal.
+
+    Args:
+        width: The width of the service's column.
+        colour: Whether to colour.
+        source: Whether each record names its file and line.
+
+    """
+
+    LEVELS: Mapping[int, str] = {
+        logging.DEBUG: "2",
+        logging.WARNING: "33",
+        logging.ERROR: "31",
+        logging.CRITICAL: "1;31",
+    }
+    SERVICES = ("36", "35", "34", "32", "96", "95", "94", "92")
+
+    def __init__(self, width: int, *, colour: bool, source: bool) -> None:
+        super().__init__(source=source)
+        self._width = width
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as a line, and its traceback indented below it."""
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        service = record.__dict__.get("service") or record.name
+        message = record.getMessage()
+        shown = {name: value for name, value in _extras(record).items() if name not in LIFECYCLE}
+        if shown and record.name != logger.name:
+            message += self._paint("".join(f" {name}={value}" for name, value in shown.items()), "2")
+        if self._source:
+            message += self._paint(f" ({self._where(record)})", "2")
+        if record.exc_info and record.exc_info[1] is not None:
+            message += "\n" + self.formatException(record.exc_info)
+        if record.stack_info:
+            message += "\n" + record.stack_info
+        head = (
+            f"{self._paint(f'{clock}.{int(record.msecs):03d}', '2')} "
+            f"{self._paint(f'{record.levelname:<8}', self.LEVELS.get(record.levelno, ''))} "
+            f"{self._paint(f'{service:<{self._width}}', self._of(service))}  "
+        )
+        return head + message.replace("\n", "\n    ")
+
+    def _of(self, service: str) -> str:
+        return self.SERVICES[sum(service.encode()) % len(self.SERVICES)]  # hash() differs from run to run
+
+    def _paint(self, text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._colour and code else text
+
+
+def _coloured(stream: TextIO) -> bool:
+    """By the conventions of NO_COLOR and FORCE_COLOR, else whether it is a terminal."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")
+
+
+def configure(settings: Settings, identity: Identity, names: tuple[str, ...] = ()) -> None:
+    """Set the pipeline up: one handler on the root logger, warnings and uncaught exceptions included.
+
+    Args:
+        settings: Level and format.
+        identity: The app's name and version.
+        names: The services whose names should fit into the column.
+
+    """
+    width = min(max((len(name) for name in names), default=len("kernel")), 28)
+    formatter: logging.Formatter
+    if settings.log_json:
+        formatter = JsonFormatter(source=settings.log_source)
+    else:
+        formatter = TextFormatter(width, colour=_coloured(sys.stderr), source=settings.log_source)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level)
+    add_context(identity)
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
+    sys.unraisablehook = _log_unraisable
+
+
+def add_context(identity: Identity) -> None:
+    """Give the handlers that `app/init.py` has added to the root logger what the kernel's own has."""
+    for handler in logging.getLogger().handlers:
+        if not any(isinstance(one, Context) for one in handler.filters):
+            handler.addFilter(Context(identity))
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    logger.critical("uncaught exception", exc_info=(kind, error, trace))
+
+
+def _log_uncaught_in_thread(args: Any) -> None:
+    if args.exc_value is not None:
+        name = args.thread.name if args.thread else "?"
+        logger.critical(
+            "uncaught exception in thread %s", name, exc_info=(args.exc_type, args.exc_value, args.exc_traceback)
+        )
+
+
+def _log_unraisable(args: Any) -> None:
+    if args.exc_value is not None:
+        logger.error(
+            "%s: %r",
+            args.err_msg or "exception ignored in",
+            args.object,
+            exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
+        )
+
+
+def flush() -> None:
+    """Flush every handler of the root logger."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
+# -- the lifecycle as records ------------------------------------------------------------------------------------
+
+
+def one_line(error: BaseException) -> str:
+    """Type and message of *error*, and of what it groups."""
+    if isinstance(error, KernelError):
+        return str(error)
+    if isinstance(error, BaseExceptionGroup):
+        return f"{type(error).__name__}: {'; '.join(one_line(one) for one in error.exceptions)}"
+    text = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 100:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
+
+
+_APP = {"service": ""}  # an event of the app may be told from within the task of the service that led to it
+
+
+class LogObserver:
+    """Turns each event into one record."""
+
+    def __call__(self, event: Event) -> None:
+        """Log *event*."""
+        match event:
+            case Transition():
+                self._log_transition(event)
+            case AllReady(seconds=seconds, chain=chain):
+                took = f", which {' -> '.join(chain)} took" if len(chain) > 1 else ""
+                logger.info("all ready in %s%s", _duration(seconds), took, extra={**_APP, "seconds": seconds})
+            case StopBegan(reason=reason, seconds=seconds, failure=failure):
+                level = logging.ERROR if failure else logging.INFO
+                extra = {**_APP, "reason": reason}
+                logger.log(level, "stopping: %s (at most %s)", reason, _duration(seconds), extra=extra)
+            case Forced(services=services):
+                logger.warning("cutting what still runs: %s", ", ".join(services), extra=_APP)
+            case Notice(service=service, message=message, error=error):
+                logger.warning(message, exc_info=error, extra={"service": service})
+
+    def _log_transition(self, event: Transition) -> None:
+        level, message = self._describe(event)
+        if not logger.isEnabledFor(level):
+            return
+        error = event.error if level > logging.INFO else None
+        trace = error if error is not None and (error.__traceback__ or error.__cause__) else None
+        logger.log(
+            level,
+            message,
+            exc_info=trace,
+            extra={
+                "service": event.service,
+                "state": event.state.value,
+                "previous": event.previous.value,
+                "attempt": event.attempt,
+                "seconds": round(event.seconds, 6),
+                "reason": event.reason,
+            },
+        )
+
+    def _describe(self, event: Transition) -> tuple[int, str]:  # noqa: PLR0911  (one for each state)
+        why = f" ({event.reason})" if event.reason else ""
+        took = _duration(event.seconds)
+        quiet = logging.DEBUG if event.internal else logging.INFO
+        broken = logging.WARNING if event.allowed else logging.ERROR
+        match event.state:
+            case State.WAITING:
+                return quiet, f"waiting{why}"
+            case State.STARTING:
+                return quiet, "starting" if event.attempt == 1 else f"starting, attempt {event.attempt}"
+            case State.READY:
+                return quiet, f"ready after {took}"
+            case State.STOPPING:
+                return quiet, f"stopping{why}"
+            case State.BACKOFF:
+                what = one_line(event.error) if event.error else "crashed"
+                return logging.WARNING, f"{what}; {event.reason}"
+            case State.STOPPED:
+                return quiet, f"stopped{why or f' after {took}'}"
+            case State.DONE:
+                return (logging.WARNING, f"done{why}") if event.reason else (quiet, f"done after {took}")
+            case State.FAILED | State.ABANDONED:
+                what = one_line(event.error) if event.error else event.reason
+                spent = f" {event.reason}" if event.reason and event.reason != what else ""
+                allowed = ", which it may" if event.allowed else ""
+                return broken, f"{event.state.value}{spent}{allowed}: {what}"
+        raise AssertionError(event.state)
+
+
+def log_report(report: Report, code: int) -> None:
+    """Say what happened, once: each service's end, who overran, and the first error with its service."""
+    own = [ending for ending in report.endings if not ending.internal or ending.fatal]
+    width = max((len(ending.service) for ending in own), default=0)
+    lines = "".join(f"\n{ending.service:<{width}}  {_ending(ending)}" for ending in own)
+    stopping = f", the stop took {_duration(report.stopping)}" if report.stopping else ""
+    logger.info(
+        "ended after %s%s%s",
+        _duration(report.seconds),
+        stopping,
+        lines,
+        extra={"services": {ending.service: ending.state.value for ending in own}, "reason": report.reason},
+    )
+    broken = next((ending for ending in report.endings if ending.service == report.first), None)
+    level = logging.ERROR if code else logging.INFO
+    why = f"{broken.service} {_ending(broken)}" if broken and (code or broken.fatal) else report.reason
+    if report.forced:
+        why = f"forced by a further signal{f'; {why}' if broken else ''}"
+    logger.log(level, "exit %d: %s", code, why, extra={"exit_code": code})
+
+
+def _ending(ending: Ending) -> str:
+    text = ending.state.value
+    if ending.allowed and ending.state is State.FAILED:
+        text += ", which it may"
+    if ending.attempts > 1:
+        text += f" after {ending.attempts} attempts"
+    if ending.error is not None:
+        text += f": {one_line(ending.error)}"
+    elif ending.reason:
+        text += f" ({ending.reason})"
+    return f"{text}; up {_duration(ending.uptime)}" if ending.uptime else text

@@ -1,0 +1,252 @@
+"""One run of the real program: signals, deadline, event loop, last words, exit code.
+
+Both `app run` and a command that asks for values go through `execute`; what differs is the units they run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
+
+import attrs
+from anyio import sleep_forever
+
+from kernel import backend, debugger, logs
+from kernel.identity import Identity
+from kernel.lifecycle import Event, Observer, State, StopBegan
+from kernel.orchestrator import Orchestrator, Report, Unit
+from kernel.settings import Settings
+from kernel.signals import LAST_WORDS, Signals, Watchdog, within
+from kernel.spec import LifespanFunction, Needs, Retry, Service, Serving
+from kernel.traces import frame_of, runs_at
+
+Prepare = Callable[[], tuple[Sequence[Unit], Sequence[str]]]
+
+
+def execute(identity: Identity, settings: Settings, prepare: Prepare, observers: Sequence[Observer] = ()) -> int:
+    """Run the units that *prepare* gives until all have ended, and give the exit code.
+
+    Args:
+        identity: The app.
+        settings: Deadlines, format of the logs, backend.
+        prepare: Imports and validates; gives the units, and warnings. A signal during that lets nothing start.
+        observers: Are told each event, besides the log.
+
+    Raises:
+        PlanError: What *prepare* raises.
+
+    The process may end in here, by `os._exit`, where a service cannot be cut.
+
+    """
+    return _Run(identity, settings, observers).run(prepare)
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(self, identity: Identity, settings: Settings, observers: Sequence[Observer]) -> None:
+        self._identity = identity
+        self._settings = settings
+        self._observers: tuple[Observer, ...] = (logs.LogObserver(), self._watch_stop, *observers)
+        self._resting = debugger.resting(self._say_resting) if settings.dev else bool
+        self._orchestrator: Orchestrator | None = None
+        self._main = threading.get_ident()
+        self._watchdog = Watchdog(self._overdue, self._resting)
+        self._signals = Signals(lambda _: self._watchdog.arm(settings.shutdown_timeout))
+
+    def run(self, prepare: Prepare) -> int:
+        """Prepare and run."""
+        with self._signals:
+            try:
+                units, warnings = prepare()
+                for warning in warnings:
+                    logs.logger.warning(warning)
+                if self._signals.count:
+                    logs.logger.info("exit 0: %s came before anything was started", self._signals.first)
+                    return 0
+                report = backend.run(functools.partial(self._main_task, units), self._settings.backend)
+                return report.exit_code
+            finally:
+                if not _other_threads():
+                    self._watchdog.dismiss()
+
+    async def _main_task(self, units: Sequence[Unit], wake: backend.Wake) -> Report:
+        self._orchestrator = Orchestrator(
+            units,
+            shutdown_timeout=self._settings.shutdown_timeout,
+            drain_delay=self._settings.drain_delay,
+            observers=self._observers,
+            resting=self._resting,
+        )
+
+        def on_signal(count: int) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                wake(functools.partial(self._signalled, count))
+
+        self._signals.listen(on_signal)
+        if self._signals.count:  # since `prepare`
+            on_signal(self._signals.count)
+        return await self._orchestrator.run(self._at_end)
+
+    def _signalled(self, count: int) -> None:
+        assert self._orchestrator is not None
+        if count > 1:
+            self._watchdog.code = 130
+            self._orchestrator.force()
+        elif self._orchestrator.stopping:
+            logs.logger.warning("%s: stopping already; once more cuts everything", self._signals.first)
+        else:
+            self._orchestrator.request_stop(self._signals.first)
+
+    def _at_end(self, report: Report) -> None:
+        """Say how it ended; leave the process from here where a task would keep the loop for ever."""
+        code = report.exit_code
+        logs.log_report(report, code)
+        if any(ending.state is State.ABANDONED for ending in report.endings):
+            within(LAST_WORDS, logs.flush)
+            os._exit(code)
+
+    def _watch_stop(self, event: Event) -> None:
+        if isinstance(event, StopBegan):
+            self._watchdog.arm(event.seconds)
+
+    def _say_resting(self) -> None:
+        logs.logger.warning("a debugger is attached: deadlines rest")
+
+    def _overdue(self) -> None:
+        """The watchdog's report, from a thread of its own: what keeps the process from ending."""
+        frame = frame_of(self._main)
+        others = _other_threads()
+        if others and self._orchestrator is not None and not self._orchestrator.live:
+            stuck = "; ".join(f"{thread.name} at {runs_at(frame_of(thread.ident))}" for thread in others)
+            logs.logger.critical(
+                "exit %d: past the shutdown deadline threads still run: %s", self._watchdog.code, stuck
+            )
+        else:
+            service = self._orchestrator.running(frame) if self._orchestrator is not None else ""
+            who = f"service {service}" if service else "something"
+            logs.logger.critical(
+                "exit %d: past the shutdown deadline %s blocks the event loop at %s",
+                self._watchdog.code,
+                who,
+                runs_at(frame),
+                extra={"service": service},
+            )
+        logs.flush()
+
+
+def _other_threads() -> list[threading.Thread]:
+    """Threads that would keep the interpreter from ending."""
+    main = threading.main_thread()
+    return [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]
+
+
+# -- lifespans ---------------------------------------------------------------------------------------------------
+
+
+def around(units: Iterable[Unit], lifespans: Sequence[LifespanFunction], where: str) -> list[Unit]:
+    """*units* within the app's *lifespans*: each a service of the app's own, below all others.
+
+    So what holds for services holds for them: they start one after the other, are undone in reverse when all services
+    have ended, get their turn before the deadline, and their failure is reported like any.
+    """
+    outer: list[Unit] = []
+    after: tuple[str, ...] = ()
+    for fn in lifespans:
+        declared = Service(_as_service(fn), f"{where}:{fn.__name__}", start_timeout=None, stop_timeout=float("inf"))
+        outer.append(Unit(declared, internal=True, after=after))
+        after = (declared.name,)
+    if not after:
+        return list(units)
+    inner = list(units)
+    names = {unit.service.name for unit in inner}
+    # The others start after these anyway. One whose dependencies are all left out is a root as well.
+    roots = [unit for unit in inner if not any(edge.target in names for edge in unit.service.needs.edges)]
+    return outer + [attrs.evolve(unit, after=after) if unit in roots else unit for unit in inner]
+
+
+def _as_service(fn: LifespanFunction) -> Callable[..., Coroutine[Any, Any, None]]:
+    async def run(serving: Serving[None]) -> None:
+        async with contextlib.asynccontextmanager(fn)(), serving():
+            await sleep_forever()
+
+    return run
+
+
+# -- commands ----------------------------------------------------------------------------------------------------
+
+
+def command_unit(name: str, needs: Needs, call: Callable[..., Any]) -> Unit:
+    """A command as a one-shot service, started when the givers of its values are ready.
+
+    Args:
+        name: Its name in the logs.
+        needs: What it asks for.
+        call: Takes the values by parameter; may give a coroutine.
+
+    """
+
+    async def run(**values: Any) -> None:
+        result = call(**values)
+        if isinstance(result, Coroutine):
+            await result
+
+    service = Service(run, name, retry=Retry(), oneshot=True, start_timeout=None)
+    service.needs = Needs(edges=needs.edges)  # read from the command's signature, not from the wrapper's
+    return Unit(service, command=True)
+
+
+def run_alone(call: Callable[[], Any], settings: Settings) -> int:
+    """Run a command that asks for no value: without a kernel; SIGINT and SIGTERM cancel it, so that it cleans up.
+
+    Args:
+        call: May give a coroutine, which then runs on the backend of *settings*.
+        settings: The backend.
+
+    """
+    import signal
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        result = call()
+        if isinstance(result, Coroutine):
+            _run_coroutine(result, settings)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)  # noqa: T201
+    except Exception as error:  # noqa: BLE001  (whatever the user's command raises)
+        logs.logger.error("exit 1: %s", logs.one_line(error), exc_info=error)
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return 0
+
+
+def _run_coroutine(coroutine: Coroutine[Any, Any, Any], settings: Settings) -> None:
+    from anyio import CancelScope
+
+    signals = Signals(lambda _: None)
+
+    async def main(wake: backend.Wake) -> None:
+        with CancelScope() as scope:
+
+            def on_signal(_: int) -> None:
+                wake(scope.cancel)
+
+            signals.listen(on_signal)
+            if signals.count:
+                scope.cancel()
+            await coroutine
+
+    with signals:
+        backend.run(main, settings.backend)
+
+
+__all__ = ["around", "command_unit", "execute", "run_alone"]
