@@ -13,7 +13,8 @@ import attrs
 from kernel import plan
 from kernel.discovery import ServiceFile, load_all
 from kernel.errors import LeftOutError, PlanError
-from kernel.spec import Edge, Service
+from kernel.registry import Registry, needs_of
+from kernel.spec import Service
 from kernel.traces import shorten
 
 TASK_GROUPS = frozenset({"create_task_group", "open_nursery", "TaskGroup"})
@@ -50,13 +51,13 @@ def check(
         enabled = plan.select(list(files), *patterns)
     except PlanError as error:
         found.append(error)
-    misfits, warnings = plan.check_services(services, list(files))
+    misfits, warnings = Registry(services, files).check()
     found += misfits
-    chosen = {name: services[name] for name in enabled if name in services}
-    left_out, skipped = plan.check_services(chosen, list(files))
+    chosen = Registry({name: services[name] for name in enabled if name in services}, files)
+    left_out, skipped = chosen.check()
     found += [error for error in left_out if isinstance(error, LeftOutError)]
     warnings += [warning for warning in skipped if warning not in warnings]
-    _, bad_values, misses = plan.read_configs(chosen, environ, list(files))
+    _, bad_values, misses = chosen.read_configs(environ)
     found += bad_values
     warnings += misses
     for service in services.values():
@@ -76,17 +77,11 @@ def _check_commands(service: Service[..., Any]) -> list[PlanError]:
     return errors
 
 
-def _edges(service: Service[..., Any]) -> tuple[Edge, ...]:
-    try:
-        return service.needs.edges
-    except PlanError:
-        return ()
-
-
 def _check_values(service: Service[..., Any], services: Mapping[str, Service[..., Any]]) -> list[str]:
     """Values that may be lost for good, and parameters annotated with another type than the giver's."""
     warnings: list[str] = []
-    for edge in _edges(service):
+    needs = needs_of(service)
+    for edge in needs.edges if needs else ():
         giver = services.get(edge.target)
         if edge.parameter is None or giver is None:
             continue
@@ -106,11 +101,8 @@ def _check_values(service: Service[..., Any], services: Mapping[str, Service[...
 
 def _given_type(giver: Service[..., Any]) -> Any:
     """The T of the giver's `Serving[T]`; None where it cannot be told."""
-    try:
-        name = giver.needs.serving
-    except PlanError:
-        return None
-    annotation = _annotation(giver.fn, name) if name else None
+    needs = needs_of(giver)
+    annotation = _annotation(giver.fn, needs.serving) if needs and needs.serving else None
     args = get_args(annotation)
     return args[0] if args else None
 

@@ -18,6 +18,7 @@ import attrs
 from kernel import discovery, logs, plan
 from kernel.errors import LeftOutError, NamingError, NotImportable, PlanError, Problems, did_you_mean
 from kernel.identity import Identity, identify
+from kernel.registry import Registry
 from kernel.settings import Settings, read_settings
 from kernel.spec import EXTENSIONS, Needs, Service
 
@@ -219,7 +220,7 @@ class Program:
         patterns, source = self._patterns(service)
         names = plan.select(list(self.files), patterns, source)
         services, errors = plan.load_selected(self.files, names, with_dependencies=False)
-        misfits, _ = plan.check_services(services, list(self.files))
+        misfits, _ = Registry(services, self.files).check()
         Problems.raise_any([*errors, *(error for error in misfits if not isinstance(error, LeftOutError))])
         print(drawing.draw(services, format))
 

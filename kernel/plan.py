@@ -11,13 +11,10 @@ from typing import Any
 import attrs
 
 from kernel.discovery import ServiceFile, load, load_all
-from kernel.errors import ConfigError, DeclarationError, LeftOutError, NamingError, PlanError, Problems, did_you_mean
-from kernel.graph import topological
+from kernel.errors import DeclarationError, NamingError, PlanError, Problems, did_you_mean
 from kernel.orchestrator import Unit
-from kernel.settings import KERNEL_VARIABLES, near_misses, read_config, variable, variables
+from kernel.registry import Registry, needs_of
 from kernel.spec import Edge, Needs, Service, declared_at, read_signature
-
-Services = Mapping[str, Service[..., Any]]
 
 
 @attrs.frozen
@@ -82,7 +79,8 @@ def load_selected(
     services, errors = load_all({name: files[name] for name in names})
     todo = list(services.values()) if with_dependencies else []
     while todo:
-        for target in _targets(todo.pop()):
+        needs = needs_of(todo.pop())
+        for target in [edge.target for edge in needs.edges] if needs else ():
             if target in files and target not in services:
                 try:
                     services[target] = load(files[target])
@@ -91,131 +89,6 @@ def load_selected(
                 else:
                     todo.append(services[target])
     return services, errors
-
-
-def _targets(service: Service[..., Any]) -> list[str]:
-    try:
-        return [edge.target for edge in service.needs.edges]
-    except PlanError:
-        return []  # reported by `check_services`
-
-
-# -- what is wrong with them -------------------------------------------------------------------------------------
-
-
-def check_services(services: Services, known: Collection[str]) -> tuple[list[PlanError], list[str]]:
-    """All that is wrong with how *services* fit together, and what is worth a warning.
-
-    Args:
-        services: Those that are enabled.
-        known: The names of all that exist; empty where only *services* do.
-
-    """
-    errors: list[PlanError] = []
-    warnings: list[str] = []
-    graph: dict[str, list[str]] = {}
-    for name, service in services.items():
-        try:
-            needs = service.needs
-        except PlanError as error:
-            errors.append(error)
-            continue
-        graph[name] = [edge.target for edge in needs.edges if edge.target in services]
-        for edge in needs.edges:
-            problem = _check_edge(service, edge, services, known)
-            if isinstance(problem, PlanError):
-                errors.append(problem)
-            elif problem:
-                warnings.append(problem)
-    try:
-        topological(graph)
-    except PlanError as error:
-        errors.append(error)
-    return errors, warnings
-
-
-def _check_edge(
-    service: Service[..., Any], edge: Edge, services: Services, known: Collection[str]
-) -> PlanError | str | None:
-    """What is wrong with one dependency: an error, a warning, or nothing."""
-    name, target, where = service.name, edge.target, service.where
-    if target in services:
-        return _check_giver(name, edge, services[target], where)
-    if target not in known:
-        hint = did_you_mean(target, [*known, *services]) or f"there are: {', '.join([*known] or [*services])}"
-        return NamingError(f"{name} depends on {target!r}, which does not exist", where=where, hint=hint)
-    if edge.parameter and not edge.optional:
-        return LeftOutError(
-            f"{name} needs the value of {target}, which is not enabled",
-            where=where,
-            hint=f"add {target} to SERVICES_ENABLED, run with --with-dependencies,"
-            f" or give the parameter {edge.parameter!r} a default",
-        )
-    if edge.parameter:
-        return f"{name} runs without the value of {target}, which is not enabled: its parameter takes its default"
-    return f"{name} does not wait for {target}, which is not enabled"
-
-
-def _check_giver(name: str, edge: Edge, giver: Service[..., Any], where: str) -> PlanError | None:
-    try:
-        gives = giver.needs.serving is not None
-    except PlanError:
-        return None  # reported with the giver
-    if edge.parameter is None or gives:
-        return None
-    return DeclarationError(
-        f"{name} takes the value of {giver.name}, which hands over none",
-        where=where,
-        hint=f"let {giver.name} take `Serving[...]`, or drop the parameter {edge.parameter!r}",
-    )
-
-
-# -- their configs -----------------------------------------------------------------------------------------------
-
-
-def read_configs(
-    services: Services, environ: Mapping[str, str], known: Collection[str] = ()
-) -> tuple[dict[str, object], list[PlanError], list[str]]:
-    """The config of each service that takes one, all that is wrong in the environment, and near misses.
-
-    Args:
-        services: Those that are enabled.
-        environ: The environment.
-        known: The names of all services that exist: what names a variable of one that is not enabled is no miss.
-
-    """
-    configs: dict[str, object] = {}
-    errors: list[PlanError] = []
-    owners: dict[str, str] = dict.fromkeys(KERNEL_VARIABLES, "the kernel")
-    for name, service in services.items():
-        needs = _needs(service)
-        if needs.config is None:
-            continue
-        cls = needs.config[1]
-        config, wrong = read_config(name, cls, environ)
-        configs[name] = config
-        errors.extend(wrong)
-        for one, field in variables(name, cls).items():
-            owner = owners.setdefault(one, name)
-            if owner != name:
-                errors.append(
-                    ConfigError(
-                        f"is read by {owner} and by {name} (for {cls.__name__}.{field})",
-                        where=one,
-                        hint="rename the field or the service",
-                    )
-                )
-    own = owners.keys() - set(KERNEL_VARIABLES)
-    left_out = tuple(variable(name, "") for name in known if name not in services)
-    rest = {name: text for name, text in environ.items() if not name.startswith(left_out)} if left_out else environ
-    return configs, errors, list(near_misses(rest, own))
-
-
-def _needs(service: Service[..., Any]) -> Needs:
-    try:
-        return service.needs
-    except PlanError:
-        return Needs()
 
 
 def make_plan(
@@ -247,19 +120,11 @@ def make_plan(
         Problems.raise_any([*errors, error])
         raise
     services, wrong = load_selected(files, names, with_dependencies=with_dependencies)
-    misfits, warnings = check_services(services, list(files))
-    configs, bad_values, misses = read_configs(services, environ, list(files))
+    registry = Registry(services, files)
+    misfits, warnings = registry.check()
+    configs, bad_values, misses = registry.read_configs(environ)
     Problems.raise_any([*errors, *wrong, *misfits, *bad_values])
-    return Plan(units(services, configs), (*misses, *warnings))
-
-
-def units(services: Services, configs: Mapping[str, object]) -> tuple[Unit, ...]:
-    """A unit for each service, in an order in which each comes after its dependencies."""
-    graph = {
-        name: [edge.target for edge in service.needs.edges if edge.target in services]
-        for name, service in services.items()
-    }
-    return tuple(Unit(services[name], configs.get(name)) for name in topological(graph))
+    return Plan(registry.units(configs), (*misses, *warnings))
 
 
 # -- a command and what it asks for ------------------------------------------------------------------------------
@@ -300,22 +165,12 @@ def plan_command(
         PlanError: Anything is wrong with them; all of it in one.
 
     """
-    givers = [edge.target for edge in needs.edges]
-    missing = [
-        NamingError(
-            f"{owner.name} depends on {name!r}, which does not exist", where=owner.where, hint=did_you_mean(name, files)
-        )
-        for name in givers
-        if name not in files
-    ]
-    services, wrong = load_selected(files, [name for name in givers if name in files], with_dependencies=True)
-    misfits, _ = check_services(services, list(files))
-    misfits.extend(
-        error
-        for edge in needs.edges
-        if edge.target in services and (error := _check_giver(owner.name, edge, services[edge.target], owner.where))
-    )
-    readers = {**services, owner.name: owner} if needs.config else services
-    configs, bad_values, _ = read_configs(readers, environ, list(files))
-    Problems.raise_any([*errors, *missing, *wrong, *misfits, *bad_values])
-    return Plan(units(services, configs)), configs.get(owner.name)
+    givers = [edge.target for edge in needs.edges if edge.target in files]
+    services, wrong = load_selected(files, givers, with_dependencies=True)
+    registry = Registry(services, files)
+    misfits, _ = registry.check()
+    own = [registry.check_edge(owner, edge) for edge in needs.edges]
+    readers = Registry({**services, owner.name: owner}, files) if needs.config else registry
+    configs, bad_values, _ = readers.read_configs(environ)
+    Problems.raise_any([*errors, *wrong, *misfits, *(one for one in own if isinstance(one, PlanError)), *bad_values])
+    return Plan(registry.units(configs)), configs.get(owner.name)

@@ -104,8 +104,9 @@ class Signals:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                # Nothing but a shell's nohup or a parent with a reason ignores SIGHUP: leave it ignored.
-                if signal.getsignal(number) is not signal.SIG_IGN:
+                # nohup ignores SIGHUP, and means it. A shell ignores SIGINT for what it starts by `&`; whoever sends
+                # it there all the same wants it to count.
+                if number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._handle)
         return self
 
