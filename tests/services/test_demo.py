@@ -1,0 +1,127 @@
+"""The demo as a user runs it: the seven examples in one real process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conformance.program import OURS, REPO, Process, Result
+from tests.harness import BACKENDS
+
+
+class Demo:
+    """Starts the repository's program with variables of its own."""
+
+    def __init__(self, path: Path, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self._env = {name: value for name, value in os.environ.items() if not OURS.fullmatch(name)}
+        self._env |= {"LOG_FORMAT": "json", "EXAMPLE_DATABASE_PATH": str(path), "EXAMPLE_API_PORT": str(port)}
+        self._processes: list[Process] = []
+
+    def start(self, *words: str, **env: str) -> Process:
+        """Start `python -m app` with *words*."""
+        process = Process([sys.executable, "-m", "app", *words], REPO, {**self._env, **env})
+        self._processes.append(process)
+        return process
+
+    def call(self, *words: str) -> Result:
+        """Run a command of the migrator to its end."""
+        return self.start("example-migrator", *words).result()
+
+    def close(self) -> None:
+        """End what is left."""
+        for process in self._processes:
+            process.kill()
+
+
+@pytest.fixture
+def demo(path: Path, port: int) -> Iterator[Demo]:
+    """The demo on a file and a port of the test's own."""
+    demo = Demo(path, port)
+    yield demo
+    demo.close()
+
+
+def items(path: Path) -> list[str]:
+    """The names in the file, which stands alone after a calm end."""
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    connection = sqlite3.connect(path)
+    try:
+        return [name for (name,) in connection.execute("SELECT name FROM items ORDER BY id")]
+    finally:
+        connection.close()
+
+
+def test_the_demo_ends_by_itself(demo: Demo, path: Path) -> None:
+    """It serves for about 15 seconds, until the crasher has spent its retries; the last line says why it ended."""
+    run = demo.start("run", ENV="dev")
+    run.wait_for("all ready")
+    assert httpx.post(f"{demo.url}/items", json={"name": "tea"}).status_code == 201
+    run.wait_for("this example crashes on purpose; retry 3 of 3")
+    assert [item["name"] for item in httpx.get(f"{demo.url}/items").json()] == ["tea"]
+    result = run.result()
+    assert result.code == 1
+    assert 14 < result.seconds < 18
+    assert "example-crasher failed after 4 attempts" in result.messages[-1]
+    assert "this example crashes on purpose" in result.messages[-1]
+    assert result.in_order("example-api: stopped", "example-database: closed 5 connections")
+    assert {name: result.ending(name) for name in sorted(SERVICES)} == SERVICES
+    assert result.said("example-flaky: ConnectionError: still warming up; retry 2 of 3")
+    assert items(path) == ["tea"]
+    status = demo.call("status")
+    assert (status.code, status.stdout.splitlines()[-1]) == (0, "0 pending")
+
+
+SERVICES = {
+    "example-api": "stopped",
+    "example-crasher": "failed",
+    "example-database": "stopped",
+    "example-flaky": "stopped",
+    "example-migrator": "done",
+    "example-optional": "failed",
+    "hello-world": "stopped",
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_signal_stops_it_in_order(demo: Demo, path: Path, backend: str) -> None:
+    """On both backends: the API ends before the database closes, at once, and with exit code 0."""
+    run = demo.start("run", KERNEL_BACKEND=backend)
+    run.wait_for("all ready")
+    assert httpx.post(f"{demo.url}/items", json={"name": "tea"}).status_code == 201
+    run.send(signal.SIGTERM)
+    result = run.result()
+    assert result.code == 0, result.stderr
+    assert result.seconds < 2
+    assert result.in_order("example-api: stopped", "example-database: closed 5", "example-database: stopped")
+    assert items(path) == ["tea"]
+
+
+def test_migrations_by_hand(demo: Demo, path: Path) -> None:
+    """The commands start the database they need and nothing else, and print to stdout."""
+    assert demo.call("up", "--steps", "1").stdout == "applied 1, create items\n"
+    assert demo.call("up").stdout == "applied 2, index items by name\n"
+    assert demo.call("down").stdout == "undid 2, index items by name\n"
+    status = demo.call("status")
+    assert [line.split()[0] for line in status.stdout.splitlines()] == ["1", "2", "1"]
+    assert not status.said("example-api|hello-world")
+    refused = demo.call("up", "--steps", "0")
+    assert (refused.code, refused.stdout) == (1, "")
+    assert "steps is 0; it must be at least 1" in refused.stderr
+    assert items(path) == []
+
+
+def test_wrong_values_are_reported_before_anything_starts(demo: Demo, path: Path) -> None:
+    """All of them in one go, each with its variable; exit code 2, and no file is made."""
+    result = demo.start("run", EXAMPLE_DATABASE_POOL_SIZE="0", EXAMPLE_API_PORT="http").result()
+    assert result.code == 2
+    for variable in ("EXAMPLE_DATABASE_POOL_SIZE", "EXAMPLE_API_PORT"):
+        assert variable in result.stderr
+    assert not path.exists()
