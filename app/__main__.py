@@ -3,12 +3,16 @@
 import sys
 
 import app
-from kernel.cli import main as run
 
 
 def main() -> None:
-    """Run the command line."""
-    sys.exit(run(app))
+    """Run the command line; Ctrl+C before anything has begun leaves no traceback."""
+    try:
+        from kernel.cli import main as run
+
+        sys.exit(run(app))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
+import functools
+import signal
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -14,24 +18,38 @@ Wake = Callable[[Callable[[], None]], object]
 def run(main: Callable[[Wake], Awaitable[T]], backend: str) -> T:
     """Run *main* on *backend*, "asyncio" or "trio".
 
-    *main* gets a function that may be called from a signal handler or a thread to have something called by the loop
-    soon.
+    *main* gets a function that may be called from any thread to have something called by the loop soon.
     """
     if backend == "trio":
-        return anyio.run(_on_trio, main, backend="trio")
+        return _run_trio(main)
     return anyio.run(_on_asyncio, main, backend="asyncio", backend_options={"loop_factory": _new_loop})
 
 
-async def _on_trio(main: Callable[[Wake], Awaitable[T]]) -> T:
-    import trio
+def _run_trio(main: Callable[[Wake], Awaitable[T]]) -> T:
+    """Run *main* on trio, which takes the wake-up fd of signals for itself and warns where somebody has it already."""
+    ours = threading.current_thread() is threading.main_thread()
+    fd = signal.set_wakeup_fd(-1) if ours else -1
 
-    return await main(trio.lowlevel.current_trio_token().run_sync_soon)
+    async def on_trio() -> T:
+        import trio
+
+        if fd != -1:
+            signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+        return await main(trio.lowlevel.current_trio_token().run_sync_soon)
+
+    try:
+        return anyio.run(on_trio, backend="trio")
+    finally:
+        if fd != -1:
+            signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
 
 
 async def _on_asyncio(main: Callable[[Wake], Awaitable[T]]) -> T:
     import asyncio
 
-    return await main(asyncio.get_running_loop().call_soon_threadsafe)
+    # In the context of here: in that of the thread which calls it, anyio would know of no loop.
+    wake = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, context=contextvars.copy_context())
+    return await main(wake)
 
 
 def _new_loop() -> Any:

@@ -21,6 +21,7 @@ from kernel.identity import Identity, identify
 from kernel.registry import Registry
 from kernel.settings import Settings, read_settings
 from kernel.spec import EXTENSIONS, Needs, Service
+from kernel.traces import shorten
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -43,15 +44,17 @@ def main(app: ModuleType, argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     settings, wrong = read_settings(os.environ)
     logs.configure(settings, identity)
-    program = Program(app, identity, settings, tuple(wrong))
+    program = Program(app, identity, settings, tuple(wrong), process=argv is None)
     try:
-        return program.dispatch(words)
+        code = program.dispatch(words)
+        logs.flush()
     except PlanError as error:
         report_problems(error, settings)
         return USAGE
     except BrokenPipeError:  # `app list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    return code
 
 
 def report_problems(error: PlanError, settings: Settings) -> None:
@@ -77,6 +80,7 @@ class Program:
     identity: Identity
     settings: Settings
     wrong: tuple[PlanError, ...]
+    process: bool  # whether it is what the process is there for, and the end of the one is that of the other
 
     @functools.cached_property
     def files(self) -> dict[str, discovery.ServiceFile]:
@@ -108,10 +112,10 @@ class Program:
 
     # -- the pieces of the command line --------------------------------------------------------------------------
 
-    def _new(self, name: str, text: str = "") -> App:
+    def _new(self, name: str, text: str = "", group: str | None = None) -> App:
         from cyclopts import App
 
-        return App(name, help=text, version_flags=(), result_action="return_value", exit_on_error=False)
+        return App(name, help=text, group=group, version_flags=(), result_action="return_value", exit_on_error=False)
 
     def _call(self, app: App, words: Sequence[str]) -> int:
         from cyclopts import CycloptsError
@@ -137,7 +141,7 @@ class Program:
 
     def _list_services(self, app: App) -> None:
         for name, file in self.files.items():
-            app.command(self._new(name, file.summary), name=name, group="Services")
+            app.command(self._new(name, file.summary, group="Services"))
 
     def _import(self, name: str) -> None:
         """Import the app's own module of this *name*, if there is one."""
@@ -146,13 +150,13 @@ class Program:
         module = f"{self.app.__name__}.{name}"
         try:
             importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise _not_importable(module, error) from error
         except PlanError:
             raise
         except Exception as error:
-            raise _not_importable(module, error) from error
+            if isinstance(error, ModuleNotFoundError) and error.name == module:
+                return
+            path = shorten(os.path.join(self.identity.root, *module.split(".")) + ".py")  # noqa: PTH118
+            raise discovery.not_importable("", module, path, error) from error
 
     def _user_commands(self) -> dict[str, Callable[..., Any]]:
         self._import("commands")
@@ -184,7 +188,7 @@ class Program:
             made = self._plan(service, with_dependencies=with_dependencies)
             return around(made.units, EXTENSIONS.lifespans, f"{self.app.__name__}/init.py"), made.warnings
 
-        return execute(self.identity, self.settings, prepare)
+        return execute(self.identity, self.settings, prepare, to_the_end=self.process)
 
     def _plan(self, service: Sequence[str], *, with_dependencies: bool = False) -> plan.Plan:
         patterns, source = self._patterns(service)
@@ -256,7 +260,7 @@ class Program:
     def _service_app(self, name: str) -> App:
         service = discovery.load(self.files[name])
         app = self._built_in()
-        sub = self._new(name, inspect.getdoc(service) or self.files[name].summary)
+        sub = self._new(name, self.files[name].summary or inspect.getdoc(service) or "")
         for command_name, fn in service.commands.items():
             needs = plan.command_needs(service, fn)
             asks = needs.edges or needs.config
@@ -291,18 +295,13 @@ class Program:
                 call = functools.partial(fn, **given, **_config(needs, config))
                 return [*made.units, command_unit(f"{service.name} {name}", needs, call)], ()
 
-            return execute(self.identity, self.settings, prepare)
+            return execute(self.identity, self.settings, prepare, to_the_end=self.process)
         _, config = plan.plan_command(service, needs, self.files, os.environ, self.wrong)
         return self._run_alone(functools.partial(fn, **given, **_config(needs, config)))
 
 
 def _config(needs: Needs, config: object) -> dict[str, object]:
     return {needs.config[0]: config} if needs.config else {}
-
-
-def _not_importable(module: str, error: Exception) -> NotImportable:
-    where = f"{error.filename}:{error.lineno}" if isinstance(error, SyntaxError) else module
-    return NotImportable(f"{type(error).__name__}: {error}", where=where, hint="mend the file")
 
 
 def _for_command_line(

@@ -37,6 +37,7 @@ class ServiceFile:
         name: The service's name.
         module: The module to import.
         path: Its file, for people; inside a zip the path goes through it.
+        folder: The path of `services`.
         read: Gives its source.
 
     """
@@ -44,6 +45,7 @@ class ServiceFile:
     name: str
     module: str
     path: str
+    folder: str
     read: Callable[[], bytes] = attrs.field(eq=False, repr=False)
 
     @property
@@ -135,7 +137,7 @@ def find_services(root: str, taken: Collection[str] = ()) -> dict[str, ServiceFi
         module = ".".join(parts)
         path = os.path.join(folder.path, *file.split("/"))  # noqa: PTH118
         read = functools.partial(folder.read, file)
-        service = ServiceFile(to_name(module), f"{PACKAGE}.{module}", shorten(path), read)
+        service = ServiceFile(to_name(module), f"{PACKAGE}.{module}", shorten(path), folder.path, read)
         error = _refuse_name(service, parts, taken) or _refuse_twin(service, found.get(service.name))
         if error:
             errors.append(error)
@@ -182,11 +184,7 @@ def load(file: ServiceFile) -> Service[..., Any]:
     except PlanError:
         raise  # a declaration that the decorator refused tells where by itself
     except Exception as error:
-        raise NotImportable(
-            f"service {file.name!r} does not import: {type(error).__name__}: {error}",
-            where=_line_in(file, error),
-            hint=_import_hint(error),
-        ) from error
+        raise not_importable(f"service {file.name!r}", file.module, file.path, error) from error
     except SystemExit as error:
         raise NotImportable(
             f"service {file.name!r} called sys.exit({error.code}) when imported", where=file.path
@@ -214,38 +212,52 @@ def _belongs(module: str, owner: str) -> bool:
 
 
 def _import(file: ServiceFile) -> types.ModuleType:
-    """Import the module; a group's folder needs no directory entry of its own in a zip file."""
-    try:
-        return importlib.import_module(file.module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not _belongs(file.module, error.name) or error.name == file.module:
-            raise
-        parent = sys.modules.get(error.name.rpartition(".")[0])
-        if parent is None or not hasattr(parent, "__path__"):
-            raise
-        group = types.ModuleType(error.name)
-        group.__path__ = [f"{path}{os.sep}{error.name.rpartition('.')[2]}" for path in parent.__path__]
-        sys.modules[error.name] = group
-        return _import(file)
+    """Import the module from the file that was found.
+
+    The groups on the way are made here, not looked for: another folder on sys.path may be called `services` too, and
+    in a zip file folders need no entries of their own.
+    """
+    groups = file.module.split(".")[:-1]  # `services` itself, and the folders in it
+    for depth in range(1, len(groups) + 1):
+        name = ".".join(groups[:depth])
+        if name not in sys.modules:
+            group = types.ModuleType(name)
+            group.__path__ = [os.sep.join((file.folder, *groups[1:depth]))]  # noqa: PTH118
+            sys.modules[name] = group
+    return importlib.import_module(file.module)
 
 
-def _line_in(file: ServiceFile, error: BaseException) -> str:
-    """The line of the service's own file that failed to import, else the file."""
+def not_importable(what: str, module: str, path: str, error: Exception) -> NotImportable:
+    """The error that says why the *module* of this name and *path* does not import.
+
+    Args:
+        what: What it holds; for a service, leaving it out would help as well.
+        module: Its dotted name.
+        path: Its file, for people.
+        error: What the import raised.
+
+    """
+    hint = "install the missing package" if isinstance(error, ModuleNotFoundError) else "mend the file"
+    if what:
+        hint += ", or leave the service out by SERVICES_ENABLED"
+    return NotImportable(
+        f"{what} does not import: {type(error).__name__}: {error}".lstrip(),
+        where=_line_in(module, path, error),
+        hint=hint,
+    )
+
+
+def _line_in(module: str, path: str, error: BaseException) -> str:
+    """The line of the module's own file that failed to import, else the file."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{shorten(error.filename)}:{error.lineno}"
     line: int | None = None
     traceback = error.__traceback__
     while traceback is not None:
-        if traceback.tb_frame.f_globals.get("__name__") == file.module:
+        if traceback.tb_frame.f_globals.get("__name__") == module:
             line = traceback.tb_lineno
         traceback = traceback.tb_next
-    return f"{file.path}:{line}" if line else file.path
-
-
-def _import_hint(error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return "install the missing package, or leave the service out by SERVICES_ENABLED"
-    return "mend the file, or leave the service out by SERVICES_ENABLED"
+    return f"{path}:{line}" if line else path
 
 
 def _no_service(file: ServiceFile) -> DeclarationError:

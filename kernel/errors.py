@@ -154,12 +154,15 @@ class StartTimeout(ServiceError):
 
 @attrs.define(eq=False)
 class StopTimeout(ServiceError):
-    """The service was cut `seconds` after it was asked to stop; `where` is the line where it stood."""
+    """The service was cut `seconds` after it was asked to stop, or by a further signal; `where` is where it stood."""
 
     seconds: float
     where: str
+    forced: bool = False
 
     def __str__(self) -> str:
+        if self.forced:
+            return f"{self.service} was cut by a further signal, at {self.where}"
         return f"{self.service} overran: cut {self.seconds:.3g} s after it was asked to stop, at {self.where}"
 
 
@@ -189,4 +192,4 @@ class Uncuttable(ServiceError):
     where: str
 
     def __str__(self) -> str:
-        return f"{self.service} could not be cut and was abandoned; it stands at {self.where}"
+        return f"{self.service} could not be cut; it stands at {self.where}"

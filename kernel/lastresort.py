@@ -9,43 +9,47 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import sys
 from collections.abc import Callable
 
+STDERR = 2
 STACKS = 1.25  # seconds after the deadline at which the stacks are printed
 EXIT = 1.5  # and at which the process ends
 
-
-def arm(seconds: float) -> None:
-    """End the process with faulthandler when it is still there *EXIT* seconds after *seconds* from now. Cheap."""
-    _dump_later(seconds + EXIT, leave=True)
+_start_timer: Callable[[float, int], Callable[[], object]] | None = None
+_cancel_timer: list[Callable[[], object]] = []
 
 
-def arm_exit_code(seconds: float, code: int) -> None:
-    """Do that with exit *code*. Costs 5 ms, so only a shutdown that takes its time should call it."""
-    try:
-        _arm_timer(seconds + EXIT, code)
-    except (ImportError, OSError, AttributeError, TypeError):  # not every platform has such timers
-        return
-    _dump_later(seconds + STACKS, leave=False)
+def load() -> None:
+    """Load what ends the process with the right code. Costs 5 ms, for ctypes, so not on the way of a quick stop."""
+    global _start_timer  # noqa: PLW0603  (there is one process to end)
+    with contextlib.suppress(ImportError, OSError, AttributeError, TypeError):  # not every platform has such timers
+        _start_timer = _load_timers()
+
+
+def arm(seconds: float, code: int) -> None:
+    """End the process when it is still there *EXIT* seconds after *seconds* from now; with *code* once loaded."""
+    disarm()
+    seconds = max(seconds, 0.0)
+    if _start_timer is not None:
+        with contextlib.suppress(OSError):
+            _cancel_timer.append(_start_timer(seconds + EXIT, code))
+    _dump_later(seconds + (STACKS if _cancel_timer else EXIT), leave=not _cancel_timer)
 
 
 def disarm() -> None:
     """Let the process live."""
     faulthandler.cancel_dump_traceback_later()
-    while _disarm:
-        _disarm.pop()()
-
-
-_disarm: list[Callable[[], object]] = []
+    while _cancel_timer:
+        _cancel_timer.pop()()
 
 
 def _dump_later(seconds: float, *, leave: bool) -> None:
-    with contextlib.suppress(ValueError, OSError, RuntimeError):  # a stderr that is no file
-        faulthandler.dump_traceback_later(seconds, exit=leave, file=sys.__stderr__ or 2)
+    # By its number: a file would be flushed here, which waits for whoever is just blocked in writing to it.
+    faulthandler.dump_traceback_later(seconds, exit=leave, file=STDERR)
 
 
-def _arm_timer(seconds: float, code: int) -> None:
+def _load_timers() -> Callable[[float, int], Callable[[], object]]:
+    """A function that has the C library end the process after some seconds with some code, and gives its undoing."""
     import ctypes
 
     monotonic, in_a_thread = 1, 2  # CLOCK_MONOTONIC, SIGEV_THREAD
@@ -68,12 +72,17 @@ def _arm_timer(seconds: float, code: int) -> None:
         _fields_ = tuple((name, ctypes.c_long) for name in ("every_s", "every_ns", "first_s", "first_ns"))
 
     libc = ctypes.CDLL(None)
+    create, settime, delete = libc.timer_create, libc.timer_settime, libc.timer_delete
     exit_at_once = ctypes.cast(libc._exit, ctypes.c_void_p).value  # noqa: SLF001  (the name C gives it)
-    event = Event(value=code, notify=in_a_thread, function=exit_at_once)
-    timer = ctypes.c_void_p()
-    if libc.timer_create(monotonic, ctypes.byref(event), ctypes.byref(timer)):
-        raise OSError
-    times = Times(first_s=int(seconds), first_ns=int(seconds % 1 * 1e9))
-    if libc.timer_settime(timer, 0, ctypes.byref(times), None):
-        raise OSError
-    _disarm.append(lambda: libc.timer_delete(timer))
+
+    def start(seconds: float, code: int) -> Callable[[], object]:
+        event = Event(value=code, notify=in_a_thread, function=exit_at_once)
+        timer = ctypes.c_void_p()
+        if create(monotonic, ctypes.byref(event), ctypes.byref(timer)):
+            raise OSError
+        times = Times(first_s=int(seconds), first_ns=int(seconds % 1 * 1e9))
+        if settime(timer, 0, ctypes.byref(times), None):
+            raise OSError
+        return lambda: delete(timer)
+
+    return start

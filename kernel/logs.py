@@ -168,6 +168,8 @@ def configure(settings: Settings, identity: Identity, names: tuple[str, ...] = (
         names: The services whose names should fit into the column.
 
     """
+    if sys.stderr is None:  # closed by who started us: the next file to be opened would get its number, and our words
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     width = min(max((len(name) for name in names), default=len("kernel")), 28)
     formatter: logging.Formatter
     if settings.log_json:
@@ -216,9 +218,11 @@ def _log_unraisable(args: Any) -> None:
 
 
 def flush() -> None:
-    """Flush every handler of the root logger."""
+    """Flush every handler of the root logger, and what was printed."""
     for handler in logging.getLogger().handlers:
         handler.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 # -- the lifecycle as records ------------------------------------------------------------------------------------
@@ -232,6 +236,11 @@ def one_line(error: BaseException) -> str:
         return f"{type(error).__name__}: {'; '.join(one_line(one) for one in error.exceptions)}"
     text = str(error).partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _what(error: BaseException, service: str) -> str:
+    """As `one_line`, where the name of the service stands before it anyway."""
+    return one_line(error).removeprefix(f"{service} ")
 
 
 def _duration(seconds: float) -> str:
@@ -298,15 +307,15 @@ class LogObserver:
             case State.STOPPING:
                 return quiet, f"stopping{why}"
             case State.BACKOFF:
-                what = one_line(event.error) if event.error else "crashed"
+                what = _what(event.error, event.service) if event.error else "crashed"
                 return logging.WARNING, f"{what}; {event.reason}"
             case State.STOPPED:
                 return quiet, f"stopped{why or f' after {took}'}"
             case State.DONE:
                 return (logging.WARNING, f"done{why}") if event.reason else (quiet, f"done after {took}")
             case State.FAILED | State.ABANDONED:
-                what = one_line(event.error) if event.error else event.reason
-                spent = f" {event.reason}" if event.reason and event.reason != what else ""
+                what = _what(event.error, event.service) if event.error else event.reason
+                spent = f" {event.reason}" if event.reason and not event.reason.endswith(what) else ""
                 allowed = ", which it may" if event.allowed else ""
                 return broken, f"{event.state.value}{spent}{allowed}: {what}"
         raise AssertionError(event.state)
@@ -316,7 +325,7 @@ def log_report(report: Report, code: int) -> None:
     """Say what happened, once: each service's end, who overran, and the first error with its service."""
     own = [ending for ending in report.endings if not ending.internal or ending.fatal]
     width = max((len(ending.service) for ending in own), default=0)
-    lines = "".join(f"\n{ending.service:<{width}}  {_ending(ending)}" for ending in own)
+    lines = "".join(f"\n{ending.service:<{width}}  {_ending(ending)}{_uptime(ending)}" for ending in own)
     stopping = f", the stop took {_duration(report.stopping)}" if report.stopping else ""
     logger.info(
         "ended after %s%s%s",
@@ -325,12 +334,19 @@ def log_report(report: Report, code: int) -> None:
         lines,
         extra={"services": {ending.service: ending.state.value for ending in own}, "reason": report.reason},
     )
-    broken = next((ending for ending in report.endings if ending.service == report.first), None)
     level = logging.ERROR if code else logging.INFO
-    why = f"{broken.service} {_ending(broken)}" if broken and (code or broken.fatal) else report.reason
+    logger.log(level, "exit %d: %s", code, _why(report, code), extra={"exit_code": code})
+
+
+def _why(report: Report, code: int) -> str:
+    """What the exit code stands for, in words."""
     if report.forced:
-        why = f"forced by a further signal{f'; {why}' if broken else ''}"
-    logger.log(level, "exit %d: %s", code, why, extra={"exit_code": code})
+        return "forced by a further signal"
+    abandoned = [ending for ending in report.endings if ending.state is State.ABANDONED]
+    first = [ending for ending in report.endings if ending.service == report.first and (code or ending.fatal)]
+    for cause in abandoned or first:
+        return f"{cause.service} {_ending(cause)}"
+    return report.reason
 
 
 def _ending(ending: Ending) -> str:
@@ -340,7 +356,11 @@ def _ending(ending: Ending) -> str:
     if ending.attempts > 1:
         text += f" after {ending.attempts} attempts"
     if ending.error is not None:
-        text += f": {one_line(ending.error)}"
+        text += f": {_what(ending.error, ending.service)}"
     elif ending.reason:
         text += f" ({ending.reason})"
-    return f"{text}; up {_duration(ending.uptime)}" if ending.uptime else text
+    return text
+
+
+def _uptime(ending: Ending) -> str:
+    return f"; up {_duration(ending.uptime)}" if ending.uptime else ""

@@ -150,6 +150,7 @@ class Orchestrator:
         self._drain_delay = drain_delay
         self._observers = list(observers)
         self._queue: deque[tuple[Supervisor, State, State]] = deque()
+        self._events: deque[Event] = deque()
         self._settling = False
         self._everything: dict[str, Supervisor] = {}
         self._live = 0
@@ -369,7 +370,10 @@ class Orchestrator:
             return
         self._settling = True
         try:
-            while self._queue:
+            while self._queue or self._events:
+                if not self._queue:
+                    self._tell(self._events.popleft())
+                    continue
                 one, previous, state = self._queue.popleft()
                 if previous in LIVE and state not in LIVE:
                     self._release(one)
@@ -492,9 +496,13 @@ class Orchestrator:
             if one.state in HALTED:
                 one.never_mind("" if one.attempt else "never started")
         if delay:
-            self.clock.at(self._asked_at + delay, self._stop_services, deadline=False)
+            self.clock.at(self._asked_at + delay, self._delay_is_over, deadline=False)
         else:
             self._stop_services()
+
+    def _delay_is_over(self) -> None:
+        self._stop_services()
+        self.settle()
 
     def _stop_services(self) -> None:
         """Ask everything that runs to stop, each when those that depend on it have ended."""
@@ -542,6 +550,11 @@ class Orchestrator:
         )
 
     def _emit(self, event: Event) -> None:
+        """Have the observers told at the end of this step: one of them may ask for a stop, which needs all settled."""
+        if self._observers:
+            self._events.append(event)
+
+    def _tell(self, event: Event) -> None:
         """Tell every observer; one that fails is reported to the others and not asked again."""
         for observer in list(self._observers):
             try:

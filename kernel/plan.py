@@ -47,6 +47,10 @@ def select(known: Collection[str], patterns: Sequence[str] | None, source: str) 
         NamingError: A pattern matches nothing, or nothing is left.
 
     """
+    if not known:
+        raise NamingError(
+            "there is no service", where="services", hint="write one: services/hello.py with an async function @service"
+        )
     if patterns is None:
         return list(known)
     from fnmatch import fnmatchcase
@@ -137,7 +141,7 @@ def command_needs(owner: Service[..., Any], fn: Callable[..., Any]) -> Needs:
         DeclarationError: It asks for something that cannot be had, or for a value without being async.
 
     """
-    edges = [*(attrs.evolve(edge, kind="ready") for edge in owner.needs.edges), Edge(owner.name)]
+    edges = [*(Edge(edge.target) for edge in owner.needs.edges), Edge(owner.name)]
     needs = read_signature(fn, edges, f"{owner.name} {fn.__name__}", spare=True)
     if needs.serving:
         raise DeclarationError(

@@ -18,17 +18,25 @@ from anyio import sleep_forever
 
 from kernel import backend, debugger, logs
 from kernel.identity import Identity
-from kernel.lifecycle import Event, Observer, State, StopBegan
+from kernel.lifecycle import LIVE, Event, Observer, State, StopBegan
 from kernel.orchestrator import Orchestrator, Report, Unit
 from kernel.settings import Settings
-from kernel.signals import LAST_WORDS, Signals, Watchdog, within
+from kernel.signals import FORCED, LAST_WORDS, Signals, Watchdog, within
 from kernel.spec import LifespanFunction, Needs, Retry, Service, Serving
+from kernel.supervisor import GRACE
 from kernel.traces import frame_of, runs_at
 
 Prepare = Callable[[], tuple[Sequence[Unit], Sequence[str]]]
 
 
-def execute(identity: Identity, settings: Settings, prepare: Prepare, observers: Sequence[Observer] = ()) -> int:
+def execute(
+    identity: Identity,
+    settings: Settings,
+    prepare: Prepare,
+    observers: Sequence[Observer] = (),
+    *,
+    to_the_end: bool = False,
+) -> int:
     """Run the units that *prepare* gives until all have ended, and give the exit code.
 
     Args:
@@ -36,6 +44,8 @@ def execute(identity: Identity, settings: Settings, prepare: Prepare, observers:
         settings: Deadlines, format of the logs, backend.
         prepare: Imports and validates; gives the units, and warnings. A signal during that lets nothing start.
         observers: Are told each event, besides the log.
+        to_the_end: Whether the process ends with this run: signals and deadline then hold until the interpreter has
+            ended, which exit handlers and threads may keep from it.
 
     Raises:
         PlanError: What *prepare* raises.
@@ -43,7 +53,12 @@ def execute(identity: Identity, settings: Settings, prepare: Prepare, observers:
     The process may end in here, by `os._exit`, where a service cannot be cut.
 
     """
-    return _Run(identity, settings, observers).run(prepare)
+    with contextlib.ExitStack() as watch:
+        try:
+            return _Run(identity, settings, observers).run(prepare, watch)
+        finally:
+            if to_the_end:
+                watch.pop_all()
 
 
 class _Run:
@@ -57,23 +72,22 @@ class _Run:
         self._orchestrator: Orchestrator | None = None
         self._main = threading.get_ident()
         self._watchdog = Watchdog(self._overdue, self._resting)
-        self._signals = Signals(lambda _: self._watchdog.arm(settings.shutdown_timeout))
+        self._signals = Signals(self._on_signal)
 
-    def run(self, prepare: Prepare) -> int:
-        """Prepare and run."""
-        with self._signals:
-            try:
-                units, warnings = prepare()
-                for warning in warnings:
-                    logs.logger.warning(warning)
-                if self._signals.count:
-                    logs.logger.info("exit 0: %s came before anything was started", self._signals.first)
-                    return 0
-                report = backend.run(functools.partial(self._main_task, units), self._settings.backend)
-                return report.exit_code
-            finally:
-                if not _other_threads():
-                    self._watchdog.dismiss()
+    def run(self, prepare: Prepare, watch: contextlib.ExitStack) -> int:
+        """Prepare and run; *watch* is what ends the watch over signals and deadline."""
+        watch.callback(self._watchdog.dismiss)
+        watch.enter_context(self._signals)
+        try:
+            units, warnings = prepare()
+            for warning in warnings:
+                logs.logger.warning(warning)
+            if self._signals.count:
+                logs.logger.info("exit 0: %s came before anything was started", self._signals.first)
+                return 0
+            return backend.run(functools.partial(self._main_task, units), self._settings.backend).exit_code
+        finally:
+            self._signals.listen(None)
 
     async def _main_task(self, units: Sequence[Unit], wake: backend.Wake) -> Report:
         self._orchestrator = Orchestrator(
@@ -89,14 +103,18 @@ class _Run:
                 wake(functools.partial(self._signalled, count))
 
         self._signals.listen(on_signal)
-        if self._signals.count:  # since `prepare`
-            on_signal(self._signals.count)
         return await self._orchestrator.run(self._at_end)
+
+    def _on_signal(self, count: int) -> None:
+        """Set the watchdog, from the thread that counts the signals: the loop may be blocked."""
+        if count == 1:
+            self._watchdog.arm(self._settings.shutdown_timeout)
+        else:
+            self._watchdog.arm(GRACE, FORCED)
 
     def _signalled(self, count: int) -> None:
         assert self._orchestrator is not None
         if count > 1:
-            self._watchdog.code = 130
             self._orchestrator.force()
         elif self._orchestrator.stopping:
             logs.logger.warning("%s: stopping already; once more cuts everything", self._signals.first)
@@ -118,25 +136,26 @@ class _Run:
     def _say_resting(self) -> None:
         logs.logger.warning("a debugger is attached: deadlines rest")
 
-    def _overdue(self) -> None:
+    def _overdue(self, code: int) -> None:
         """The watchdog's report, from a thread of its own: what keeps the process from ending."""
         frame = frame_of(self._main)
         others = _other_threads()
-        if others and self._orchestrator is not None and not self._orchestrator.live:
-            stuck = "; ".join(f"{thread.name} at {runs_at(frame_of(thread.ident))}" for thread in others)
-            logs.logger.critical(
-                "exit %d: past the shutdown deadline threads still run: %s", self._watchdog.code, stuck
-            )
+        service, left = "", ""
+        if self._orchestrator is None:
+            what = f"the services are still being imported: it stands at {runs_at(frame)}"
+        elif self._orchestrator.live:
+            service = self._orchestrator.running(frame)
+            what = f"{f'service {service}' if service else 'something'} blocks the event loop at {runs_at(frame)}"
+            alive = [name for name, one in self._orchestrator.supervisors.items() if one.state in LIVE]
+            left = f"; left as they were: {', '.join(alive)}"
+        elif others:
+            service = self._orchestrator.running(frame_of(others[0].ident))
+            where = "; ".join(f"{one.name} at {runs_at(frame_of(one.ident))}" for one in others)
+            what = f"threads{f' of {service}' if service else ''} still run: {where}"
         else:
-            service = self._orchestrator.running(frame) if self._orchestrator is not None else ""
-            who = f"service {service}" if service else "something"
-            logs.logger.critical(
-                "exit %d: past the shutdown deadline %s blocks the event loop at %s",
-                self._watchdog.code,
-                who,
-                runs_at(frame),
-                extra={"service": service},
-            )
+            what = f"all has ended but the interpreter: it stands at {runs_at(frame)}"
+        message = "exit %d: past the shutdown deadline, %s%s"
+        logs.logger.critical(message, code, what, left, extra={"service": service, "exit_code": code})
         logs.flush()
 
 
@@ -241,8 +260,6 @@ def _run_coroutine(coroutine: Coroutine[Any, Any, Any], settings: Settings) -> N
                 wake(scope.cancel)
 
             signals.listen(on_signal)
-            if signals.count:
-                scope.cancel()
             await coroutine
 
     with signals:

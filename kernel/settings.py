@@ -17,6 +17,7 @@ from kernel.traces import shorten
 from kernel.values import (
     MASK,
     Seconds,
+    Secret,
     UnreadableType,
     expected,
     is_secret,
@@ -109,6 +110,14 @@ def _bad_value(name: str, text: str, cls: type, field: attrs.Attribute[Any], err
     return ConfigError(f"is {shown}", where=name, hint=hint)
 
 
+def _masked(words: str, text: str, value: object) -> str:
+    """*words* without the secret that was read from *text* as *value*, nor any part of it if it is a list."""
+    shown = {text, *parse_list(text), str(value.reveal()) if isinstance(value, Secret) else ""} - {""}
+    for secret in sorted(shown, key=len, reverse=True):
+        words = words.replace(secret, MASK)
+    return words
+
+
 def _refused(
     service: str, cls: type, values: Mapping[str, Any], error: Exception, environ: Mapping[str, str]
 ) -> ConfigError:
@@ -127,6 +136,9 @@ def _refused(
         blamed = list(values)
     secret = any(is_secret(fields[name].type) for name in blamed)
     why = type(error).__name__ if secret else str(error.args[0] if error.args else error)
+    for name, field in fields.items():  # a validator may tell of other fields than its own
+        if is_secret(field.type):
+            why = _masked(why, environ.get(variable(service, name), ""), values.get(name))
     shown = " and ".join(MASK if secret else repr(environ.get(variable(service, name), "")) for name in blamed)
     return ConfigError(
         f"is {shown}: {why}" if shown else why,
@@ -228,24 +240,20 @@ _SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT)\w*|PORT(_\d+_(TCP|UDP)\w*)?)$
 def near_misses(environ: Mapping[str, str], known: Collection[str]) -> Iterable[str]:
     """A sentence for each variable that nobody reads but that nearly has the name of one in *known*."""
     every = {*known, *KERNEL_VARIABLES}
+    joined = {name.replace("_", ""): name for name in every}
     # Comparing texts is slow, so only those are compared that share their first or last word with one of ours.
     firsts = {name.partition("_")[0] for name in every}
     lasts = {name.rpartition("_")[2] for name in every}
     for name in sorted(environ.keys() - every):
-        ours = name.partition("_")[0] in firsts or name.rpartition("_")[2] in lasts
-        if not ours or _SERVICE_LINK.search(name):
-            continue
-        hint = _nearest(name, every)
-        if hint:
+        hint = joined.get(name.replace("_", ""), "")
+        if not hint and (name.partition("_")[0] in firsts or name.rpartition("_")[2] in lasts):
+            hint = _nearest(name, joined.values())
+        if hint and not _SERVICE_LINK.search(name):
             yield f"{name} is set, but nothing reads it; did you mean {hint}?"
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    flat = {candidate.replace("_", ""): candidate for candidate in known}
-    same = flat.get(name.replace("_", ""))
-    if same:
-        return same
     from difflib import get_close_matches
 
-    near = get_close_matches(name, list(flat.values()), n=1, cutoff=0.8)
+    near = get_close_matches(name, list(known), n=1, cutoff=0.8)
     return near[0] if near else ""

@@ -191,8 +191,7 @@ class Service(Generic[P, R]):
 
         """
         edges = self._edges()
-        code = inspect.unwrap(self.fn).__code__
-        if not code.co_argcount + code.co_kwonlyargcount:
+        if not _takes_parameters(self.fn):
             return Needs(edges=edges)  # nothing to fill: spares the slow inspect.signature
         needs = read_signature(self.fn, edges, self.name, spare=False)
         if self.oneshot and needs.serving:
@@ -267,7 +266,7 @@ def read_signature(fn: Callable[..., Any], edges: Sequence[Edge], owner: str, *,
                 )
             config = (name, annotation)
         elif not spare and not has_default:
-            near = did_you_mean(name, by_parameter)
+            near = "values are given by name: drop the `/`" if index is not None else did_you_mean(name, by_parameter)
             raise DeclarationError(
                 f"{owner} has a parameter {name!r} that nothing can fill",
                 where=declared_at(fn),
@@ -275,6 +274,11 @@ def read_signature(fn: Callable[..., Any], edges: Sequence[Edge], owner: str, *,
                 or "name it after a dependency, annotate it `Serving[...]` or an attrs class, or give it a default",
             )
     return Needs(edges=tuple(filled), serving=serving, config=config)
+
+
+def _takes_parameters(fn: Callable[..., Any]) -> bool:
+    code = inspect.unwrap(fn).__code__
+    return bool(code.co_argcount + code.co_kwonlyargcount)
 
 
 def _signature(fn: Callable[..., Any]) -> inspect.Signature:
@@ -296,13 +300,11 @@ def _closure(function: Callable[..., Any]) -> dict[str, object]:
 
 def _evaluate(parameter: inspect.Parameter, fn: Callable[..., Any], owner: str, *, spare: bool) -> Any:
     """The annotation of *parameter* as an object; None for one that cannot be had where *spare* allows it."""
-    annotation = parameter.annotation
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__forward_arg__", None)
-    if text is None:
-        return annotation
+    annotation = getattr(parameter.annotation, "__forward_arg__", parameter.annotation)
     function = inspect.unwrap(fn)
     try:
-        return eval(text, function.__globals__, _closure(function))  # noqa: S307  (the user's own annotation, as typing does)
+        while isinstance(annotation, str):  # one that is quoted although it is a text already takes two rounds
+            annotation = eval(annotation, function.__globals__, _closure(function))  # noqa: S307  (as typing does)
     except Exception as error:
         if spare:
             return None
@@ -311,6 +313,7 @@ def _evaluate(parameter: inspect.Parameter, fn: Callable[..., Any], owner: str, 
             where=declared_at(fn),
             hint="import the type at run time, not under TYPE_CHECKING",
         ) from error
+    return annotation
 
 
 def _check_seconds(name: str, value: float | None, where: str, service: str) -> None:
@@ -410,7 +413,7 @@ def lifespan(fn: LifespanFunction) -> LifespanFunction:
         DeclarationError: *fn* is no async generator function, or takes parameters.
 
     """
-    if not inspect.isasyncgenfunction(fn) or inspect.unwrap(fn).__code__.co_argcount:
+    if not inspect.isasyncgenfunction(fn) or _takes_parameters(fn):
         raise DeclarationError(
             f"lifespan {getattr(fn, '__name__', fn)!r} must be an `async def` without parameters that yields once",
             where=declared_at(fn),

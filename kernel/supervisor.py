@@ -92,6 +92,19 @@ class Host(Protocol):
         """Tell the observers something that moves no service."""
 
 
+def _interrupts(error: BaseException) -> bool:
+    """Whether *error* is a KeyboardInterrupt, or a group with one: a signal that came up here, and no crash."""
+    group = isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt)
+    return bool(group) or isinstance(error, KeyboardInterrupt)
+
+
+def _leaves(error: BaseException) -> set[int]:
+    """The identities of *error*, or of what is in it: groups are copied on their way up."""
+    if isinstance(error, BaseExceptionGroup):
+        return {leaf for one in error.exceptions for leaf in _leaves(one)}
+    return {id(error)}
+
+
 class Block:
     """One ``async with serving(value)``: the work of an attempt, in a task group of its own."""
 
@@ -126,11 +139,16 @@ class Block:
             # The shield keeps a cancellation from the resources' own task group out; `cut` reaches this scope.
             self._holders_left = Event()
             with CancelScope(shield=True) as self._hold:
-                await self._holders_left.wait()
+                await self._holders_left.wait()  # as long as they take: each has a limit of its own
         owner.closing()
         self._group.cancel_scope.cancel()
+        error: BaseException
         try:
-            return bool(await self._group.__aexit__(type(raised) if raised else None, raised, traceback))
+            # A task group's own exit waits under its own scope, as `async with` would.
+            swallowed = await self._group.__aexit__(type(raised) if raised else None, raised, traceback)  # noqa: ASYNC102
+            if exc is None or not swallowed or self.cancelled:
+                return bool(swallowed)
+            error = owner.stray(exc)  # from a background task; that has cancelled the group
         except BaseExceptionGroup as group:
             # A crash should read as what it is, not as a group of one.
             error = group.exceptions[0] if len(group.exceptions) == 1 else group
@@ -270,7 +288,7 @@ class Supervisor:
                 self._coroutine = self.spec.fn(**values)
                 await self._coroutine
                 returned = True
-        except BaseException as caught:  # noqa: BLE001  (SystemExit and stray cancellations are crashes too)
+        except BaseException as caught:  # noqa: ASYNC103, BLE001  (the task ends here, and its end is the answer)
             error = self._understand(caught)
         self._finish(error, returned)
         self.host.settle()
@@ -316,22 +334,24 @@ class Supervisor:
 
     def crashed(self, error: BaseException) -> None:
         """The work raised *error*; what clean-up raises after it comes second."""
-        self._crash = error
+        if not _interrupts(error):
+            self._crash = error
 
     def _understand(self, caught: BaseException) -> BaseException | None:
         """What *caught* says of the service; None where it was only our own cancellation."""
         cancelled = get_cancelled_exc_class()
-        rest: BaseException | None = caught
-        if isinstance(caught, BaseExceptionGroup):
-            rest = KeyboardInterrupt() if caught.subgroup(KeyboardInterrupt) else caught.split(cancelled)[1]
-        elif isinstance(caught, cancelled):
-            rest = None
-        if isinstance(rest, KeyboardInterrupt):
+        if _interrupts(caught):
             self.host.interrupt()
             self.wanted, self.asked = Want.STOP, True
             return None
-        ours = current_effective_deadline() == -math.inf or (self._block is not None and self._block.cancelled)
-        return self.stray(caught) if rest is None and not ours else rest
+        rest: BaseException | None = caught
+        if isinstance(caught, BaseExceptionGroup):
+            ours, rest = caught.split(cancelled)
+            rest = caught if ours is None else rest  # `split` copies even where it takes nothing out
+        elif isinstance(caught, cancelled):
+            rest = None
+        expected = current_effective_deadline() == -math.inf or (self._block is not None and self._block.cancelled)
+        return self.stray(caught) if rest is None and not expected else rest
 
     def stray(self, caught: BaseException) -> StrayCancellation:
         """What the cancellation *caught* is, when nobody had cancelled the service."""
@@ -378,12 +398,12 @@ class Supervisor:
         if not self.asked:
             self.ask()
         if self.state in LIVE and self._next != self._give_up:
-            self._cut()
+            self._cut(forced=True)
 
     def never_mind(self, reason: str) -> None:
         """End a service that has no attempt running, because the app stops."""
         self._disarm()
-        self._move(State.STOPPED, reason)
+        self._end(State.STOPPED, None, reason)
 
     def lose(self, giver: Supervisor) -> None:
         """End a service that has no attempt running, because a value that it needs is gone for good."""
@@ -397,8 +417,8 @@ class Supervisor:
         self._cancel()
         self._arm(self._give_up)
 
-    def _cut(self) -> None:
-        self._timeout = StopTimeout(self.name, current_time() - self._asked_at, self.stands_at())
+    def _cut(self, *, forced: bool = False) -> None:
+        self._timeout = StopTimeout(self.name, current_time() - self._asked_at, self.stands_at(), forced)
         self._cancel()
         self._arm(self._give_up)
 
@@ -482,8 +502,8 @@ class Supervisor:
         if error is None:
             # A function that returned after its block had crashed has dealt with the crash.
             return first if first is self._timeout or not returned else None
-        if error is first or (isinstance(error, BaseExceptionGroup) and error.subgroup(lambda one: one is first)):
-            return error
+        if _leaves(error) & _leaves(first):
+            return error  # the crash itself, maybe in a group by now
         first.add_note(f"its clean-up then raised {type(error).__name__}: {error}")
         self.host.notice(self, "clean-up failed after the crash", error)
         return first

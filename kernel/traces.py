@@ -6,9 +6,10 @@ import functools
 import os.path
 import sys
 from collections.abc import Coroutine
-from types import CodeType, FrameType, TracebackType
+from types import AsyncGeneratorType, CodeType, FrameType, TracebackType
 from typing import Any
 
+WRAPPERS = frozenset({"async_generator_asend", "async_generator_athrow", "coroutine_wrapper"})
 KERNEL = os.path.dirname(__file__) + os.sep  # noqa: PTH120  (pathlib costs 5 ms at every start)
 
 
@@ -45,8 +46,23 @@ def stands_at(coroutine: Coroutine[Any, Any, Any] | None) -> str:
         )
         if frame is not None and (_is_users(frame.f_code) or awaited is coroutine):
             innermost = _line(frame.f_code, frame.f_lineno)
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+        awaited = (
+            getattr(awaited, "cr_await", None)
+            or getattr(awaited, "gi_yieldfrom", None)
+            or getattr(awaited, "ag_await", None)
+            or _wrapped(awaited)
+        )
     return innermost
+
+
+def _wrapped(awaited: object) -> object:
+    """What *awaited*, the wrapper in C by which an async generator or a coroutine is awaited, stands for."""
+    if type(awaited).__name__ not in WRAPPERS:
+        return None
+    import gc
+
+    inside = (Coroutine, AsyncGeneratorType)
+    return next((one for one in gc.get_referents(awaited) if isinstance(one, inside)), None)
 
 
 def runs_at(frame: FrameType | None) -> str:
