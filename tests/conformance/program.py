@@ -1,0 +1,298 @@
+r"""Starts the real program as a user would: services in files, real signals, what it says, and how it ends.
+
+    app.service("api", "@service\nasync def api() -> None:\n    await anyio.sleep_forever()")
+    run = app.run("api")
+    run.wait_for("all ready")
+    run.send(signal.SIGTERM)
+    assert run.result().code == 0
+
+A test waits for a line, or for the end; none sleeps but where somebody at a prompt takes his time.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import attrs
+
+REPO = Path(__file__).parents[2]
+PATIENCE = 15.0  # seconds after which something that does not come is a failure; far more than a loaded machine needs
+OURS = re.compile(
+    r"(SERVICES|RUNNER|ADMIN|LOG|KERNEL|OTEL)_\w+|ENV|NO_COLOR|FORCE_COLOR|PYTHON(PATH|UNBUFFERED|WARNINGS)"
+)
+"""Variables that would change what a run does; those that `coverage` passes to its children stay."""
+
+PREAMBLE = """\
+import logging, os, signal, sys, threading, time
+from collections.abc import AsyncGenerator
+from typing import Any
+import anyio, anyio.to_thread, attrs
+from kernel import *
+log = logging.getLogger("test")
+"""
+
+
+@attrs.frozen
+class Result:
+    """How a run ended.
+
+    Args:
+        code: The exit code; negative for a signal that killed it.
+        stdout: All of it.
+        stderr: All of it.
+        seconds: From the first signal that was sent, or from the start where none was, to the end.
+
+    """
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of stderr."""
+        return self.stderr.splitlines()
+
+    @functools.cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """The records on stderr; other lines are left out."""
+        return [json.loads(line) for line in self.lines if line.startswith("{")]
+
+    @property
+    def messages(self) -> list[str]:
+        """Every record as "service: message", or the message alone where it is of no service."""
+        return [f"{one['service']}: {one['message']}" if one.get("service") else one["message"] for one in self.records]
+
+    def said(self, pattern: str) -> bool:
+        """Whether any message matches *pattern*."""
+        return any(re.search(pattern, message) for message in self.messages)
+
+    def position(self, pattern: str) -> int:
+        """The place of the first message that matches *pattern*."""
+        for place, message in enumerate(self.messages):
+            if re.search(pattern, message):
+                return place
+        raise AssertionError(f"nobody said {pattern!r}:\n{self.stderr}")
+
+    def in_order(self, *patterns: str) -> bool:
+        """Whether the first messages that match *patterns* came in that order."""
+        places = [self.position(pattern) for pattern in patterns]
+        assert places == sorted(places), f"{patterns} came as {places}:\n{self.stderr}"
+        return True
+
+    def ending(self, service: str) -> str:
+        """The state in which *service* ended."""
+        last = [one["services"] for one in self.records if "services" in one]
+        assert last, f"there is no final report:\n{self.stderr}"
+        return str(last[-1][service])
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines that report problems, as text or as records, without their prefix."""
+        text = [line.removeprefix("error: ") for line in self.lines if line.startswith("error: ")]
+        return text or [one["message"] for one in self.records if one["level"] in {"error", "critical"}]
+
+
+class Process:
+    """A running program. Whoever waits for something gets it or an `AssertionError` with all that was said."""
+
+    def __init__(self, argv: list[str], cwd: Path, env: dict[str, str], **options: Any) -> None:
+        self._started = time.monotonic()
+        self._signalled: float | None = None
+        self._ended = 0.0
+        self._lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._news = threading.Condition()
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            argv, cwd=cwd, env=env, **{"stdin": subprocess.DEVNULL, "stdout": pipe, "stderr": pipe, **options}
+        )
+        streams = {"stdout": self._process.stdout, "stderr": self._process.stderr}
+        self._readers = [
+            threading.Thread(target=self._read, args=(name, stream), daemon=True)
+            for name, stream in streams.items()
+            if stream is not None
+        ]
+        self._readers.append(threading.Thread(target=self._reap, daemon=True))
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, name: str, stream: IO[bytes]) -> None:
+        with stream:
+            for line in stream:
+                with self._news:
+                    self._lines[name].append(line.decode(errors="replace"))
+                    self._news.notify_all()
+
+    def _reap(self) -> None:
+        self._process.wait()
+        self._ended = time.monotonic()
+        with self._news:
+            self._news.notify_all()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        """The pipe into it, where it was started with one."""
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
+    def output(self) -> str:
+        """All lines so far."""
+        return "".join(self._lines["stdout"] + self._lines["stderr"])
+
+    def wait_for(self, pattern: str, times: int = 1) -> None:
+        """Wait until *pattern* is found in a line of either stream, *times* over."""
+
+        def found() -> bool:
+            lines = (line for stream in self._lines.values() for line in stream)
+            return sum(re.search(pattern, line) is not None for line in lines) >= times
+
+        end = time.monotonic() + PATIENCE
+        with self._news:
+            while not found():
+                ended = self._process.returncode is not None and not any(one.is_alive() for one in self._readers)
+                assert not ended, f"it ended with {self._process.returncode} without saying {pattern!r}:\n{self.output}"
+                assert time.monotonic() < end, f"{PATIENCE:g} s without {pattern!r}:\n{self.output}"
+                self._news.wait(0.1)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        if self._signalled is None:
+            self._signalled = time.monotonic()
+        self._process.send_signal(number)
+
+    def result(self) -> Result:
+        """Wait for its end."""
+        for reader in self._readers:
+            reader.join(PATIENCE)
+        assert self._process.returncode is not None, f"it did not end:\n{self.output}"
+        return Result(
+            self._process.returncode,
+            "".join(self._lines["stdout"]),
+            "".join(self._lines["stderr"]),
+            self._ended - (self._signalled or self._started),
+        )
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, after: str = "all ready") -> Result:
+        """Send a signal once *after* was said, and wait for the end."""
+        self.wait_for(after)
+        self.send(number)
+        return self.result()
+
+    def kill(self) -> None:
+        """End it whatever it does."""
+        if self._process.returncode is None:
+            self._process.kill()
+        for reader in self._readers:
+            reader.join(PATIENCE)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+class Program:
+    """Something that can be started: a folder in which `python -m app` is found.
+
+    Its runs log JSON and have one second to stop, unless the test says otherwise.
+    """
+
+    def __init__(self, root: Path, **env: str) -> None:
+        self.root = root
+        self._runs: list[Process] = []
+        self._env = {name: value for name, value in os.environ.items() if not OURS.fullmatch(name)}
+        self._env |= {"LOG_FORMAT": "json", "RUNNER_SHUTDOWNTIMEOUT": "1s", **env}
+
+    def open(self, words: Sequence[str], env: Mapping[str, str], **options: Any) -> Process:
+        """Start `python -m app` with *words*, with *env* over the usual environment, and *options* of `Popen`."""
+        process = Process([sys.executable, "-m", "app", *words], self.root, {**self._env, **env}, **options)
+        self._runs.append(process)
+        return process
+
+    def start(self, *words: str, **env: str) -> Process:
+        """Start `python -m app` with *words*."""
+        return self.open(words, env)
+
+    def run(self, *services: str, **env: str) -> Process:
+        """Start `app run`."""
+        return self.open(("run", *services), env)
+
+    def call(self, *words: str, **env: str) -> Result:
+        """Start a command and wait for its end."""
+        return self.open(words, env).result()
+
+    def close(self) -> None:
+        """End every run that is left."""
+        for run in self._runs:
+            run.kill()
+
+
+class App(Program):
+    """A tree with the repository's kernel, the app's package, and the services that a test writes."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._archives: list[Program] = []
+        (root / "services").mkdir(parents=True)
+        (root / "app").mkdir()
+        # Links, since coverage counts a file where it really is; a run takes them as parts of this tree.
+        for name in ("kernel", "pyproject.toml", "app/__init__.py", "app/__main__.py"):
+            (root / name).symlink_to(REPO / name)
+
+    def write(self, path: str, source: str) -> None:
+        """Write a file of the tree, as it is."""
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(textwrap.dedent(source).lstrip("\n"))
+
+    def service(self, name: str, source: str) -> None:
+        """Write `services/<name>.py`: a docstring, the usual imports, and from line 7 on *source*."""
+        self._write_below(f'"""Looks after {name}."""; {PREAMBLE}', f"services/{name}.py", source)
+
+    def init(self, source: str) -> None:
+        """Write `app/init.py`, below the usual imports."""
+        self._write_below(PREAMBLE, "app/init.py", source)
+
+    def commands(self, source: str) -> None:
+        """Write `app/commands.py`, below the usual imports."""
+        self._write_below(PREAMBLE, "app/commands.py", source)
+
+    def _write_below(self, head: str, path: str, source: str) -> None:
+        self.write(path, head + textwrap.dedent(source).lstrip("\n"))
+
+    def archive(self, *, folders: bool) -> Program:
+        """The same app as one zip file and nothing else; with entries for its *folders*, or without."""
+        bare = self.root.with_name(f"{self.root.name}-archive")
+        bare.mkdir()
+        with zipfile.ZipFile(bare / "app.zip", "w") as archive:
+            for path in sorted(self.root.rglob("*")) + sorted((self.root / "kernel").rglob("*.py")):
+                if "__pycache__" not in path.parts and (folders or path.is_file()):
+                    archive.write(path, path.relative_to(self.root))
+        self._archives.append(Program(bare, PYTHONPATH="app.zip"))
+        return self._archives[-1]
+
+    def close(self) -> None:
+        """End every run that is left, also of the archive."""
+        for one in self._archives:
+            one.close()
+        super().close()
+
+
+NewApp = Callable[[], App]

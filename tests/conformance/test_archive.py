@@ -1,0 +1,85 @@
+"""The same app as one zip file: found, listed and run without a tree, and only what is enabled is imported."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conformance.program import App
+
+WORKER = """
+from services._shared import GREETING
+
+@attrs.frozen
+class WorkerConfig:
+    port: int = 1
+
+@service(oneshot=True)
+async def worker(config: WorkerConfig) -> None:
+    log.info(GREETING)
+"""
+TELLTALE = 'print("imported", __name__, file=sys.stderr)\n'
+
+
+@pytest.mark.parametrize("folders", [True, False], ids=["with folder entries", "without"])
+def test_runs_from_a_bare_zip(app: App, folders: bool) -> None:
+    """Names, summaries, version, a group's service, a package, a config's error with its line, and a run."""
+    app.service("api", TELLTALE + "@service(depends=['billing-worker'])\nasync def api() -> None:\n    log.info('on')")
+    app.service(
+        "billing/worker",
+        TELLTALE + WORKER,
+    )
+    app.service("_shared", "GREETING = 'hello from below'")
+    app.service("packed/parts", "@service\nasync def packed() -> None: ...")
+    app.write("services/packed/__init__.py", 'from services.packed.parts import packed\nprint("imported packed")\n')
+    app.service("broken", "import nosuch")
+    app.service("late/shift/night", "@service(oneshot=True)\nasync def night() -> None:\n    log.info('at night')")
+    bare = app.archive(folders=folders)
+    names = "api,billing-worker,late-shift-night"
+    listing, version, run, wrong, broken = (
+        bare.start("list"),
+        bare.start("version"),
+        bare.run(SERVICES_ENABLED=names),
+        bare.run(SERVICES_ENABLED=names, BILLING_WORKER_PORT="x"),
+        bare.run("broken"),
+    )
+    result = listing.result()
+    assert (result.code, result.stderr) == (0, "")
+    assert [line.split()[0] for line in result.stdout.splitlines()] == [
+        "api",
+        "billing-worker",
+        "broken",
+        "late-shift-night",
+        "packed",
+    ]
+    assert "Looks after billing/worker" in result.stdout
+    assert version.result().stdout == "app 0.1.0\n"
+    result = run.result()
+    assert result.code == 0, result.stderr
+    assert result.in_order("billing-worker: hello from below", "api: on")
+    assert result.said("late-shift-night: at night")
+    told = [line for line in result.lines if line.startswith("imported")]
+    assert told == ["imported services.api", "imported services.billing.worker"]
+    assert result.stdout == ""
+    result = wrong.result()
+    assert result.code == 2
+    assert result.said(r"BILLING_WORKER_PORT: is 'x'; .*app.zip/services/billing/worker.py:\d+")
+    result = broken.result()
+    assert result.code == 2
+    assert result.said("app.zip/services/broken.py:7: service 'broken' does not import: ModuleNotFoundError")
+
+
+def test_hangs_and_failures_name_their_lines(app: App) -> None:
+    """Inside a zip too."""
+    app.service(
+        "hung",
+        """
+        @service
+        async def hung(serving: Serving[None]) -> None:
+            async with serving():
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(20)
+        """,
+    )
+    result = app.archive(folders=False).run(RUNNER_SHUTDOWNTIMEOUT="500ms").stop()
+    assert result.code == 3
+    assert result.said("could not be cut; it stands at app.zip/services/hung.py:11 in hung")

@@ -1,0 +1,358 @@
+"""The command line: what each command prints and imports, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+
+from tests.conformance.program import App
+
+BACKENDS = ["asyncio", "trio"]
+TELLTALE = 'print("imported", __name__, file=sys.stderr)\n'
+
+DATABASE = (
+    TELLTALE
+    + """
+@attrs.frozen
+class DatabaseConfig:
+    path: str = "app.db"
+
+@service
+async def database(config: DatabaseConfig, serving: Serving[str]) -> None:
+    log.info("database opens")
+    async with serving(f"connection to {config.path}"):
+        await anyio.sleep_forever()
+    await anyio.sleep(0.01)
+    log.info("database closes")
+
+@database.command
+async def dump(database: str, config: DatabaseConfig, *, rows: int = 10) -> None:
+    \"""Print what is in it.\"""
+    print(f"{rows} rows by the {database}, {config.path}")
+
+@database.command
+def where(config: DatabaseConfig) -> None:
+    \"""Print where it is.\"""
+    print(config.path)
+
+@database.command
+def clash(config: DatabaseConfig, *, table: str, verbose: bool = False) -> None:
+    raise OSError(f"no table {table}")
+"""
+)
+API = (
+    TELLTALE
+    + """
+@service(depends=["database", "broken"])
+async def api(database: str) -> None:
+    await anyio.sleep_forever()
+
+@api.command
+async def ask(database: str, question: str, *, wait: float = 0) -> int:
+    \"""Ask a question.\"""
+    try:
+        log.warning("asking")
+        await anyio.sleep(wait)
+        print(f"{question}: the {database} says no")
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(0.01)
+        log.warning("asked")
+    return 7
+
+@api.command
+async def wait() -> None:
+    try:
+        log.warning("waiting")
+        await anyio.sleep(20)
+    finally:
+        log.warning("cleaned up")
+
+@api.command
+def block() -> None:
+    try:
+        log.warning("waiting")
+        time.sleep(20)
+    finally:
+        log.warning("cleaned up")
+"""
+)
+
+
+@pytest.fixture
+def shop(app: App) -> App:
+    """An app with a giver, a taker, and a service that does not import."""
+    app.service("database", DATABASE)
+    app.service("api", API)
+    app.service("broken", "raise OSError('no route')")
+    return app
+
+
+def imported(stderr: str) -> list[str]:
+    """What was imported."""
+    return [line.removeprefix("imported services.") for line in stderr.splitlines() if line.startswith("imported")]
+
+
+def test_help_imports_nothing(shop: App) -> None:
+    """It lists the services with the first lines of their files, and the app's own commands."""
+    shop.commands("@command\ndef seed(*, users: int = 10) -> None:\n    'Fill the database.'\n    print(users)")
+    runs = [shop.start(*words, COLUMNS="100") for words in (("--help",), (), ("-h",))]
+    for run in runs:
+        result = run.result()
+        assert result.code == 0, result.stderr
+        assert result.stderr == ""
+        for text in ("run", "list", "graph", "check", "version", "seed", "Fill the database", "Looks after database"):
+            assert text in result.stdout
+        for name in ("api", "broken", "database"):
+            assert name in result.stdout
+
+
+def test_help_of_a_service_imports_only_that(shop: App) -> None:
+    """Its commands with their options, without what the kernel fills."""
+    whole, one = shop.start("database", "--help"), shop.start("database", "dump", "--help")
+    result = whole.result()
+    assert result.code == 0
+    assert imported(result.stderr) == ["database"]
+    for text in ("dump", "where", "Print what is in it"):
+        assert text in result.stdout
+    result = one.result()
+    assert result.code == 0
+    assert imported(result.stderr) == ["database"]
+    assert "--rows" in result.stdout
+    assert "--config" not in result.stdout
+    assert "--database" not in result.stdout.lower().replace("app database", "")
+
+
+def test_list_and_version(shop: App) -> None:
+    """Neither imports a service."""
+    listing, enabled, version = shop.start("list"), shop.start("list", SERVICES_ENABLED="!a*"), shop.start("version")
+    result = listing.result()
+    assert (result.code, result.stderr) == (0, "")
+    assert result.stdout == "".join(
+        f"{name:<8}  enabled   Looks after {name}\n" for name in ("api", "broken", "database")
+    )
+    assert enabled.result().stdout.startswith("api       left out  Looks after api\nbroken    enabled ")
+    result = version.result()
+    assert (result.code, result.stderr) == (0, "")
+    assert result.stdout == "app 0.1.0\n"
+
+
+def test_graph(shop: App) -> None:
+    """All formats, of what is enabled or named; what is depended on but left out is marked."""
+    shop.service("nightly", "@service(depends=[started('api')], oneshot=True)\nasync def nightly() -> None: ...")
+    formats = ("text", "mermaid", "dot", "json")
+    runs = {style: shop.start("graph", "--format", style, SERVICES_ENABLED="!broken") for style in formats}
+    some = shop.start("graph", "database")
+    results = {style: run.result() for style, run in runs.items()}
+    assert {result.code for result in results.values()} == {0}, results["text"].stderr
+    assert results["text"].stdout == (
+        "database\napi       <- database, broken (order) (left out)\nnightly   <- api (started)  [one-shot]\n"
+    )
+    assert "    database --> api\n    broken -.-> api\n    api -. started .-> nightly\n" in results["mermaid"].stdout
+    assert '"database" -> "api" [style=solid];' in results["dot"].stdout
+    drawn = json.loads(results["json"].stdout)
+    assert drawn["api"]["depends"] == {"database": "value", "broken": "order"}
+    assert drawn["nightly"]["oneshot"] is True
+    assert some.result().stdout == "database\n"
+
+
+def test_check(app: App) -> None:
+    """It imports all, also what is not enabled, and says all that is wrong: exit 2, else 0."""
+    app.service("database", DATABASE)
+    runs = [app.start("check")]
+    app.commands("@command\ndef seed() -> None: ...")
+    runs.append(app.start("check"))
+    for run in runs:
+        result = run.result()
+        assert result.code == 0
+        assert result.stdout == "1 services: all right\n"
+        runs = []
+    app.service("broken", "raise OSError('no route')")
+    app.service("typo", "@service(depends=['databse'])\nasync def typo() -> None: ...")
+    result = app.call("check", SERVICES_ENABLED="database", RUNNER_DRAINDELAY="soon", LOG_FORMAT="text")
+    assert result.code == 2
+    assert len(result.errors) == 3
+    for text in ("RUNNER_DRAINDELAY: is 'soon'", "services/broken.py:7", "did you mean 'database'?"):
+        assert text in result.stderr
+    assert "3 problems" in result.stderr
+
+
+def test_check_warns(app: App) -> None:
+    """Of each thing that works, but not as its author may think."""
+    app.service(
+        "pool",
+        """
+        @service(allowed_failure=True)
+        async def pool(serving: Serving[int]) -> None:
+            async with anyio.create_task_group():
+                async with serving(1):
+                    await anyio.sleep_forever()
+        """,
+    )
+    app.service(
+        "holder",
+        """
+        @service(depends=["pool"])
+        async def holder(pool: str) -> None:
+            async with anyio.open_file("data") as file:
+                await anyio.sleep_forever()
+        """,
+    )
+    app.service("waiter", "@service(depends=['left_out'.replace('_', '-')])\nasync def waiter() -> None: ...")
+    app.service("left_out", "@service\nasync def left_out() -> None: ...")
+    result = app.call("check", SERVICES_ENABLED="!left-out", SERVICES_ENABELD="x")
+    assert result.code == 0, result.stderr
+    warnings = [line.removeprefix("warning: ") for line in result.stdout.splitlines() if line.startswith("warning: ")]
+    for text in (
+        "SERVICES_ENABELD is set, but nothing reads it; did you mean SERVICES_ENABLED?",
+        "holder must not fail, but holds the value of pool, which may",
+        "holder takes 'pool' as str, but pool serves int",
+        "services/holder.py:9: holder holds a resource but takes no `Serving`",
+        "services/pool.py:9: pool opens a task group around its serving block",
+        "waiter does not wait for left-out, which is not enabled",
+    ):
+        assert any(text in warning for warning in warnings), (text, warnings)
+    assert len(warnings) == 6
+    assert result.stdout.endswith("4 services: all right, 6 warnings\n")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_command_that_asks_for_values(shop: App, backend: str) -> None:
+    """Its givers are started first and stopped after, whatever SERVICES_ENABLED says, and hooks do not run."""
+    shop.init("@lifespan\nasync def hook() -> AsyncGenerator[None, None]:\n    log.warning('x')\n    yield")
+    env = {"SERVICES_ENABLED": "api", "KERNEL_BACKEND": backend, "DATABASE_PATH": "other.db"}
+    own = shop.start("database", "dump", "--rows", "3", **env)
+    others = shop.start("api", "ask", "why", "--wait", "0.01", **env, LOG_LEVEL="info")
+    result = own.result()
+    assert result.code == 0, result.stderr
+    assert result.stdout == "3 rows by the connection to other.db, other.db\n"
+    assert "kernel" not in {one["logger"] for one in result.records}, "its output is what it prints"
+    assert imported(result.stderr) == ["database"]
+    result = others.result()
+    assert result.code == 0, result.stderr
+    assert result.stdout == "why: the connection to other.db says no\n"
+    assert result.in_order("database opens", "asking", "asked", "database closes")
+    assert not result.said("^x$")
+    assert imported(result.stderr) == ["api", "database"]
+
+
+def test_command_that_asks_for_no_value(shop: App) -> None:
+    """It starts no kernel, and may be a plain `def`; its config is read and checked."""
+    right, wrong = (
+        shop.start("database", "where", DATABASE_PATH="x.db"),
+        shop.start("database", "where", KERNEL_BACKEND="x"),
+    )
+    result = right.result()
+    assert (result.code, result.stdout) == (0, "x.db\n")
+    assert result.records == []
+    result = wrong.result()
+    assert result.code == 2
+    assert result.said("KERNEL_BACKEND: is 'x'")
+
+
+def test_user_commands(app: App) -> None:
+    """`app/commands.py` adds commands of the app, async ones too; an exception is exit 1, with the traceback."""
+    app.commands(
+        """
+        @command
+        async def seed(*, users: int = 10) -> None:
+            await anyio.sleep(0)
+            print(users)
+
+        @command
+        def answer() -> int:
+            return 42
+
+        @command
+        def crash() -> None:
+            raise OSError("no route")
+        """
+    )
+    words = [("seed", "--users", "3"), ("answer",), ("crash",), ("seed", "--users", "many"), ("seed", "--user", "3")]
+    seed, answer, crash, wrong, unknown = [run.result() for run in [app.start(*one) for one in words]]
+    assert (seed.code, seed.stdout, seed.stderr) == (0, "3\n", "")
+    assert answer.stdout == ""
+    assert crash.code == 1
+    assert crash.messages == ["exit 1: OSError: no route"]
+    assert "app/commands.py" in crash.records[0]["exception"]
+    assert "kernel/" not in crash.records[0]["exception"]
+    assert wrong.code == unknown.code == 2
+    assert "many" in wrong.stderr
+    assert "--user" in unknown.stderr
+    assert wrong.stdout == unknown.stdout == ""
+
+
+def test_command_of_a_service_that_fails(shop: App) -> None:
+    """An exception is exit 1 with the traceback; a giver that crashes ends the command; usage errors are exit 2."""
+    shop.service(
+        "fragile",
+        "@service\nasync def fragile(serving: Serving[int]) -> None:\n    raise OSError('no disk')\n"
+        "@fragile.command\nasync def use(fragile: int) -> None:\n    print('used')",
+    )
+    crash = shop.start("database", "clash", "--table", "users")
+    fragile = shop.start("fragile", "use")
+    usage = shop.start("database", "clash")
+    unknown = shop.start("database", "nothing")
+    result = crash.result()
+    assert result.code == 1
+    assert result.messages == ["exit 1: OSError: no table users"]
+    result = fragile.result()
+    assert (result.code, result.stdout) == (1, "")
+    assert result.messages[-1] == "exit 1: fragile failed: OSError: no disk"
+    for run in (usage, unknown):
+        result = run.result()
+        assert result.code == 2
+        assert result.stdout == ""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_clean_up_after_a_command(shop: App, backend: str, number: signal.Signals) -> None:
+    """With or without a kernel, async or not: it is cancelled, cleans up, and its givers are stopped."""
+    kernel = shop.start("api", "ask", "why", "--wait", "20", KERNEL_BACKEND=backend, LOG_LEVEL="info")
+    alone = shop.start("api", "wait", KERNEL_BACKEND=backend)
+    plain = shop.start("api", "block", KERNEL_BACKEND=backend)
+    for run, begun in ((kernel, "asking"), (alone, "waiting"), (plain, "waiting")):
+        run.wait_for(begun)
+        run.send(number)
+    result = kernel.result()
+    assert result.code == 0, result.stderr
+    assert result.stdout == ""
+    assert result.in_order("asked", "database closes")
+    for run in (alone, plain):
+        result = run.result()
+        assert result.code == 0, result.stderr
+        assert result.said("cleaned up")
+        assert "Traceback" not in result.stderr
+
+
+def test_closed_pipe(shop: App) -> None:
+    """`app list | head -0` is no error."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = shop.open(("list",), {}, stdout=writer).result()
+    os.close(writer)
+    assert result.code == 0
+    assert result.stderr == ""
+
+
+def test_ctrl_c_before_anything_runs(app: App) -> None:
+    """No traceback; and what was interrupted did not go well."""
+    app.service("slow", 'print("importing", file=sys.stderr, flush=True)\ntime.sleep(20)')
+    run = app.start("check")
+    run.wait_for("importing")
+    run.send(signal.SIGINT)
+    result = run.result()
+    assert result.code == 130
+    assert result.stderr == "importing\n"
+
+
+def test_closed_streams(app: App) -> None:
+    """A parent that has closed stdout and stderr loses what is said, and nothing else."""
+    app.service("calm", "@service(oneshot=True)\nasync def calm() -> None:\n    print('said')\n    os.open('x', 65)")
+    result = app.open(("run",), {}, stdout=None, stderr=None, preexec_fn=lambda: os.closerange(1, 3)).result()
+    assert result.code == 0
+    assert (app.root / "x").read_text() == ""
