@@ -12,7 +12,7 @@ import pytest
 
 from kernel.settings import KERNEL_VARIABLES
 from kernel.spec import service
-from tests.conformance.program import REPO, App
+from tests.conformance.program import REPO, App, Program
 
 TEXT = (REPO / "README.md").read_text()
 RECIPES = (REPO / "scripts" / "kernel.just").read_text()
@@ -73,15 +73,9 @@ def test_there_is_no_python_that_is_not_run() -> None:
 @pytest.mark.parametrize("line", re.findall(r"^app ((?!run).*?)(?:\s+#.*)?$", "\n".join(blocks("sh")), re.MULTILINE))
 def test_the_commands_work(line: str, tmp_path: Path) -> None:
     """Each command line of the README works on the examples; `run` is tried by the demo's own tests."""
-    done = subprocess.run(
-        [sys.executable, "-m", "app", *line.split()],
-        cwd=REPO,
-        env={**App(tmp_path / "tree").env, "EXAMPLE_DATABASE_PATH": str(tmp_path / "items.db"), "LOG_FORMAT": "text"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    program = Program(REPO, EXAMPLE_DATABASE_PATH=str(tmp_path / "items.db"))
+    done = program.call(*line.split())
+    assert done.code == 0, done.stderr
     assert done.stdout
 
 

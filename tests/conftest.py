@@ -1,0 +1,44 @@
+"""Every async test runs on asyncio and on trio, in virtual time, and none may hang."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.harness import BACKENDS, Lab, backend_options
+
+HUNG = 60  # real seconds
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The backend of an async test."""
+    return request.param, backend_options(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _in_real_time(request: pytest.FixtureRequest) -> Iterator[None]:
+    """End a test that waits for ever; in virtual time nothing else would."""
+    if "anyio_backend" not in request.fixturenames:
+        yield
+        return
+
+    def hung(*_: object) -> None:
+        raise TimeoutError(f"hung for {HUNG} real seconds")
+
+    before = signal.signal(signal.SIGALRM, hung)
+    signal.alarm(HUNG)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def lab() -> Lab:
+    """Runs services and remembers what happened."""
+    return Lab()

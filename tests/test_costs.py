@@ -1,0 +1,230 @@
+"""What a service costs, counted exactly: a change that makes each one dearer should be seen, and wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import gc
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import attrs
+import pytest
+import sniffio
+from anyio._backends._asyncio import CancelScope as AsyncioScope
+from trio import CancelScope as TrioScope
+
+from kernel.clock import COMPACT
+from kernel.orchestrator import Orchestrator, Unit
+from kernel.spec import Service, Serving, service
+
+pytestmark = pytest.mark.anyio
+
+FEW, MANY = 20, 120
+ROOT = Path(__file__).parents[1]
+
+
+async def idle() -> None:
+    """Wait at no cost: `sleep_forever` has a scope or a timer of its own."""
+    await anyio.Event().wait()
+
+
+async def plain() -> None:
+    """A service that asks for nothing."""
+    await idle()
+
+
+async def serves(serving: Serving[None]) -> None:
+    """A service that serves."""
+    async with serving():
+        await idle()
+
+
+async def starts(serving: Serving[None]) -> None:
+    """A service that is never ready."""
+    await idle()
+
+
+@attrs.define
+class Count:
+    """What there is while an app of some services runs."""
+
+    tasks: int = 0
+    timers: int = 0
+    scopes: int = 0
+    objects: collections.Counter[str] = attrs.field(factory=collections.Counter)
+
+
+async def count(fn: Callable[..., Any], services: int) -> Count:
+    """Run so many services of *fn*, and count when all of them run."""
+    found = Count()
+    on_asyncio = sniffio.current_async_library() == "asyncio"
+    units = [Unit(_declare(fn, f"s{i}")) for i in range(services)]
+    for unit in units:
+        assert unit.service.needs is not None  # read beforehand: it belongs to the declaration
+    orchestrator = Orchestrator(units)
+    tasks_before, scopes_before, objects_before = len(anyio.get_running_tasks()), _scopes(), _objects()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(orchestrator.run)
+        await anyio.wait_all_tasks_blocked()
+        found.scopes = _scopes() - scopes_before
+        found.tasks = len(anyio.get_running_tasks()) - tasks_before
+        found.timers = _asyncio_timers() if on_asyncio else _trio_timers()
+        found.objects = _objects()
+        found.objects.subtract(objects_before)
+        orchestrator.request_stop("counted")
+    return found
+
+
+def _declare(fn: Callable[..., Any], name: str) -> Service[..., Any]:
+    return attrs.evolve(service(fn), name=name)
+
+
+def _objects() -> collections.Counter[str]:
+    """The objects of the kernel's classes, by class."""
+    gc.collect()
+    kinds = (type(one) for one in gc.get_objects())
+    return collections.Counter(kind.__name__ for kind in kinds if kind.__module__.startswith("kernel."))
+
+
+def _scopes() -> int:
+    """The cancel scopes of the backend."""
+    gc.collect()
+    return sum(isinstance(one, AsyncioScope | TrioScope) for one in gc.get_objects())
+
+
+def _asyncio_timers() -> int:
+    return sum(not timer.cancelled() for timer in asyncio.get_running_loop()._scheduled)  # type: ignore[attr-defined]
+
+
+def _trio_timers() -> int:
+    from trio._core._run import GLOBAL_RUN_CONTEXT
+
+    return int(GLOBAL_RUN_CONTEXT.runner.deadlines._active)
+
+
+async def per_service(fn: Callable[..., Any]) -> tuple[Count, Count]:
+    """What each further service costs, and what there is for the app as a whole."""
+    few, many = await count(fn, FEW), await count(fn, MANY)
+
+    for found in (few, many):
+        if fn is serves:
+            assert found.objects.pop("Alarm") <= COMPACT  # cancelled ones, of which some are tolerated
+
+    def each(of: Callable[[Count], int]) -> int:
+        cost, rest = divmod(of(many) - of(few), MANY - FEW)
+        assert not rest
+        return cost
+
+    one = Count(each(lambda c: c.tasks), each(lambda c: c.timers), each(lambda c: c.scopes))
+    one.objects = collections.Counter({kind: each(lambda c, kind=kind: c.objects[kind]) for kind in many.objects})  # type: ignore[misc]
+    app = Count(few.tasks - FEW * one.tasks, few.timers - FEW * one.timers, few.scopes - FEW * one.scopes)
+    app.objects = collections.Counter({kind: few.objects[kind] - FEW * one.objects[kind] for kind in few.objects})
+    return one, app
+
+
+async def test_a_plain_service() -> None:
+    """It costs its task, that task's scope, and one object; the app the task of the clock and no timer."""
+    one, app = await per_service(plain)
+    assert (one.tasks, one.timers, one.scopes) == (1, 0, 1)
+    assert +one.objects == {"Supervisor": 1}
+    assert app.tasks == 2  # the caller's own, and the clock
+    assert app.timers == 0
+    assert +app.objects == {}
+
+
+async def test_a_service_that_serves() -> None:
+    """It adds its block, with the scope of the work, and no timer."""
+    one, app = await per_service(serves)
+    assert (one.tasks, one.timers, one.scopes) == (1, 0, 2)
+    assert +one.objects == {"Supervisor": 1, "Block": 1}
+    assert app.tasks == 2
+    assert app.timers <= 1
+
+
+async def test_a_service_that_starts() -> None:
+    """Its timeout is an alarm on the kernel's heap, and there is one timer for all of them."""
+    one, app = await per_service(starts)
+    assert (one.tasks, one.timers, one.scopes) == (1, 0, 1)
+    assert +one.objects == {"Supervisor": 1, "Alarm": 1}
+    assert app.timers == 1
+
+
+async def test_a_service_that_waits() -> None:
+    """One that waits for its dependencies or backs off has no task at all."""
+    orchestrator = Orchestrator(
+        [
+            Unit(_declare(starts, "db")),
+            *(Unit(attrs.evolve(service(depends=["db"])(plain), name=f"s{i}")) for i in range(MANY)),
+        ]
+    )
+    before = len(anyio.get_running_tasks())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(orchestrator.run)
+        await anyio.wait_all_tasks_blocked()
+        assert len(anyio.get_running_tasks()) - before == 3  # the caller's own, the clock, and db
+        orchestrator.request_stop("counted")
+
+
+async def test_what_ended_leaves_nothing() -> None:
+    """After the end no object of the kernel is kept alive by the loop, the clock, or an error."""
+
+    async def once() -> None:
+        units = [Unit(_declare(fn, name)) for name, fn in (("a", plain), ("b", serves), ("c", starts))]
+        orchestrator = Orchestrator(units)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(orchestrator.run)
+            await anyio.wait_all_tasks_blocked()
+            orchestrator.request_stop("enough")
+
+    await once()
+    before = _objects()
+    await once()
+    after = _objects()
+    after.subtract(before)
+    assert +after == {}
+
+
+HEAVY = (
+    "asyncio",  # the backend's, and only if it is chosen
+    "trio",
+    "cattrs",
+    "cyclopts",
+    "rich",
+    "opentelemetry",
+    "httpx",
+    "structlog",
+    "sqlite3",
+    "ssl",
+    "socket",
+    "subprocess",
+    "multiprocessing",
+    "concurrent.futures",
+    "logging",
+    "json",
+    "http",
+    "email",
+    "urllib.request",
+    "difflib",
+    "argparse",
+    "importlib.metadata",
+    "sysconfig",
+    "unittest",
+)
+
+
+@pytest.mark.parametrize("module", ["kernel", "kernel.orchestrator"])
+def test_imports(module: str) -> None:
+    """To import the core imports nothing heavy."""
+    code = f"import sys, {module}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == []

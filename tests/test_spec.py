@@ -1,0 +1,568 @@
+"""What a service is: the decorator, and what its signature asks for."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import attrs
+import pytest
+
+import kernel
+from kernel import spec
+from kernel.errors import DeclarationError
+from kernel.policy import Retry
+from kernel.spec import (
+    SERVICE_NAME,
+    Edge,
+    Needs,
+    Service,
+    Serving,
+    Work,
+    command,
+    declared_at,
+    lifespan,
+    read_signature,
+    service,
+    started,
+    to_parameter,
+)
+
+if TYPE_CHECKING:
+    from somewhere import Pool  # type: ignore[import-not-found]
+
+NOTHING_FITS = "name it after a dependency, annotate it `Serving[...]` or an attrs class, or give it a default"
+
+
+@attrs.frozen
+class Config:
+    """A config."""
+
+    x: int = 0
+
+
+@attrs.frozen
+class Other:
+    """Another one."""
+
+
+def needs(*depends: Any, **options: Any) -> Callable[[Any], Needs]:
+    """Declare a function as a service and tell what it needs."""
+    return lambda fn: service(depends=depends, **options)(fn).needs
+
+
+def refused(fn: Any, *depends: Any, **options: Any) -> DeclarationError:
+    """The error with which a function is refused as a service."""
+    with pytest.raises(DeclarationError) as caught:
+        needs(*depends, **options)(fn)
+    error = caught.value
+    assert error.where.startswith("tests/test_spec.py:")
+    return error
+
+
+# -- the decorator ---------------------------------------------------------------------------------------------------
+
+
+def test_without_parentheses() -> None:
+    """`@service` takes the function as it is, with all defaults."""
+
+    @service
+    async def example_database() -> None:
+        """Says what it is."""
+
+    assert isinstance(example_database, Service)
+    assert example_database.name == "example-database"
+    assert example_database.__doc__ == "Says what it is."
+    assert inspect.unwrap(example_database) is example_database.fn
+    assert attrs.asdict(example_database, recurse=False) == {
+        "fn": example_database.fn,
+        "name": "example-database",
+        "depends": (),
+        "retry": Retry(),
+        "allowed_failure": False,
+        "oneshot": False,
+        "start_timeout": 60.0,
+        "stop_timeout": 30.0,
+        "commands": {},
+    }
+    assert example_database.where == declared_at(example_database.fn)
+    assert example_database.where.startswith("tests/test_spec.py:")
+
+
+def test_with_options() -> None:
+    """`@service(...)` takes what the contract lists."""
+
+    @service(depends=["a"], retries=2, allowed_failure=True, oneshot=True, start_timeout=None, stop_timeout=10)
+    async def b() -> None: ...
+
+    assert b.depends == ("a",)
+    assert b.retry == Retry(times=2)
+    assert (b.allowed_failure, b.oneshot, b.start_timeout, b.stop_timeout) == (True, True, None, 10)
+
+
+def test_a_retry() -> None:
+    """`retries` may be a policy of its own."""
+    retry = Retry(times=None, delay=5)
+
+    @service(retries=retry)
+    async def b() -> None: ...
+
+    assert b.retry is retry
+
+
+def test_it_is_called_like_the_function() -> None:
+    """A service can be unit-tested by calling it with fakes."""
+
+    @service(depends=["db"])
+    async def api(db: str, *, suffix: str = "!") -> str:
+        return db + suffix
+
+    assert anyio.run(functools.partial(api, "fake", suffix="?")) == "fake?"
+
+
+async def _generator() -> AsyncIterator[None]:
+    yield
+
+
+@pytest.mark.parametrize(
+    ("fn", "what"),
+    [
+        (lambda: None, "is not async"),
+        (_generator, "is an async generator"),
+        (functools.partial(print), "is not async"),
+    ],
+    ids=["def", "generator", "partial"],
+)
+def test_what_is_not_async_is_refused(fn: Any, what: str) -> None:
+    """The hint names the way to run blocking code."""
+    with pytest.raises(DeclarationError, match=what) as caught:
+        service(fn)
+    assert "anyio.to_thread.run_sync(work)" in caught.value.hint
+
+
+def test_a_decorated_async_function_is_taken() -> None:
+    """What functools.wraps around an async function is one, with its signature."""
+
+    def logged(fn: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(fn)
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return await fn(*args, **kwargs)
+
+        return wrapper
+
+    @service
+    @logged
+    async def db(config: Config) -> None: ...
+
+    assert db.needs.config == ("config", Config)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"retries": -1}, "retries is -1; it must not be negative"),
+        ({"retries": True}, "retries is True; it must be a number or a Retry"),
+        ({"retries": "3"}, "retries is '3'; it must be a number or a Retry"),
+        ({"retries": None}, "retries is None; it must be a number or a Retry"),
+        ({"start_timeout": -1}, "start_timeout is -1; it must not be negative"),
+        ({"stop_timeout": -0.5}, "stop_timeout is -0.5; it must not be negative"),
+        ({"stop_timeout": float("nan")}, "stop_timeout is nan; it must not be negative"),
+        ({"depends": "db"}, "depends is the string 'db'"),
+    ],
+    ids=str,
+)
+def test_a_bad_option_is_refused(options: dict[str, Any], what: str) -> None:
+    """At the place where it is written, and with the service's name."""
+
+    async def api() -> None: ...
+
+    error = refused(api, **options) if "depends" not in options else None
+    if error is None:
+        with pytest.raises(DeclarationError) as caught:
+            service(**options)(api)
+        error = caught.value
+        assert error.hint == 'write depends=["db"]'
+    assert error.what == f"api: {what}"
+
+
+# -- dependencies ----------------------------------------------------------------------------------------------------
+
+
+def test_edges() -> None:
+    """Names, launches and, in tests, service objects."""
+
+    @service
+    async def other_service() -> None: ...
+
+    async def api() -> None: ...
+
+    assert needs("a-b", started("c"), other_service)(api).edges == (
+        Edge("a-b"),
+        Edge("c", "started"),
+        Edge("other-service"),
+    )
+
+
+def test_a_dependency_given_twice() -> None:
+    """Also where it is given in two ways."""
+
+    async def api() -> None: ...
+
+    assert "names the dependency 'a' twice" in str(refused(api, "a", "a"))
+    assert "names the dependency 'a' twice" in str(refused(api, "a", started("a")))
+
+
+def test_a_dependency_that_is_no_service() -> None:
+    """It is told what to give."""
+
+    async def api() -> None: ...
+
+    error = refused(api, 7)
+    assert error.what == "api depends on 7, which is no service"
+    assert error.hint == "give its name"
+
+
+# -- the signature ---------------------------------------------------------------------------------------------------
+
+
+def test_a_service_that_takes_nothing() -> None:
+    """It is fine."""
+
+    async def hello_world() -> None: ...
+
+    assert needs()(hello_world) == Needs()
+    assert needs()(hello_world).parameters == frozenset()
+
+
+def test_all_that_a_signature_may_ask_for() -> None:
+    """Values by name, `Serving`, a config, and defaults."""
+
+    async def api(
+        example_database: Pool, config: Config, serving: Serving[None], cache: str = "", *, other: int = 7, **rest: Any
+    ) -> None: ...
+
+    got = needs("example-database", "cache", "just-order")(api)
+    assert got == Needs(
+        edges=(
+            Edge("example-database", parameter="example_database"),
+            Edge("cache", parameter="cache", optional=True),
+            Edge("just-order"),
+        ),
+        serving="serving",
+        config=("config", Config),
+    )
+    assert got.parameters == {"example_database", "cache", "serving", "config"}
+
+
+def test_the_annotation_of_a_value_is_not_evaluated() -> None:
+    """It is for people and type checkers."""
+
+    async def api(db: Pool) -> None: ...
+
+    assert needs("db")(api).edges == (Edge("db", parameter="db"),)
+
+
+def test_serving_in_all_its_spellings() -> None:
+    """With and without brackets, qualified, quoted, or evaluated already."""
+
+    async def bare(s: Serving) -> None: ...  # type: ignore[type-arg]
+
+    async def qualified(s: spec.Serving[int]) -> None: ...
+
+    async def public(s: kernel.Serving[int]) -> None: ...
+
+    async def quoted(s: "Serving[int]") -> None: ...  # noqa: UP037
+
+    async def evaluated(s: object) -> None: ...
+
+    evaluated.__annotations__["s"] = Serving[int]
+    for fn in (bare, qualified, public, quoted, evaluated):
+        assert needs()(fn).serving == "s"
+
+
+def test_a_local_class_as_config() -> None:
+    """A class of the enclosing function is found where the service uses it."""
+
+    @attrs.frozen
+    class Local:
+        x: int = 0
+
+    async def api(config: Local) -> None:
+        Local()
+
+    assert needs()(api).config == ("config", Local)
+
+
+def test_a_name_of_the_enclosing_function_without_a_value_yet() -> None:
+    """It hides nothing else."""
+
+    async def api(serving: Serving[None]) -> None:
+        print(later)  # noqa: T201
+
+    assert needs()(api).serving == "serving"
+    later = 1
+    assert later
+
+
+def test_named_after_a_dependency_comes_first() -> None:
+    """The first that fits fills a parameter, whatever it is annotated with."""
+
+    async def api(config: Config) -> None: ...
+
+    assert needs("config")(api) == Needs(edges=(Edge("config", parameter="config"),))
+
+
+def test_what_python_fills_itself() -> None:
+    """Variadic parameters ask for nothing."""
+
+    async def api(*args: int, **kwargs: int) -> None: ...
+
+    assert needs()(api) == Needs()
+
+
+def test_a_default_that_cannot_be_evaluated() -> None:
+    """A parameter with a default keeps it, whatever its annotation."""
+
+    async def api(pool: Pool = None) -> None: ...
+
+    assert needs()(api) == Needs()
+
+
+def test_a_parameter_that_nothing_can_fill() -> None:
+    """The error names it and says what could."""
+
+    async def api(thing: int) -> None: ...
+
+    error = refused(api)
+    assert error.what == "api has a parameter 'thing' that nothing can fill"
+    assert error.hint == NOTHING_FITS
+
+
+def test_a_parameter_that_is_nearly_a_dependency() -> None:
+    """The nearest name is suggested."""
+
+    async def api(databse: int) -> None: ...
+
+    assert refused(api, "database").hint == "did you mean 'database'?"
+
+
+def test_a_parameter_without_annotation() -> None:
+    """It is filled by its name or not at all."""
+
+    async def api(thing) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+
+    assert refused(api).hint == NOTHING_FITS
+
+
+def test_a_positional_only_parameter() -> None:
+    """Values are given by name."""
+
+    async def api(db: int, /) -> None: ...
+
+    error = refused(api, "db")
+    assert error.what == "api has a parameter 'db' that nothing can fill"
+    assert error.hint == "values are given by name: drop the `/`"
+
+
+def test_an_annotation_that_cannot_be_evaluated() -> None:
+    """The kernel needs it at run time, and says so."""
+
+    async def api(pool: Pool) -> None: ...
+
+    error = refused(api)
+    assert "the annotation of parameter 'pool' cannot be evaluated: name 'Pool' is not defined" in error.what
+    assert error.hint == "import the type at run time, not under TYPE_CHECKING"
+    assert isinstance(error.__cause__, NameError)
+
+
+def test_serving_twice() -> None:
+    """One is enough."""
+
+    async def api(a: Serving[None], b: Serving[None]) -> None: ...
+
+    assert refused(api).what == "api takes `Serving` twice: a, b"
+
+
+def test_two_configs() -> None:
+    """One class has all fields."""
+
+    async def api(a: Config, b: Other) -> None: ...
+
+    error = refused(api)
+    assert error.what == "api takes two configs: a, b"
+    assert error.hint == "put the fields into one attrs class"
+
+
+def test_a_value_through_started() -> None:
+    """What was launched only has no value yet."""
+
+    async def api(db: int) -> None: ...
+
+    error = refused(api, started("db"))
+    assert error.what == "api takes the value of 'db', but waits only for its start"
+    assert error.hint == 'write depends=["db"]'
+
+
+def test_a_oneshot_that_serves() -> None:
+    """It is ready when it has returned, so it cannot say so itself."""
+
+    async def migrate(serving: Serving[None]) -> None: ...
+
+    error = refused(migrate, oneshot=True)
+    assert error.what == "migrate is a one-shot and takes `Serving`"
+    assert "drop one of the two" in error.hint
+
+
+def test_a_signature_is_read_once() -> None:
+    """And only when it is asked for."""
+
+    @service(depends=["db"])
+    async def api(db: int) -> None: ...
+
+    assert api.needs is api.needs
+
+
+# -- commands --------------------------------------------------------------------------------------------------------
+
+
+def test_a_command_leaves_parameters_to_the_command_line() -> None:
+    """Only values, and a config that has no default, are the kernel's."""
+
+    def up(db: int, config: Config, name: str, option: Other = Other(), *, steps: int = 1) -> None: ...
+
+    got = read_signature(up, [Edge("db"), Edge("other")], "up", spare=True)
+    assert got == Needs(edges=(Edge("db", parameter="db"), Edge("other")), config=("config", Config))
+
+
+def test_a_command_with_an_unknown_type() -> None:
+    """What cannot be evaluated is the command line's business too."""
+
+    def up(pool: Pool) -> None: ...
+
+    assert read_signature(up, [], "up", spare=True) == Needs()
+
+
+def test_commands_of_a_service() -> None:
+    """They are named after their functions, which stay what they were."""
+
+    @service
+    async def db() -> None: ...
+
+    @db.command
+    async def show_all(*, steps: int = 1) -> int:
+        return steps
+
+    @db.command
+    def import_() -> None: ...
+
+    assert list(db.commands) == ["show-all", "import"]
+    assert inspect.iscoroutinefunction(show_all)
+    with pytest.raises(DeclarationError, match="db has two commands named 'import'"):
+        db.command(import_)
+
+
+# -- app/init.py and app/commands.py ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def extensions(monkeypatch: pytest.MonkeyPatch) -> spec.Extensions:
+    """What the app registers, empty."""
+    fresh = spec.Extensions()
+    monkeypatch.setattr(spec, "EXTENSIONS", fresh)
+    return fresh
+
+
+def test_commands_of_the_app(extensions: spec.Extensions) -> None:
+    """Each name once."""
+
+    @command
+    def say_hello() -> None: ...
+
+    assert extensions.commands == {"say-hello": say_hello}
+    with pytest.raises(DeclarationError, match="there are two commands named 'say-hello'"):
+        command(say_hello)
+
+
+def test_lifespans(extensions: spec.Extensions) -> None:
+    """They are kept in order."""
+
+    @lifespan
+    async def one() -> AsyncGenerator[None, None]:
+        yield
+
+    @lifespan
+    async def two() -> AsyncGenerator[None, None]:
+        yield
+
+    assert extensions.lifespans == [one, two]
+
+
+@asynccontextmanager
+async def _context_manager() -> AsyncIterator[None]:
+    yield
+
+
+async def _takes(x: int) -> AsyncIterator[None]:
+    yield
+
+
+async def _yields_nothing() -> None: ...
+
+
+async def _keyword_only(*, x: int) -> AsyncIterator[None]:
+    yield
+
+
+@pytest.mark.parametrize("fn", [_context_manager, _takes, _yields_nothing, _keyword_only, lambda: None])
+def test_what_is_no_lifespan(fn: Any) -> None:
+    """It must be an async generator function without parameters."""
+    with pytest.raises(DeclarationError, match="must be an `async def` without parameters that yields once"):
+        lifespan(fn)
+
+
+# -- odds and ends ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a", "db2", "example-database", "a-1-b"])
+def test_service_names(name: str) -> None:
+    """Kebab-case."""
+    assert SERVICE_NAME.fullmatch(name)
+
+
+@pytest.mark.parametrize("name", ["", "A", "2db", "-a", "a-", "a--b", "a_b", "a b", "ä"])
+def test_what_is_no_service_name(name: str) -> None:
+    """Anything else."""
+    assert not SERVICE_NAME.fullmatch(name)
+
+
+def test_to_parameter() -> None:
+    """The parameter of a service is its name in snake_case."""
+    assert to_parameter("example-database") == "example_database"
+
+
+def test_declared_at_something_without_code() -> None:
+    """What has no line is shown as it is."""
+    assert declared_at(print) == repr(print)
+
+
+def test_the_protocols_can_be_faked() -> None:
+    """A fake needs nothing of the kernel's."""
+
+    class FakeWork:
+        def start_soon(self, func: Callable[..., Any], *args: Any, name: object = None) -> None: ...
+
+        async def stop_requested(self) -> None: ...
+
+    @asynccontextmanager
+    async def fake(value: object = None, *, drain: bool = False) -> AsyncIterator[Work]:
+        yield FakeWork()
+
+    async def use(serving: Serving[str]) -> None:
+        async with serving("x") as work:
+            work.start_soon(anyio.sleep, 1)
+
+    anyio.run(use, fake)
