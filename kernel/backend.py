@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import signal
@@ -62,11 +63,16 @@ def _new_loop() -> Any:
         service. The task's group has it already and treats it as a crash, so the loop goes on where it was.
         """
 
+        _ended = False
+
+        def stop(self) -> None:
+            self._ended = True
+            super().stop()
+
         def run_forever(self) -> None:
-            while True:
-                try:
-                    return super().run_forever()
-                except (SystemExit, KeyboardInterrupt):
-                    continue
+            self._ended = False
+            while not self._ended:  # where both come in one iteration, asyncio forgets that it was to stop
+                with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                    super().run_forever()
 
     return Loop()

@@ -22,18 +22,24 @@ _cancel_timer: list[Callable[[], object]] = []
 def load() -> None:
     """Load what ends the process with the right code. Costs 5 ms, for ctypes, so not on the way of a quick stop."""
     global _start_timer  # noqa: PLW0603  (there is one process to end)
+    if _start_timer is not None:
+        return
     with contextlib.suppress(ImportError, OSError, AttributeError, TypeError):  # not every platform has such timers
         _start_timer = _load_timers()
 
 
 def arm(seconds: float, code: int) -> None:
     """End the process when it is still there *EXIT* seconds after *seconds* from now; with *code* once loaded."""
-    disarm()
     seconds = max(seconds, 0.0)
+    earlier = len(_cancel_timer)
     if _start_timer is not None:
         with contextlib.suppress(OSError):
             _cancel_timer.append(_start_timer(seconds + EXIT, code))
     _dump_later(seconds + (STACKS if _cancel_timer else EXIT), leave=not _cancel_timer)
+    # The earlier one goes last: between two instructions of ours another thread may take the lock for ever.
+    for cancel in _cancel_timer[:earlier]:
+        cancel()
+    del _cancel_timer[:earlier]
 
 
 def disarm() -> None:

@@ -183,7 +183,9 @@ class Orchestrator:
 
         Told by the function's own frame, or else by the file that only one service is written in.
         """
-        functions = {one.spec.fn.__code__: name for name, one in self._everything.items()}
+        functions = {
+            one.spec.fn.__code__: name for name, one in self._everything.items() if hasattr(one.spec.fn, "__code__")
+        }
         files: dict[str, set[str]] = {}
         for code, name in functions.items():
             files.setdefault(code.co_filename, set()).add(name)

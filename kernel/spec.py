@@ -277,8 +277,8 @@ def read_signature(fn: Callable[..., Any], edges: Sequence[Edge], owner: str, *,
 
 
 def _takes_parameters(fn: Callable[..., Any]) -> bool:
-    code = inspect.unwrap(fn).__code__
-    return bool(code.co_argcount + code.co_kwonlyargcount)
+    code = getattr(inspect.unwrap(fn), "__code__", None)  # a `functools.partial` has none
+    return code is None or bool(code.co_argcount + code.co_kwonlyargcount)
 
 
 def _signature(fn: Callable[..., Any]) -> inspect.Signature:

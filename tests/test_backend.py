@@ -1,0 +1,53 @@
+"""The kernel's own event loop on asyncio."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from kernel import backend
+
+
+async def exits() -> None:
+    """Raise what asyncio lets out of its loop."""
+    raise SystemExit(7)
+
+
+def test_the_loop_outlives_a_task_that_exits() -> None:
+    """A SystemExit in a task is that task's, and its group's."""
+
+    async def main(_: backend.Wake) -> str:
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(exits)
+        assert caught.group_contains(SystemExit)
+        return "alive"
+
+    assert backend.run(main, "asyncio") == "alive"
+
+
+def test_the_loop_stops_although_a_task_exits_at_the_same_time() -> None:
+    """An exception that leaves the same iteration makes asyncio forget that it was to stop, but not this loop."""
+    loop = backend._new_loop()
+    left = []
+    try:
+        loop.call_soon(loop.stop)
+        left.append(loop.create_task(exits()))
+        loop.run_forever()
+        assert isinstance(left[0].exception(), SystemExit)
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("name", ["asyncio", "trio"])
+def test_wakes(name: str) -> None:
+    """What is handed to `wake` is called by the loop, where anyio knows it."""
+
+    async def main(wake: backend.Wake) -> bool:
+        woken = anyio.Event()
+        await anyio.to_thread.run_sync(wake, woken.set)
+        with anyio.fail_after(5):
+            await woken.wait()
+        return woken.is_set()
+
+    assert backend.run(main, name)
