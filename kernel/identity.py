@@ -29,14 +29,27 @@ def identify(app: ModuleType) -> Identity:
     """The identity of the app whose package is *app*; read through its loader, so that it works inside a zip too."""
     assert app.__file__ is not None
     root = os.path.dirname(os.path.dirname(os.path.abspath(app.__file__)))  # noqa: PTH100, PTH120  (pathlib: 5 ms)
-    path = os.path.join(root, "pyproject.toml")  # noqa: PTH118
+    name, version = _in_tree(app, root) or _installed(app) or (os.path.basename(sys.argv[0]) or "app", "0")  # noqa: PTH119
+    return Identity(name, version, root)
+
+
+def _in_tree(app: ModuleType, root: str) -> tuple[str, str] | None:
+    loader = getattr(app.__spec__, "loader", None)
     try:
-        loader = getattr(app.__spec__, "loader", None)
-        text = loader.get_data(path).decode() if loader is not None else ""
+        text = loader.get_data(os.path.join(root, "pyproject.toml")).decode() if loader else ""  # noqa: PTH118
     except OSError:
-        text = ""
+        return None
     import tomllib
 
     project = tomllib.loads(text).get("project", {})
-    fallback = os.path.basename(sys.argv[0]) or "app"  # noqa: PTH119
-    return Identity(project.get("name", fallback), project.get("version", "0"), root)
+    return (project["name"], project.get("version", "0")) if "name" in project else None
+
+
+def _installed(app: ModuleType) -> tuple[str, str] | None:
+    """As the distribution says whose script starts the app."""
+    from importlib.metadata import entry_points  # 39 ms, and only where there is no tree
+
+    for script in entry_points(group="console_scripts"):
+        if script.module == f"{app.__name__}.__main__" and script.dist is not None:
+            return script.dist.name, script.dist.version
+    return None

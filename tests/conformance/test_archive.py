@@ -83,3 +83,11 @@ def test_hangs_and_failures_name_their_lines(app: App) -> None:
     result = app.archive(folders=False).run(RUNNER_SHUTDOWNTIMEOUT="500ms").stop()
     assert result.code == 3
     assert result.said("could not be cut; it stands at app.zip/services/hung.py:11 in hung")
+
+
+def test_knows_its_name_when_installed(app: App) -> None:
+    """Where there is no pyproject.toml, the distribution whose script starts the app tells its name and version."""
+    (app.root / "pyproject.toml").unlink()
+    app.write("my_app-1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: my-app\nVersion: 1.2\n")
+    app.write("my_app-1.2.dist-info/entry_points.txt", "[console_scripts]\nmy-app = app.__main__:main\n")
+    assert app.call("version").stdout == "my-app 1.2\n"
