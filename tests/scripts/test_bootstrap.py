@@ -246,3 +246,23 @@ def test_a_failed_update_gives_its_reason_and_is_no_new_beginning(made: Tree) ->
 def test_a_missing_file_is_an_error(made: Tree) -> None:
     (made.root / "scripts/requirements.lock").unlink()
     assert_refused(made.just(), "scripts/", "git")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_exit_code_after_a_signal_is_the_apps(number: signal.Signals) -> None:
+    """`just` would answer with 128 + the signal's number; the real project's `run` ends as the app does."""
+    env = {**os.environ, "SERVICES_ENABLED": "hello-world", "LOG_FORMAT": "text"}
+    with subprocess.Popen(
+        [ROOT / "scripts/just", "run"], cwd="/", env=env, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "all ready" in line:
+                process.send_signal(number)
+        assert process.wait(20) == 0
+
+
+def test_a_recipe_of_the_users_own_named_run_wins(made: Tree) -> None:
+    """It is run by just, as any other."""
+    (made.root / ".venv/bin/just").write_text('#!/bin/sh\necho "just $*"\n')
+    assert made.just("run", "x")[:2] == (0, "just run x\n")
