@@ -44,6 +44,16 @@ class KernelError(Exception):
     """The base of all that the kernel raises."""
 
 
+def one_line(error: BaseException) -> str:
+    """Type and message of *error*, and of what it groups."""
+    if isinstance(error, KernelError):
+        return str(error)
+    if isinstance(error, BaseExceptionGroup):
+        return f"{type(error).__name__}: {'; '.join(one_line(one) for one in error.exceptions)}"
+    text = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 @attrs.define(eq=False)
 class PlanError(KernelError):
     """Something is wrong with what should run, so nothing was started.

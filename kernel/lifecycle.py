@@ -49,6 +49,9 @@ LIVE = frozenset({State.STARTING, State.READY, State.STOPPING})
 ENDED = frozenset(state for state, moves in MOVES.items() if not moves)
 """States that a service never leaves."""
 
+BROKEN = frozenset({State.FAILED, State.ABANDONED})
+"""Ends that are the end of the app, unless the service may fail."""
+
 
 current_service: ContextVar[str] = ContextVar("current_service", default="")
 """The name of the service in whose task tree the code runs; empty outside of any."""
@@ -135,7 +138,23 @@ class Notice:
     error: BaseException | None = None
 
 
-Event: TypeAlias = Transition | AllReady | StopBegan | Forced | Notice
+@attrs.frozen(eq=False)
+class StillWaiting:
+    """The start or the stop takes long: what waits for what, down to the culprit.
+
+    Args:
+        stopping: Whether it is the stop.
+        seconds: Since it began.
+        lines: A tree, one service a line, with what it does and where it stands.
+
+    """
+
+    stopping: bool
+    seconds: float
+    lines: tuple[str, ...]
+
+
+Event: TypeAlias = Transition | AllReady | StopBegan | Forced | Notice | StillWaiting
 Observer: TypeAlias = Callable[[Event], None]
 """Is told each event, in order, in the loop's thread. It must not block; what it raises is reported, and it is
 not asked again."""

@@ -15,12 +15,22 @@ import time
 import traceback
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, TextIO, assert_never
 
-from kernel.errors import KernelError
+from kernel.errors import one_line
 from kernel.identity import Identity
-from kernel.lifecycle import AllReady, Event, Forced, Notice, State, StopBegan, Transition, current_service
-from kernel.orchestrator import Ending, Report
+from kernel.lifecycle import (
+    AllReady,
+    Event,
+    Forced,
+    Notice,
+    State,
+    StillWaiting,
+    StopBegan,
+    Transition,
+    current_service,
+)
+from kernel.report import Ending, Report
 from kernel.settings import Settings
 from kernel.traces import without_kernel
 
@@ -228,16 +238,6 @@ def flush() -> None:
 # -- the lifecycle as records ------------------------------------------------------------------------------------
 
 
-def one_line(error: BaseException) -> str:
-    """Type and message of *error*, and of what it groups."""
-    if isinstance(error, KernelError):
-        return str(error)
-    if isinstance(error, BaseExceptionGroup):
-        return f"{type(error).__name__}: {'; '.join(one_line(one) for one in error.exceptions)}"
-    text = str(error).partition("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def _what(error: BaseException, service: str) -> str:
     """As `one_line`, where the name of the service stands before it anyway."""
     return one_line(error).removeprefix(f"{service} ")
@@ -271,6 +271,12 @@ class LogObserver:
                 logger.warning("cutting what still runs: %s", ", ".join(services), extra=_APP)
             case Notice(service=service, message=message, error=error):
                 logger.warning(message, exc_info=error, extra={"service": service})
+            case StillWaiting(stopping=stopping, seconds=seconds, lines=lines):
+                what = "the stop" if stopping else "the start"
+                tree = "".join(f"\n{line}" for line in lines)
+                logger.warning("%s is not over after %s:%s", what, _duration(seconds), tree, extra=_APP)
+            case _:
+                assert_never(event)
 
     def _log_transition(self, event: Transition) -> None:
         level, message = self._describe(event)

@@ -22,6 +22,7 @@ from anyio import create_task_group, current_time
 from kernel.clock import Clock
 from kernel.graph import depths
 from kernel.lifecycle import (
+    BROKEN,
     ENDED,
     LIVE,
     AllReady,
@@ -30,14 +31,18 @@ from kernel.lifecycle import (
     Notice,
     Observer,
     State,
+    StillWaiting,
     StopBegan,
     Transition,
 )
+from kernel.report import Ending, Report
 from kernel.spec import Edge, Service
 from kernel.supervisor import GRACE, SpawnedTask, Supervisor, Want
+from kernel.waiting import starting_tree, stopping_tree
 
+LONG_START = 5.0  # seconds after which a start that is not over is explained
+LONG_STOP = 2.0  # the same of a stop
 HALTED = frozenset({State.WAITING, State.BACKOFF})
-BROKEN = frozenset({State.FAILED, State.ABANDONED})
 
 
 @attrs.frozen
@@ -60,63 +65,6 @@ class Unit:
     internal: bool = False
     command: bool = False
     after: tuple[str, ...] = ()
-
-
-@attrs.frozen
-class Ending:
-    """How one service ended, for the final report."""
-
-    service: str
-    state: State
-    attempts: int
-    uptime: float  # seconds it was ready, all attempts together
-    reason: str
-    error: BaseException | None
-    allowed: bool
-    internal: bool
-
-    @property
-    def fatal(self) -> bool:
-        """Whether this ending makes the exit code 1."""
-        return self.state in BROKEN and not self.allowed
-
-
-@attrs.frozen
-class Report:
-    """How it all ended.
-
-    Args:
-        reason: Why the app stopped.
-        endings: Each service's end, in the order of their start.
-        first: The name of the service whose failure came first, one that may not fail before others; or None.
-        seconds: Time from the first launch to the end.
-        stopping: Time from when the stop was asked for to the end.
-        forced: Whether a further signal cut services that still ran.
-        late: Whether the deadline had passed when the last of them ended.
-
-    """
-
-    reason: str
-    endings: tuple[Ending, ...]
-    first: str | None
-    seconds: float
-    stopping: float
-    forced: bool
-    late: bool = False
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code that tells the truth about it."""
-        own = [ending for ending in self.endings if not ending.internal]
-        if self.forced:
-            return 130
-        if self.late or any(ending.state is State.ABANDONED for ending in self.endings):
-            return 3
-        if any(ending.fatal for ending in self.endings):
-            return 1
-        if own and all(ending.state is State.FAILED for ending in own):
-            return 1
-        return 0
 
 
 class Orchestrator:
@@ -212,6 +160,7 @@ class Orchestrator:
         self._context = contextvars.copy_context()
         self._finished = AsyncEvent()
         self._build()
+        self.clock.at(self._began + LONG_START, self._explain_start)
         async with create_task_group() as self._tasks:
             if self._everything:
                 self._tasks.start_soon(self.clock.run, name="kernel clock")
@@ -484,6 +433,30 @@ class Orchestrator:
             chain.append(chain[-1].last_met)
         self._emit(AllReady(current_time() - self._began, tuple(one.name for one in reversed(chain))))
 
+    # -- what still waits ----------------------------------------------------------------------------------------
+
+    def explain(self) -> None:
+        """Tell the observers what the start still waits for."""
+        if not self.stopping:
+            now = current_time()
+            lines = starting_tree(self._everything.values(), now)
+            self._emit(StillWaiting(stopping=False, seconds=now - self._began, lines=lines))
+
+    def _explain_start(self) -> None:
+        """At first after `LONG_START`, then each time that it has taken twice as long."""
+        if not self._all_ready and not self.stopping:
+            self.explain()
+            self.settle()
+            now = current_time()
+            self.clock.at(now + (now - self._began), self._explain_start)
+
+    def _explain_stop(self) -> None:
+        now = current_time()
+        lines = stopping_tree(self._everything.values(), now)
+        self._emit(StillWaiting(stopping=True, seconds=now - self._asked_at, lines=lines))
+        self.settle()
+        self.clock.at(now + (now - self._asked_at), self._explain_stop)
+
     # -- stop ----------------------------------------------------------------------------------------------------
 
     def _begin_stop(self, reason: str, *, failure: bool = False, delay: float = 0.0) -> None:
@@ -494,6 +467,7 @@ class Orchestrator:
         self._asked_at = current_time()
         self._deadline = self._asked_at + self._shutdown_timeout
         self._emit(StopBegan(reason, self._shutdown_timeout, failure))
+        self.clock.at(self._asked_at + LONG_STOP, self._explain_stop)
         for one in self._everything.values():
             if one.state in HALTED:
                 one.never_mind("" if one.attempt else "never started")

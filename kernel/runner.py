@@ -17,9 +17,11 @@ import attrs
 from anyio import sleep_forever
 
 from kernel import backend, debugger, logs
+from kernel.errors import one_line
 from kernel.identity import Identity
 from kernel.lifecycle import LIVE, Event, Observer, State, StopBegan
-from kernel.orchestrator import Orchestrator, Report, Unit
+from kernel.orchestrator import Orchestrator, Unit
+from kernel.report import Report
 from kernel.settings import Settings
 from kernel.signals import FORCED, LAST_WORDS, Signals, Watchdog, within
 from kernel.spec import LifespanFunction, Needs, Retry, Service, Serving
@@ -241,7 +243,7 @@ def run_alone(call: Callable[[], Any], settings: Settings) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)  # noqa: T201
     except Exception as error:  # noqa: BLE001  (whatever the user's command raises)
-        logs.logger.error("exit 1: %s", logs.one_line(error), exc_info=error)
+        logs.logger.error("exit 1: %s", one_line(error), exc_info=error)
         return 1
     finally:
         signal.signal(signal.SIGTERM, previous)

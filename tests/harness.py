@@ -19,7 +19,8 @@ from anyio._backends._asyncio import CancelScope as AsyncioCancelScope
 from trio.testing import MockClock
 
 from kernel.lifecycle import MOVES, AllReady, Event, Forced, Notice, Observer, State, StopBegan, Transition
-from kernel.orchestrator import Ending, Orchestrator, Report, Unit
+from kernel.orchestrator import Orchestrator, Unit
+from kernel.report import Ending, Report
 from kernel.spec import Service
 
 BACKENDS = ("asyncio", "trio")

@@ -25,8 +25,11 @@ MAY_IMPORT = {
     "spec": "errors policy traces",
     # One service, then all of them
     "clock": "",
-    "supervisor": "clock errors lifecycle spec traces",
-    "orchestrator": "clock graph lifecycle spec supervisor",
+    "serving": "",
+    "supervisor": "clock errors lifecycle serving spec traces",
+    "waiting": "errors lifecycle supervisor",
+    "report": "lifecycle",
+    "orchestrator": "clock graph lifecycle report spec supervisor waiting",
     # What there is to run
     "discovery": "errors spec traces",
     "registry": "errors graph orchestrator settings spec",
@@ -39,8 +42,9 @@ MAY_IMPORT = {
     "identity": "",
     "lastresort": "",
     "signals": "lastresort",
-    "logs": "errors identity lifecycle orchestrator settings traces",
-    "runner": "backend debugger identity lifecycle logs orchestrator settings signals spec supervisor traces",
+    "logs": "errors identity lifecycle report settings traces",
+    "runner": "backend debugger errors identity lifecycle logs orchestrator report settings signals spec supervisor "
+    "traces",
     "cli": "check discovery drawing errors identity logs plan registry runner settings spec traces",
     # What users import
     "__init__": "errors policy spec values",

@@ -129,13 +129,13 @@ async def per_service(fn: Callable[..., Any]) -> tuple[Count, Count]:
 
 
 async def test_a_plain_service() -> None:
-    """It costs its task, that task's scope, and one object; the app the task of the clock and no timer."""
+    """It costs its task, that task's scope, and one object; the app the task of the clock and one alarm."""
     one, app = await per_service(plain)
     assert (one.tasks, one.timers, one.scopes) == (1, 0, 1)
     assert +one.objects == {"Supervisor": 1}
     assert app.tasks == 2  # the caller's own, and the clock
-    assert app.timers == 0
-    assert +app.objects == {}
+    assert app.timers == 1
+    assert +app.objects == {"Alarm": 1}  # which explains a long start
 
 
 async def test_a_service_that_serves() -> None:

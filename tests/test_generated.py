@@ -19,8 +19,9 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from kernel.lifecycle import MOVES, Event, Forced, State, StopBegan, Transition
-from kernel.orchestrator import Orchestrator, Report, Unit
+from kernel.orchestrator import Orchestrator, Unit
 from kernel.policy import Retry
+from kernel.report import Report
 from kernel.spec import Service, Serving, service, started
 from tests.harness import BACKENDS, hang, run_virtually
 

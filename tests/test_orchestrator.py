@@ -14,8 +14,9 @@ import pytest
 
 from kernel.errors import CycleError, StopTimeout, Uncuttable, ValueLost
 from kernel.lifecycle import AllReady, Event, Notice, State, Transition
-from kernel.orchestrator import Ending, Orchestrator, Report, Unit
+from kernel.orchestrator import Orchestrator, Unit
 from kernel.policy import Retry
+from kernel.report import Ending, Report
 from kernel.spec import Service, Serving, service, started
 from tests.harness import Lab, block_the_loop, crash_after, hang, marking, resource
 
