@@ -27,6 +27,7 @@ from kernel.signals import FORCED, LAST_WORDS, Signals, Watchdog, within
 from kernel.spec import LifespanFunction, Needs, Retry, Service, Serving
 from kernel.supervisor import GRACE
 from kernel.traces import frame_of, runs_at
+from kernel.watch import LoopWatch
 
 Prepare = Callable[[], tuple[Sequence[Unit], Sequence[str]]]
 
@@ -105,7 +106,27 @@ class _Run:
                 wake(functools.partial(self._signalled, count))
 
         self._signals.listen(on_signal)
-        return await self._orchestrator.run(self._at_end)
+        watch = LoopWatch(wake, self._say_blocked, self._say_free, self._resting)
+        try:
+            return await self._orchestrator.run(self._at_end)
+        finally:
+            watch.end()
+
+    def _say_blocked(self, seconds: float) -> None:
+        """From the watch's thread, while it is happening."""
+        assert self._orchestrator is not None
+        frame = frame_of(self._main)
+        service = self._orchestrator.running(frame)
+        logs.logger.warning(
+            "%s has blocked the event loop for %.1f s, so that nothing else runs: it is at %s",
+            service or "something",
+            seconds,
+            runs_at(frame),
+            extra={"service": service, "seconds": seconds},
+        )
+
+    def _say_free(self, seconds: float) -> None:
+        logs.logger.warning("the event loop is free again, after %.1f s", seconds, extra={"seconds": seconds})
 
     def _on_signal(self, count: int) -> None:
         """Set the watchdog, from the thread that counts the signals: the loop may be blocked."""

@@ -38,13 +38,14 @@ MAY_IMPORT = {
     "check": "discovery errors plan registry spec traces",
     # The process around it
     "backend": "",
+    "watch": "backend",
     "debugger": "",
     "identity": "",
     "lastresort": "",
     "signals": "lastresort",
     "logs": "errors identity lifecycle report settings traces",
     "runner": "backend debugger errors identity lifecycle logs orchestrator report settings signals spec supervisor "
-    "traces",
+    "traces watch",
     "cli": "check discovery drawing errors identity logs plan registry runner settings spec traces",
     # What users import
     "__init__": "errors policy spec values",
