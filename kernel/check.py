@@ -13,6 +13,8 @@ import attrs
 from kernel import plan
 from kernel.discovery import ServiceFile, load_all
 from kernel.errors import LeftOutError, PlanError
+from kernel.graph import depths, topological
+from kernel.orchestrator import cut_at, level_share
 from kernel.registry import Registry, needs_of
 from kernel.spec import Service
 from kernel.traces import shorten
@@ -32,6 +34,7 @@ def check(
     files: Mapping[str, ServiceFile],
     environ: Mapping[str, str],
     patterns: tuple[Sequence[str] | None, str],
+    shutdown_timeout: float,
     errors: Sequence[PlanError] = (),
 ) -> Findings:
     """Import every service, and look at how they fit together and at the values for those that are enabled.
@@ -40,6 +43,7 @@ def check(
         files: All services.
         environ: The environment.
         patterns: What is enabled, and what says so.
+        shutdown_timeout: Seconds for the whole shutdown.
         errors: What is known to be wrong already.
 
     """
@@ -60,11 +64,41 @@ def check(
     _, bad_values, misses = chosen.read_configs(environ)
     found += bad_values
     warnings += misses
+    warnings += _check_budget(chosen, shutdown_timeout)
     for service in services.values():
         found += _check_commands(service)
         warnings += _check_shape(service)
         warnings += _check_values(service, services)
     return Findings(tuple(found), tuple(warnings))
+
+
+def _check_budget(registry: Registry, shutdown_timeout: float) -> list[str]:
+    """Services that would be cut before their own stop_timeout is over, if those above them took all of theirs.
+
+    One that has the default says nothing of how long it takes, and is counted as quick.
+    """
+    try:
+        below = depths(registry.graph)
+    except PlanError:
+        return []  # a cycle, reported elsewhere
+    default = attrs.fields(Service).stop_timeout.default
+    share = level_share(shutdown_timeout, below.values())
+    asked = dict.fromkeys(below, 0.0)  # when each is asked to stop, at the latest
+    warnings: list[str] = []
+    for name in reversed(topological(registry.graph)):
+        service = registry.services[name]
+        cut = cut_at(shutdown_timeout, share, below[name])
+        own = 0.0 if service.stop_timeout == default else service.stop_timeout
+        if asked[name] + own > cut:
+            warnings.append(
+                f"{service.where}: {name} has a stop_timeout of {own:g} s, but may be cut after"
+                f" {max(cut - asked[name], 0):.3g} s, since the whole shutdown has {shutdown_timeout:g} s"
+                " (RUNNER_SHUTDOWNTIMEOUT), which the services above and below it share"
+            )
+        ended = min(asked[name] + own, cut)
+        for target in registry.graph[name]:
+            asked[target] = max(asked[target], ended)
+    return warnings
 
 
 def _check_commands(service: Service[..., Any]) -> list[PlanError]:

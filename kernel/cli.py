@@ -232,7 +232,7 @@ class Program:
         """Import everything, and say all that is wrong; 2 where anything is."""
         from kernel.check import check
 
-        findings = check(self.files, os.environ, self._patterns(()), self._check_own())
+        findings = check(self.files, os.environ, self._patterns(()), self.settings.shutdown_timeout, self._check_own())
         for warning in findings.warnings:
             print(f"warning: {warning}")
         Problems.raise_any([*self.wrong, *findings.errors])

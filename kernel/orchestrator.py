@@ -45,6 +45,22 @@ LONG_STOP = 2.0  # the same of a stop
 HALTED = frozenset({State.WAITING, State.BACKOFF})
 
 
+def level_share(budget: float, levels: Iterable[int]) -> float:
+    """The seconds of the last part of a *budget* that each level keeps for itself.
+
+    Args:
+        budget: Seconds for the whole shutdown.
+        levels: For each live service the number of levels below it.
+
+    """
+    return min(1.0, budget / (2 * (max(levels, default=0) + 1)))
+
+
+def cut_at(deadline: float, share: float, levels: int) -> float:
+    """When a service with so many *levels* below it is cut at the latest; half a *share* later it is given up."""
+    return deadline - (levels + 0.5) * share
+
+
 @attrs.frozen
 class Unit:
     """One service to run.
@@ -233,14 +249,14 @@ class Orchestrator:
 
     def limits(self, supervisor: Supervisor, asked_at: float) -> tuple[float, float]:
         """When it is cut and given up: by its own stop_timeout, and early enough for each level below it."""
-        cut_at = asked_at + supervisor.spec.stop_timeout
+        own = asked_at + supervisor.spec.stop_timeout
         if not self._stopping_services:
-            return cut_at, cut_at + GRACE
+            return own, own + GRACE
         if self._forced:
-            return min(cut_at, self._deadline), self._deadline
+            return min(own, self._deadline), self._deadline
         levels = supervisor.depth
         return (
-            min(cut_at, self._deadline - (levels + 0.5) * self._slice),
+            min(own, cut_at(self._deadline, self._slice, levels)),
             self._deadline - levels * self._slice,
         )
 
@@ -487,9 +503,7 @@ class Orchestrator:
             alive = {one.name for one in self._everything.values() if one.state in LIVE}
             graph = self._graph()
             below = depths({name: [target for target in graph[name] if target in alive] for name in alive})
-            longest = max(below.values(), default=0) + 1
-            budget = max(self._deadline - current_time(), 0.0)
-            self._slice = min(1.0, budget / (2 * longest))
+            self._slice = level_share(max(self._deadline - current_time(), 0.0), below.values())
             for name in alive:
                 self._everything[name].depth = below[name]
                 self._everything[name].wanted = Want.STOP

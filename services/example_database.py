@@ -33,7 +33,7 @@ class DatabaseConfig:
     pool_size: int = attrs.field(default=5, validator=[ge(1), le(64)])  # EXAMPLE_DATABASE_POOL_SIZE
 
 
-@service(retries=2, stop_timeout=10)
+@service(retries=2, stop_timeout=8)
 async def example_database(config: DatabaseConfig, serving: Serving[Pool]) -> None:
     """Resources outside of `serving`, work inside: a stop cancels the work, and the resources close after it, calmly.
 

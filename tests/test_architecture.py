@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "registry": "errors graph orchestrator settings spec",
     "plan": "discovery errors orchestrator registry spec",
     "drawing": "graph spec",
-    "check": "discovery errors plan registry spec traces",
+    "check": "discovery errors graph orchestrator plan registry spec traces",
     # The process around it
     "backend": "",
     "watch": "backend",

@@ -1,0 +1,57 @@
+"""`app check` holds the stop timeouts against the budget; the rest of it is tried on the real program."""
+
+from __future__ import annotations
+
+from kernel import service
+from kernel.check import _check_budget
+from kernel.registry import Registry
+from kernel.spec import Service
+
+
+def named(name: str, stop_timeout: float | None, *depends: str) -> Service[[], None]:
+    """A service that says how long it takes to stop, or does not."""
+
+    async def fn() -> None: ...
+
+    made = (
+        service(depends=depends)(fn)
+        if stop_timeout is None
+        else service(depends=depends, stop_timeout=stop_timeout)(fn)
+    )
+    made.name = name
+    return made
+
+
+def cut(*services: Service[[], None], budget: float = 10) -> dict[str, str]:
+    """What is said of which service."""
+    found = _check_budget(Registry({one.name: one for one in services}), budget)
+    return {text.split(": ")[1].split(" has ")[0]: text for text in found}
+
+
+def test_what_fits_is_fine() -> None:
+    """Those at the same level stop at the same time."""
+    assert not cut(named("db", 4), named("api", 4, "db"), named("other", 4, "db"))
+
+
+def test_the_sum_along_a_chain_counts() -> None:
+    """The lower one would still be stopping when the deadline is near: it gets what those above it leave."""
+    found = cut(named("db", 5), named("api", 6, "db"))
+    assert list(found) == ["db"]
+    assert "may be cut after 3.5 s" in found["db"]
+
+
+def test_more_than_the_budget() -> None:
+    """One alone may not take longer than there is, less what the levels below it keep."""
+    found = cut(named("db", None), named("api", 10, "db"))
+    assert list(found) == ["api"]
+    assert "may be cut after 8.5 s" in found["api"]
+
+
+def test_the_default_says_nothing() -> None:
+    """Thirty seconds stand for "I do not know", and would be a warning for each service."""
+    assert not cut(named("db", None), named("api", None, "db"))
+
+
+def test_a_cycle_is_reported_elsewhere() -> None:
+    """There is no order to stop in."""
+    assert not cut(named("a", 99, "b"), named("b", 99, "a"))
