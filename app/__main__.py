@@ -1,12 +1,19 @@
 """The entry point: `python -m app`, or the script of the app's name. An update of the framework replaces this file."""
 
+import os
+import signal
 import sys
 
 import app
 
 
 def main() -> None:
-    """Run the command line; Ctrl+C before anything has begun leaves no traceback."""
+    """Run the command line. Until the kernel itself is imported, a signal finds nothing that was started."""
+    if sys.argv[1:2] == ["run"]:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: os._exit(0))
     try:
         from kernel.cli import main as run
 

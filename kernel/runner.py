@@ -5,6 +5,7 @@ Both `app run` and a command that asks for values go through `execute`; what dif
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
@@ -23,7 +24,7 @@ from kernel.lifecycle import LIVE, Event, Observer, State, StopBegan
 from kernel.orchestrator import Orchestrator, Unit
 from kernel.report import Report
 from kernel.settings import Settings
-from kernel.signals import FORCED, LAST_WORDS, Signals, Watchdog, within
+from kernel.signals import FORCED, LAST_WORDS, Signals, Watchdog, ignore, within
 from kernel.spec import LifespanFunction, Needs, Retry, Service, Serving
 from kernel.supervisor import GRACE
 from kernel.traces import frame_of, runs_at
@@ -56,6 +57,8 @@ def execute(
     The process may end in here, by `os._exit`, where a service cannot be cut.
 
     """
+    if to_the_end:
+        atexit.register(ignore)  # before anything of the user's is imported, and so the last to be called
     with contextlib.ExitStack() as watch:
         try:
             return _Run(identity, settings, observers).run(prepare, watch)

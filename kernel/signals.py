@@ -97,6 +97,12 @@ def within(seconds: float, call: Callable[[], Any]) -> None:
     thread.join(seconds)
 
 
+def ignore() -> None:
+    """Ignore the signals that ask to stop: the interpreter's last step would give them back their deadly defaults."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Signals:
     """Counts the signals that ask to stop, as a context manager around the whole run.
 
@@ -127,7 +133,7 @@ class Signals:
             # it there all the same wants it to count.
             if number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._caught)
-        os.register_at_fork(before=self._forks, after_in_parent=self._forked, after_in_child=self._let_go)
+        os.register_at_fork(before=self._forks, after_in_parent=self._forked, after_in_child=self._in_child)
         threading.Thread(target=self._read, name="kernel signals", daemon=True).start()
         return self
 
@@ -146,12 +152,18 @@ class Signals:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop())
 
     def _let_go(self) -> None:
-        """Be as if it had never been; also in a forked child, whose signals are its own."""
+        """Be as if it had never been."""
         if self._previous:
             signal.set_wakeup_fd(self._others_fd)
         while self._previous:
             signal.signal(*self._previous.popitem())
         self._forked()
+
+    def _in_child(self) -> None:
+        """A forked child has its own signals, and begins with the defaults."""
+        for number in self._previous:
+            self._previous[number] = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        self._let_go()
 
     def listen(self, listener: Callable[[int], None] | None) -> None:
         """Call *listener* with the count at each signal, in the thread that counts them; at once if there was one.

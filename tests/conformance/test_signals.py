@@ -8,6 +8,8 @@ import pytest
 
 from tests.conformance.program import App, NewApp
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 IDLE = """
 @service
 async def idle() -> None:
@@ -261,3 +263,35 @@ def test_an_exit_handler_that_hangs(app: App) -> None:
     assert result.code == 3
     assert result.said("exit 3: .* all has ended but the interpreter: it stands at app/init.py:8")
     assert result.seconds < 3
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_while_the_kernel_itself_is_imported(app: App, number: signal.Signals) -> None:
+    """Nothing was started, so the end is as asked; here the first module that the kernel imports takes its time."""
+    app.write("anyio.py", "import time\nprint('importing', flush=True)\ntime.sleep(20)\n")
+    result = app.run().stop(number, after="importing")
+    assert result.code == 0
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_in_the_interpreters_last_moments(app: App, number: signal.Signals) -> None:
+    """When all is said and the exit code is known, a late signal does not change it any more."""
+    app.service(
+        "done",
+        """
+        import builtins
+
+        class Last:
+            def __del__(self, sleep=time.sleep, write=os.write):
+                write(1, b"last\\n")
+                sleep(0.7)
+
+        builtins.last = Last()  # goes when the interpreter takes its modules apart
+
+        @service(oneshot=True)
+        async def done() -> None: ...
+        """,
+    )
+    result = app.run().stop(number, after="last")
+    assert result.code == 0, result.stderr
