@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from tests.harness import BACKENDS, Lab, backend_options
+from tests.harness import Lab
+
+pytest_plugins = ["kernel.testing"]  # anyio_backend
 
 HUNG = 60  # real seconds
-
-
-@pytest.fixture(params=BACKENDS)
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """The backend of an async test."""
-    return request.param, backend_options(request.param)
 
 
 @pytest.fixture(autouse=True)

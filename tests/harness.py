@@ -8,78 +8,21 @@ so tests of those use real time.
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import anyio
 import attrs
-from anyio._backends._asyncio import CancelScope as AsyncioCancelScope
 from trio.testing import MockClock
 
 from kernel.lifecycle import MOVES, AllReady, Event, Forced, Notice, Observer, State, StopBegan, Transition
 from kernel.orchestrator import Orchestrator, Unit
 from kernel.report import Ending, Report
 from kernel.spec import Service
+from kernel.testing import VirtualLoop, backend_options
 
-BACKENDS = ("asyncio", "trio")
 FOR_EVER = 10_000_000.0  # virtual seconds
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock stands still while anything runs, and jumps to the next timer when nothing does.
-
-    A task that is cancelled but does not end, because it shields itself, is cancelled again by anyio at each iteration:
-    the loop is never quite idle then. So it also counts as idle when twice in a row all it has to do are such calls;
-    once is not enough, as the first of them may still wake somebody.
-
-    Like the kernel's own loop it goes on after a SystemExit or KeyboardInterrupt that a task's group has already got.
-    """
-
-    _ready: collections.deque[asyncio.Handle]
-    _scheduled: list[asyncio.TimerHandle]
-    _stopping: bool
-
-    def __init__(self) -> None:
-        self._now = 0.0
-        self._only_redelivered = False
-        super().__init__()
-
-    def time(self) -> float:
-        return self._now
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass at once, as code that blocks the loop would."""
-        self._now += seconds
-
-    def run_forever(self) -> None:
-        while True:
-            try:
-                return super().run_forever()
-            except (SystemExit, KeyboardInterrupt):
-                continue
-
-    def _run_once(self) -> None:
-        only_redeliveries = all(_redelivers(handle) for handle in self._ready)
-        idle = not self._ready or (only_redeliveries and self._only_redelivered)
-        self._only_redelivered = only_redeliveries
-        if idle and not self._stopping:
-            self._process_events(self._selector.select(0))  # type: ignore[attr-defined]
-            if all(_redelivers(handle) for handle in self._ready):
-                due = [timer.when() for timer in self._scheduled if not timer.cancelled()]
-                self._now = max(self._now, min(due, default=self._now))
-        super()._run_once()  # type: ignore[misc]
-
-
-def _redelivers(handle: asyncio.Handle) -> bool:
-    callback = getattr(handle, "_callback", None)
-    return getattr(callback, "__func__", None) is AsyncioCancelScope._deliver_cancellation
-
-
-def backend_options(backend: str) -> dict[str, Any]:
-    """What makes anyio run *backend* in virtual time, from 0 on."""
-    return {"clock": MockClock(autojump_threshold=0)} if backend == "trio" else {"loop_factory": VirtualLoop}
 
 
 def block_the_loop(seconds: float) -> None:

@@ -23,7 +23,8 @@ from kernel.orchestrator import Orchestrator, Unit
 from kernel.policy import Retry
 from kernel.report import Report
 from kernel.spec import Service, Serving, service, started
-from tests.harness import BACKENDS, hang, run_virtually
+from kernel.testing import BACKENDS
+from tests.harness import hang, run_virtually
 
 EXAMPLES = int(os.environ.get("GENERATED_EXAMPLES", "0"))
 A_MOMENT = 1e-6  # what rounding may add to a time

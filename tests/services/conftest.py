@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from kernel.testing import BACKENDS
 from services._pool import Pool, open_pool
 from services.example_database import connect
-from tests.harness import BACKENDS
 
 
 @pytest.fixture(params=BACKENDS)

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from kernel.testing import BACKENDS
 from tests.conformance.program import OURS, REPO, Process, Result
-from tests.harness import BACKENDS
 
 
 class Demo:

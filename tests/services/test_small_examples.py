@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from kernel.testing import BACKENDS, backend_options
 from services import example_flaky as flaky_module
 from services.example_crasher import example_crasher
 from services.example_flaky import example_flaky
 from services.example_optional import example_optional
 from services.hello_world import hello_world
-from tests.harness import BACKENDS, Lab, backend_options
+from tests.harness import Lab
 
 pytestmark = pytest.mark.anyio
 

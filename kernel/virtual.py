@@ -1,0 +1,75 @@
+"""Virtual time for tests, on asyncio and trio: a sleep costs nothing, and an hour passes at once."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from typing import Any
+
+from anyio._backends._asyncio import CancelScope as AsyncioCancelScope
+
+BACKENDS = ("asyncio", "trio")
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock stands still while anything runs, and jumps to the next timer when nothing does.
+
+    A task that is cancelled but does not end, because it shields itself, is cancelled again by anyio at each iteration:
+    the loop is never quite idle then. So it also counts as idle when twice in a row all it has to do are such calls;
+    once is not enough, as the first of them may still wake somebody.
+
+    Like the kernel's own loop it goes on after a SystemExit or KeyboardInterrupt that a task's group has already got.
+    """
+
+    _ready: collections.deque[asyncio.Handle]
+    _scheduled: list[asyncio.TimerHandle]
+    _stopping: bool
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._only_redelivered = False
+        super().__init__()
+
+    def time(self) -> float:
+        """Virtual seconds since the loop was made."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass at once, as code that blocks the loop would."""
+        self._now += seconds
+
+    def run_forever(self) -> None:
+        """Run until `stop`."""
+        while True:
+            try:
+                return super().run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                continue
+
+    def _run_once(self) -> None:
+        only_redeliveries = all(_redelivers(handle) for handle in self._ready)
+        idle = not self._ready or (only_redeliveries and self._only_redelivered)
+        self._only_redelivered = only_redeliveries
+        if idle and not self._stopping:
+            self._process_events(self._selector.select(0))  # type: ignore[attr-defined]
+            if all(_redelivers(handle) for handle in self._ready):
+                due = [timer.when() for timer in self._scheduled if not timer.cancelled()]
+                self._now = max(self._now, min(due, default=self._now))
+        super()._run_once()  # type: ignore[misc]
+
+
+def _redelivers(handle: asyncio.Handle) -> bool:
+    callback = getattr(handle, "_callback", None)
+    return getattr(callback, "__func__", None) is AsyncioCancelScope._deliver_cancellation  # noqa: SLF001
+
+
+def backend_options(backend: str) -> dict[str, Any]:
+    """What makes `anyio.run` run *backend*, "asyncio" or "trio", in virtual time, from 0 on.
+
+    Time then also jumps past real work in threads, sockets and processes: tests of those need real time.
+    """
+    if backend != "trio":
+        return {"loop_factory": VirtualLoop}
+    from trio.testing import MockClock
+
+    return {"clock": MockClock(autojump_threshold=0)}
