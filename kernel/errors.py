@@ -164,16 +164,22 @@ class StartTimeout(ServiceError):
 
 @attrs.define(eq=False)
 class StopTimeout(ServiceError):
-    """The service was cut `seconds` after it was asked to stop, or by a further signal; `where` is where it stood."""
+    """The service was cut `seconds` after it was asked to stop, or by a further signal; `where` is where it stood.
+
+    `limit` is its stop_timeout, for when the shutdown had no time for that.
+    """
 
     seconds: float
     where: str
     forced: bool = False
+    limit: float = 0.0
 
     def __str__(self) -> str:
         if self.forced:
             return f"{self.service} was cut by a further signal, at {self.where}"
-        return f"{self.service} overran: cut {self.seconds:.3g} s after it was asked to stop, at {self.where}"
+        short = self.seconds < self.limit - 0.001  # by less is no more than rounding
+        why = f"; its stop_timeout is {self.limit:g} s, but the shutdown had no more time for it" if short else ""
+        return f"{self.service} overran: cut {self.seconds:.3g} s after it was asked to stop, at {self.where}{why}"
 
 
 @attrs.define(eq=False)

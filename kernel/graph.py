@@ -51,7 +51,9 @@ def topological(graph: Graph) -> list[str]:
     if len(order) < len(graph):
         members = find_cycle(graph)
         chain = " -> ".join((*members, members[0]))
-        raise CycleError(f"services wait for each other: {chain}", members=members, hint="cut one of these edges")
+        raise CycleError(
+            f"services wait for each other: {chain}", members=members, hint="take one of these names out of its depends"
+        )
     return order
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, TextIO, assert_never
 
-from kernel.errors import one_line
+from kernel.errors import ValueLost, one_line
 from kernel.identity import Identity
 from kernel.lifecycle import (
     AllReady,
@@ -238,6 +238,14 @@ def flush() -> None:
 # -- the lifecycle as records ------------------------------------------------------------------------------------
 
 
+def _tells_more(error: BaseException) -> bool:
+    """Whether a traceback tells more than the message: not where nobody raised it, nor for what was told before."""
+    chain: BaseException | None = None if isinstance(error, ValueLost) else error
+    while chain is not None and chain.__traceback__ is None:
+        chain = chain.__cause__
+    return chain is not None
+
+
 def _what(error: BaseException, service: str) -> str:
     """As `one_line`, where the name of the service stands before it anyway."""
     return one_line(error).removeprefix(f"{service} ")
@@ -283,7 +291,7 @@ class LogObserver:
         if not logger.isEnabledFor(level):
             return
         error = event.error if level > logging.INFO else None
-        trace = error if error is not None and (error.__traceback__ or error.__cause__) else None
+        trace = error if error is not None and _tells_more(error) else None
         logger.log(
             level,
             message,
@@ -318,7 +326,8 @@ class LogObserver:
             case State.STOPPED:
                 return quiet, f"stopped{why or f' after {took}'}"
             case State.DONE:
-                return (logging.WARNING, f"done{why}") if event.reason else (quiet, f"done after {took}")
+                unasked = f"done{why}; if it should end by itself, it is a one-shot: say oneshot=True"
+                return (logging.WARNING, unasked) if event.reason else (quiet, f"done after {took}")
             case State.FAILED | State.ABANDONED:
                 what = _what(event.error, event.service) if event.error else event.reason
                 spent = f" {event.reason}" if event.reason and not event.reason.endswith(what) else ""

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from kernel.errors import ConfigError, DeclarationError, LeftOutError, NamingError, PlanError, did_you_mean
+from kernel.errors import ConfigError, CycleError, DeclarationError, LeftOutError, NamingError, PlanError, did_you_mean
 from kernel.graph import Graph, topological
 from kernel.orchestrator import Unit
 from kernel.settings import KERNEL_VARIABLES, near_misses, read_config, variable, variables
@@ -65,7 +65,8 @@ class Registry:
                     warnings.append(problem)
         try:
             topological(self.graph)
-        except PlanError as error:
+        except CycleError as error:
+            error.where = ", ".join(self.services[name].where for name in error.members)
             errors.append(error)
         return errors, warnings
 

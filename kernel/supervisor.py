@@ -33,6 +33,7 @@ from kernel.errors import (
     StrayCancellation,
     Uncuttable,
     ValueLost,
+    one_line,
 )
 from kernel.lifecycle import LIVE, MOVES, State, current_service
 from kernel.serving import Block
@@ -320,7 +321,8 @@ class Supervisor:
         """End a service that has no attempt running, because a value that it needs is gone for good."""
         self._disarm()
         words = {State.DONE: "has ended", State.FAILED: "failed", State.ABANDONED: "was abandoned"}
-        self.error = ValueLost(self.name, giver.name, words.get(giver.state, "is gone"))
+        why = f": {one_line(giver.error)}" if giver.error is not None else ""
+        self.error = ValueLost(self.name, giver.name, words.get(giver.state, "is gone") + why)
         self.error.__cause__ = giver.error
         self._move(State.FAILED, str(self.error))
 
@@ -329,7 +331,8 @@ class Supervisor:
         self._arm(self._give_up)
 
     def _cut(self, *, forced: bool = False) -> None:
-        self._timeout = StopTimeout(self.name, current_time() - self._asked_at, self.stands_at(), forced)
+        took, limit = current_time() - self._asked_at, self.spec.stop_timeout
+        self._timeout = StopTimeout(self.name, took, self.stands_at(), forced, limit)
         self._cancel()
         self._arm(self._give_up)
 

@@ -347,7 +347,7 @@ async def test_a_dependent_that_needs_the_value_of_what_failed(lab: Lab, allowed
     assert lab.path("holder") == "waiting failed"
     error = lab.error("holder")
     assert isinstance(error, ValueLost)
-    assert str(error) == "holder needs the value of flaky, which failed"
+    assert str(error) == "holder needs the value of flaky, which failed: ValueError: boom"
     assert isinstance(error.__cause__, ValueError)
     assert lab.stopped_at == (9 if allowed else 2)
     assert lab.report.first == ("flaky" if allowed else "holder")
@@ -367,7 +367,8 @@ async def test_a_lost_value_is_lost_for_all_above(lab: Lab) -> None:
         lab.mark("never")
 
     await lab.stop_at(9).run(flaky, one, two, sleeper("other"))
-    assert str(lab.error("two")) == "two needs the value of one, which failed"
+    why = "one needs the value of flaky, which failed: ValueError: boom"
+    assert str(lab.error("two")) == f"two needs the value of one, which failed: {why}"
     assert lab.marks == []
 
 
