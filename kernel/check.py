@@ -16,7 +16,7 @@ from kernel.errors import LeftOutError, PlanError
 from kernel.graph import depths, topological
 from kernel.orchestrator import cut_at, level_share
 from kernel.registry import Registry, needs_of
-from kernel.spec import Service
+from kernel.spec import Service, evaluate, signature_of
 from kernel.traces import shorten
 
 TASK_GROUPS = frozenset({"create_task_group", "open_nursery", "TaskGroup"})
@@ -142,14 +142,8 @@ def _given_type(giver: Service[..., Any]) -> Any:
 
 
 def _annotation(fn: Callable[..., Any], parameter: str) -> Any:
-    """The annotation of *parameter* as an object; None where it cannot be evaluated here, or says nothing."""
-    function = inspect.unwrap(fn)
-    try:
-        annotation = inspect.signature(function).parameters[parameter].annotation
-        if isinstance(annotation, str):
-            annotation = eval(annotation, function.__globals__)  # noqa: S307  (the user's own, as typing does)
-    except Exception:  # noqa: BLE001  (a type only a type checker knows)
-        return None
+    """The annotation of *parameter* as an object; None where only a type checker knows it, or where it says nothing."""
+    annotation = evaluate(signature_of(fn).parameters[parameter], fn, "", spare=True)
     return None if annotation in {inspect.Parameter.empty, Any, object} else annotation
 
 

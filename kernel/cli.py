@@ -20,7 +20,7 @@ from kernel.errors import LeftOutError, NamingError, NotImportable, PlanError, P
 from kernel.identity import Identity, identify
 from kernel.registry import Registry
 from kernel.settings import Settings, read_settings
-from kernel.spec import EXTENSIONS, Needs, Service
+from kernel.spec import EXTENSIONS, Needs, Service, evaluate, signature_of
 from kernel.traces import shorten
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class Program:
             made = self._plan(service, with_dependencies=with_dependencies)
             return around(made.units, EXTENSIONS.lifespans, f"{self.app.__name__}/init.py"), made.warnings
 
-        return execute(self.identity, self.settings, prepare, to_the_end=self.process)
+        return execute(self.settings, prepare, to_the_end=self.process)
 
     def _plan(self, service: Sequence[str], *, with_dependencies: bool = False) -> plan.Plan:
         patterns, source = self._patterns(service)
@@ -295,7 +295,7 @@ class Program:
                 call = functools.partial(fn, **given, **_config(needs, config))
                 return [*made.units, command_unit(f"{service.name} {name}", needs, call)], ()
 
-            return execute(self.identity, self.settings, prepare, to_the_end=self.process)
+            return execute(self.settings, prepare, to_the_end=self.process)
         _, config = plan.plan_command(service, needs, self.files, os.environ, self.wrong)
         return self._run_alone(functools.partial(fn, **given, **_config(needs, config)))
 
@@ -308,34 +308,23 @@ def _for_command_line(
     fn: Callable[..., Any], needs: Needs, call: Callable[[dict[str, Any]], int]
 ) -> Callable[..., int]:
     """A function with those parameters of *fn* that are the command line's, which hands them to *call*."""
-    signature = inspect.signature(fn)
-    rest = [one for one in signature.parameters.values() if one.name not in needs.parameters]
-    kept = signature.replace(parameters=rest)
+    owner = f"command {fn.__name__!r}"
+    kept = inspect.Signature(
+        [
+            one.replace(annotation=evaluate(one, fn, owner, spare=False))
+            for one in signature_of(fn).parameters.values()
+            if one.name not in needs.parameters
+        ]
+    )
 
     def run(*args: Any, **kwargs: Any) -> int:
         bound = kept.bind(*args, **kwargs)
         return call(dict(bound.arguments))
 
-    scope = inspect.unwrap(fn).__globals__
+    given = kept.parameters.values()
     run.__signature__ = kept  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in rest if one.annotation is not one.empty}
+    run.__annotations__ = {one.name: one.annotation for one in given if one.annotation is not one.empty}
     run.__doc__ = inspect.getdoc(fn)
     run.__name__ = fn.__name__
     run.__module__ = fn.__module__
-    _resolve(run, scope)
     return run
-
-
-def _resolve(run: Callable[..., Any], scope: dict[str, Any]) -> None:
-    """Evaluate annotations that are texts, in the module that wrote them."""
-    annotations = run.__annotations__
-    for name, annotation in annotations.items():
-        if isinstance(annotation, str):
-            annotations[name] = eval(annotation, scope)  # noqa: S307  (the user's own annotation, as typing does)
-    signature = inspect.signature(run)
-    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[
-            one.replace(annotation=annotations.get(one.name, one.empty)) for one in signature.parameters.values()
-        ],
-        return_annotation=signature.empty,
-    )

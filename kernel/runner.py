@@ -19,7 +19,6 @@ from anyio import sleep_forever
 
 from kernel import backend, debugger, logs
 from kernel.errors import one_line
-from kernel.identity import Identity
 from kernel.lifecycle import LIVE, Event, Observer, State, StopBegan
 from kernel.orchestrator import Orchestrator, Unit
 from kernel.report import Report
@@ -34,7 +33,6 @@ Prepare = Callable[[], tuple[Sequence[Unit], Sequence[str]]]
 
 
 def execute(
-    identity: Identity,
     settings: Settings,
     prepare: Prepare,
     observers: Sequence[Observer] = (),
@@ -44,7 +42,6 @@ def execute(
     """Run the units that *prepare* gives until all have ended, and give the exit code.
 
     Args:
-        identity: The app.
         settings: Deadlines, format of the logs, backend.
         prepare: Imports and validates; gives the units, and warnings. A signal during that lets nothing start.
         observers: Are told each event, besides the log.
@@ -61,7 +58,7 @@ def execute(
         atexit.register(ignore)  # before anything of the user's is imported, and so the last to be called
     with contextlib.ExitStack() as watch:
         try:
-            return _Run(identity, settings, observers).run(prepare, watch)
+            return _Run(settings, observers).run(prepare, watch)
         finally:
             if to_the_end:
                 watch.pop_all()
@@ -70,8 +67,7 @@ def execute(
 class _Run:
     """The state of one run."""
 
-    def __init__(self, identity: Identity, settings: Settings, observers: Sequence[Observer]) -> None:
-        self._identity = identity
+    def __init__(self, settings: Settings, observers: Sequence[Observer]) -> None:
         self._settings = settings
         self._observers: tuple[Observer, ...] = (logs.LogObserver(), self._watch_stop, *observers)
         self._resting = debugger.resting(self._say_resting) if settings.dev else bool

@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_orig
 
 import attrs
 
-from kernel.errors import DeclarationError, PlanError, did_you_mean
+from kernel.errors import DeclarationError, did_you_mean
 from kernel.policy import Retry
 from kernel.traces import shorten
 
@@ -124,6 +124,19 @@ def to_parameter(name: str) -> str:
     return name.replace("-", "_")
 
 
+def _to_name(fn: Callable[..., Any]) -> str:
+    """The name in kebab-case of what *fn* becomes."""
+    return getattr(fn, "__name__", repr(fn)).strip("_").replace("_", "-")
+
+
+def _register(fn: CommandFunction, commands: dict[str, Callable[..., Any]], whose: str) -> CommandFunction:
+    name = _to_name(fn)
+    if name in commands:
+        raise DeclarationError(f"{whose} two commands named {name!r}", where=declared_at(fn))
+    commands[name] = fn
+    return fn
+
+
 def declared_at(fn: Callable[..., Any]) -> str:
     """File and line where *fn* was written."""
     code = getattr(inspect.unwrap(fn), "__code__", None)
@@ -171,11 +184,7 @@ class Service(Generic[P, R]):
             DeclarationError: There is a command of that name already.
 
         """
-        name = fn.__name__.strip("_").replace("_", "-")
-        if name in self.commands:
-            raise DeclarationError(f"{self.name} has two commands named {name!r}", where=declared_at(fn))
-        self.commands[name] = fn
-        return fn
+        return _register(fn, self.commands, f"{self.name} has")
 
     @property
     def where(self) -> str:
@@ -237,7 +246,7 @@ def read_signature(fn: Callable[..., Any], edges: Sequence[Edge], owner: str, *,
     filled = list(edges)
     serving: str | None = None
     config: tuple[str, type] | None = None
-    for parameter in _signature(fn).parameters.values():
+    for parameter in signature_of(fn).parameters.values():
         name = parameter.name
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
             continue
@@ -252,7 +261,7 @@ def read_signature(fn: Callable[..., Any], edges: Sequence[Edge], owner: str, *,
                 )
             filled[index] = attrs.evolve(edges[index], parameter=name, optional=has_default)
             continue
-        annotation = _evaluate(parameter, fn, owner, spare=spare or has_default)
+        annotation = evaluate(parameter, fn, owner, spare=spare or has_default)
         if (get_origin(annotation) or annotation) is Serving:
             if serving:
                 raise DeclarationError(f"{owner} takes `Serving` twice: {serving}, {name}", where=declared_at(fn))
@@ -281,7 +290,8 @@ def _takes_parameters(fn: Callable[..., Any]) -> bool:
     return code is None or bool(code.co_argcount + code.co_kwonlyargcount)
 
 
-def _signature(fn: Callable[..., Any]) -> inspect.Signature:
+def signature_of(fn: Callable[..., Any]) -> inspect.Signature:
+    """The signature of *fn*, its annotations as they were written: `evaluate` makes objects of them."""
     if sys.version_info >= (3, 14):  # pragma: no cover  (there, a look at annotations evaluates all of them)
         import annotationlib
 
@@ -298,8 +308,19 @@ def _closure(function: Callable[..., Any]) -> dict[str, object]:
     return seen
 
 
-def _evaluate(parameter: inspect.Parameter, fn: Callable[..., Any], owner: str, *, spare: bool) -> Any:
-    """The annotation of *parameter* as an object; None for one that cannot be had where *spare* allows it."""
+def evaluate(parameter: inspect.Parameter, fn: Callable[..., Any], owner: str, *, spare: bool) -> Any:
+    """The annotation of *parameter* of *fn* as an object, evaluated where it was written.
+
+    Args:
+        parameter: As `inspect.signature` gives it; its annotation may be a text.
+        fn: The function that has it.
+        owner: The name used in errors.
+        spare: Whether one that cannot be evaluated is None.
+
+    Raises:
+        DeclarationError: It cannot be evaluated, and *spare* does not allow that.
+
+    """
     annotation = getattr(parameter.annotation, "__forward_arg__", parameter.annotation)
     function = inspect.unwrap(fn)
     try:
@@ -362,7 +383,7 @@ def service(
     """
 
     def declare(fn: Callable[P, Coroutine[Any, Any, R]]) -> Service[P, R]:
-        name = getattr(fn, "__name__", repr(fn)).strip("_").replace("_", "-")
+        name = _to_name(fn)
         if not inspect.iscoroutinefunction(inspect.unwrap(fn)):
             kind = "an async generator" if inspect.isasyncgenfunction(fn) else "not async"
             raise DeclarationError(
@@ -429,11 +450,7 @@ def command(fn: CommandFunction) -> CommandFunction:
         DeclarationError: There is a command of that name already.
 
     """
-    name = fn.__name__.strip("_").replace("_", "-")
-    if name in EXTENSIONS.commands:
-        raise DeclarationError(f"there are two commands named {name!r}", where=declared_at(fn))
-    EXTENSIONS.commands[name] = fn
-    return fn
+    return _register(fn, EXTENSIONS.commands, "there are")
 
 
 __all__ = [
@@ -442,7 +459,6 @@ __all__ = [
     "Edge",
     "Extensions",
     "Needs",
-    "PlanError",
     "Retry",
     "Service",
     "Serving",
@@ -450,9 +466,11 @@ __all__ = [
     "Work",
     "command",
     "declared_at",
+    "evaluate",
     "lifespan",
     "read_signature",
     "service",
+    "signature_of",
     "started",
     "to_parameter",
 ]

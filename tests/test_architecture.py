@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "lastresort": "",
     "signals": "lastresort",
     "logs": "errors identity lifecycle report settings traces",
-    "runner": "backend debugger errors identity lifecycle logs orchestrator report settings signals spec supervisor "
+    "runner": "backend debugger errors lifecycle logs orchestrator report settings signals spec supervisor "
     "traces watch",
     "cli": "check discovery drawing errors identity logs plan registry runner settings spec traces",
     # What users import
