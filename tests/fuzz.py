@@ -1,0 +1,277 @@
+"""Looks for what the tests have not found: `just fuzz MINUTES=60`.
+
+Generated apps in virtual time, on both backends in turns, for as long as wanted; and beside them the real program,
+which gets signals at random moments. The first find ends it with exit code 1, and with what reproduces it: the
+smallest app that hypothesis could make of it, or the seed of the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import attrs
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from kernel.testing import BACKENDS
+from tests.conformance.program import App as Tree
+from tests.conformance.program import Process, Result
+from tests.generated import App, apps
+from tests.test_generated import play
+
+BATCH = 250  # apps between two looks at the clock
+AT_ONCE = 2  # real programs at a time: on a busy machine, moments come late
+START = 1.5  # seconds in which the real program has long been up, at leisure
+NUMBERS = {"MINUTES": r"\d+(\.\d+)?", "SIGNALS": r"\d+", "SEED": r"\d+"}
+USE = "use: just fuzz [MINUTES=5] [SIGNALS=200] [SEED=a number]"
+
+
+class Find(Exception):
+    """Something is wrong."""
+
+
+# -- generated apps --------------------------------------------------------------------------------------------------
+
+
+def batch(backend: str, number: int, size: int) -> None:
+    """Run *size* generated apps."""
+
+    @seed(number)
+    @settings(
+        max_examples=size,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
+        report_multiple_bugs=False,
+    )
+    @given(apps())
+    def run(app: App) -> None:
+        play(backend, app)
+
+    try:
+        run()
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is a find)
+        traceback.print_exception(error, file=sys.stdout)
+        raise Find(
+            f"seed {number} on {backend}: the app above breaks the contract. Add it to tests/test_generated.py"
+        ) from None
+
+
+# -- signals at random moments ---------------------------------------------------------------------------------------
+
+SERVICES = {
+    "pool": """
+        @service
+        async def pool(serving: Serving[list[str]]) -> None:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.sleep_forever)
+                await anyio.sleep(0.1)
+                async with serving(["open"]):
+                    await anyio.sleep_forever()
+                await anyio.sleep(0.05)
+                log.info("closed whole")
+                tasks.cancel_scope.cancel()
+        """,
+    "migrate": """
+        @service(depends=["pool"], oneshot=True)
+        async def migrate(pool: list[str]) -> None:
+            await anyio.to_thread.run_sync(time.sleep, 0.05)
+        """,
+    "api": """
+        @service(depends=["pool", "migrate"])
+        async def api(pool: list[str], serving: Serving[str]) -> None:
+            async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+                async with serving("api", drain=True) as work:
+                    work.start_soon(listener.serve, anyio.sleep)
+                    await work.stop_requested()
+                    await anyio.sleep(0.05)
+        """,
+    "worker": """
+        @service(depends=["api"], retries=Retry(times=None, delay=0.05), allowed_failure=True)
+        async def worker(api: str, serving: Serving[None]) -> None:
+            async with serving():
+                await anyio.sleep(0.1)
+                raise ConnectionError("worker")
+        """,
+    "child": """
+        @service(depends=["pool"])
+        async def child(pool: list[str], serving: Serving[None]) -> None:
+            async with await anyio.open_process([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+                try:
+                    async with serving():
+                        await process.wait()
+                finally:
+                    process.terminate()
+        """,
+    "slow": """
+        @service(depends=["pool"])
+        async def slow(pool: list[str], serving: Serving[None]) -> None:
+            async with serving():
+                await anyio.sleep_forever()
+            await anyio.sleep(0.3)
+        """,
+}
+EDGES = {
+    "pool": (),
+    "migrate": ("pool",),
+    "api": ("pool", "migrate"),
+    "worker": ("api",),
+    "child": ("pool",),
+    "slow": ("pool",),
+}
+INIT = """
+@lifespan
+async def around() -> AsyncGenerator[None]:
+    await anyio.sleep(0.05)
+    yield
+    log.info("the lifespan is over")
+"""
+
+
+@attrs.frozen
+class Plan:
+    """Which signals the program gets, and when. Times are in seconds."""
+
+    backend: str
+    moment: float
+    signals: tuple[tuple[signal.Signals, float], ...]  # and how long after each the next one comes
+
+    @classmethod
+    def of(cls, number: int) -> Plan:
+        """The plan that comes of a seed."""
+        rand = random.Random(number)  # noqa: S311  (the same seed, the same plan)
+        kinds = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+        signals = [
+            (rand.choice(kinds), rand.choice([0.0, 0.02, 0.1, 0.3, 0.6])) for _ in range(rand.choice([1, 1, 1, 2, 3]))
+        ]
+        return cls(rand.choice(BACKENDS), rand.uniform(0, START), tuple(signals))
+
+
+def strike(tree: Tree, number: int) -> None:
+    """Start the program, send it signals at some moment, and judge how it ends."""
+    plan = Plan.of(number)
+    run = tree.open(("run",), {"KERNEL_BACKEND": plan.backend, "RUNNER_SHUTDOWNTIMEOUT": "5s"}, start_new_session=True)
+    try:
+        time.sleep(plan.moment)
+        for which, pause in plan.signals:
+            run.send(which)
+            time.sleep(pause)
+        judge(plan, run.result(), orphans(run))
+    except AssertionError as error:
+        raise Find(f"SEED={number} SIGNALS=1: {plan}\n{error}\n{run.output}") from None
+    finally:
+        run.kill()
+
+
+def judge(plan: Plan, result: Result, left: list[int]) -> None:
+    """Complain of a wrong code, of services that stopped in the wrong order, and of processes left behind."""
+    if result.code < 0 or (result.code == 0 and not result.stderr):  # Python or the kernel was still being loaded
+        assert not result.stderr, "a signal killed the program, which was up"
+        return
+    assert result.code in ({0} if len(plan.signals) == 1 else {0, 130}), f"exit code {result.code}"
+    assert result.messages[-1].startswith(f"exit {result.code}: "), "the last line does not say how it ended"
+    strange = [line for line in result.lines if not line.startswith("{")]
+    crashes = {one["service"] for one in result.records if "exception" in one}
+    assert not strange, f"somebody wrote past the log: {strange}"
+    assert crashes <= {"worker"}, f"{crashes} crashed"
+    assert len(plan.signals) > 2 or not left, f"processes are left: {left}"  # the third signal waits for nobody
+    if result.code == 0:
+        assert result.said("the lifespan is over") or not result.said("around: ready"), "the lifespan was not left"
+        check_order(result)
+
+
+def check_order(result: Result) -> None:
+    """Each service was asked to stop only when all that depend on it had ended."""
+    moves = [(one["service"], one["state"]) for one in result.records if "previous" in one]
+    for name, above in EDGES.items():
+        for giver in above:
+            asked = [place for place, move in enumerate(moves) if move == (giver, "stopping")]
+            ended = [place for place, (who, state) in enumerate(moves) if who == name and state in {"stopped", "done"}]
+            assert not asked or not ended or ended[-1] < asked[-1], f"{giver} stopped before {name} had ended"
+
+
+def orphans(run: Process) -> list[int]:
+    """The processes of its session that are still there, a moment after it has ended."""
+    for _ in range(20):
+        left = list(session(run.pid))
+        if not left:
+            break
+        time.sleep(0.05)
+    return left
+
+
+def session(leader: int) -> Iterator[int]:
+    """The processes of the session of *leader*, without itself; none where there is no /proc."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):
+            if int(entry.name) != leader and os.getsid(int(entry.name)) == leader:
+                yield int(entry.name)
+
+
+# -- both ------------------------------------------------------------------------------------------------------------
+
+
+def main(words: list[str]) -> int:
+    """Fuzz for as long as *words* say."""
+    options = {"MINUTES": "5", "SIGNALS": "200", "SEED": str(random.SystemRandom().randrange(10**6))}
+    for word in words:
+        name, _, value = word.rpartition("=")
+        if (name or "MINUTES") not in options or not re.fullmatch(NUMBERS[name or "MINUTES"], value):
+            print(f"error: {word!r} is not understood; {USE}", file=sys.stderr)
+            return 2
+        options[name or "MINUTES"] = value
+    end = time.monotonic() + 60 * float(options["MINUTES"])
+    first, strikes = int(options["SEED"]), int(options["SIGNALS"])
+    print(f"fuzzing for {options['MINUTES']} minutes, with SEED={first}", flush=True)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as pool:
+        tree = Tree(Path(folder))
+        tree.init(INIT)
+        for name, source in SERVICES.items():
+            tree.service(name, source)
+        runs = [pool.submit(strike, tree, first + i) for i in range(strikes)]
+        try:
+            return fuzz(first, end, runs)
+        except Find as find:
+            print(f"\nFOUND: {find}", flush=True)
+            return 1
+        finally:
+            pool.shutdown(cancel_futures=True)
+            tree.close()
+
+
+def fuzz(number: int, end: float, runs: list[Future[None]]) -> int:
+    """Run generated apps until *end*, and look after the *runs* of the real program beside them."""
+    tried = dict.fromkeys(BACKENDS, 0)
+    while True:
+        for backend in BACKENDS:
+            if time.monotonic() < end:
+                batch(backend, number, BATCH)
+                tried[backend] += BATCH
+        number += 1
+        for run in runs:
+            if run.done():
+                run.result()
+        done = sum(run.done() for run in runs)
+        told = ", ".join(f"{count} apps on {backend}" for backend, count in tried.items())
+        print(f"{told}; {done} of {len(runs)} programs got their signals: nothing found", flush=True)
+        if time.monotonic() >= end:
+            break
+    for run in runs:
+        run.result()
+    print("nothing found")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
