@@ -100,7 +100,7 @@ class App(Compact):
 
 
 TIMES = st.sampled_from([0.0, 0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0])
-FAULTS = [*["none"] * 5, "return", "early", "crash", "background", "resource", "never serves", "hang"]
+FAULTS = [*["none"] * 5, "return", "early", "crash", "background", "resource", "never serves", "hang", "slow"]
 
 
 @st.composite
@@ -183,7 +183,7 @@ class Fault(Exception):
 
 CRASHES: dict[str, Callable[[str], BaseException]] = {
     "fault": Fault,
-    "group": lambda name: ExceptionGroup(name, [Fault(name), ValueError(name)]),
+    "group": lambda text: ExceptionGroup(text, [Fault(text), ValueError(text)]),
     "exit": SystemExit,
 }
 
@@ -206,7 +206,11 @@ class Part:
         """Crash *seconds* later, or when an act wants it."""
         with anyio.move_on_after(seconds):
             await self.poke(what)
-        raise CRASHES[self.fake.raises](self.fake.name)
+        raise self.error()
+
+    def error(self) -> BaseException:
+        """What it crashes with, which tells the attempt."""
+        return CRASHES[self.fake.raises](f"{self.fake.name} {self.attempt}")
 
 
 @attrs.define(eq=False)
@@ -291,9 +295,9 @@ class Stage:
         part = Part(fake, attempt, mark, fake.fault if attempt <= fake.attempts else "none")
         mark("begins")
         try:
-            await anyio.sleep(fake.opening)
+            await anyio.sleep(fake.opening + (4 if part.fault == "slow" else 0))
             if part.fault == "early":
-                raise CRASHES[fake.raises](fake.name)
+                raise part.error()
             if part.fault == "never serves":
                 return
             async with self.resource(part):
@@ -332,7 +336,7 @@ class Stage:
             await anyio.sleep(fake.closing)
             await hang(fake.hangs)
             if fake.bad_clean_up and part.attempt <= fake.attempts:
-                raise Fault(f"clean-up of {fake.name}")
+                raise Fault(f"{fake.name} {part.attempt} in clean-up")
 
     async def working(self, part: Part) -> None:
         fake = part.fake

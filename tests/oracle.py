@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import attrs
 
-from kernel.errors import StopTimeout, Uncuttable, ValueLost
+from kernel.errors import StartTimeout, StopTimeout, Uncuttable, ValueLost
 from kernel.lifecycle import MOVES, AllReady, Forced, State, StopBegan, Transition
-from tests.generated import App, Fake, Mark, Stage
+from tests.generated import App, Fake, Fault, Mark, Stage
 
 A_MOMENT = 1e-6  # what rounding may add to a time
 RUNNING = {State.STARTING, State.READY, State.STOPPING}
@@ -22,6 +22,13 @@ WORKING = {State.STARTING, State.READY}
 HALTED = {State.WAITING, State.BACKOFF}
 BROKEN = {State.FAILED, State.ABANDONED}
 ENDED = {state for state, moves in MOVES.items() if not moves}
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """What is in *error*, where it is a group."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for one in error.exceptions for leaf in leaves(one)]
 
 
 @attrs.define
@@ -38,6 +45,7 @@ class Life:
     begun: Mark | None = None  # the mark of the run that is still there
     faulty: bool = False  # whether this attempt may end by itself
     left: bool = False  # whether it left its work by itself
+    crashed: bool = False  # whether its work crashed
     must_stop: float | None = None  # since when a value that it holds is going
     grace: float | None = None  # until when it has to serve, having been asked to stop while starting
     asked: float | None = None  # when it was asked to stop, in the shutdown
@@ -150,6 +158,7 @@ class Oracle:
         elif event.state is State.STOPPING:
             self.stops(event, life)
         elif event.state is State.BACKOFF:
+            self.check_error(event.error, life)
             self.backs_off(life)
         elif event.state in BROKEN:
             self.breaks(event, life)
@@ -166,7 +175,8 @@ class Oracle:
             assert self.available(name), f"{fake.name} started without the value of {name}"
         assert life.begun is None, f"{fake.name} runs twice"
         life.attempts += 1
-        life.left, life.ready_for = False, None
+        life.left = life.crashed = False
+        life.ready_for = None
         life.faulty = fake.fault != "none" or fake.bad_clean_up
 
     def stops(self, event: Transition, life: Life) -> None:
@@ -227,7 +237,7 @@ class Oracle:
     def breaks(self, event: Transition, life: Life) -> None:
         """It failed or was abandoned."""
         fake = life.fake
-        assert event.error is not None, f"{event} has no error"
+        self.check_error(event.error, life)
         if not fake.allowed:
             if self.first is None or self.lives[self.first].fake.allowed:
                 self.first = fake.name
@@ -246,6 +256,18 @@ class Oracle:
             due = self.shutdown.deadline - self.shutdown.levels[fake.name] * self.shutdown.share
             assert abs(self.now - due) < A_MOMENT, f"{fake.name} was given up at {self.now}, not {due}"
 
+    def check_error(self, error: BaseException | None, life: Life) -> None:
+        """It is of this attempt, and what clean-up raised does not come before a crash."""
+        assert error is not None, f"{life.fake.name} failed without an error"
+        for one in leaves(error):
+            if isinstance(one, Fault | SystemExit):
+                text = f"{life.fake.name} {life.attempts}"
+                assert str(one) == text or (str(one) == f"{text} in clean-up" and not life.crashed), (
+                    f"{one!r} came first"
+                )
+            elif isinstance(one, StartTimeout):
+                assert life.ready_for is None, f"{life.fake.name} was ready in attempt {life.attempts}"
+
     # -- marks ---------------------------------------------------------------------------------------------------
 
     def mark(self, entry: Mark, life: Life) -> None:
@@ -262,7 +284,7 @@ class Oracle:
         elif entry.what == "serves":
             life.grace = None
         elif entry.what in {"returned", "crashed"}:
-            life.left = True
+            life.left, life.crashed = True, entry.what == "crashed"
         elif entry.what == "releases":
             self.releases(entry, life)
         elif entry.what == "ends":
