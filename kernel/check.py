@@ -20,6 +20,8 @@ from kernel.spec import Service, evaluate, signature_of
 from kernel.traces import shorten
 
 TASK_GROUPS = frozenset({"create_task_group", "open_nursery", "TaskGroup"})
+MANY = 100  # crashes in a row, after which a delay is what it will stay
+REST = 0.01  # seconds between two attempts that leave the processor to others
 
 
 @attrs.frozen
@@ -67,6 +69,7 @@ def check(
     warnings += _check_budget(chosen, shutdown_timeout)
     for service in services.values():
         found += _check_commands(service)
+        warnings += _check_retries(service)
         warnings += _check_shape(service)
         warnings += _check_values(service, services)
     return Findings(tuple(found), tuple(warnings))
@@ -99,6 +102,18 @@ def _check_budget(registry: Registry, shutdown_timeout: float) -> list[str]:
         for target in registry.graph[name]:
             asked[target] = max(asked[target], ended)
     return warnings
+
+
+def _check_retries(service: Service[..., Any]) -> list[str]:
+    """A service that is tried for ever without a rest would be all that the process does."""
+    rest = service.retry.delay_after(MANY, rand=lambda: 0.5)
+    if service.retry.times is not None or rest is None or rest >= REST:
+        return []
+    warning = (
+        f"{service.where}: {service.name} is retried for ever, at last every {rest:.3g} s: if it crashes at once it"
+        " takes a whole processor; give its Retry a delay"
+    )
+    return [warning]
 
 
 def _check_commands(service: Service[..., Any]) -> list[PlanError]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from kernel import service
-from kernel.check import _check_budget
+import attrs
+import pytest
+
+from kernel import Retry, service
+from kernel.check import _check_budget, _check_retries
 from kernel.registry import Registry
 from kernel.spec import Service
 
@@ -55,3 +58,21 @@ def test_the_default_says_nothing() -> None:
 def test_a_cycle_is_reported_elsewhere() -> None:
     """There is no order to stop in."""
     assert not cut(named("a", 99, "b"), named("b", 99, "a"))
+
+
+@pytest.mark.parametrize(
+    ("retry", "warned"),
+    [
+        (Retry(times=None), False),
+        (Retry(times=None, delay=0.01, factor=1), False),
+        (Retry(times=3, delay=0), False),
+        (Retry(times=None, delay=0), True),
+        (Retry(times=None, max_delay=0), True),
+        (Retry(times=None, factor=0.5), True),
+    ],
+)
+def test_a_service_that_would_spin(retry: Retry, warned: bool) -> None:
+    """One that crashes at once, and is tried for ever without a rest, is all that the process does."""
+    found = _check_retries(attrs.evolve(named("db", None), retry=retry))
+    assert bool(found) is warned
+    assert not found or "db is retried for ever" in found[0]
