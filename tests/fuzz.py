@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from kernel.testing import BACKENDS
 from tests.conformance.program import App as Tree
 from tests.conformance.program import Process, Result
-from tests.generated import App, apps
+from tests.generated import App, apps, reduced
 from tests.test_generated import play
 
 BATCH = 250  # apps between two looks at the clock
@@ -45,6 +45,7 @@ class Find(Exception):
 
 def batch(backend: str, number: int, size: int) -> None:
     """Run *size* generated apps."""
+    tried: list[App] = []
 
     @seed(number)
     @settings(
@@ -52,20 +53,30 @@ def batch(backend: str, number: int, size: int) -> None:
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate, Phase.shrink],
-        report_multiple_bugs=False,
+        phases=[Phase.generate],
     )
     @given(apps())
     def run(app: App) -> None:
+        tried.append(app)
         play(backend, app)
 
     try:
         run()
     except Exception as error:  # noqa: BLE001  (whatever it is, it is a find)
-        traceback.print_exception(error, file=sys.stdout)
+        app = reduced(next(app for app in tried if breaks(backend, app)), lambda app: breaks(backend, app))
+        told = traceback.format_exception_only(error)[0]
         raise Find(
-            f"seed {number} on {backend}: the app above breaks the contract. Add it to tests/test_generated.py"
+            f"seed {number} on {backend}: {told}in tests/test_generated.py, add\n\n    @example({app!r})\n"
         ) from None
+
+
+def breaks(backend: str, app: App) -> bool:
+    """Whether *app* breaks the contract."""
+    try:
+        play(backend, app)
+    except Exception:  # noqa: BLE001  (whatever it is, it is a find)
+        return True
+    return False
 
 
 # -- signals at random moments ---------------------------------------------------------------------------------------

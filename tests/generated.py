@@ -8,7 +8,7 @@ again. Acts come from outside and aim at whoever runs at that moment.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
@@ -162,6 +162,55 @@ def apps(draw: st.DrawFn) -> App:
         drain_delay=draw(st.sampled_from([0.0, 0.0, 0.5])),
         acts=tuple(draw(st.lists(ACTS, max_size=4))),
     )
+
+
+# -- how a find is made smaller --------------------------------------------------------------------------------------
+
+
+def reduced(app: App, breaks: Callable[[App], bool]) -> App:
+    """The smallest app like *app* that still *breaks* something.
+
+    Hypothesis shrinks the choices from which an app was drawn, and is soon lost with thirty services; the app is a
+    value, from which parts can be left out.
+    """
+    while True:
+        for one in smaller(app):
+            if breaks(one):
+                app = one
+                break
+        else:
+            return app
+
+
+def smaller(app: App) -> Iterator[App]:
+    """Apps with one thing less, the greatest things first."""
+    for gone in app.fakes:
+        rest = [without(fake, gone.name) for fake in app.fakes if fake is not gone]
+        if rest:
+            yield attrs.evolve(app, fakes=tuple(rest))
+    for i in range(len(app.acts)):
+        yield attrs.evolve(app, acts=app.acts[:i] + app.acts[i + 1 :])
+    for i, fake in enumerate(app.fakes):
+        for plain in plainer(fake):
+            yield attrs.evolve(app, fakes=(*app.fakes[:i], plain, *app.fakes[i + 1 :]))
+    yield from plainer(app)
+    if app.stop != round(app.stop):
+        yield attrs.evolve(app, stop=float(round(app.stop)))
+    if app.stop:
+        yield attrs.evolve(app, stop=0.0)
+
+
+def without(fake: Fake, name: str) -> Fake:
+    """*fake*, which no longer depends on *name*."""
+    edges = ("values", "optional", "orders", "launches")
+    return attrs.evolve(fake, **{kind: tuple(one for one in getattr(fake, kind) if one != name) for kind in edges})
+
+
+def plainer(one: Any) -> Iterator[Any]:
+    """*one* with one of its fields as usual."""
+    for field in attrs.fields(type(one)):
+        if field.default is not attrs.NOTHING and getattr(one, field.name) != field.default:
+            yield attrs.evolve(one, **{field.name: field.default})
 
 
 # -- how it is run ---------------------------------------------------------------------------------------------------

@@ -250,9 +250,9 @@ class Oracle:
             giver = self.lives[event.error.giver]
             assert giver.state in ENDED, f"{fake.name} failed for {giver.fake.name}, which may come back"
             assert giver.fake.name in fake.values, f"{fake.name} can do without {giver.fake.name}"
-        elif isinstance(event.error, StopTimeout) and self.shutdown and not self.shutdown.forced:
+        elif isinstance(event.error, StopTimeout) and self.shares_are_known:
             assert life.asked is None or self.now >= self.cut_at(life) - A_MOMENT, f"{fake.name} was cut too early"
-        elif event.state is State.ABANDONED and self.shutdown and not self.shutdown.forced and self.shutdown.levels:
+        elif event.state is State.ABANDONED and self.shutdown and self.shutdown.levels and self.shares_are_known:
             due = self.shutdown.deadline - self.shutdown.levels[fake.name] * self.shutdown.share
             assert abs(self.now - due) < A_MOMENT, f"{fake.name} was given up at {self.now}, not {due}"
 
@@ -288,7 +288,7 @@ class Oracle:
         elif entry.what == "releases":
             self.releases(entry, life)
         elif entry.what == "ends":
-            if life.grace is not None and not life.faulty and self.shutdown and not self.shutdown.forced:
+            if life.grace is not None and not life.faulty and self.shares_are_known:
                 due = min(life.grace + 1, self.cut_at(life, life.grace))
                 assert self.now >= due - A_MOMENT, f"{name} had no grace to become ready"
             life.begun = life.grace = None
@@ -354,10 +354,18 @@ class Oracle:
         levels = (down.levels or {}).get(life.fake.name, 0)
         return min(asked + life.fake.stop_timeout, down.deadline - (levels + 0.5) * down.share)
 
+    @property
+    def shares_are_known(self) -> bool:
+        """Whether it is known when services are cut, and given up."""
+        return self.shutdown is not None and not self.shutdown.forced and bool(self.shutdown.levels)
+
     def take_levels(self) -> None:
         """How many levels are below each, along those that are alive when services are first asked to stop."""
         down = self.shutdown
         if down is None or down.levels is not None or self.now < down.services - A_MOMENT:
+            return
+        if self.ends_with_the_delay():
+            down.levels = {}
             return
         alive = {name for name, life in self.lives.items() if life.state in RUNNING}
         levels: dict[str, int] = {}
@@ -370,6 +378,16 @@ class Oracle:
         longest = max((below(name) for name in alive), default=0)
         down.levels = levels
         down.share = min(1.0, (down.deadline - down.services) / (2 * (longest + 1)))
+
+    def ends_with_the_delay(self) -> bool:
+        """Whether some service ends in the very moment in which the delay does: it may count as alive, or not."""
+        for when, entry in self.stage.log:
+            if self.shutdown and abs(when - self.shutdown.services) < A_MOMENT and isinstance(entry, Transition):
+                if entry.state is State.STOPPING and entry.previous in WORKING:
+                    break
+                if entry.previous in RUNNING and entry.state not in RUNNING and self.app.drain_delay:
+                    return True
+        return False
 
     def is_all_ready(self) -> bool:
         return all(
