@@ -188,14 +188,15 @@ class Orchestrator:
             self._tasks.cancel_scope.cancel()
         return report
 
-    def request_stop(self, reason: str) -> None:
+    def request_stop(self, reason: str, *, ago: float = 0.0) -> None:
         """Stop everything in order, as a signal does; does nothing when that is under way.
 
         Args:
             reason: Why, in words that complete "stopping: ...".
+            ago: Seconds since it was asked for, where the loop was not free to be told: the deadline counts from then.
 
         """
-        self._begin_stop(reason, delay=self._drain_delay)
+        self._begin_stop(reason, delay=self._drain_delay, ago=ago)
         self.settle()
 
     def force(self) -> None:
@@ -475,12 +476,12 @@ class Orchestrator:
 
     # -- stop ----------------------------------------------------------------------------------------------------
 
-    def _begin_stop(self, reason: str, *, failure: bool = False, delay: float = 0.0) -> None:
+    def _begin_stop(self, reason: str, *, failure: bool = False, delay: float = 0.0, ago: float = 0.0) -> None:
         if self.stopping:
             return
         self.stopping = True
         self._reason = reason
-        self._asked_at = current_time()
+        self._asked_at = current_time() - ago
         self._deadline = self._asked_at + self._shutdown_timeout
         self._emit(StopBegan(reason, self._shutdown_timeout, failure))
         self.clock.at(self._asked_at + LONG_STOP, self._explain_stop)
@@ -549,6 +550,8 @@ class Orchestrator:
         for observer in list(self._observers):
             try:
                 observer(event)
-            except Exception as error:  # noqa: BLE001  (an observer must never take a service down)
+            except BaseException as error:  # noqa: BLE001  (an observer must never take a service down)
+                if isinstance(error, KeyboardInterrupt):
+                    self.interrupt()
                 self._observers.remove(observer)
                 self._emit(Notice("", f"observer {observer!r} failed and is asked no more", error))

@@ -147,8 +147,6 @@ class Supervisor:
     _coroutine: Coroutine[Any, Any, Any] | None = attrs.field(default=None, init=False)
     _crash: BaseException | None = attrs.field(default=None, init=False)
     _timeout: ServiceError | None = attrs.field(default=None, init=False)
-    _ready_at: float | None = attrs.field(default=None, init=False)
-    _left_ready_at: float = attrs.field(default=0.0, init=False)
     _asked_at: float = attrs.field(default=0.0, init=False)
     _alarm: Alarm | None = attrs.field(default=None, init=False)
     _next: Callable[[], None] | None = attrs.field(default=None, init=False)
@@ -177,8 +175,7 @@ class Supervisor:
         """Start an attempt, with the *values* of its dependencies by parameter."""
         self.attempt += 1
         self.wanted, self.asked = Want.RUN, False
-        self._block = self._crash = self._timeout = self._ready_at = self.error = None
-        self._left_ready_at = 0.0
+        self._block = self._crash = self._timeout = self.error = None
         if self.needs.config:
             values[self.needs.config[0]] = self.config
         if self.needs.serving:
@@ -221,17 +218,19 @@ class Supervisor:
 
     def serves(self) -> None:
         """The block was entered: the service is ready, unless it was asked to stop while starting."""
-        if self._block is None or self.state is not State.STARTING:
-            if self._block is not None:
-                self._block.stop()
-            if self.asked:
-                self._arm(self._cut)
+        if self._block is not None and self.state is State.STARTING:
+            self._disarm()
+            self._becomes_ready()
             return
-        self._disarm()
-        self._becomes_ready()
+        if self._block is not None:
+            self._block.stop()
+        if self.asked and self.state is State.STOPPING:  # one that was given up may still come this far
+            self._arm(self._cut)
 
     def work_ended(self, exc: BaseException | None) -> None:
         """The block is being left: by itself, by a crash, or because it was asked to."""
+        if exc is not None and _interrupts(exc):
+            self.host.interrupt()  # at once, and not when the holders have left
         if self.state is State.READY:
             crashed = exc is not None and not isinstance(exc, get_cancelled_exc_class())
             self._leaves_ready("crashed" if crashed else "its work ended")
@@ -332,7 +331,8 @@ class Supervisor:
 
     def _cut(self, *, forced: bool = False) -> None:
         took, limit = current_time() - self._asked_at, self.spec.stop_timeout
-        self._timeout = StopTimeout(self.name, took, self.stands_at(), forced, limit)
+        earlier, self._timeout = self._timeout, StopTimeout(self.name, took, self.stands_at(), forced, limit)
+        self._timeout.__cause__ = earlier
         self._cancel()
         self._arm(self._give_up)
 
@@ -394,8 +394,8 @@ class Supervisor:
         raised, error = error, self._first_error(error, returned)
         if error is None and returned and self.wanted is Want.RUN and self.needs.serving and self._block is None:
             error = NeverServed(self.name)
-        if self.asked and isinstance(self._timeout, StopTimeout):
-            self._timeout.__cause__ = raised or self._crash
+        if isinstance(self._timeout, StopTimeout) and (self.asked or error is None or self._crash is None):
+            self._timeout.__cause__ = raised or self._crash or self._timeout.__cause__
             self._end(State.FAILED, self._timeout, str(self._timeout))
         elif error is not None:
             self._failed(error)
@@ -428,9 +428,6 @@ class Supervisor:
             self._end(State.FAILED, error, "while the app was stopping")
             return
         retry = self.spec.retry
-        healthy = math.inf if retry.reset_after is None else retry.reset_after
-        if self._ready_at is not None and self._left_ready_at - self._ready_at >= healthy:
-            self._failures = 0
         self._failures += 1
         delay = retry.delay_after(self._failures)
         if delay is None:
@@ -456,7 +453,8 @@ class Supervisor:
 
     def _starts_over(self) -> None:
         if self.once:
-            lost = next((giver for giver in self.holds if giver.state is not State.READY), self.holds[0])
+            going = (giver for giver in self.holds if giver.state is not State.READY or giver.wanted is not Want.RUN)
+            lost = next(going, self.holds[0])
             error = ValueLost(self.name, lost.name, "crashed or ended while it was in use")
             self._end(State.FAILED, error, str(error))
         else:
@@ -477,14 +475,14 @@ class Supervisor:
         self._move(state, reason)
 
     def _becomes_ready(self) -> None:
-        self._ready_at = current_time()
         self._move(State.READY)
         self.host.settle()
 
     def _leaves_ready(self, reason: str) -> None:
-        self._left_ready_at = current_time()
-        if self._ready_at is not None:
-            self.uptime += self._left_ready_at - self._ready_at
+        seconds, reset_after = current_time() - self.since, self.spec.retry.reset_after
+        self.uptime += seconds
+        if reset_after is not None and seconds >= reset_after:
+            self._failures = 0
         self._move(State.STOPPING, reason)
 
     def _move(self, new: State, reason: str = "") -> None:

@@ -39,6 +39,7 @@ class Life:
     state: State = State.WAITING
     since: float = 0.0
     attempts: int = 0
+    runs: int = 0  # attempts that came as far as the function
     backoffs: int = 0  # in a row
     ready_for: float | None = None  # seconds, in this attempt
     uptime: float = 0.0
@@ -261,7 +262,7 @@ class Oracle:
         assert error is not None, f"{life.fake.name} failed without an error"
         for one in leaves(error):
             if isinstance(one, Fault | SystemExit):
-                text = f"{life.fake.name} {life.attempts}"
+                text = f"{life.fake.name} {life.runs}"
                 assert str(one) == text or (str(one) == f"{text} in clean-up" and not life.crashed), (
                     f"{one!r} came first"
                 )
@@ -274,7 +275,7 @@ class Oracle:
         name = entry.service
         if entry.what == "begins":
             assert life.state in WORKING, f"{name} began to work in {life.state}"
-            life.begun = entry
+            life.begun, life.runs = entry, entry.attempt
             for giver, attempt in entry.holds:
                 begun = self.lives[giver].begun
                 assert begun is not None, f"{name} holds the value of {giver}, which does not run"
