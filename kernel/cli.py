@@ -60,6 +60,11 @@ def main(app: ModuleType, argv: Sequence[str] | None = None) -> int:
 def report_problems(error: PlanError, settings: Settings) -> None:
     """Say what is wrong: a line for each problem, or a record where the logs are JSON."""
     problems = error.errors if isinstance(error, Problems) else (error,)
+    for note in getattr(error, "__notes__", ()):
+        if settings.log_json:
+            logs.logger.warning(note)
+        else:
+            print(f"warning: {note}", file=sys.stderr)
     for problem in problems:
         if settings.log_json:
             logs.logger.error(str(problem), extra={"exit_code": USAGE})
@@ -68,8 +73,9 @@ def report_problems(error: PlanError, settings: Settings) -> None:
             cause = problem.__cause__
             if isinstance(problem, NotImportable) and cause is not None and cause.__cause__ is not None:
                 print(f"  caused by {type(cause.__cause__).__name__}: {cause.__cause__}", file=sys.stderr)
-    if len(problems) > 1 and not settings.log_json:
-        print(f"{len(problems)} problems; nothing was started", file=sys.stderr)
+    if not settings.log_json:
+        count = f"{len(problems)} problems; " if len(problems) > 1 else ""
+        print(f"{count}nothing was started", file=sys.stderr)
 
 
 @attrs.define(eq=False, slots=False)

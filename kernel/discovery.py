@@ -240,8 +240,9 @@ def not_importable(what: str, module: str, path: str, error: Exception) -> NotIm
     hint = "install the missing package" if isinstance(error, ModuleNotFoundError) else "mend the file"
     if what:
         hint += ", or leave the service out by SERVICES_ENABLED"
+    why = error.msg if isinstance(error, SyntaxError) else error  # its text repeats the file and the line
     return NotImportable(
-        f"{what} does not import: {type(error).__name__}: {error}".lstrip(),
+        f"{what} does not import: {type(error).__name__}: {why}".lstrip(),
         where=_line_in(module, path, error),
         hint=hint,
     )

@@ -120,7 +120,11 @@ class NotImportable(PlanError):
 
 @attrs.define(eq=False)
 class ConfigError(PlanError):
-    """A value in the environment cannot be used; `where` names the variable."""
+    """A value in the environment cannot be used; `where` names the variable, and `what` completes the sentence."""
+
+    def __str__(self) -> str:
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{self.where} {self.what}{hint}"
 
 
 @attrs.define(eq=False)
@@ -178,7 +182,7 @@ class StopTimeout(ServiceError):
         if self.forced:
             return f"{self.service} was cut by a further signal, at {self.where}"
         short = self.seconds < self.limit - 0.001  # by less is no more than rounding
-        why = f"; its stop_timeout is {self.limit:g} s, but the shutdown had no more time for it" if short else ""
+        why = f"; its stop_timeout is {self.limit:g} s, but RUNNER_SHUTDOWNTIMEOUT left no more time" if short else ""
         return f"{self.service} overran: cut {self.seconds:.3g} s after it was asked to stop, at {self.where}{why}"
 
 
@@ -191,6 +195,11 @@ class ValueLost(ServiceError):
 
     def __str__(self) -> str:
         return f"{self.service} needs the value of {self.giver}, which {self.reason}"
+
+    @property
+    def short(self) -> str:
+        """Without what the giver failed with, for where that is told beside it."""
+        return f"needs the value of {self.giver}, which {self.reason.partition(': ')[0]}"
 
 
 @attrs.define(eq=False)

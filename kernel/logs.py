@@ -30,7 +30,7 @@ from kernel.lifecycle import (
     Transition,
     current_service,
 )
-from kernel.report import Ending, Report
+from kernel.report import Report, duration, without_name
 from kernel.settings import Settings
 from kernel.traces import without_kernel
 
@@ -65,6 +65,10 @@ def _extras(record: logging.LogRecord) -> dict[str, Any]:
     return {name: value for name, value in record.__dict__.items() if name not in _STANDARD and name not in _CONTEXT}
 
 
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(type(error), error, without_kernel(error))).rstrip()
+
+
 class _Formatter(logging.Formatter):
     """What both formats share: where tracebacks begin, and the record's source."""
 
@@ -73,9 +77,7 @@ class _Formatter(logging.Formatter):
         self._source = source
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  (logging's name)
-        error = ei[1]
-        lines = traceback.format_exception(type(error), error, without_kernel(error))
-        return "".join(lines).rstrip()
+        return _traceback(ei[1])
 
     def _where(self, record: logging.LogRecord) -> str:
         return f"{record.pathname}:{record.lineno}"
@@ -246,22 +248,22 @@ def _tells_more(error: BaseException) -> bool:
     return chain is not None
 
 
-def _what(error: BaseException, service: str) -> str:
-    """As `one_line`, where the name of the service stands before it anyway."""
-    return one_line(error).removeprefix(f"{service} ")
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 100:  # noqa: PLR2004
-        return f"{seconds:.0f} s"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
-
+HEALTHY = 60.0  # seconds ready after which a crash is a new one, and shown in full
+SHOWN_EVERY = 100  # attempts: whoever retries for days is read from logs that do not go back to the first
+NOTE = "in service "  # how the supervisor's note on an error begins
 
 _APP = {"service": ""}  # an event of the app may be told from within the task of the service that led to it
 
 
 class LogObserver:
-    """Turns each event into one record."""
+    """Turns each event into one record.
+
+    A service that is tried again and again mostly fails in the same way. Its first and its last attempt show the whole
+    traceback; one in between that is the same, word for word, is a line which says where to find it.
+    """
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[str, int]] = {}  # by service: a traceback, and the attempt that showed it
 
     def __call__(self, event: Event) -> None:
         """Log *event*."""
@@ -270,33 +272,42 @@ class LogObserver:
                 self._log_transition(event)
             case AllReady(seconds=seconds, chain=chain):
                 took = f", which {' -> '.join(chain)} took" if len(chain) > 1 else ""
-                logger.info("all ready in %s%s", _duration(seconds), took, extra={**_APP, "seconds": seconds})
+                logger.info("all ready in %s%s", duration(seconds), took, extra={**_APP, "seconds": seconds})
             case StopBegan(reason=reason, seconds=seconds, failure=failure):
                 level = logging.ERROR if failure else logging.INFO
                 extra = {**_APP, "reason": reason}
-                logger.log(level, "stopping: %s (at most %s)", reason, _duration(seconds), extra=extra)
+                logger.log(level, "stopping: %s (at most %s)", reason, duration(seconds), extra=extra)
             case Forced(services=services):
                 logger.warning("cutting what still runs: %s", ", ".join(services), extra=_APP)
             case Notice(service=service, message=message, error=error):
-                logger.warning(message, exc_info=error, extra={"service": service})
+                what = f": {one_line(error)}" if error is not None else ""
+                logger.warning("%s%s", message, what, exc_info=error, extra={"service": service})
             case StillWaiting(stopping=stopping, seconds=seconds, lines=lines):
                 what = "the stop" if stopping else "the start"
                 tree = "".join(f"\n{line}" for line in lines)
-                logger.warning("%s is not over after %s:%s", what, _duration(seconds), tree, extra=_APP)
+                logger.warning("%s is not over after %s:%s", what, duration(seconds), tree, extra=_APP)
             case _:
                 assert_never(event)
 
     def _log_transition(self, event: Transition) -> None:
+        if event.previous is State.READY and event.seconds >= HEALTHY:
+            self._told.pop(event.service, None)
         level, message = self._describe(event)
         if not logger.isEnabledFor(level):
             return
         error = event.error if level > logging.INFO else None
         trace = error if error is not None and _tells_more(error) else None
+        extra: dict[str, Any] = {}
+        if event.state is State.BACKOFF and trace is not None and (shown := self._shown_before(event, trace)):
+            message += f"; the traceback is the same as in attempt {shown}"
+            extra["error"] = one_line(trace)
+            trace = None
         logger.log(
             level,
             message,
             exc_info=trace,
             extra={
+                **extra,
                 "service": event.service,
                 "state": event.state.value,
                 "previous": event.previous.value,
@@ -306,9 +317,19 @@ class LogObserver:
             },
         )
 
+    def _shown_before(self, event: Transition, error: BaseException) -> int:
+        """The attempt at which the same traceback was shown; 0 where it should be shown now."""
+        lines = _traceback(error).splitlines()
+        text = "\n".join(line for line in lines if not line.lstrip(" |").startswith(NOTE))  # it has the attempt in it
+        told, attempt = self._told.get(event.service, ("", 0))
+        if told == text and event.attempt - attempt < SHOWN_EVERY:
+            return attempt
+        self._told[event.service] = text, event.attempt
+        return 0
+
     def _describe(self, event: Transition) -> tuple[int, str]:  # noqa: PLR0911  (one for each state)
         why = f" ({event.reason})" if event.reason else ""
-        took = _duration(event.seconds)
+        took = duration(event.seconds)
         quiet = logging.DEBUG if event.internal else logging.INFO
         broken = logging.WARNING if event.allowed else logging.ERROR
         match event.state:
@@ -321,7 +342,7 @@ class LogObserver:
             case State.STOPPING:
                 return quiet, f"stopping{why}"
             case State.BACKOFF:
-                what = _what(event.error, event.service) if event.error else "crashed"
+                what = without_name(event.error, event.service) if event.error else "crashed"
                 return logging.WARNING, f"{what}; {event.reason}"
             case State.STOPPED:
                 return quiet, f"stopped{why or f' after {took}'}"
@@ -329,53 +350,36 @@ class LogObserver:
                 unasked = f"done{why}; if it should end by itself, it is a one-shot: say oneshot=True"
                 return (logging.WARNING, unasked) if event.reason else (quiet, f"done after {took}")
             case State.FAILED | State.ABANDONED:
-                what = _what(event.error, event.service) if event.error else event.reason
+                what = without_name(event.error, event.service) if event.error else event.reason
                 spent = f" {event.reason}" if event.reason and not event.reason.endswith(what) else ""
-                allowed = ", which it may" if event.allowed else ""
+                allowed = ", which is allowed" if event.allowed else ""
                 return broken, f"{event.state.value}{spent}{allowed}: {what}"
         raise AssertionError(event.state)
 
 
-def log_report(report: Report, code: int) -> None:
-    """Say what happened, once: each service's end, who overran, and the first error with its service."""
-    own = [ending for ending in report.endings if not ending.internal or ending.fatal]
-    width = max((len(ending.service) for ending in own), default=0)
-    lines = "".join(f"\n{ending.service:<{width}}  {_ending(ending)}{_uptime(ending)}" for ending in own)
-    stopping = f", the stop took {_duration(report.stopping)}" if report.stopping else ""
+def log_endings(report: Report) -> None:
+    """Say how each service ended."""
+    stopping = f"; the stop took {duration(report.stopping)}" if report.stopping else ""
     logger.info(
         "ended after %s%s%s",
-        _duration(report.seconds),
+        duration(report.seconds),
         stopping,
-        lines,
-        extra={"services": {ending.service: ending.state.value for ending in own}, "reason": report.reason},
+        "".join(f"\n{line}" for line in report.lines),
+        extra={
+            **_APP,
+            "services": {one.service: one.state.value for one in report.endings if not one.internal or one.fatal},
+            "reason": report.reason,
+        },
     )
+
+
+def log_verdict(report: Report) -> None:
+    """Say the exit code, and what it stands for: who overran, or the first error with its service."""
+    code = report.exit_code
     level = logging.ERROR if code else logging.INFO
-    logger.log(level, "exit %d: %s", code, _why(report, code), extra={"exit_code": code})
+    logger.log(level, "exit %d: %s", code, report.verdict, extra={**_APP, "exit_code": code})
 
 
-def _why(report: Report, code: int) -> str:
-    """What the exit code stands for, in words."""
-    if report.forced:
-        return "forced by a further signal"
-    abandoned = [ending for ending in report.endings if ending.state is State.ABANDONED]
-    first = [ending for ending in report.endings if ending.service == report.first and (code or ending.fatal)]
-    for cause in abandoned or first:
-        return f"{cause.service} {_ending(cause)}"
-    return report.reason
-
-
-def _ending(ending: Ending) -> str:
-    text = ending.state.value
-    if ending.allowed and ending.state is State.FAILED:
-        text += ", which it may"
-    if ending.attempts > 1:
-        text += f" after {ending.attempts} attempts"
-    if ending.error is not None:
-        text += f": {_what(ending.error, ending.service)}"
-    elif ending.reason:
-        text += f" ({ending.reason})"
-    return text
-
-
-def _uptime(ending: Ending) -> str:
-    return f"; up {_duration(ending.uptime)}" if ending.uptime else ""
+def log_report(report: Report, code: int) -> None:
+    log_endings(report)
+    log_verdict(report)

@@ -517,6 +517,7 @@ class Orchestrator:
 
     def _report(self) -> Report:
         now = current_time()
+        deadline = math.inf if self.clock.resting() else self._deadline
         endings = [
             Ending(
                 one.name,
@@ -527,6 +528,7 @@ class Orchestrator:
                 one.error,
                 one.spec.allowed_failure,
                 one.internal,
+                one.since > deadline,
             )
             for one in self._everything.values()
         ]
@@ -537,7 +539,7 @@ class Orchestrator:
             now - self._began,
             now - self._asked_at if self.stopping else 0.0,
             self._forced,
-            now > self._deadline and not self.clock.resting(),
+            now > deadline,
         )
 
     def _emit(self, event: Event) -> None:

@@ -127,7 +127,12 @@ def make_plan(
     registry = Registry(services, files)
     misfits, warnings = registry.check()
     configs, bad_values, misses = registry.read_configs(environ)
-    Problems.raise_any([*errors, *wrong, *misfits, *bad_values])
+    try:
+        Problems.raise_any([*errors, *wrong, *misfits, *bad_values])
+    except PlanError as error:
+        for miss in misses:  # a variable that is not set may be set under a name that nearly is the right one
+            error.add_note(miss)
+        raise
     return Plan(registry.units(configs), (*misses, *warnings))
 
 

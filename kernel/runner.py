@@ -11,13 +11,14 @@ import functools
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import attrs
 from anyio import sleep_forever
 
-from kernel import backend, debugger, logs
+from kernel import backend, debugger, lastresort, logs
 from kernel.errors import one_line
 from kernel.lifecycle import LIVE, Event, Observer, State, StopBegan
 from kernel.orchestrator import Orchestrator, Unit
@@ -54,11 +55,15 @@ def execute(
     The process may end in here, by `os._exit`, where a service cannot be cut.
 
     """
+    run = _Run(settings, observers)
     if to_the_end:
-        atexit.register(ignore)  # before anything of the user's is imported, and so the last to be called
+        atexit.register(run.at_exit)  # before anything of the user's is imported, and so the last to be called
     with contextlib.ExitStack() as watch:
         try:
-            return _Run(settings, observers).run(prepare, watch)
+            code = run.run(prepare, watch)
+            if not to_the_end:
+                run.say_end()
+            return code
         finally:
             if to_the_end:
                 watch.pop_all()
@@ -72,9 +77,10 @@ class _Run:
         self._observers: tuple[Observer, ...] = (logs.LogObserver(), self._watch_stop, *observers)
         self._resting = debugger.resting(self._say_resting) if settings.dev else bool
         self._orchestrator: Orchestrator | None = None
+        self._report: Report | None = None
         self._main = threading.get_ident()
         self._watchdog = Watchdog(self._overdue, self._resting)
-        self._signals = Signals(self._on_signal)
+        self._signals = Signals(self._on_signal, _say_at_once)
 
     def run(self, prepare: Prepare, watch: contextlib.ExitStack) -> int:
         """Prepare and run; *watch* is what ends the watch over signals and deadline."""
@@ -87,7 +93,8 @@ class _Run:
             if self._signals.count:
                 logs.logger.info("exit 0: %s came before anything was started", self._signals.first)
                 return 0
-            return backend.run(functools.partial(self._main_task, units), self._settings.backend).exit_code
+            self._report = backend.run(functools.partial(self._main_task, units), self._settings.backend)
+            return self._report.exit_code
         finally:
             self._signals.listen(None)
 
@@ -139,17 +146,33 @@ class _Run:
         if count > 1:
             self._orchestrator.force()
         elif self._orchestrator.stopping:
-            logs.logger.warning("%s: stopping already; once more cuts everything", self._signals.first)
+            logs.logger.warning(
+                "%s: the app is stopping already; a further signal cuts what still runs", self._signals.first
+            )
         else:
-            self._orchestrator.request_stop(self._signals.first)
+            self._orchestrator.request_stop(self._signals.first, ago=time.monotonic() - self._signals.first_at)
 
     def _at_end(self, report: Report) -> None:
-        """Say how it ended; leave the process from here where a task would keep the loop for ever."""
-        code = report.exit_code
-        logs.log_report(report, code)
+        """Say how each ended; leave the process from here where a task would keep the loop for ever."""
+        logs.log_endings(report)
         if any(ending.state is State.ABANDONED for ending in report.endings):
+            self._report = report
+            self.say_end()
+            self._watchdog.dismiss()  # its word would come after the last
+            lastresort.arm(LAST_WORDS, report.exit_code)
             within(LAST_WORDS, logs.flush)
-            os._exit(code)
+            os._exit(report.exit_code)
+
+    def say_end(self) -> None:
+        """Say the last line, with the exit code; nothing where nothing was started."""
+        if self._report is not None:
+            logs.log_verdict(self._report)
+            self._signals.told(self._report.exit_code)
+
+    def at_exit(self) -> None:
+        """Say the last line when the threads and exit handlers of others have ended: until then it might be untrue."""
+        self.say_end()
+        ignore()
 
     def _watch_stop(self, event: Event) -> None:
         if isinstance(event, StopBegan):
@@ -169,16 +192,22 @@ class _Run:
             service = self._orchestrator.running(frame)
             what = f"{f'service {service}' if service else 'something'} blocks the event loop at {runs_at(frame)}"
             alive = [name for name, one in self._orchestrator.supervisors.items() if one.state in LIVE]
-            left = f"; left as they were: {', '.join(alive)}"
+            left = f"; not closed: {', '.join(alive)}"
         elif others:
             service = self._orchestrator.running(frame_of(others[0].ident))
             where = "; ".join(f"{one.name} at {runs_at(frame_of(one.ident))}" for one in others)
             what = f"threads{f' of {service}' if service else ''} still run: {where}"
         else:
             what = f"all has ended but the interpreter: it stands at {runs_at(frame)}"
-        message = "exit %d: past the shutdown deadline, %s%s"
-        logs.logger.critical(message, code, what, left, extra={"service": service, "exit_code": code})
+        why = "a further signal came, but" if code == FORCED else "past the shutdown deadline,"
+        logs.logger.critical("exit %d: %s %s%s", code, why, what, left, extra={"service": service, "exit_code": code})
         logs.flush()
+
+
+def _say_at_once(name: str) -> None:
+    message = "exit %d: a further signal (%s) ends the process at once; nothing more is closed"
+    logs.logger.critical(message, FORCED, name, extra={"exit_code": FORCED})
+    logs.flush()
 
 
 def _other_threads() -> list[threading.Thread]:
@@ -273,7 +302,7 @@ def run_alone(call: Callable[[], Any], settings: Settings) -> int:
 def _run_coroutine(coroutine: Coroutine[Any, Any, Any], settings: Settings) -> None:
     from anyio import CancelScope
 
-    signals = Signals(lambda _: None)
+    signals = Signals(lambda _: None, _say_at_once)
 
     async def main(wake: backend.Wake) -> None:
         with CancelScope() as scope:

@@ -141,7 +141,7 @@ def _refused(
             why = _masked(why, environ.get(variable(service, name), ""), values.get(name))
     shown = " and ".join(MASK if secret else repr(environ.get(variable(service, name), "")) for name in blamed)
     return ConfigError(
-        f"is {shown}: {why}" if shown else why,
+        f"is {shown}: {why}" if shown else f"was refused: {why}",
         where=", ".join(variable(service, name) for name in blamed) or cls.__name__,
         hint=f"declared at {_declared(cls, fields[blamed[0]].name if blamed else '')}",
     )

@@ -108,15 +108,19 @@ class Signals:
 
     Args:
         on_signal: Is called with the count at each, in the thread that counts them.
+        at_once: Is called with the name of the signal that ends the process at once, for at most 0.1 s.
 
     """
 
-    def __init__(self, on_signal: Callable[[int], None]) -> None:
+    def __init__(self, on_signal: Callable[[int], None], at_once: Callable[[str], None]) -> None:
         self.count = 0
         self.first = ""
+        self.first_at = 0.0  # by time.monotonic
         self._on_signal = on_signal
+        self._at_once = at_once
+        self._told: int | None = None
         self._listener: Callable[[int], None] | None = None
-        self._last = (0, -SAME)
+        self._last: dict[int, float] = {}
         self._lock = threading.Lock()
         self._previous: dict[int, Any] = {}
         self._masks: list[set[signal.Signals | int]] = []  # one for each thread that just forks
@@ -175,6 +179,10 @@ class Signals:
             if listener is not None and self.count:
                 listener(self.count)
 
+    def told(self, code: int) -> None:
+        """Have whoever is still in a hurry get exit *code*, and no further word, since the end was told."""
+        self._told = code
+
     def _caught(self, number: int, _: FrameType | None) -> None:
         """Python's handler, for when somebody else has taken the pipe's place as the one to be told at once."""
         theirs = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
@@ -192,15 +200,17 @@ class Signals:
     def _handle(self, number: int) -> None:
         with self._lock:
             now = time.monotonic()
-            if self._last[0] == number and now - self._last[1] < SAME:
+            if now - self._last.get(number, -math.inf) < SAME:
                 return
-            self._last = (number, now)
+            self._last[number] = now
             self.count += 1
             name = signal.Signals(number).name
             if self.count == 1:
-                self.first = name
+                self.first, self.first_at = name, now
             elif self.count > 2 or self._listener is None:  # noqa: PLR2004  (the third)
-                within(0.1, lambda: os.write(2, f"{name}: exit at once\n".encode()))  # it may be a pipe that is full
+                if self._told is not None:
+                    os._exit(self._told)
+                within(0.1, lambda: self._at_once(name))  # stderr may be a pipe that is full
                 os._exit(FORCED)
             self._on_signal(self.count)
             if self._listener is not None:

@@ -232,8 +232,8 @@ class Supervisor:
         if exc is not None and _interrupts(exc):
             self.host.interrupt()  # at once, and not when the holders have left
         if self.state is State.READY:
-            crashed = exc is not None and not isinstance(exc, get_cancelled_exc_class())
-            self._leaves_ready("crashed" if crashed else "its work ended")
+            # A cancellation that nobody here asked for comes from a crash: of a background task, or of a resource's.
+            self._leaves_ready("its work ended" if exc is None else "crashed")
             self.host.withdraw(self)
             self.host.settle()
 

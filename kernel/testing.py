@@ -235,7 +235,7 @@ def _planned(
             continue
         if takes is None or not isinstance(config, takes[1]):
             wanted = "no config" if takes is None else f"a config of type {takes[1].__name__}"
-            errors.append(ConfigError(f"{name} takes {wanted}, and was given {config!r}", where="configs"))
+            errors.append(ConfigError(f"takes {wanted}, and was given {config!r}", where=f"configs: {name}"))
         configs[name] = config
     rest = {name: service for name, service in by_name.items() if name not in configs}
     read, wrong, misses = Registry(rest, known=by_name.keys()).read_configs(environ)

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "serving": "",
     "supervisor": "clock errors lifecycle serving spec traces",
     "waiting": "errors lifecycle supervisor",
-    "report": "lifecycle",
+    "report": "errors lifecycle",
     "orchestrator": "clock graph lifecycle report spec supervisor waiting",
     # What there is to run
     "discovery": "errors spec traces",

@@ -59,6 +59,8 @@ def test_what_differs_from_run_to_run_is_replaced() -> None:
         '      File "/lib/http.py", line 9, in fetch\n'
         "        raise OSError\n"
         "    OSError\n"
+        "    future: <Task finished name='Task-7'>\n"
+        f'      File "{root}/app/init.py", line 4, in vault\n'
     )
     assert failures.scrub(told, root).splitlines() == [
         "10:00:00.000 ERROR    api  failed after # s (at most 10 s)",
@@ -66,4 +68,6 @@ def test_what_differs_from_run_to_run_is_replaced() -> None:
         '      File "services/api.py", line 3, in api',
         "        fetch()",
         "    OSError",
+        "    future: <Task finished name='Task-#'>",
+        '      File "app/init.py", line 4, in vault',
     ]

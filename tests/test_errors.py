@@ -67,7 +67,7 @@ def test_raise_any_of_several() -> None:
     with pytest.raises(Problems) as caught:
         Problems.raise_any([Problems("2 problems", errors=(first, second)), third])
     assert caught.value.errors == (first, second, third)
-    assert str(caught.value) == "one\nX: two\nthree"
+    assert str(caught.value) == "one\nX two\nthree"
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_an_empty_variable_is_an_unset_one() -> None:
 def test_a_missing_variable() -> None:
     """It is named with what was expected, and where the field is declared."""
     error = one_error(Strict, {"DB_KEY": "k"})
-    assert str(error).startswith("DB_URL: is not set, and has no default; expected a text (Strict.url, ")
+    assert str(error).startswith("DB_URL is not set, and has no default; expected a text (Strict.url, ")
     declared = re.search(r"Strict\.url, (.+):(\d+)\)", str(error))
     assert declared
     assert "url: str" in linecache.getline(declared[1], int(declared[2]))
@@ -154,7 +154,7 @@ def test_a_bad_value(name: str, text: str, words: str) -> None:
     """It is shown with its variable, what was expected, and where that is declared."""
     error = one_error(Config, {name: text})
     assert error.where == name
-    assert str(error).startswith(f"{name}: is '{text}'; expected {words}")
+    assert str(error).startswith(f"{name} is '{text}'; expected {words}")
     assert "tests/test_settings.py:" in str(error)
 
 
@@ -232,7 +232,7 @@ def test_a_secret_that_cannot_be_read_is_masked(tp: Any) -> None:
     """A bad value of a secret field is masked, also inside of a union or a list."""
     cls = attrs.make_class("Cls", {"pin": attrs.field(type=tp)})
     error = one_error(cls, {"DB_PIN": SECRET})
-    assert str(error).startswith("DB_PIN: is ********; expected ")
+    assert str(error).startswith("DB_PIN is ********; expected ")
     assert SECRET not in repr(error)
 
 
@@ -286,7 +286,7 @@ def test_a_bad_setting(name: str, text: str, words: str) -> None:
     settings, errors = read_settings({name: text})
     assert settings == Settings()
     (error,) = errors
-    assert str(error).startswith(f"{name}: is '{text}'; expected {words}")
+    assert str(error).startswith(f"{name} is '{text}'; expected {words}")
 
 
 def test_all_bad_settings_are_reported_in_one_go() -> None:

@@ -213,7 +213,7 @@ async def test_configs_are_given_or_read() -> None:
         ([store], {"configs": {"xyz": 1}}, NamingError, "there are: store"),
         ([store], {"configs": {store: 1}}, ConfigError, "store takes a config of type StoreConfig, and was given 1"),
         ([store, reader], {"configs": {reader: 1}}, ConfigError, "reader takes no config, and was given 1"),
-        ([store], {"environ": {"STORE_SIZE": "many"}}, ConfigError, "STORE_SIZE: is 'many'"),
+        ([store], {"environ": {"STORE_SIZE": "many"}}, ConfigError, "STORE_SIZE is 'many'"),
         ([reader], {"configs": {"xyz": 1}}, Problems, "does not exist"),
     ],
 )

@@ -185,12 +185,17 @@ class Process:
         for reader in self._readers:
             reader.join(PATIENCE)
         assert self._process.returncode is not None, f"it did not end:\n{self.output}"
-        return Result(
+        result = Result(
             self._process.returncode,
             "".join(self._lines["stdout"]),
             "".join(self._lines["stderr"]),
             self._ended - (self._signalled or self._started),
         )
+        told = [one["exit_code"] for one in result.records if "exit_code" in one]
+        assert {*told} <= {result.code}, f"it ended with {result.code}, and told {told}:\n{self.output}"
+        ends = [message for message in result.messages if re.match(r"exit \d+: ", message)]
+        assert len(ends) < 2, f"it told its end more than once: {ends}"  # noqa: PLR2004
+        return result
 
     def stop(self, number: signal.Signals = signal.SIGTERM, after: str = "all ready") -> Result:
         """Send a signal once *after* was said, and wait for the end."""

@@ -62,7 +62,7 @@ def test_runs_from_a_bare_zip(app: App, folders: bool) -> None:
     assert result.stdout == ""
     result = wrong.result()
     assert result.code == 2
-    assert result.said(r"BILLING_WORKER_PORT: is 'x'; .*app.zip/services/billing/worker.py:\d+")
+    assert result.said(r"BILLING_WORKER_PORT is 'x'; .*app.zip/services/billing/worker.py:\d+")
     result = broken.result()
     assert result.code == 2
     assert result.said("app.zip/services/broken.py:7: service 'broken' does not import: ModuleNotFoundError")

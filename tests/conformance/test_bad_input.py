@@ -186,17 +186,23 @@ MISTAKES = {
     "wrong values, all in one go": Mistake(
         {"api": CONFIG},
         [
-            r"RUNNER_SHUTDOWNTIMEOUT: is 'soon'; expected a duration such as 10s, 1m30s, 500ms or a number of seconds",
-            r"KERNEL_BACKEND: is 'curio'; expected asyncio or trio",
-            r"API_PORT: is 'http'; expected a whole number \(ApiConfig.port, services/api.py:\d+\)",
-            r"API_TOKEN: is \*{8}; expected a whole number \(ApiConfig.token, services/api.py:\d+\)",
+            r"RUNNER_SHUTDOWNTIMEOUT is 'soon'; expected a duration such as 10s, 1m30s, 500ms or a number of seconds",
+            r"KERNEL_BACKEND is 'curio'; expected asyncio or trio",
+            r"API_PORT is 'http'; expected a whole number \(ApiConfig.port, services/api.py:\d+\)",
+            r"API_TOKEN is \*{8}; expected a whole number \(ApiConfig.token, services/api.py:\d+\)",
         ],
         env={"RUNNER_SHUTDOWNTIMEOUT": "soon", "KERNEL_BACKEND": "curio", "API_PORT": "http", "API_TOKEN": "hunter2"},
         also=["^4 problems; nothing was started$"],
     ),
+    "a wrong value, and a near miss that would be lost": Mistake(
+        {"api": CONFIG},
+        [r"API_TOKEN is \*{8}; expected a whole number"],
+        env={"API_PROT": "1", "API_TOKEN": "hunter2"},
+        also=["^warning: API_PROT is set, but nothing reads it; did you mean API_PORT\\?$", "^nothing was started$"],
+    ),
     "a value that a validator refuses": Mistake(
         {"api": CONFIG},
-        [r"API_MODE: is 'c': 'mode' must be in \['a', 'b'\] .*declared at ApiConfig.mode, services/api.py:\d+"],
+        [r"API_MODE is 'c': 'mode' must be in \['a', 'b'\] .*declared at ApiConfig.mode, services/api.py:\d+"],
         env={"API_MODE": "c"},
     ),
     "colliding variables": Mistake(
@@ -204,7 +210,7 @@ MISTAKES = {
             "api": "@attrs.frozen\nclass A:\n    v2_port: int = 1\n@service\nasync def api(config: A) -> None: ...",
             "api_v2": "@attrs.frozen\nclass B:\n    port: int = 1\n@service\nasync def api(config: B) -> None: ...",
         },
-        [r"API_V2_PORT: is read by api and by api-v2 \(for B.port\); rename the field or the service"],
+        [r"API_V2_PORT is read by api and by api-v2 \(for B.port\); rename the field or the service"],
     ),
     "a value from a service that is left out": Mistake(
         {"api": idle("api", "depends=['database']", "database: int"), "database": idle("database")},
@@ -218,12 +224,12 @@ MISTAKES = {
     ),
     "a service link of Kubernetes": Mistake(
         {"api": CONFIG},
-        [r"API_PORT: is 'tcp://10.0.0.1:80'; .*Kubernetes service link: set enableServiceLinks: false"],
+        [r"API_PORT is 'tcp://10.0.0.1:80'; .*Kubernetes service link: set enableServiceLinks: false"],
         env={"API_PORT": "tcp://10.0.0.1:80"},
     ),
     "a drain delay as long as the deadline": Mistake(
         {"api": API},
-        [r"RUNNER_DRAINDELAY: is 1 s, which leaves nothing of RUNNER_SHUTDOWNTIMEOUT \(1 s\); .*raise"],
+        [r"RUNNER_DRAINDELAY is 1 s, which leaves nothing of RUNNER_SHUTDOWNTIMEOUT \(1 s\); .*raise"],
         env={"RUNNER_DRAINDELAY": "1s"},
     ),
     # -- the command line itself

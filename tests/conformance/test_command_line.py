@@ -175,7 +175,7 @@ def test_check(app: App) -> None:
     result = app.call("check", SERVICES_ENABLED="database", RUNNER_DRAINDELAY="soon", LOG_FORMAT="text")
     assert result.code == 2
     assert len(result.errors) == 3
-    for text in ("RUNNER_DRAINDELAY: is 'soon'", "services/broken.py:7", "did you mean 'database'?"):
+    for text in ("RUNNER_DRAINDELAY is 'soon'", "services/broken.py:7", "did you mean 'database'?"):
         assert text in result.stderr
     assert "3 problems" in result.stderr
 
@@ -250,7 +250,7 @@ def test_command_that_asks_for_no_value(shop: App) -> None:
     assert result.records == []
     result = wrong.result()
     assert result.code == 2
-    assert result.said("KERNEL_BACKEND: is 'x'")
+    assert result.said("KERNEL_BACKEND is 'x'")
 
 
 def test_user_commands(app: App) -> None:

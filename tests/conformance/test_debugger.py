@@ -88,5 +88,5 @@ def test_held_while_closing(app: App) -> None:
     os.close(other)
     assert result.code == 0, result.stderr
     assert result.said("held: closed")
-    assert result.messages[-1] == "exit 0: SIGINT"
+    assert result.messages[-1] == "exit 0: stopped by SIGINT"
     assert result.messages.count("a debugger is attached: deadlines rest") == 1

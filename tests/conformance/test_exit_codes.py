@@ -52,7 +52,11 @@ ENDINGS = {
     ),
     "fails while serving": Ending(RAISES, 1, "^exit 1: odd failed: OSError: no route$", serves=True),
     "all fail with permission": Ending(
-        RAISES, 1, "^exit 1: odd failed, which it may: OSError: no route$", options="allowed_failure=True", alone=True
+        RAISES,
+        1,
+        "^exit 1: every service failed; the first was odd: OSError: no route$",
+        options="allowed_failure=True",
+        alone=True,
     ),
     "one-shot": Ending(
         "pass", 0, "^exit 0: every service has ended$", options="oneshot=True", state="done", alone=True
@@ -78,15 +82,20 @@ ENDINGS = {
         1,
         "^exit 1: odd failed: (was cancelled from within: nobody had asked it to stop|OSError: trio makes none)$",
     ),
-    "KeyboardInterrupt": Ending("raise KeyboardInterrupt", 0, "^exit 0: KeyboardInterrupt$", state="stopped"),
+    "KeyboardInterrupt": Ending(
+        "raise KeyboardInterrupt", 0, "^exit 0: stopped by KeyboardInterrupt$", state="stopped"
+    ),
     "os.kill": Ending(
-        "os.kill(os.getpid(), signal.SIGTERM); await anyio.sleep_forever()", 0, "^exit 0: SIGTERM$", state="stopped"
+        "os.kill(os.getpid(), signal.SIGTERM); await anyio.sleep_forever()",
+        0,
+        "^exit 0: stopped by SIGTERM$",
+        state="stopped",
     ),
     "fails in clean-up": Ending(
         "    os.kill(os.getpid(), signal.SIGTERM); await anyio.sleep_forever()\n"
         "    raise OSError('cannot say goodbye')",
         1,
-        "^exit 1: odd failed: OSError: cannot say goodbye$",
+        "^exit 1: odd failed while the app was stopping: OSError: cannot say goodbye$",
         serves=True,
     ),
     "never serves": Ending("return", 1, "^exit 1: odd failed: returned without ever serving", serves=True),
@@ -160,7 +169,7 @@ def test_failure_in_mid_start(app: App) -> None:
     assert not result.said("got it")
     assert result.in_order("b: failed", "stopping: b failed", "a: closed calmly")
     assert result.ending("c") == "stopped"
-    assert result.said(r"\nc +stopped \(never started\)")
+    assert result.said(r"\nc +stopped; never started")
     assert result.seconds < 3
 
 
@@ -223,4 +232,4 @@ def test_allowed_failure_is_a_warning(app: App) -> None:
     assert result.code == 0
     assert result.said("after: started")
     assert {one["level"] for one in result.records} == {"info", "warning"}
-    assert result.messages[-1] == "exit 0: SIGTERM"
+    assert result.messages[-1] == "exit 0: stopped by SIGTERM"

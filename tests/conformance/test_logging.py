@@ -86,7 +86,7 @@ def test_text(app: App) -> None:
     for line in lines:
         assert re.match(r"\d\d:\d\d:\d\d\.\d{3} (INFO    |WARNING |ERROR   |CRITICAL) \S.{12}  \S", line), line
     assert any(line[13:].startswith("INFO     mine           with fields user=ann message_id=3") for line in lines)
-    assert any(line.endswith("a-longer-name  failed, which it may: OSError: no") for line in lines)
+    assert any(line.endswith("a-longer-name  failed, which is allowed: OSError: no") for line in lines)
     assert "    Traceback (most recent call last):" in result.lines
     assert "details" not in result.stderr
     assert "\x1b" not in result.stderr
@@ -130,7 +130,7 @@ def test_handlers_of_the_users_own(app: App) -> None:
     assert "app 0.1.0 chatty kernel ready after" in written
     assert "app 0.1.0 chatty some.library from a library" in written
     assert "app 0.1.0 mine test with fields" in written
-    assert "app 0.1.0  kernel exit 0: SIGTERM" in written
+    assert "app 0.1.0  kernel exit 0: stopped by SIGTERM" in written
     assert written.count("\n") >= len(result.records)
 
 

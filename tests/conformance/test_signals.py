@@ -35,7 +35,7 @@ def test_each_signal_stops(app: App, backend: str) -> None:
     for number, run in runs.items():
         result = run.stop(number)
         assert result.code == 0
-        assert result.messages[-1] == f"exit 0: {number.name}"
+        assert result.messages[-1] == f"exit 0: stopped by {number.name}"
         assert result.seconds < 1
 
 
@@ -64,7 +64,7 @@ def test_second_signal_cuts(app: App) -> None:
     assert result.code == 130
     assert not result.said("slow: closed")
     assert result.said("cutting what still runs: slow")
-    assert result.messages[-1] == "exit 130: forced by a further signal"
+    assert result.messages[-1] == "exit 130: a further signal cut slow before it had stopped"
     assert result.seconds < 1
 
 
@@ -75,7 +75,7 @@ def test_nohup_is_obeyed(app: App) -> None:
     run.wait_for("all ready")
     run.send(signal.SIGHUP)
     run.send(signal.SIGTERM)
-    assert run.result().messages[-1] == "exit 0: SIGTERM"
+    assert run.result().messages[-1] == "exit 0: stopped by SIGTERM"
 
 
 def test_forked_children_have_their_own_signals(app: App) -> None:
@@ -138,7 +138,7 @@ def test_others_who_take_the_pipe(app: App, backend: str) -> None:
             await anyio.sleep_forever()
         """,
     )
-    assert app.run(KERNEL_BACKEND=backend).stop().messages[-1] == "exit 0: SIGTERM"
+    assert app.run(KERNEL_BACKEND=backend).stop().messages[-1] == "exit 0: stopped by SIGTERM"
 
 
 def test_quits_when_all_is_done(app: App) -> None:
@@ -209,7 +209,7 @@ def test_signal_during_the_stop_that_a_failure_began(app: App) -> None:
     for run in runs:
         run.wait_for("closing")
         run.send(signal.SIGTERM)
-        run.wait_for("SIGTERM: stopping already; once more cuts everything")
+        run.wait_for("SIGTERM: the app is stopping already; a further signal cuts what still runs")
     runs[1].send(signal.SIGINT)
     calm, cut = (run.result() for run in runs)
     assert calm.code == 1

@@ -203,7 +203,7 @@ def test_lifespan_that_fails(new_app: NewApp) -> None:
     assert before.in_order("outer opens", "outer closes")
     assert before.messages[-1] == "exit 1: app/init.py:inner failed: OSError: no disk"
     assert after.in_order("worker closes", "inner closes")
-    assert after.messages[-1] == "exit 1: app/init.py:outer failed: OSError: no disk"
+    assert after.messages[-1] == "exit 1: app/init.py:outer failed while the app was stopping: OSError: no disk"
 
 
 def test_signal_while_a_lifespan_starts_or_ends(new_app: NewApp) -> None:
