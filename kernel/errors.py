@@ -24,6 +24,7 @@ the final report show where the service itself raised nothing.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import attrs
@@ -50,8 +51,27 @@ def one_line(error: BaseException) -> str:
         return str(error)
     if isinstance(error, BaseExceptionGroup):
         return f"{type(error).__name__}: {'; '.join(one_line(one) for one in error.exceptions)}"
-    text = str(error).partition("\n")[0]
+    text = text_of(error).partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def text_of(error: object) -> str:
+    """What it says of itself; the error of somebody else may not even be able to do that."""
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001  (it is not ours)
+        return f"(no text: {type(failure).__name__})"
+
+
+def add_note(error: BaseException, text: str, *, instead_of: str = "") -> None:
+    """Note *text* on *error*, and take away the notes that begin with *instead_of*.
+
+    A frozen dataclass, say, takes none, and goes without.
+    """
+    with contextlib.suppress(Exception):
+        if instead_of and any(note.startswith(instead_of) for note in getattr(error, "__notes__", ())):
+            error.__notes__ = [note for note in error.__notes__ if not note.startswith(instead_of)]
+        error.add_note(text)
 
 
 @attrs.define(eq=False)

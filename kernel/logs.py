@@ -34,7 +34,40 @@ from kernel.report import Report, duration, without_name
 from kernel.settings import Settings
 from kernel.traces import without_kernel
 
-logger = logging.getLogger("kernel")
+
+class _Logger(logging.Logger):
+    """Takes no harm from a handler of somebody else's: one that fails is reported to the others, and asked no more."""
+
+    def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        asked = False
+        one: logging.Logger | None = self
+        while one is not None:
+            for handler in list(one.handlers):
+                asked = True
+                if record.levelno >= handler.level:
+                    self._ask(handler, record, one)
+            one = one.parent if one.propagate else None
+        if not asked and logging.lastResort is not None and record.levelno >= logging.lastResort.level:
+            logging.lastResort.handle(record)
+
+    def _ask(self, handler: logging.Handler, record: logging.LogRecord, whose: logging.Logger) -> None:
+        try:
+            handler.handle(record)
+        except Exception as error:  # noqa: BLE001  (it is not ours)
+            whose.removeHandler(handler)
+            self.error("log handler %r failed and is asked no more", handler, exc_info=error)
+
+
+def _make_logger() -> logging.Logger:
+    usual = logging.getLoggerClass()
+    logging.setLoggerClass(_Logger)
+    try:
+        return logging.getLogger("kernel")
+    finally:
+        logging.setLoggerClass(usual)
+
+
+logger = _make_logger()
 
 LIFECYCLE = frozenset({"state", "previous", "attempt", "seconds", "reason"})
 """Fields of lifecycle records, which their text says already."""
@@ -378,8 +411,3 @@ def log_verdict(report: Report) -> None:
     code = report.exit_code
     level = logging.ERROR if code else logging.INFO
     logger.log(level, "exit %d: %s", code, report.verdict, extra={**_APP, "exit_code": code})
-
-
-def log_report(report: Report, code: int) -> None:
-    log_endings(report)
-    log_verdict(report)

@@ -291,7 +291,7 @@ def run_alone(call: Callable[[], Any], settings: Settings) -> int:
             _run_coroutine(result, settings)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)  # noqa: T201
-    except Exception as error:  # noqa: BLE001  (whatever the user's command raises)
+    except BaseException as error:  # noqa: BLE001  (whatever the user's command raises)
         logs.logger.error("exit 1: %s", one_line(error), exc_info=error)
         return 1
     finally:
@@ -300,9 +300,10 @@ def run_alone(call: Callable[[], Any], settings: Settings) -> int:
 
 
 def _run_coroutine(coroutine: Coroutine[Any, Any, Any], settings: Settings) -> None:
-    from anyio import CancelScope
+    from anyio import CancelScope, get_cancelled_exc_class
 
     signals = Signals(lambda _: None, _say_at_once)
+    raised: list[BaseException] = []
 
     async def main(wake: backend.Wake) -> None:
         with CancelScope() as scope:
@@ -311,10 +312,17 @@ def _run_coroutine(coroutine: Coroutine[Any, Any, Any], settings: Settings) -> N
                 wake(scope.cancel)
 
             signals.listen(on_signal)
-            await coroutine
+            try:
+                await coroutine
+            except get_cancelled_exc_class():
+                raise
+            except BaseException as error:  # noqa: BLE001  (a SystemExit would leave the loop behind)
+                raised.append(error)
 
     with signals:
         backend.run(main, settings.backend)
+    for error in raised:
+        raise error
 
 
 __all__ = ["around", "command_unit", "execute", "run_alone"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -90,7 +91,8 @@ class Block:
         try:
             raise error
         finally:
-            error.__context__ = context  # not the cancellation by which the block learnt of it
+            with contextlib.suppress(Exception):  # one that is frozen keeps what it got
+                error.__context__ = context  # not the cancellation by which the block learnt of it
 
     def start_soon(self, func: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: object = None) -> None:
         """Start a background task that is cancelled with the work."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
-from kernel.errors import ConfigError
+from kernel.errors import ConfigError, text_of
 from kernel.traces import shorten
 from kernel.values import (
     MASK,
@@ -72,13 +72,17 @@ def read_config(service: str, cls: type[T], environ: Mapping[str, str]) -> tuple
             continue
         try:
             values[argument] = structure(text, field.type)
-        except Exception as error:  # noqa: BLE001  (a converter may raise anything; each is a bad value)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  (a converter may raise anything; each is a bad value)
             errors.append(_bad_value(name, text, cls, field, error))
     if errors:
         return None, errors
     try:
         return cls(**values), []
-    except Exception as error:  # noqa: BLE001  (a validator of the user's may raise anything)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  (a validator of the user's may raise anything)
         return None, [_refused(service, cls, values, error, environ)]
 
 
@@ -95,7 +99,7 @@ def _declared(cls: type, field: str) -> str:
     return f"{cls.__name__}.{field}, {path}:{first + offset}"
 
 
-def _bad_value(name: str, text: str, cls: type, field: attrs.Attribute[Any], error: Exception) -> ConfigError:
+def _bad_value(name: str, text: str, cls: type, field: attrs.Attribute[Any], error: BaseException) -> ConfigError:
     secret = is_secret(field.type)
     shown = MASK if secret else repr(text)
     hint = f"expected {expected(field.type)} ({_declared(cls, field.name)})"
@@ -119,7 +123,7 @@ def _masked(words: str, text: str, value: object) -> str:
 
 
 def _refused(
-    service: str, cls: type, values: Mapping[str, Any], error: Exception, environ: Mapping[str, str]
+    service: str, cls: type, values: Mapping[str, Any], error: BaseException, environ: Mapping[str, str]
 ) -> ConfigError:
     """A validator of *cls* refused a value: the one without which the rest is accepted is to blame."""
     fields = {field.alias or field.name: field for field in attrs.fields(cls)}
@@ -127,7 +131,7 @@ def _refused(
     def accepts(rest: Mapping[str, Any]) -> bool:
         try:
             cls(**rest)
-        except Exception:  # noqa: BLE001  (as above)
+        except BaseException:  # noqa: BLE001  (as above)
             return False
         return True
 
@@ -135,7 +139,7 @@ def _refused(
     if len(blamed) != 1:
         blamed = list(values)
     secret = any(is_secret(fields[name].type) for name in blamed)
-    why = type(error).__name__ if secret else str(error.args[0] if error.args else error)
+    why = type(error).__name__ if secret else text_of(error.args[0] if error.args else error)
     for name, field in fields.items():  # a validator may tell of other fields than its own
         if is_secret(field.type):
             why = _masked(why, environ.get(variable(service, name), ""), values.get(name))

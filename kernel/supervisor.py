@@ -33,6 +33,7 @@ from kernel.errors import (
     StrayCancellation,
     Uncuttable,
     ValueLost,
+    add_note,
     one_line,
 )
 from kernel.lifecycle import LIVE, MOVES, State, current_service
@@ -91,6 +92,13 @@ def _interrupts(error: BaseException) -> bool:
     """Whether *error* is a KeyboardInterrupt, or a group with one: a signal that came up here, and no crash."""
     group = isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt)
     return bool(group) or isinstance(error, KeyboardInterrupt)
+
+
+def _without_interrupt(error: BaseException) -> BaseException | None:
+    """What *error* is besides a signal."""
+    if isinstance(error, BaseExceptionGroup) and _interrupts(error):
+        return error.split(KeyboardInterrupt)[1]
+    return None if isinstance(error, KeyboardInterrupt) else error
 
 
 def _leaves(error: BaseException) -> set[int]:
@@ -245,8 +253,9 @@ class Supervisor:
 
     def crashed(self, error: BaseException) -> None:
         """The work raised *error*; what clean-up raises after it comes second."""
-        if not _interrupts(error):
-            self._crash = error
+        if _interrupts(error):
+            self.host.interrupt()
+        self._crash = _without_interrupt(error)
 
     def _understand(self, caught: BaseException) -> BaseException | None:
         """What *caught* says of the service; None where it was only our own cancellation."""
@@ -254,8 +263,10 @@ class Supervisor:
         if _interrupts(caught):
             self.host.interrupt()
             self.wanted, self.asked = Want.STOP, True
+        rest = _without_interrupt(caught)
+        if rest is None:
             return None
-        rest: BaseException | None = caught
+        caught = rest
         if isinstance(caught, BaseExceptionGroup):
             ours, rest = caught.split(cancelled)
             rest = caught if ours is None else rest  # `split` copies even where it takes nothing out
@@ -419,7 +430,7 @@ class Supervisor:
             return first if first is self._timeout or not returned else None
         if _leaves(error) & _leaves(first):
             return error  # the crash itself, maybe in a group by now
-        first.add_note(f"its clean-up then raised {type(error).__name__}: {error}")
+        add_note(first, f"its clean-up then raised {one_line(error)}")
         self.host.notice(self, "clean-up failed after the crash", error)
         return first
 
@@ -447,9 +458,7 @@ class Supervisor:
         else:
             phase = "stopping" if self.asked else "serving" if self._block is not None else "running"
         mark = "in service "
-        if any(note.startswith(mark) for note in getattr(error, "__notes__", ())):
-            error.__notes__ = [note for note in error.__notes__ if not note.startswith(mark)]
-        error.add_note(f"{mark}{self.name}, {phase}, attempt {self.attempt}")
+        add_note(error, f"{mark}{self.name}, {phase}, attempt {self.attempt}", instead_of=mark)
 
     def _starts_over(self) -> None:
         if self.once:

@@ -202,8 +202,9 @@ def smaller(app: App) -> Iterator[App]:
 
 def without(fake: Fake, name: str) -> Fake:
     """*fake*, which no longer depends on *name*."""
-    edges = ("values", "optional", "orders", "launches")
-    return attrs.evolve(fake, **{kind: tuple(one for one in getattr(fake, kind) if one != name) for kind in edges})
+    kinds = ("values", "optional", "orders", "launches")
+    edges: dict[str, Any] = {kind: tuple(one for one in getattr(fake, kind) if one != name) for kind in kinds}
+    return attrs.evolve(fake, **edges)
 
 
 def plainer(one: Any) -> Iterator[Any]:

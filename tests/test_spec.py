@@ -301,7 +301,7 @@ def test_a_name_of_the_enclosing_function_without_a_value_yet() -> None:
     """It hides nothing else."""
 
     async def api(serving: Serving[None]) -> None:
-        print(later)  # noqa: T201
+        print(later)
 
     assert needs()(api).serving == "serving"
     later = 1

@@ -194,7 +194,7 @@ class Process:
         told = [one["exit_code"] for one in result.records if "exit_code" in one]
         assert {*told} <= {result.code}, f"it ended with {result.code}, and told {told}:\n{self.output}"
         ends = [message for message in result.messages if re.match(r"exit \d+: ", message)]
-        assert len(ends) < 2, f"it told its end more than once: {ends}"  # noqa: PLR2004
+        assert len(ends) < 2, f"it told its end more than once: {ends}"
         return result
 
     def stop(self, number: signal.Signals = signal.SIGTERM, after: str = "all ready") -> Result:
