@@ -321,7 +321,8 @@ class Orchestrator:
                 holds.append(target)
                 values[edge.parameter] = target.value
             elif target.state in BROKEN:
-                self.notice(one, f"starts although {target.name} {target.state.value}")
+                was = "was " if target.state is State.ABANDONED else ""
+                self.notice(one, f"starts although {target.name} {was}{target.state.value}")
         one.holds = tuple(holds)
         self._live += 1
         one.launch(self._spawn, values)

@@ -295,7 +295,7 @@ class Supervisor:
         if self.state is State.STARTING:
             self._move(State.STOPPING, "asked to, while starting")
         elif self.state is State.READY:
-            self._leaves_ready("asked to" if self.wanted is Want.STOP else "a value it holds is going")
+            self._leaves_ready("asked to" if self.wanted is Want.STOP else "a value that it holds is going")
         if self._block is not None:
             self._block.stop()
             self._arm(self._cut)
@@ -359,7 +359,7 @@ class Supervisor:
         self._timeout = StartTimeout(self.name, self.spec.start_timeout, self.stands_at())
         self.host.explain()
         self._asked_at = current_time()
-        self._move(State.STOPPING, f"not ready after {self.spec.start_timeout:g} s")
+        self._move(State.STOPPING, f"it was not ready after {self.spec.start_timeout:g} s")
         self._cancel()
         self._arm(self._give_up)
         self.host.settle()
@@ -467,7 +467,7 @@ class Supervisor:
             error = ValueLost(self.name, lost.name, "crashed or ended while it was in use")
             self._end(State.FAILED, error, str(error))
         else:
-            self._move(State.WAITING, "until the value it holds is back")
+            self._move(State.WAITING, "until the value that it needs is back")
 
     def _retry(self) -> None:
         self._disarm()

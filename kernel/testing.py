@@ -52,6 +52,7 @@ __all__ = [
     "RunFailed",
     "Running",
     "Slow",
+    "State",
     "StateMissed",
     "VirtualLoop",
     "anyio_backend",

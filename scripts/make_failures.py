@@ -709,7 +709,7 @@ SCENARIOS = (
         "signal.",
         {"writer": STUBBORN},
         env={"RUNNER_SHUTDOWNTIMEOUT": "30s"},
-        steps=(("all ready", signal.SIGTERM), ("writing", signal.SIGINT), ("cutting", signal.SIGTERM)),
+        steps=(("all ready", signal.SIGTERM), ("writing", signal.SIGINT), ("cutting", signal.SIGHUP)),
     ),
     Scenario(
         "A command fails",
