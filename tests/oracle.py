@@ -384,7 +384,7 @@ class Oracle:
         """Whether some service ends in the very moment in which the delay does: it may count as alive, or not."""
         for when, entry in self.stage.log:
             if self.shutdown and abs(when - self.shutdown.services) < A_MOMENT and isinstance(entry, Transition):
-                if entry.state is State.STOPPING and entry.previous in WORKING:
+                if entry.reason.startswith("asked to"):
                     break
                 if entry.previous in RUNNING and entry.state not in RUNNING and self.app.drain_delay:
                     return True
