@@ -408,8 +408,8 @@ class Orchestrator:
     def _wait_or_lose(self, one: Supervisor) -> None:
         """Launch *one* if it can start; end it if a value that it needs will never come."""
         if self.stopping:
-            if one.state in HALTED:
-                one.never_mind("" if one.attempt else "never started")
+            if one.state is State.WAITING:
+                one.never_mind("")
             return
         for target, edge in one.links:
             if edge.parameter and not edge.optional and target.state in ENDED:

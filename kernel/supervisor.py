@@ -183,7 +183,7 @@ class Supervisor:
         """Start an attempt, with the *values* of its dependencies by parameter."""
         self.attempt += 1
         self.wanted, self.asked = Want.RUN, False
-        self._block = self._crash = self._timeout = self.error = None
+        self._crash = self._timeout = self.error = None
         if self.needs.config:
             values[self.needs.config[0]] = self.config
         if self.needs.serving:
@@ -226,12 +226,12 @@ class Supervisor:
 
     def serves(self) -> None:
         """The block was entered: the service is ready, unless it was asked to stop while starting."""
-        if self._block is not None and self.state is State.STARTING:
+        if self.state is State.STARTING:
             self._disarm()
             self._becomes_ready()
             return
-        if self._block is not None:
-            self._block.stop()
+        assert self._block is not None
+        self._block.stop()
         if self.asked and self.state is State.STOPPING:  # one that was given up may still come this far
             self._arm(self._cut)
 
@@ -285,12 +285,12 @@ class Supervisor:
 
     def ask(self) -> None:
         """Ask the running attempt to stop, now that nobody needs it any more."""
-        if self.state not in LIVE:
-            return
         if self.asked:
-            self.rearm()
             return
         self.asked = True
+        if self._next is not None and self.state is State.STOPPING:
+            self.rearm()  # its clean-up is on the clock already, and that goes on
+            return
         self._asked_at = current_time()
         if self.state is State.STARTING:
             self._move(State.STOPPING, "asked to, while starting")
@@ -319,7 +319,7 @@ class Supervisor:
         """Cut the running attempt now."""
         if not self.asked:
             self.ask()
-        if self.state in LIVE and self._next != self._give_up:
+        if self._next != self._give_up:
             self._cut(forced=True)
 
     def never_mind(self, reason: str) -> None:
@@ -435,7 +435,7 @@ class Supervisor:
         return first
 
     def _failed(self, error: BaseException) -> None:
-        if self.wanted is Want.STOP or self.host.stopping:
+        if self.host.stopping:
             self._end(State.FAILED, error, "while the app was stopping")
             return
         retry = self.spec.retry

@@ -320,8 +320,8 @@ class Oracle:
             assert not (life.left and life.state is State.READY), f"the work of {name} ended, and it is still ready"
             if life.grace is not None:
                 assert then <= life.grace + 1 + A_MOMENT, f"{name} had more than a second to become ready"
-            if life.closing is not None and self.shutdown is None:
-                limit = life.closing + fake.stop_timeout + 1
+            if life.closing is not None and (self.shutdown is None or not fake.hangs):
+                limit = life.closing + fake.stop_timeout + (1 if fake.hangs else 0)
                 assert then <= limit + A_MOMENT, f"{name} closed for longer than it may"
             if self.shutdown is None and life.state in HALTED:
                 gone = [giver for giver in fake.values if self.lives[giver].state in ENDED]

@@ -797,6 +797,28 @@ async def test_done_unasked_is_worth_a_warning(lab: Lab, caplog: pytest.LogCaptu
     assert lab.exit_code == 0
 
 
+@virtual
+@pytest.mark.parametrize("holds", [True, False])
+async def test_a_stop_gives_a_clean_up_no_second_stop_timeout(lab: Lab, holds: bool) -> None:
+    """It is on the clock since the crash; whether anybody depends on it changes nothing."""
+
+    @service(stop_timeout=3)
+    async def db(serving: Serving[None]) -> None:
+        try:
+            async with serving():
+                await crash_after(1, ValueError("boom"))
+        finally:
+            await anyio.sleep_forever()
+
+    @service(depends=["db"] if holds else [])
+    async def calm() -> None:
+        await anyio.sleep_forever()
+
+    await lab.stop_at(3).run(db, calm)
+    assert lab.when("db", "failed") == 4
+    assert isinstance(lab.error("db").__cause__, ValueError)
+
+
 # -- signals ---------------------------------------------------------------------------------------------------------
 
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP

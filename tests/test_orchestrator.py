@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -12,8 +13,8 @@ import anyio
 import attrs
 import pytest
 
-from kernel.errors import CycleError, StopTimeout, Uncuttable, ValueLost
-from kernel.lifecycle import AllReady, Event, Notice, State, Transition
+from kernel.errors import CycleError, StartTimeout, StopTimeout, Uncuttable, ValueLost
+from kernel.lifecycle import AllReady, Event, Forced, Notice, State, StillWaiting, Transition
 from kernel.orchestrator import Orchestrator, Unit
 from kernel.policy import Retry
 from kernel.report import Ending, Report
@@ -143,11 +144,30 @@ async def test_started_by_a_service_that_is_never_launched(lab: Lab) -> None:
     assert lab.notices == ["watcher: starts although holder failed"]
 
 
+@pytest.mark.parametrize("delay", [1, 20])
+async def test_started_stays_met(lab: Lab, delay: float) -> None:
+    """A crash of what was launched, and its next attempt, change nothing for who waits for the launch only."""
+    late = named("late", service(depends=[started("db"), "slow"])(_nothing))
+    db = giver(lab, failing=lambda: lab.now < 4, retries=Retry(times=1, delay=delay, jitter=0))
+    await lab.stop_at(40).run(db, sleeper("slow", opening=9), late)
+    assert lab.when("db", "backoff") == 6
+    assert lab.when("late", "starting") == 9
+
+
+async def test_started_is_met_once(lab: Lab) -> None:
+    """The end of what was launched meets it no second time: the dependent still waits for the others."""
+    late = named("late", service(depends=[started("quick"), "slow"])(_nothing))
+    await lab.stop_at(20).run(named("quick", service(_nothing)), sleeper("slow", opening=9), late)
+    assert lab.when("quick", "done") == 1
+    assert lab.when("late", "starting") == 9
+
+
 async def test_oneshots_come_before_their_dependents(lab: Lab) -> None:
     """A dependent of a one-shot starts when that has returned well, and it does not matter that it is gone."""
     migrate = service(oneshot=True)(_nothing)
     await lab.stop_at(9).run(named("migrate", migrate), sleeper("api", "migrate"), sleeper("late", "api", "migrate"))
     assert lab.when("api", "starting") == 1
+    assert lab.notices == []
     assert lab.exit_code == 0
 
 
@@ -354,6 +374,19 @@ async def test_a_dependent_that_needs_the_value_of_what_failed(lab: Lab, allowed
     assert lab.exit_code == (0 if allowed else 1)
 
 
+async def test_a_lost_value_is_waited_for_no_longer(lab: Lab) -> None:
+    """Who needs it fails at once, whatever else it waits for."""
+    flaky = named("flaky", service(allowed_failure=True)(_crash_later))
+
+    @service(depends=["flaky", "slow"], allowed_failure=True)
+    async def holder(flaky: str) -> None:
+        lab.mark("never")
+
+    await lab.stop_at(20).run(flaky, sleeper("slow", opening=9), holder)
+    assert lab.when("holder", "failed") == 2
+    assert lab.marks == []
+
+
 async def test_a_lost_value_is_lost_for_all_above(lab: Lab) -> None:
     """A chain of holders fails one after the other, without retries."""
     flaky = named("flaky", service(allowed_failure=True)(_crash_later))
@@ -372,6 +405,24 @@ async def test_a_lost_value_is_lost_for_all_above(lab: Lab) -> None:
     assert lab.marks == []
 
 
+async def test_a_dependency_that_was_abandoned_with_permission(lab: Lab) -> None:
+    """It is a failure as any other: who wanted the order starts with a warning, who needs the value fails."""
+
+    @service(start_timeout=2, stop_timeout=2, allowed_failure=True)
+    async def stuck(serving: Serving[str]) -> None:
+        await hang(20)
+
+    @service(depends=["stuck"], allowed_failure=True)
+    async def holder(stuck: str) -> None:
+        lab.mark("never")
+
+    await lab.stop_at(9).run(stuck, holder, sleeper("orderly", "stuck"))
+    assert lab.when("stuck", "abandoned") == lab.when("holder", "failed") == lab.when("orderly", "starting") == 5
+    assert str(lab.error("holder")).startswith("holder needs the value of stuck, which was abandoned: ")
+    assert lab.notices[0] == "orderly: starts although stuck was abandoned"
+    assert lab.marks == []
+
+
 async def test_a_value_with_a_default(lab: Lab) -> None:
     """A parameter with a default keeps it when the giver has failed with permission."""
     flaky = named("flaky", service(allowed_failure=True)(_crash_later))
@@ -382,6 +433,18 @@ async def test_a_value_with_a_default(lab: Lab) -> None:
 
     await lab.stop_at(9).run(flaky, holder)
     assert lab.marks == [(2, "none")]
+
+
+async def test_a_value_with_a_default_and_something_else_to_wait_for(lab: Lab) -> None:
+    """That the giver has failed leaves the default, and the wait for the others."""
+    flaky = named("flaky", service(allowed_failure=True)(_crash_later))
+
+    @service(depends=["flaky", "slow"])
+    async def holder(flaky: str = "none") -> None:
+        lab.mark(flaky)
+
+    await lab.stop_at(20).run(flaky, sleeper("slow", opening=9), holder)
+    assert lab.marks == [(9, "none")]
 
 
 async def test_every_service_failed(lab: Lab) -> None:
@@ -401,8 +464,10 @@ async def test_everything_done(lab: Lab) -> None:
 
 async def test_nothing_to_do(lab: Lab) -> None:
     """An app without services ends at once."""
+    await anyio.sleep(1)
     await lab.run()
     assert lab.events == []
+    assert lab.report.stopping == 0
     assert lab.exit_code == 0
 
 
@@ -420,6 +485,33 @@ async def test_first_is_the_first_that_may_not_fail(lab: Lab) -> None:
         named("follower", service(fail_on_stop)),
     )
     assert lab.report.first == "fatal"
+
+
+async def test_the_end_of_an_internal_service_is_not_the_end(lab: Lab) -> None:
+    """One that returns by itself leaves the others alone, and is no service that has ended."""
+    await lab.stop_at(5).run(Unit(named("hook", service(_nothing)), internal=True), sleeper("a"))
+    assert lab.when("hook", "done") == 1
+    assert lab.when("a", "stopped") == 5
+    assert lab.stop_began.reason == "asked"
+
+
+async def test_what_was_abandoned_has_ended(lab: Lab) -> None:
+    """An app in which nothing is left but what could not be cut does not idle."""
+
+    @service(start_timeout=2, stop_timeout=2, allowed_failure=True)
+    async def stuck(serving: Serving[str]) -> None:
+        await hang(20)
+
+    await lab.run(stuck, named("done", service(_nothing)))
+    assert lab.stopped_at == 5
+    assert lab.stop_began.reason == "every service has ended"
+    assert lab.exit_code == 3
+
+
+async def test_a_dependency_that_is_left_out(lab: Lab) -> None:
+    """An edge to what is not among the units is skipped."""
+    await lab.stop_at(5).run(sleeper("a", "missing"))
+    assert lab.when("a", "ready") == 0
 
 
 async def test_a_cycle_is_refused() -> None:
@@ -519,6 +611,56 @@ async def test_a_holder_in_backoff_fails_when_the_value_is_gone(lab: Lab) -> Non
     await lab.stop_at(50).run(giver(lab, failing=lambda: True, retries=0, allowed_failure=True), api, sleeper("x"))
     assert lab.path("api") == "waiting starting ready stopping backoff failed"
     assert lab.when("api", "failed") == 6
+
+
+async def test_a_holder_restarts_beneath_those_that_wanted_the_order(lab: Lab) -> None:
+    """Those that depend on a holder without holding its value run on, and it does not wait for their end."""
+
+    @service(depends=["db"])
+    async def cache(db: str, serving: Serving[None]) -> None:
+        async with serving():
+            await anyio.sleep_forever()
+
+    await lab.stop_at(50).run(giver(lab, failing=lambda: lab.now < 4), cache, sleeper("orderly", "cache"))
+    assert lab.path("cache") == "waiting starting ready stopping waiting starting ready stopping stopped"
+    assert lab.path("orderly") == "waiting starting ready stopping stopped"
+    assert lab.moves("cache")[2].reason.endswith("it holds is going")
+    assert (lab.when("cache", "stopping"), lab.when("cache", "starting", 2)) == (5, 7)
+
+
+async def test_the_last_holder_lets_the_giver_go(lab: Lab) -> None:
+    """Where several hold a value, its resources close when the slowest of them has ended."""
+
+    @service(depends=["db"])
+    async def quick(db: str, serving: Serving[None]) -> None:
+        async with resource(lab, "quick", closing=1), serving():
+            await anyio.sleep_forever()
+
+    @service(depends=["db"])
+    async def slow(db: str, serving: Serving[None]) -> None:
+        async with resource(lab, "slow", closing=4), serving():
+            await anyio.sleep_forever()
+
+    await lab.stop_at(50).run(giver(lab, failing=lambda: lab.now < 4), quick, slow)
+    assert [mark for mark in lab.marks if mark[1].endswith("closed")][:3] == [
+        (6, "quick closed"),
+        (9, "slow closed"),
+        (10, "db closed"),
+    ]
+
+
+async def test_a_holder_that_was_leaving_anyway(lab: Lab) -> None:
+    """One whose work had ended before its value went is done, and is not started again."""
+
+    @service(depends=["db"])
+    async def api(db: str, serving: Serving[None]) -> None:
+        async with resource(lab, "api", closing=3), serving():
+            await anyio.sleep(4)
+
+    await lab.stop_at(50).run(giver(lab, failing=lambda: lab.now < 4), api)
+    assert lab.path("api") == "waiting starting ready stopping done"
+    assert lab.when("api", "done") == 7
+    assert lab.marks[3:5] == [(7, "api closed"), (7, "db closing")]
 
 
 async def test_a_giver_leaves_serving_unasked(lab: Lab) -> None:
@@ -742,6 +884,19 @@ async def test_a_command_is_not_started_again(lab: Lab) -> None:
     assert lab.exit_code == 1
 
 
+async def test_a_command_is_told_which_value_it_lost(lab: Lab) -> None:
+    """Of several givers the error names the one that crashed."""
+
+    @service(depends=["one", "two"])
+    async def command(one: str, two: str) -> None:
+        await anyio.sleep_forever()
+
+    await lab.run(giver(lab, "one"), giver(lab, "two", failing=lambda: True), Unit(command, command=True))
+    error = lab.error("command")
+    assert isinstance(error, ValueLost)
+    assert error.giver == "two"
+
+
 async def test_the_end_of_a_command_is_the_end(lab: Lab) -> None:
     """When a command has returned, those who gave it values are stopped, after it."""
 
@@ -768,6 +923,19 @@ async def test_a_stop_while_holders_restart(lab: Lab) -> None:
     assert lab.path("db") == "waiting starting ready stopping failed"
     assert lab.marks[-3:] == [(8, "api closed"), (8, "db closing"), (9, "db closed")]
     assert lab.exit_code == 1
+
+
+async def test_a_stop_while_a_giver_waits_for_its_holders(lab: Lab) -> None:
+    """The time that its holders take counts against no limit of the giver, also when the stop comes meanwhile."""
+
+    @service(depends=["db"])
+    async def api(db: str, serving: Serving[None]) -> None:
+        async with resource(lab, "api", closing=5), serving():
+            await anyio.sleep_forever()
+
+    await lab.stop_at(6).run(giver(lab, failing=lambda: True, stop_timeout=2), api)
+    assert lab.marks[2:] == [(5, "api closing"), (10, "api closed"), (10, "db closing"), (11, "db closed")]
+    assert isinstance(lab.error("db"), ValueError)
 
 
 async def test_a_stop_while_a_holder_waits_for_its_value(lab: Lab) -> None:
@@ -904,6 +1072,47 @@ async def test_nothing_is_launched_after_a_stop(lab: Lab) -> None:
     assert lab.ending("api").attempts == 0
 
 
+async def test_a_start_that_takes_too_long_during_a_stop(lab: Lab) -> None:
+    """As long as it is not asked to stop, since its dependents still run, its start is held to its limit."""
+    late = attrs.evolve(sleeper("late", closing=5), depends=(started("slow"),))
+    await lab.stop_at(5).run(sleeper("slow", opening=50, start_timeout=8), late)
+    assert lab.when("slow", "failed") == 8
+    assert isinstance(lab.error("slow"), StartTimeout)
+    assert not [one for when, one in lab.log if isinstance(one, StillWaiting) and when == 8]  # of a start
+    assert lab.when("late", "stopped") == 10
+
+
+@pytest.mark.parametrize("drain_delay", [0, 2])
+async def test_a_keyboard_interrupt_in_a_dependency(lab: Lab, drain_delay: float) -> None:
+    """It ends its service at once, as a stop does, though others depend on it."""
+
+    @service
+    async def db(serving: Serving[str]) -> None:
+        async with serving("pool"):
+            await crash_after(3, KeyboardInterrupt())
+
+    await lab.run(db, sleeper("api", "db", closing=1), drain_delay=drain_delay)
+    assert lab.path("db") == lab.path("api") == "waiting starting ready stopping stopped"
+    assert lab.stop_began.reason == "KeyboardInterrupt"
+    assert lab.when("api", "stopped") == 4 + drain_delay
+    assert lab.exit_code == 0
+
+
+@pytest.mark.parametrize("drain_delay", [0, 2])
+async def test_a_keyboard_interrupt_while_starting(lab: Lab, drain_delay: float) -> None:
+    """The same of one that is not ready yet, though another waited for its launch."""
+
+    @service
+    async def db(serving: Serving[str]) -> None:
+        await crash_after(3, KeyboardInterrupt())
+
+    late = attrs.evolve(sleeper("late", closing=1), depends=(started("db"),))
+    await lab.run(db, late, drain_delay=drain_delay)
+    assert lab.path("db") == "waiting starting stopping stopped"
+    assert (lab.when("db", "stopped"), lab.when("late", "stopped")) == (3, 4 + drain_delay)
+    assert lab.exit_code == 0
+
+
 async def test_a_second_request_changes_nothing(lab: Lab) -> None:
     """The first request counts, with its reason and its deadline."""
     await lab.stop_at(5, "first").stop_at(6, "second").run(sleeper("a", closing=3))
@@ -931,6 +1140,24 @@ async def test_a_crash_during_the_stop_changes_only_its_service(lab: Lab) -> Non
     assert lab.path("a") == "waiting starting ready stopping failed"
     assert lab.ending("b").state is State.STOPPED
     assert lab.exit_code == 1
+
+
+async def test_a_crash_during_the_stop_overtakes_nobody(lab: Lab) -> None:
+    """A holder whose value goes during the stop still outlives those that depend on it by order only."""
+
+    @service
+    async def db(serving: Serving[str]) -> None:
+        async with resource(lab, "db"), serving("db"):
+            await crash_after(6, ValueError("boom"))
+
+    @service(depends=["db"])
+    async def cache(db: str, serving: Serving[None]) -> None:
+        async with resource(lab, "cache"), serving():
+            await anyio.sleep_forever()
+
+    await lab.stop_at(5).run(db, cache, sleeper("api", "cache", closing=3))
+    assert lab.when("api", "stopped") == 8
+    assert lab.marks[2:] == [(8, "cache closing"), (8, "cache closed"), (8, "db closing"), (8, "db closed")]
 
 
 async def test_a_dependency_that_ends_by_itself_during_the_stop(lab: Lab) -> None:
@@ -964,6 +1191,23 @@ async def test_the_drain_delay(lab: Lab) -> None:
     assert lab.report.stopping == pytest.approx(5)
 
 
+async def test_the_loop_is_older_than_the_app(lab: Lab) -> None:
+    """All times count from the begin of the app, or of the stop, not from that of the loop's clock."""
+    await anyio.sleep(1000)
+    slow = sleeper("slow", opening=12, closing=5)
+    bad = named("bad", service(allowed_failure=True, retries=ONCE)(_fail))
+    await lab.stop_at(20).run(slow, bad, stubborn("stone", "slow"), drain_delay=1)
+    told = [(when, one.seconds) for when, one in lab.log if isinstance(one, StillWaiting)]
+    assert told == [(5, 5), (10, 10), (22, 2), (24, 4), (28, 8)]
+    assert lab.all_ready[0].seconds == 12
+    assert lab.when("bad", "failed") == 1
+    assert (lab.when("stone", "stopping"), lab.when("stone", "abandoned")) == (21, 29)
+    assert (lab.when("slow", "stopping"), lab.when("slow", "failed")) == (29, 29.5)
+    assert (lab.report.seconds, lab.report.stopping) == (29.5, 9.5)
+    assert lab.ending("slow").uptime == 17
+    assert not lab.report.late
+
+
 async def test_the_drain_delay_counts_towards_the_deadline(lab: Lab) -> None:
     """The budget that is shared out is what the delay has left."""
     await lab.stop_at(0).run(stubborn("a"), stubborn("b", "a"), drain_delay=8, shutdown_timeout=10)
@@ -980,6 +1224,14 @@ async def test_a_failure_waits_for_no_drain_delay(lab: Lab) -> None:
     await other.stop_at(1).run(named("bad", service(_crash_later)), sleeper("a"), drain_delay=5)
     assert other.when("a", "stopping") == 2
     assert other.exit_code == 1
+
+
+async def test_the_deadline_is_shared_out_once(lab: Lab) -> None:
+    """When a failure has ended the drain delay, the moment at which it would have ended changes nothing."""
+    bad = named("bad", service(_crash_later))
+    chain = [stubborn("a", stop_timeout=60), stubborn("b", "a", stop_timeout=60)]
+    await lab.stop_at(1).run(bad, *chain, drain_delay=4.5, shutdown_timeout=6)
+    assert (lab.when("b", "abandoned"), lab.when("a", "abandoned")) == (6, 7)
 
 
 async def test_everything_ends_during_the_drain_delay(lab: Lab) -> None:
@@ -999,6 +1251,7 @@ async def test_a_value_that_goes_during_the_drain_delay(lab: Lab) -> None:
     await lab.stop_at(4).run(giver(lab, failing=lambda: True, retries=9), api, sleeper("x"), drain_delay=5)
     assert lab.path("api") == "waiting starting ready stopping waiting stopped"
     assert lab.path("db") == "waiting starting ready stopping failed"
+    assert lab.ending("api").reason == ""
     assert (lab.when("api", "stopped"), lab.when("x", "stopping")) == (5, 6)
 
 
@@ -1087,6 +1340,35 @@ async def test_clean_up_under_way_is_held_to_the_deadline(lab: Lab) -> None:
     assert lab.exit_code == 1
 
 
+async def test_a_holder_that_stops_already_is_held_to_the_deadline(lab: Lab) -> None:
+    """So is one that is stopping since its value goes; its own time is no longer for that."""
+    api = attrs.evolve(service(depends=["db"], stop_timeout=60)(_slow_holder), name="api")
+    brief = attrs.evolve(service(depends=["db"], stop_timeout=3)(_slow_holder), name="brief")
+    await lab.stop_at(6).run(giver(lab, failing=lambda: True), api, brief)
+    assert lab.when("api", "stopping") == lab.when("brief", "stopping") == 5
+    assert (lab.when("api", "failed"), lab.when("brief", "failed")) == (14.5, 8)
+    assert lab.exit_code == 1
+
+
+async def _slow_holder(db: str, serving: Serving[None]) -> None:
+    async with serving():
+        await anyio.sleep_forever()
+    await anyio.sleep(50)
+
+
+async def test_a_start_is_cut_by_the_deadline_too(lab: Lab) -> None:
+    """Where the shutdown has less than the second that a service has to reach `serving`, the shutdown decides."""
+    await lab.stop_at(5).run(sleeper("slow", opening=50), shutdown_timeout=1)
+    assert lab.when("slow", "stopped") == 5.75
+
+
+async def test_no_time_is_enough_when_nothing_runs(lab: Lab) -> None:
+    """A timeout of 0 is not passed by an app that has ended by then."""
+    await lab.run(named("a", service(_nothing)), shutdown_timeout=0)
+    assert not lab.report.late
+    assert lab.exit_code == 0
+
+
 async def test_no_time_at_all(lab: Lab) -> None:
     """A timeout of 0 cuts and gives up at once."""
     await lab.stop_at(5).run(sleeper("a", closing=1), shutdown_timeout=0)
@@ -1138,6 +1420,50 @@ async def test_force_cuts_everything_now(lab: Lab) -> None:
     assert lab.exit_code == 130
 
 
+async def test_force_cuts_what_was_not_asked_yet(lab: Lab) -> None:
+    """A dependency that still waits for its dependents is cut beneath them, and the error tells by what."""
+    await lab.stop_at(5).force_at(6).run(sleeper("db", closing=50), stubborn("api", "db"))
+    assert lab.path("db") == "waiting starting ready stopping failed"
+    assert (lab.when("db", "failed"), lab.when("api", "abandoned")) == (6, 7)
+    error = lab.error("db")
+    assert isinstance(error, StopTimeout)
+    assert error.forced
+    assert error.seconds == 0
+
+
+async def test_force_cuts_what_is_starting(lab: Lab) -> None:
+    """Also one that was not asked to stop, since another that only waited for its launch still runs."""
+    late = attrs.evolve(sleeper("late", closing=50), depends=(started("slow"),))
+    await lab.force_at(5).run(sleeper("slow", opening=90), late)
+    assert lab.forced[0].services == ("slow", "late")
+    assert lab.path("slow") == "waiting starting stopping failed"
+    assert (lab.when("slow", "failed"), lab.when("late", "failed")) == (5, 5)
+
+
+async def test_force_after_the_cut(lab: Lab) -> None:
+    """What was cut already because it overran is given up 1 s later; that it overran stays the reason."""
+    await lab.stop_at(5).force_at(8.5).run(stubborn("a", stop_timeout=3))
+    assert lab.when("a", "abandoned") == 9.5
+    cut = lab.error("a").__cause__
+    assert isinstance(cut, StopTimeout)
+    assert not cut.forced
+    assert cut.seconds == 3
+
+
+async def test_force_and_then_it_serves(lab: Lab) -> None:
+    """One that is cut while starting and serves late, from behind a shield, has no more time for that."""
+
+    @service
+    async def db(serving: Serving[None]) -> None:
+        await hang(5.5)
+        async with serving():
+            await hang(50)
+
+    await lab.force_at(5).run(db)
+    assert lab.when("db", "abandoned") == 6
+    assert lab.exit_code == 130
+
+
 async def test_force_without_a_stop_before(lab: Lab) -> None:
     """To force is to stop too."""
     await lab.force_at(5).run(sleeper("db", closing=50), sleeper("api", "db"))
@@ -1162,15 +1488,17 @@ async def test_force_ends_what_waits_for_holders(lab: Lab) -> None:
 
 async def test_force_during_the_drain_delay(lab: Lab) -> None:
     """It waits for no delay."""
-    await lab.stop_at(5).force_at(6).run(sleeper("a", closing=50), drain_delay=5)
+    a = sleeper("a", closing=50, allowed_failure=True)
+    await lab.stop_at(5).force_at(6).run(a, stubborn("b"), drain_delay=5)
     assert lab.when("a", "failed") == 6
+    assert lab.when("b", "abandoned") == 7
 
 
 async def test_force_twice(lab: Lab) -> None:
     """Once more changes nothing."""
     await lab.stop_at(5).force_at(6).force_at(6.5).run(stubborn("a"))
     assert lab.when("a", "abandoned") == 7
-    assert len(lab.forced) == 2
+    assert [when for when, event in lab.log if isinstance(event, Forced)] == [6, 6.5]
 
 
 async def test_force_when_nothing_runs_any_more(lab: Lab) -> None:
@@ -1375,6 +1703,10 @@ async def test_the_service_whose_code_runs(lab: Lab) -> None:
     await other.run(two)
     assert other.orchestrator.running(sys._getframe()) == "two"
     assert other.orchestrator.live == 0
+
+    without_code = Lab()
+    await without_code.run(attrs.evolve(two, fn=functools.partial(two.fn)))
+    assert without_code.orchestrator.running(sys._getframe()) == ""
 
 
 # -- size ------------------------------------------------------------------------------------------------------------

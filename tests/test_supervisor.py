@@ -59,6 +59,7 @@ async def test_a_plain_service_is_ready_when_launched(lab: Lab) -> None:
 
     await lab.run(hello)
     assert lab.path("hello") == "waiting starting ready stopping done"
+    assert [move.reason for move in lab.moves("hello")] == ["", "", "returned", "returned by itself"]
     assert (lab.when("hello", "ready"), lab.when("hello", "done")) == (0, 5)
     assert lab.ending("hello").reason == "returned by itself"
     assert lab.exit_code == 0
@@ -113,6 +114,25 @@ async def test_serving_without_a_value(lab: Lab) -> None:
             assert callable(work.start_soon)
 
     assert (await lab.run(api)).ending("api").state is State.DONE
+
+
+async def test_a_value_goes_with_its_attempt(lab: Lab) -> None:
+    """Between two attempts, and after the last, there is none."""
+    seen: list[object] = []
+
+    @service(retries=ONCE)
+    async def db(serving: Serving[str]) -> None:
+        await anyio.sleep(1)
+        async with serving(f"pool of {lab.now}"):
+            await crash_after(1, ValueError())
+
+    def look() -> None:
+        seen.append(lab.orchestrator.supervisors["db"].value)
+
+    lab.at(0.5, look).at(1.5, look).at(2.5, look).at(3.5, look).at(4.5, look)
+    await lab.run(db)
+    look()
+    assert seen == [None, "pool of 1.0", None, None, "pool of 4.0", None]
 
 
 async def test_uptime_counts_all_attempts(lab: Lab) -> None:
@@ -247,6 +267,7 @@ async def test_what_follows_the_block_is_clean_up(lab: Lab) -> None:
 
     await lab.run(db)
     assert lab.when("db", "stopping") == 2
+    assert lab.moves("db")[2].reason == "its work ended"
     assert lab.when("db", "failed") == 5
     assert isinstance(lab.error("db"), StopTimeout)
 
@@ -318,6 +339,20 @@ async def test_drain_that_does_not_end_is_cut(lab: Lab) -> None:
     await lab.stop_at(5).run(api)
     assert lab.when("api", "failed") == 8
     assert isinstance(lab.error("api"), StopTimeout)
+
+
+async def test_drain_and_clean_up_share_the_stop_timeout(lab: Lab) -> None:
+    """It counts from the request to stop, not from the end of the drain."""
+
+    @service(stop_timeout=3)
+    async def api(serving: Serving[None]) -> None:
+        async with serving(drain=True) as work:
+            await work.stop_requested()
+            await anyio.sleep(2)
+        await anyio.sleep_forever()
+
+    await lab.stop_at(5).run(api)
+    assert lab.when("api", "failed") == 8
 
 
 async def test_drain_asked_while_starting(lab: Lab) -> None:
@@ -443,6 +478,7 @@ async def test_start_timeout_names_the_line(lab: Lab) -> None:
     error = lab.error("db")
     assert isinstance(error, StartTimeout)
     assert lab.when("db", "failed") == 7
+    assert error.__notes__ == ["in service db, starting, attempt 1"]
     assert "the line where it stands" in stood(error.where)
     assert error.where.endswith("connect")
     assert "was not ready after 7 s; it stood at tests/test_supervisor.py:" in str(error)
@@ -529,6 +565,7 @@ async def test_start_timeout_then_serves(lab: Lab) -> None:
 
     await lab.run(db)
     assert lab.path("db") == "waiting starting stopping failed"
+    assert (lab.when("db", "stopping"), lab.when("db", "failed")) == (7, 9)
     assert lab.marks == [(9, "serving")]
     assert isinstance(lab.error("db"), StartTimeout)
 
@@ -546,6 +583,20 @@ async def test_start_timeout_that_cannot_be_cut(lab: Lab) -> None:
     error = lab.error("db")
     assert isinstance(error, Uncuttable)
     assert isinstance(error.__cause__, StartTimeout)
+
+
+async def test_start_timeout_then_serves_and_cannot_be_cut(lab: Lab) -> None:
+    """To serve too late gives it no more time, and that it started too slowly stays the reason."""
+
+    @service(start_timeout=7, stop_timeout=4, allowed_failure=True)
+    async def db(serving: Serving[None]) -> None:
+        await hang(9)
+        async with serving():
+            await hang(50)
+
+    await lab.stop_at(20).run(db, service(bystander))
+    assert lab.when("db", "abandoned") == 12
+    assert isinstance(lab.error("db").__cause__, StartTimeout)
 
 
 # -- retries ---------------------------------------------------------------------------------------------------------
@@ -596,6 +647,7 @@ async def test_no_retries_is_the_default(lab: Lab) -> None:
 
     await lab.run(api)
     assert lab.path("api") == "waiting starting ready stopping failed"
+    assert lab.moves("api")[2].reason == "crashed"
     assert lab.ending("api").reason == ""
 
 
@@ -626,6 +678,7 @@ async def test_a_crash_before_ready_is_retried(lab: Lab) -> None:
 
     await lab.run(api)
     assert lab.path("api") == "waiting starting backoff starting ready stopping done"
+    assert [move.state for move in lab.moves("api") if move.error] == [State.BACKOFF]
     assert lab.ending("api").error is None
     assert lab.exit_code == 0
 
@@ -659,6 +712,36 @@ async def test_reset_never(lab: Lab) -> None:
         await crash_after(10_000, ValueError())
 
     assert (await lab.run(api)).ending("api").attempts == 3
+
+
+async def test_when_the_next_step_comes(lab: Lab) -> None:
+    """A supervisor tells when its next try or its limit comes; while it is ready there is none."""
+    seen: list[float | None] = []
+
+    @service(retries=Retry(times=1, delay=3, jitter=0), stop_timeout=4)
+    async def api() -> None:
+        if lab.now < 1:
+            raise ValueError
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await hang(1)
+
+    @service(start_timeout=7)
+    async def slow(serving: Serving[None]) -> None:
+        await anyio.sleep(2)
+        async with serving():
+            await anyio.sleep_forever()
+
+    def look() -> None:
+        supervisors = lab.orchestrator.supervisors
+        seen.extend(supervisors[name].next_step_at for name in ("api", "slow"))
+
+    began = anyio.current_time()
+    await lab.at(1, look).at(5, look).stop_at(6).at(6.5, look).run(api, slow)
+    assert seen[:2] == [began + 3, began + 7]
+    assert seen[2:4] == [None, None]
+    assert seen[4:] == [began + 10, None]
 
 
 async def test_stop_in_backoff(lab: Lab) -> None:
@@ -856,6 +939,37 @@ async def test_an_error_that_comes_again_is_noted_once(lab: Lab) -> None:
     assert lab.error("api").__notes__ == ["the user's own", "in service api, running, attempt 2"]
 
 
+async def test_an_error_that_is_retried_is_noted(lab: Lab) -> None:
+    """Also a crash that is not the end tells where it came from."""
+
+    @service(retries=ONCE)
+    async def api(serving: Serving[None]) -> None:
+        if lab.now < 1:
+            raise ValueError("boom")
+        async with serving():
+            await anyio.sleep(1)
+
+    await lab.run(api)
+    backoff = lab.moves("api")[1]
+    assert isinstance(backoff.error, ValueError)
+    assert backoff.error.__notes__ == ["in service api, starting, attempt 1"]
+
+
+async def test_a_group_of_the_services_own_class(lab: Lab) -> None:
+    """A group that has nothing of ours in it is the error itself, no copy that would lose its class."""
+
+    class Rejected(ExceptionGroup[Exception]):
+        """A group with a meaning."""
+
+    error = Rejected("two rows", [ValueError("one"), ValueError("two")])
+
+    @service
+    async def api() -> None:
+        raise error
+
+    assert (await lab.run(api)).error("api") is error
+
+
 async def test_a_crash_that_the_service_deals_with(lab: Lab) -> None:
     """A service that catches the crash of its own block and returns is done."""
 
@@ -960,6 +1074,24 @@ async def test_a_cancellation_from_clean_up_during_a_stop_is_no_crash(lab: Lab) 
     assert lab.ending("api").state is State.STOPPED
 
 
+async def test_an_error_beside_our_own_cancellation(lab: Lab) -> None:
+    """Of a group with our own cancellation in it only the rest is the service's error."""
+
+    @service
+    async def api(serving: Serving[None]) -> None:
+        ours = await _captured()
+        try:
+            async with serving():
+                await anyio.sleep_forever()
+        finally:
+            raise BaseExceptionGroup("both", [ours, OSError("half written")])
+
+    await lab.stop_at(1).run(api)
+    error = lab.error("api")
+    assert isinstance(error, ExceptionGroup)
+    assert [type(one) for one in error.exceptions] == [OSError]
+
+
 async def test_a_stray_cancellation_while_draining_is_a_crash(lab: Lab) -> None:
     """A service that drains is not cancelled, so a cancellation that comes out of it is none of ours."""
 
@@ -1062,7 +1194,9 @@ async def test_clean_up_fails_after_a_crash(lab: Lab) -> None:
     error = lab.error("api")
     assert isinstance(error, ValueError)
     assert "its clean-up then raised OSError: the clean-up" in error.__notes__
+    assert lab.moves("api")[2].reason == "crashed"
     assert lab.ending("api").attempts == 2
+    assert lab.ending("api").reason == "after 2 attempts"
     assert lab.notices == ["api: clean-up failed after the crash"] * 2
     assert all(isinstance(one.error, OSError) for one in lab.events if isinstance(one, Notice))
 
@@ -1134,6 +1268,40 @@ async def test_clean_up_of_a_crash_that_hangs(lab: Lab) -> None:
     assert isinstance(lab.error("api"), ValueError)
 
 
+async def test_clean_up_of_a_crash_that_cannot_be_cut(lab: Lab) -> None:
+    """The crash survives also behind a clean-up that was given up."""
+
+    @service(stop_timeout=2, allowed_failure=True)
+    async def api(serving: Serving[None]) -> None:
+        try:
+            async with serving():
+                await crash_after(1, ValueError("the crash"))
+        finally:
+            await hang(50)
+
+    await lab.stop_at(20).run(api, service(bystander))
+    assert lab.when("api", "abandoned") == 4
+    assert isinstance(lab.error("api").__cause__, ValueError)
+
+
+async def test_clean_up_of_a_crash_that_is_cut_by_a_stop(lab: Lab) -> None:
+    """The crash survives also where its clean-up was cut in the course of a stop."""
+
+    @service(stop_timeout=60)
+    async def api(serving: Serving[None]) -> None:
+        try:
+            async with serving():
+                await crash_after(1, ValueError("the crash"))
+        finally:
+            await anyio.sleep_forever()
+
+    await lab.stop_at(2).run(api, service(bystander))
+    assert lab.when("api", "failed") == 11.5
+    error = lab.error("api")
+    assert ValueError in {type(error), type(error.__cause__)}
+    assert lab.exit_code == 1
+
+
 @pytest.mark.parametrize("place", ["work", "background", "early"])
 async def test_a_crash_in_the_same_tick_as_the_stop(lab: Lab, place: str) -> None:
     """A service that crashes in the very step in which it is asked to stop has failed."""
@@ -1195,6 +1363,19 @@ async def test_a_stop_while_starting(lab: Lab) -> None:
     assert lab.exit_code == 0
 
 
+async def test_a_stop_while_starting_that_cannot_be_cut(lab: Lab) -> None:
+    """One that ignores its cancellation after that second is given up at the deadline."""
+
+    @service
+    async def db(serving: Serving[None]) -> None:
+        await hang(50)
+
+    await lab.stop_at(5).run(db)
+    assert lab.path("db") == "waiting starting stopping abandoned"
+    assert lab.when("db", "abandoned") == 15
+    assert lab.exit_code == 3
+
+
 async def test_a_stop_while_starting_that_reaches_serving(lab: Lab) -> None:
     """One that reaches `serving` within that second closes its resources calmly, and never was ready."""
 
@@ -1209,6 +1390,19 @@ async def test_a_stop_while_starting_that_reaches_serving(lab: Lab) -> None:
     assert lab.path("db") == "waiting starting stopping stopped"
     assert lab.marks == [(5.5, "pool open"), (5.5, "entered"), (5.5, "pool closing"), (8.5, "pool closed")]
     assert not lab.all_ready
+
+
+async def test_a_stop_while_starting_that_gives_up_starting(lab: Lab) -> None:
+    """One that returns within that second without having served was stopped, and has not failed."""
+
+    @service
+    async def db(serving: Serving[None]) -> None:
+        await anyio.sleep(5.5)
+
+    await lab.stop_at(5).run(db)
+    assert lab.path("db") == "waiting starting stopping stopped"
+    assert lab.when("db", "stopped") == 5.5
+    assert lab.exit_code == 0
 
 
 async def test_a_stop_before_the_first_step(lab: Lab) -> None:
