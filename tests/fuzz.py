@@ -175,7 +175,8 @@ class Plan:
 def strike(tree: Tree, number: int) -> None:
     """Start the program, send it signals at some moment, and judge how it ends."""
     plan = Plan.of(number)
-    run = tree.open(("run",), {"KERNEL_BACKEND": plan.backend, "RUNNER_SHUTDOWNTIMEOUT": "5s"}, start_new_session=True)
+    env = {"KERNEL_BACKEND": plan.backend, "RUNNER_SHUTDOWNTIMEOUT": "5s"}
+    run = tree.open(("run",), env, start_new_session=True, preexec_fn=heed_hangups)
     try:
         time.sleep(plan.moment)
         for which, pause in plan.signals:
@@ -186,6 +187,11 @@ def strike(tree: Tree, number: int) -> None:
         raise Find(f"SEED={number} SIGNALS=1: {plan}\n{error}\n{run.output}") from None
     finally:
         run.kill()
+
+
+def heed_hangups() -> None:
+    """Under nohup the kernel would rightly ignore them."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def judge(plan: Plan, result: Result, left: list[int]) -> None:

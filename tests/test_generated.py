@@ -59,6 +59,7 @@ def play(backend: str, app: App) -> None:
     report_multiple_bugs=False,
 )
 @given(apps())
+@pytest.mark.no_cover  # other tests cover as much, and the tracer would double the time
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_generated(backend: str, app: App) -> None:
     """Whatever the services, their faults and the moment of the stop, the contract is kept."""
