@@ -144,6 +144,7 @@ EDGES = {
     "child": ("pool",),
     "slow": ("pool",),
 }
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INIT = """
 @lifespan
 async def around() -> AsyncGenerator[None]:
@@ -165,9 +166,8 @@ class Plan:
     def of(cls, number: int) -> Plan:
         """The plan that comes of a seed."""
         rand = random.Random(number)  # noqa: S311  (the same seed, the same plan)
-        kinds = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
         signals = [
-            (rand.choice(kinds), rand.choice([0.0, 0.02, 0.1, 0.3, 0.6])) for _ in range(rand.choice([1, 1, 1, 2, 3]))
+            (rand.choice(SIGNALS), rand.choice([0.0, 0.02, 0.1, 0.3, 0.6])) for _ in range(rand.choice([1, 1, 1, 2, 3]))
         ]
         return cls(rand.choice(BACKENDS), rand.uniform(0, START), tuple(signals))
 
@@ -176,7 +176,7 @@ def strike(tree: Tree, number: int) -> None:
     """Start the program, send it signals at some moment, and judge how it ends."""
     plan = Plan.of(number)
     env = {"KERNEL_BACKEND": plan.backend, "RUNNER_SHUTDOWNTIMEOUT": "5s"}
-    run = tree.open(("run",), env, start_new_session=True, preexec_fn=heed_hangups)
+    run = tree.open(("run",), env, start_new_session=True, preexec_fn=heed_signals)
     try:
         time.sleep(plan.moment)
         for which, pause in plan.signals:
@@ -189,9 +189,10 @@ def strike(tree: Tree, number: int) -> None:
         run.kill()
 
 
-def heed_hangups() -> None:
-    """Under nohup the kernel would rightly ignore them."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def heed_signals() -> None:
+    """What nohup, or a shell that starts us in the background, has ignored would stay ignored."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def judge(plan: Plan, result: Result, left: list[int]) -> None:
