@@ -553,7 +553,7 @@ class Orchestrator:
         for observer in list(self._observers):
             try:
                 observer(event)
-            except BaseException as error:  # noqa: BLE001  (an observer must never take a service down)
+            except BaseException as error:  # noqa: ASYNC103, BLE001  (an observer must never take a service down)
                 if isinstance(error, KeyboardInterrupt):
                     self.interrupt()
                 self._observers.remove(observer)

@@ -291,9 +291,9 @@ def run_alone(call: Callable[[], Any], settings: Settings) -> int:
             _run_coroutine(result, settings)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)  # noqa: T201
-    except BaseException as error:  # noqa: BLE001  (whatever the user's command raises)
+    except BaseException as error:  # noqa: ASYNC103, BLE001  (whatever the user's command raises, outside of any loop)
         logs.logger.error("exit 1: %s", one_line(error), exc_info=error)
-        return 1
+        return 1  # noqa: ASYNC104
     finally:
         signal.signal(signal.SIGTERM, previous)
     return 0

@@ -70,20 +70,23 @@ def read_config(service: str, cls: type[T], environ: Mapping[str, str]) -> tuple
                     )
                 )
             continue
-        try:
-            values[argument] = structure(text, field.type)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001  (a converter may raise anything; each is a bad value)
+        values[argument], error = _tried(structure, text, field.type)
+        if error is not None:
             errors.append(_bad_value(name, text, cls, field, error))
     if errors:
         return None, errors
+    config, error = _tried(cls, **values)
+    return config, [] if error is None else [_refused(service, cls, values, error, environ)]
+
+
+def _tried(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, BaseException | None]:
+    """What *call* gives, or what it raises: converters and validators of the user's may raise anything."""
     try:
-        return cls(**values), []
+        return call(*args, **kwargs), None
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001  (a validator of the user's may raise anything)
-        return None, [_refused(service, cls, values, error, environ)]
+    except BaseException as error:  # noqa: ASYNC103, BLE001  (nothing awaits here: each is a bad value)
+        return None, error  # noqa: ASYNC104
 
 
 def _declared(cls: type, field: str) -> str:
@@ -129,11 +132,8 @@ def _refused(
     fields = {field.alias or field.name: field for field in attrs.fields(cls)}
 
     def accepts(rest: Mapping[str, Any]) -> bool:
-        try:
-            cls(**rest)
-        except BaseException:  # noqa: BLE001  (as above)
-            return False
-        return True
+        _, refusal = _tried(cls, **rest)
+        return refusal is None
 
     blamed = [name for name in values if accepts({other: values[other] for other in values if other != name})]
     if len(blamed) != 1:
