@@ -208,6 +208,8 @@ class Oracle:
         if life.fake.style == "serving" and not life.faulty:
             going = [giver for giver, _ in self.held(life) if not self.available(giver)]
             assert going, f"{name} was stopped for nothing"
+            held = [one.fake.name for one in self.holders(name) if one.state in RUNNING]
+            assert not held, f"{name} was asked to stop while {held} still held its value"
 
     def was_asked(self, life: Life) -> bool:
         """Whether it can only be the kernel that ended its work, in the course of the stop."""
