@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 from anyio import sleep_forever
 
-from kernel import backend, debugger, lastresort, logs
+from kernel import backend, debugger, logs
 from kernel.errors import one_line
 from kernel.lifecycle import LIVE, Event, Observer, State, StopBegan
 from kernel.orchestrator import Orchestrator, Unit
@@ -158,8 +158,7 @@ class _Run:
         if any(ending.state is State.ABANDONED for ending in report.endings):
             self._report = report
             self.say_end()
-            self._watchdog.dismiss()  # its word would come after the last
-            lastresort.arm(LAST_WORDS, report.exit_code)
+            self._watchdog.told(LAST_WORDS, report.exit_code)
             within(LAST_WORDS, logs.flush)
             os._exit(report.exit_code)
 

@@ -60,6 +60,14 @@ class Watchdog:
             self._arm_last_resort()
             self._news.notify()
 
+    def told(self, seconds: float, code: int) -> None:
+        """Bite a little after *seconds* from now, with exit *code* and without a word: the end was told."""
+        with self._news:
+            self._report = lambda _: None
+            self._deadline, self._code = time.monotonic() + seconds, code
+            self._arm_last_resort()
+            self._news.notify()
+
     def dismiss(self) -> None:
         """Never bite."""
         with self._news:
