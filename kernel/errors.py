@@ -116,7 +116,6 @@ class Problems(PlanError):
             raise Problems(f"{len(flat)} problems", errors=tuple(flat))
 
 
-@attrs.define(eq=False)
 class NamingError(PlanError):
     """A name of a service, command or variable is unknown, taken, reserved or malformed."""
 
@@ -128,17 +127,14 @@ class CycleError(PlanError):
     members: tuple[str, ...] = attrs.field(default=(), kw_only=True)
 
 
-@attrs.define(eq=False)
 class DeclarationError(PlanError):
     """A service, one of its parameters, or a command is declared in a way that cannot work."""
 
 
-@attrs.define(eq=False)
 class NotImportable(PlanError):
     """A service's file does not import; the cause is chained."""
 
 
-@attrs.define(eq=False)
 class ConfigError(PlanError):
     """A value in the environment cannot be used; `where` names the variable, and `what` completes the sentence."""
 
@@ -147,7 +143,6 @@ class ConfigError(PlanError):
         return f"{self.where} {self.what}{hint}"
 
 
-@attrs.define(eq=False)
 class LeftOutError(PlanError):
     """A service needs the value of one that is not enabled."""
 
@@ -159,7 +154,6 @@ class ServiceError(KernelError):
     service: str
 
 
-@attrs.define(eq=False)
 class NeverServed(ServiceError):
     """The service takes `Serving`, and returned without ever entering it."""
 
@@ -167,7 +161,6 @@ class NeverServed(ServiceError):
         return f"{self.service} returned without ever serving: it takes `Serving`, so it must enter `serving(...)`"
 
 
-@attrs.define(eq=False)
 class ServedTwice(ServiceError):
     """The service entered `serving` a second time in one attempt."""
 
@@ -222,7 +215,6 @@ class ValueLost(ServiceError):
         return f"needs the value of {self.giver}, which {self.reason.partition(': ')[0]}"
 
 
-@attrs.define(eq=False)
 class StrayCancellation(ServiceError):
     """A cancellation came out of the service, but nobody had cancelled it; the original is chained."""
 

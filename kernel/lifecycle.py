@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from typing import TypeAlias
 
 import attrs
@@ -51,10 +50,6 @@ ENDED = frozenset(state for state, moves in MOVES.items() if not moves)
 
 BROKEN = frozenset({State.FAILED, State.ABANDONED})
 """Ends that are the end of the app, unless the service may fail."""
-
-
-current_service: ContextVar[str] = ContextVar("current_service", default="")
-"""The name of the service in whose task tree the code runs; empty outside of any."""
 
 
 @attrs.frozen(eq=False)

@@ -15,7 +15,6 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-import attrs
 from anyio import Event as AsyncEvent
 from anyio import create_task_group
 
@@ -36,8 +35,9 @@ from kernel.lifecycle import (
     Transition,
 )
 from kernel.report import Ending, Report
-from kernel.spec import Edge, Service
+from kernel.spec import Edge
 from kernel.supervisor import GRACE, SpawnedTask, Supervisor, Want
+from kernel.unit import Unit
 from kernel.waiting import starting_tree, stopping_tree
 
 LONG_START = 5.0  # seconds after which a start that is not over is explained
@@ -59,28 +59,6 @@ def level_share(budget: float, levels: Iterable[int]) -> float:
 def cut_at(deadline: float, share: float, levels: int) -> float:
     """When a service with so many *levels* below it is cut at the latest; half a *share* later it is given up."""
     return deadline - (levels + 0.5) * share
-
-
-@attrs.frozen
-class Unit:
-    """One service to run.
-
-    Args:
-        service: The declaration.
-        config: The value of its config parameter, or None where it has none.
-        internal: Whether it belongs to the kernel or the app's lifespan: it then counts neither in "all ready", nor
-            in "everything done", nor in "every service failed".
-        command: Whether it is a command: it is not started again when a value it holds is lost, and its end is the
-            end of the app.
-        after: Names of internal services that it starts after and ends before, besides its own dependencies.
-
-    """
-
-    service: Service[..., Any]
-    config: object = None
-    internal: bool = False
-    command: bool = False
-    after: tuple[str, ...] = ()
 
 
 class Orchestrator:

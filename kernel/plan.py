@@ -12,9 +12,9 @@ import attrs
 
 from kernel.discovery import ServiceFile, load, load_all
 from kernel.errors import DeclarationError, NamingError, PlanError, Problems, did_you_mean
-from kernel.orchestrator import Unit
 from kernel.registry import Registry, needs_of
 from kernel.spec import Edge, Needs, Service, declared_at, read_signature
+from kernel.unit import Unit
 
 
 @attrs.frozen

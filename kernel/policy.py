@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -46,10 +45,10 @@ class Retry:
         """*retries* itself, or that many times with the defaults."""
         return retries if isinstance(retries, Retry) else cls(times=retries)
 
-    def delay_after(self, failures: int, rand: Callable[[], float] = random.random) -> float | None:
+    def delay_after(self, failures: int, rand: Callable[[], float] | None = None) -> float | None:
         """Seconds to wait after the *failures*-th crash in a row (from 1); None means give up.
 
-        *rand* gives a number from 0 to 1, as `random.random` does.
+        *rand* gives a number from 0 to 1; None takes `random.random`.
         """
         if self.times is not None and failures > self.times:
             return None
@@ -57,4 +56,12 @@ class Retry:
             delay = min(self.delay * self.factor ** (failures - 1), self.max_delay)
         except OverflowError:
             delay = self.max_delay if self.delay else 0.0
-        return max(delay * (1 + self.jitter * (2 * rand() - 1)), 0.0)
+        if not self.jitter:
+            return delay
+        return max(delay * (1 + self.jitter * (2 * (rand or _rand)() - 1)), 0.0)
+
+
+def _rand() -> float:
+    import random  # 5 ms, and only where something crashed
+
+    return random.random()  # noqa: S311  (no secret)

@@ -9,9 +9,9 @@ import attrs
 
 from kernel.errors import ConfigError, CycleError, DeclarationError, LeftOutError, NamingError, PlanError, did_you_mean
 from kernel.graph import Graph, topological
-from kernel.orchestrator import Unit
 from kernel.settings import KERNEL_VARIABLES, near_misses, read_config, variable, variables
 from kernel.spec import Edge, Needs, Service
+from kernel.unit import Unit
 
 
 @attrs.frozen

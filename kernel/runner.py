@@ -18,16 +18,17 @@ from typing import Any
 import attrs
 from anyio import sleep_forever
 
-from kernel import backend, debugger, logs
+from kernel import backend, debugger, journal, logs
 from kernel.errors import one_line
 from kernel.lifecycle import LIVE, Event, Observer, State, StopBegan
-from kernel.orchestrator import Orchestrator, Unit
+from kernel.orchestrator import Orchestrator
 from kernel.report import Report
 from kernel.settings import Settings
 from kernel.signals import FORCED, LAST_WORDS, Signals, Watchdog, ignore, within
 from kernel.spec import LifespanFunction, Needs, Retry, Service, Serving
 from kernel.supervisor import GRACE
 from kernel.traces import frame_of, runs_at
+from kernel.unit import Unit
 from kernel.watch import LoopWatch
 
 Prepare = Callable[[], tuple[Sequence[Unit], Sequence[str]]]
@@ -74,7 +75,7 @@ class _Run:
 
     def __init__(self, settings: Settings, observers: Sequence[Observer]) -> None:
         self._settings = settings
-        self._observers: tuple[Observer, ...] = (logs.LogObserver(), self._watch_stop, *observers)
+        self._observers: tuple[Observer, ...] = (journal.LogObserver(), self._watch_stop, *observers)
         self._resting = debugger.resting(self._say_resting) if settings.dev else bool
         self._orchestrator: Orchestrator | None = None
         self._report: Report | None = None
@@ -154,7 +155,7 @@ class _Run:
 
     def _at_end(self, report: Report) -> None:
         """Say how each ended; leave the process from here where a task would keep the loop for ever."""
-        logs.log_endings(report)
+        journal.log_endings(report)
         if any(ending.state is State.ABANDONED for ending in report.endings):
             self._report = report
             self.say_end()
@@ -165,7 +166,7 @@ class _Run:
     def say_end(self) -> None:
         """Say the last line, with the exit code; nothing where nothing was started."""
         if self._report is not None:
-            logs.log_verdict(self._report)
+            journal.log_verdict(self._report)
             self._signals.told(self._report.exit_code)
 
     def at_exit(self) -> None:

@@ -24,6 +24,7 @@ import attrs
 from anyio import TaskHandle, current_effective_deadline, get_cancelled_exc_class
 
 from kernel.clock import Alarm, Clock
+from kernel.context import current_service
 from kernel.errors import (
     NeverServed,
     ServedTwice,
@@ -36,7 +37,7 @@ from kernel.errors import (
     add_note,
     one_line,
 )
-from kernel.lifecycle import LIVE, MOVES, State, current_service
+from kernel.lifecycle import LIVE, MOVES, State
 from kernel.serving import Block
 from kernel.spec import Edge, Needs, Service
 from kernel.traces import stands_at

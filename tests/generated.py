@@ -17,10 +17,11 @@ import attrs
 from hypothesis import strategies as st
 
 from kernel.lifecycle import Event
-from kernel.orchestrator import Orchestrator, Unit
+from kernel.orchestrator import Orchestrator
 from kernel.policy import Retry
 from kernel.report import Report
 from kernel.spec import Service, Serving, service, started
+from kernel.unit import Unit
 from tests.harness import hang
 
 # -- what is generated -----------------------------------------------------------------------------------------------

@@ -17,10 +17,11 @@ import attrs
 from trio.testing import MockClock
 
 from kernel.lifecycle import MOVES, AllReady, Event, Forced, Notice, Observer, State, StopBegan, Transition
-from kernel.orchestrator import Orchestrator, Unit
+from kernel.orchestrator import Orchestrator
 from kernel.report import Ending, Report
 from kernel.spec import Service
 from kernel.testing import VirtualLoop, backend_options
+from kernel.unit import Unit
 
 FOR_EVER = 10_000_000.0  # virtual seconds
 

@@ -15,6 +15,7 @@ KERNEL = ROOT / "kernel"
 MAY_IMPORT = {
     # What is said and shown
     "errors": "",
+    "context": "",
     "lifecycle": "",
     "traces": "",
     # Pure: no tasks, no loop
@@ -23,17 +24,18 @@ MAY_IMPORT = {
     "graph": "errors",
     "settings": "errors traces values",
     "spec": "errors policy traces",
+    "unit": "spec",
     # One service, then all of them
     "clock": "",
     "serving": "",
-    "supervisor": "clock errors lifecycle serving spec traces",
+    "supervisor": "clock context errors lifecycle serving spec traces",
     "waiting": "errors lifecycle supervisor",
     "report": "errors lifecycle",
-    "orchestrator": "clock graph lifecycle report spec supervisor waiting",
+    "orchestrator": "clock graph lifecycle report spec supervisor unit waiting",
     # What there is to run
     "discovery": "errors spec traces",
-    "registry": "errors graph orchestrator settings spec",
-    "plan": "discovery errors orchestrator registry spec",
+    "registry": "errors graph settings spec unit",
+    "plan": "discovery errors registry spec unit",
     "drawing": "graph spec",
     "check": "discovery errors graph orchestrator plan registry spec traces",
     # The process around it
@@ -43,9 +45,10 @@ MAY_IMPORT = {
     "identity": "",
     "lastresort": "",
     "signals": "lastresort",
-    "logs": "errors identity lifecycle report settings traces",
-    "runner": "backend debugger errors lifecycle logs orchestrator report settings signals spec supervisor "
-    "traces watch",
+    "logs": "context errors identity settings traces",
+    "journal": "errors lifecycle logs report",
+    "runner": "backend debugger errors journal lifecycle logs orchestrator report settings signals spec supervisor "
+    "traces unit watch",
     "cli": "check discovery drawing errors identity logs plan registry runner settings spec traces",
     # What users import
     "__init__": "errors policy spec values",

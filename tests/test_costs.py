@@ -20,8 +20,9 @@ from anyio._backends._asyncio import CancelScope as AsyncioScope
 from trio import CancelScope as TrioScope
 
 from kernel.clock import COMPACT
-from kernel.orchestrator import Orchestrator, Unit
+from kernel.orchestrator import Orchestrator
 from kernel.spec import Service, Serving, service
+from kernel.unit import Unit
 
 pytestmark = pytest.mark.anyio
 

@@ -12,13 +12,14 @@ import attrs
 import pytest
 
 from kernel.errors import ConfigError, StrayCancellation, ValueLost
+from kernel.journal import LogObserver, log_endings, log_verdict
 from kernel.lifecycle import AllReady, Event, Notice, State, StopBegan, Transition
-from kernel.logs import JsonFormatter, LogObserver, TextFormatter, log_endings, log_verdict
-from kernel.orchestrator import Unit
+from kernel.logs import JsonFormatter, TextFormatter
 from kernel.policy import Retry
 from kernel.runner import around, command_unit
 from kernel.settings import read_config
 from kernel.spec import Edge, Needs, Service, Serving, service, started
+from kernel.unit import Unit
 from tests.harness import Lab, crash_after, marking, resource
 
 pytestmark = pytest.mark.anyio

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from kernel.lifecycle import ENDED, LIVE, MOVES, AllReady, Forced, Notice, State, StopBegan, Transition, current_service
+from kernel.lifecycle import ENDED, LIVE, MOVES, AllReady, Forced, Notice, State, StopBegan, Transition
 
 
 def test_the_table_names_every_state() -> None:
@@ -57,8 +57,3 @@ def test_events_are_frozen(event: type[attrs.AttrsInstance]) -> None:
     one = event(**{field.name: None for field in attrs.fields(event)})
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(one, attrs.fields(event)[0].name, "x")
-
-
-def test_outside_of_any_service() -> None:
-    """Code outside of any service belongs to none."""
-    assert current_service.get() == ""

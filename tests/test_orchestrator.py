@@ -15,10 +15,11 @@ import pytest
 
 from kernel.errors import CycleError, StartTimeout, StopTimeout, Uncuttable, ValueLost
 from kernel.lifecycle import AllReady, Event, Forced, Notice, State, StillWaiting, Transition
-from kernel.orchestrator import Orchestrator, Unit
+from kernel.orchestrator import Orchestrator
 from kernel.policy import Retry
 from kernel.report import Ending, Report
 from kernel.spec import Service, Serving, service, started
+from kernel.unit import Unit
 from tests.harness import Lab, block_the_loop, crash_after, hang, marking, resource
 
 pytestmark = pytest.mark.anyio

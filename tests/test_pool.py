@@ -13,10 +13,10 @@ import pytest
 from anyio.abc import ObjectReceiveStream
 
 from kernel.lifecycle import State
-from kernel.orchestrator import Unit
 from kernel.policy import Retry
 from kernel.runner import around, command_unit
 from kernel.spec import Edge, Needs, Serving, Work, service
+from kernel.unit import Unit
 from tests.harness import Lab, crash_after, hang
 
 pytestmark = pytest.mark.anyio

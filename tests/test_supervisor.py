@@ -16,6 +16,7 @@ import anyio.lowlevel
 import pytest
 import sniffio
 
+from kernel.context import current_service
 from kernel.errors import (
     NeverServed,
     ServedTwice,
@@ -24,7 +25,7 @@ from kernel.errors import (
     StrayCancellation,
     Uncuttable,
 )
-from kernel.lifecycle import Notice, State, current_service
+from kernel.lifecycle import Notice, State
 from kernel.policy import Retry
 from kernel.spec import Service, Serving, Work, service
 from tests.harness import Lab, block_the_loop, crash_after, hang, marking, resource
