@@ -74,7 +74,7 @@ def add_note(error: BaseException, text: str, *, instead_of: str = "") -> None:
         error.add_note(text)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class PlanError(KernelError):
     """Something is wrong with what should run, so nothing was started.
 
@@ -95,7 +95,7 @@ class PlanError(KernelError):
         return f"{where}{self.what}{hint}"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Problems(PlanError):
     """Several errors at once, so that nobody has to mend them one run at a time."""
 
@@ -120,7 +120,7 @@ class NamingError(PlanError):
     """A name of a service, command or variable is unknown, taken, reserved or malformed."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class CycleError(PlanError):
     """Services wait for each other; `members` are their names, each waiting for the next."""
 
@@ -147,7 +147,7 @@ class LeftOutError(PlanError):
     """A service needs the value of one that is not enabled."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class ServiceError(KernelError):
     """What became of the service of this name."""
 
@@ -168,7 +168,7 @@ class ServedTwice(ServiceError):
         return f"{self.service} entered `serving(...)` a second time; one attempt serves once"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class StartTimeout(ServiceError):
     """The service was not ready within its start_timeout (seconds); `where` is the line where it stood."""
 
@@ -179,7 +179,7 @@ class StartTimeout(ServiceError):
         return f"{self.service} was not ready after {self.seconds:g} s; it stood at {self.where}"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class StopTimeout(ServiceError):
     """The service was cut `seconds` after it was asked to stop, or by a further signal; `where` is where it stood.
 
@@ -199,7 +199,7 @@ class StopTimeout(ServiceError):
         return f"{self.service} overran: cut {self.seconds:.3g} s after it was asked to stop, at {self.where}{why}"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class ValueLost(ServiceError):
     """The service needs the value of `giver`, which will not come (back)."""
 
@@ -222,7 +222,7 @@ class StrayCancellation(ServiceError):
         return f"{self.service} was cancelled from within: nobody had asked it to stop"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Uncuttable(ServiceError):
     """The service ignored its cancellation; `where` is the line where it stands."""
 

@@ -39,10 +39,26 @@ def _in_tree(app: ModuleType, root: str) -> tuple[str, str] | None:
         text = loader.get_data(os.path.join(root, "pyproject.toml")).decode() if loader else ""  # noqa: PTH118
     except OSError:
         return None
-    import tomllib
+    project = _plain_strings(text, "[project]")
+    if not project.keys() >= {"name", "version"}:
+        import tomllib
 
-    project = tomllib.loads(text).get("project", {})
+        project = tomllib.loads(text).get("project", {})
     return (project["name"], project.get("version", "0")) if "name" in project else None
+
+
+def _plain_strings(text: str, table: str) -> dict[str, str]:
+    """What *table* says in lines such as ``key = "text"``, which needs no TOML parser: that takes 4 ms to load."""
+    found: dict[str, str] = {}
+    inside = False
+    for line in text.splitlines():
+        if line.startswith("["):
+            inside = line.rstrip() == table
+        key, equals, value = line.partition("=")
+        quoted = value.strip().split('"')
+        if inside and equals and len(quoted) == 3 and not quoted[0] and not quoted[2] and "\\" not in value:  # noqa: PLR2004
+            found[key.strip()] = quoted[1]
+    return found
 
 
 def _installed(app: ModuleType) -> tuple[str, str] | None:
