@@ -8,8 +8,9 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -23,6 +24,7 @@ from kernel.clock import COMPACT
 from kernel.orchestrator import Orchestrator
 from kernel.spec import Service, Serving, service
 from kernel.unit import Unit
+from tests.conformance.program import App
 
 pytestmark = pytest.mark.anyio
 
@@ -222,14 +224,127 @@ HEAVY = (
 @pytest.mark.parametrize("module", ["kernel", "kernel.orchestrator"])
 def test_imports(module: str) -> None:
     """To import the core imports nothing heavy."""
-    code = f"import sys, {module}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    assert loaded(f"import {module}", ROOT, HEAVY) == []
+
+
+def loaded(code: str, root: Path, unwanted: Sequence[str]) -> list[str]:
+    """Those of the *unwanted* modules that a process has loaded in the end, which has run *code* in *root*."""
+    told = f"print('loaded', *[name for name in {tuple(unwanted)!r} if name in sys.modules], file=sys.stderr)"
     # `coverage` measures children too, and brings modules of its own.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     done = subprocess.run(
-        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"],
+        [sys.executable, "-I", "-c", f"import atexit, sys\nsys.path.insert(0, {str(root)!r})\n{code}\n{told}"],
         capture_output=True,
         text=True,
         check=True,
+        cwd=root,
         env=env,
     )
-    assert done.stdout.split() == []
+    first, *found = done.stderr.splitlines()[-1].split()
+    assert first == "loaded"
+    return found
+
+
+NO_COMMAND_NEEDS = ["trio", "cattrs", "tomllib", "rich.markdown", "importlib.metadata", "difflib", "ctypes", "uuid"]
+ONLY_A_RUN_NEEDS = [
+    "anyio",
+    "asyncio",
+    "ssl",
+    "kernel.orchestrator",
+    "kernel.runner",
+    "kernel.lifecycle",
+    "services.calm",
+]
+ONLY_HELP_NEEDS = ["rich", "cyclopts.help"]
+
+
+@pytest.mark.parametrize(
+    ("words", "unwanted"),
+    [
+        (["--help"], ONLY_A_RUN_NEEDS),
+        (["list"], ONLY_A_RUN_NEEDS + ONLY_HELP_NEEDS),
+        (["version"], ONLY_A_RUN_NEEDS + ONLY_HELP_NEEDS),
+        (["run"], [*ONLY_HELP_NEEDS, "random", "kernel.check", "kernel.drawing"]),
+        (["calm", "tell"], ["asyncio", *ONLY_HELP_NEEDS, "kernel.check"]),
+    ],
+    ids=["--help", "list", "version", "run", "calm tell"],
+)
+def test_a_command_loads_only_what_it_needs(tmp_path: Path, words: list[str], unwanted: list[str]) -> None:
+    """What it does not need would cost each call some milliseconds."""
+    app = App(tmp_path / "tree")
+    app.write(
+        "services/calm.py",
+        """
+        from kernel import service
+
+        @service(oneshot=True)
+        async def calm() -> None:
+            pass
+
+        @calm.command
+        def tell() -> None:
+            print("calm")
+        """,
+    )
+    code = f"import app\nfrom kernel.cli import main\nassert main(app, {words!r}) == 0"
+    assert loaded(code, app.root, [*NO_COMMAND_NEEDS, *unwanted]) == []
+
+
+# -- complexity ------------------------------------------------------------------------------------------------------
+
+
+def chain(services: int) -> list[Unit]:
+    """Each depends on the one before."""
+    return [Unit(_depending(f"s{i}", [f"s{i - 1}"] if i else [])) for i in range(services)]
+
+
+def fan_in(services: int) -> list[Unit]:
+    """The last depends on all others."""
+    others = [f"s{i}" for i in range(services - 1)]
+    return [*(Unit(_depending(name, [])) for name in others), Unit(_depending("last", others))]
+
+
+def fan_out(services: int) -> list[Unit]:
+    """All depend on the first."""
+    return [Unit(_depending("first", [])), *(Unit(_depending(f"s{i}", ["first"])) for i in range(services - 1))]
+
+
+def apart(services: int) -> list[Unit]:
+    """None depends on any."""
+    return [Unit(_depending(f"s{i}", [])) for i in range(services)]
+
+
+def _depending(name: str, depends: list[str]) -> Service[..., Any]:
+    return attrs.evolve(service(depends=depends)(serves), name=name)
+
+
+async def lines_run(units: list[Unit]) -> int:
+    """How many lines of the kernel run while *units* start and stop."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        nonlocal lines
+        if not frame.f_code.co_filename.startswith(str(ROOT / "kernel")):
+            return None
+        lines += event == "line"
+        return trace
+
+    orchestrator = Orchestrator(units)
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(orchestrator.run)
+            await anyio.wait_all_tasks_blocked()
+            orchestrator.request_stop("counted")
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+@pytest.mark.no_cover  # it counts the lines itself
+@pytest.mark.parametrize("shape", [chain, fan_in, fan_out, apart])
+async def test_the_work_is_linear_in_services_and_edges(shape: Callable[[int], list[Unit]]) -> None:
+    """Four times the services take four times the lines."""
+    few, many = await lines_run(shape(50)), await lines_run(shape(200))
+    assert many < 4.2 * few, f"{few} lines for 50 services, {many} for 200"
