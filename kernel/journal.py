@@ -132,6 +132,8 @@ class LogObserver:
 
 def log_endings(report: Report) -> None:
     """Say how each service ended."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
     stopping = f"; the stop took {duration(report.stopping)}" if report.stopping else ""
     logger.info(
         "ended after %s%s%s",
