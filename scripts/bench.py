@@ -1,0 +1,358 @@
+"""`just bench`: what the kernel costs, measured beside the same by hand on plain anyio, and beside its peers.
+
+    just bench                              everything; it takes a quarter of an hour
+    just bench CASES=noop,hello RUNS=9      some of it; `noop` stands for `noop-10`, `noop-100` and so on
+    just bench SHORT=1 PEERS=0              whether it works; the numbers tell nothing
+    just bench PAGE=docs/benchmarks.md      writes the page too; with FROM=.bench/result.json without measuring anew
+
+Each run is a fresh process of a program in `scripts/contestants`, or of an app in a folder of its own. Contestants take
+turns, every other time in reverse, so that what disturbs the machine disturbs all. The peers are installed once, into
+`.bench`, each into an environment of its own; one that cannot be installed, or fails, is reported as such.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import attrs
+import cattrs
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:  # as a script, it has its own folder there
+    sys.path.insert(0, str(ROOT))
+
+from bench_cases import BY_HAND, KERNEL, Case, Group, Outcome, groups, told  # noqa: E402  (found only now)
+
+from tests.conformance.program import OURS  # noqa: E402
+
+CACHE = ROOT / ".bench"
+PEERS = ("facet", "aiomisc", "mode-streaming", "launart", "asyncscope", "asphalt")
+LIMIT = 120.0  # seconds that one run may take
+COLD = 2.0  # seconds: the first of shorter runs is not counted, since it finds files that nobody has read before
+OPTIONS = {"CASES": "", "RUNS": "5", "SHORT": "0", "PEERS": "1", "JSON": str(CACHE / "result.json")}
+OPTIONS |= {"PAGE": "", "FROM": ""}
+VALUES = {"RUNS": r"[1-9]\d*", "SHORT": "[01]", "PEERS": "[01]"}
+USE = "use: just bench [CASES=noop,hello] [RUNS=5] [SHORT=1] [PEERS=0] [JSON=path] [PAGE=path] [FROM=path of a JSON]"
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def environment(name: str) -> Path:
+    """The Python of the peer's own environment, which is made where there is none.
+
+    Raises:
+        OSError: It could not be installed.
+
+    """
+    python = CACHE / name / "bin" / "python"
+    if not python.exists() or not installed(python, name):
+        say(f"installing {name}")
+        pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install", name]
+        for command in ([sys.executable, "-m", "venv", "--clear", str(CACHE / name)], pip):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise OSError((done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1])
+    return python
+
+
+def installed(python: Path, name: str) -> str:
+    """The version of the package that *python* has; empty where it has none."""
+    code = f"from importlib.metadata import version; print(version({name!r}))"
+    return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False).stdout.strip()
+
+
+@attrs.frozen
+class Result:
+    """The numbers of one case, by metric, a number for each run; or the reason why there are none."""
+
+    group: str
+    case: str
+    numbers: dict[str, list[float]] = attrs.field(factory=dict)
+    error: str = ""
+
+
+@attrs.frozen
+class Report:
+    """All that was measured, and on what."""
+
+    machine: list[str]
+    versions: dict[str, str]
+    runs: int
+    short: bool
+    groups: dict[str, tuple[str, str]]  # text and base, by name
+    results: list[Result]
+
+    def median(self, group: str, case: str, metric: str) -> float | None:
+        """The median of what was measured, if it was."""
+        for one in self.results:
+            if (one.group, one.case) == (group, case) and metric in one.numbers:
+                return statistics.median(one.numbers[metric])
+        return None
+
+
+def run(case: Case) -> Outcome:
+    """Run it once, in a fresh process, without the variables that would change what it does.
+
+    Raises:
+        OSError: The peer could not be installed.
+
+    """
+    python = environment(case.peer) if case.peer else sys.executable
+    ignored = re.compile(rf"{OURS.pattern}|(COV|COVERAGE|PYTEST)_\w+|PYTHONDONTWRITEBYTECODE")
+    env = {name: value for name, value in os.environ.items() if not ignored.fullmatch(name)}
+    env |= {"LOG_LEVEL": "warning", **case.env}
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:  # unlike pipes, they need no reader
+        begun = time.perf_counter()
+        process = subprocess.Popen([python, *case.command], env=env, cwd=case.cwd, stdout=stdout, stderr=stderr)
+        guard = threading.Timer(LIMIT, process.kill)
+        guard.start()
+        code = process.wait()  # without a timeout: with one, it would look at the process now and then
+        seconds = time.perf_counter() - begun
+        guard.cancel()
+        texts = []
+        for file in (stdout, stderr):
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+    return Outcome(seconds, code, *texts)
+
+
+def attempt(case: Case) -> tuple[Outcome | None, str]:
+    """Run it once; gives the reason as well where it failed."""
+    try:
+        outcome = run(case)
+    except OSError as error:
+        return None, f"could not be installed: {error}"
+    if outcome.seconds >= LIMIT:
+        return None, f"did not end in {LIMIT:g} s"
+    if outcome.code or (outcome.stderr and case.parse is told):  # what measures itself has nothing else to say
+        return None, f"exit {outcome.code}: {(outcome.stderr.strip() or 'said nothing').splitlines()[-1]}"
+    return outcome, ""
+
+
+def measure(group: Group, runs: int) -> list[Result]:
+    """Run each case so many times, in turns, and once before it counts. One that fails is not run again."""
+    results = {case.name: Result(group.name, case.name) for case in group.cases}
+    for number in range(0 if runs > 1 else 1, runs + 1):
+        say(f"{group.name}: {f'run {number} of {runs}' if number else 'warming up'}")
+        for case in group.cases[:: -1 if number % 2 else 1]:
+            result = results[case.name]
+            if result.error or any(len(values) == runs for values in result.numbers.values()):
+                continue
+            outcome, error = attempt(case)
+            if outcome is None:
+                results[case.name] = Result(group.name, case.name, error=error)
+            elif number or outcome.seconds > COLD:
+                for metric, value in case.parse(outcome).items():
+                    result.numbers.setdefault(metric, []).append(value)
+    return list(results.values())
+
+
+def machine() -> list[str]:
+    """What it was measured on; never the name of the host."""
+    cpu = platform.processor() or platform.machine()
+    try:
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        system = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        found, system = None, f"{platform.system()} {platform.release()}"
+    cores, python = f"{os.cpu_count()} cores", f"{platform.python_implementation()} {platform.python_version()}"
+    return [found[1] if found else cpu, cores, python, f"{system} ({platform.machine()})"]
+
+
+# -- targets -----------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Target:
+    """What a number may be at most (or at least), held against another: group, case and metric of each.
+
+    Where there is no other, *limit* is the number itself. *scale* is what the other is multiplied by.
+    """
+
+    what: str
+    group: str
+    metric: str
+    limit: float
+    base: tuple[str, str] | None = None
+    case: str = KERNEL
+    scale: float = 1.0
+    at_least: bool = False
+
+    def measured(self, report: Report) -> float | None:
+        """The ratio, or the number; None where it was not measured."""
+        value = report.median(self.group, self.case, self.metric)
+        if self.base is None or value is None:
+            return value
+        base = report.median(*self.base, self.metric)
+        return value / (base * self.scale) if base else None
+
+    def row(self, report: Report) -> list[str]:
+        """What, the target, what was measured, and whether it was met."""
+        value, unit = self.measured(report), "x" if self.base else ""
+        met = value is not None and (value >= self.limit if self.at_least else value <= self.limit)
+        verdict = "not measured" if value is None else "met" if met else "missed"
+        measured = "" if value is None else f"{value:.3g}{unit}"
+        return [self.what, f"{'>=' if self.at_least else '<='} {self.limit:g}{unit}", measured, verdict]
+
+
+def _targets() -> Iterator[Target]:
+    by_hand = ("noop-1000", BY_HAND)
+    for what, metric, limit in (("ready", "ready ms", 1.8), ("stopped", "stopped ms", 2.2), ("memory", "kB each", 2)):
+        yield Target(f"1,000 no-op services: {what}, to anyio by hand", "noop-1000", metric, limit, by_hand)
+    for what, metric, scale in (("ready", "ready ms", 10), ("stopped", "stopped ms", 10), ("memory", "kB each", 1)):
+        few = ("noop-1000", KERNEL)
+        yield Target(f"10,000: {what}, each, to that at 1,000", "noop-10000", metric, 1.2, few, scale=scale)
+    for kind in ("uniform", "skewed"):
+        group = f"sleepy-{kind}"
+        for what, metric in (("start", "start / optimum"), ("stop", "stop / optimum")):
+            yield Target(f"sleepy graph, {kind}: {what}, to anyio by hand", group, metric, 1.02, (group, BY_HAND))
+        yield Target(f"sleepy graph, {kind}: edges violated", group, "edges violated", 0)
+    yield Target("hello world, to the minimal program", "hello", "ms", 1.15, ("hello", "minimal"))
+    yield Target("`app --help`, to cyclopts", "help", "ms", 1.15, ("help", "cyclopts"))
+    yield Target("`app --help` with 200 services, to cyclopts", "help-200", "ms", 1.3, ("help-200", "cyclopts"))
+    yield Target("`app <service> <command>`, to cyclopts", "command", "ms", 1.15, ("command", "cyclopts"))
+    for case in (KERNEL, "kernel, quiet"):  # the smallest object of Python has 16 bytes: below, nothing was left
+        yield Target(f"storm, {case}: growth, bytes a restart", "storm", "growth, bytes / restart", 15, case=case)
+    for kind in ("text", "json"):
+        group = f"lines-{kind}"
+        yield Target(f"logging, {kind}: to `logging`", group, "lines / s", 0.8, (group, "logging"), at_least=True)
+
+
+TARGETS = tuple(_targets())
+
+
+# -- telling -----------------------------------------------------------------------------------------------------
+
+INTRO = """\
+# Benchmarks
+
+What the kernel costs, beside the same by hand on plain anyio, and beside its peers. This page is written by
+`just bench PAGE=docs/benchmarks.md`; so measure anew, and do not mend the numbers.
+
+How to read it:
+
+- Each number is the median of the runs, with the least and the greatest. Each run is a fresh process, and contestants
+  take turns. `1.5x` is the ratio to the row that has none: mostly the same by hand, on plain anyio.
+- Ratios travel from one machine to the next, times do not. Where the spread is as wide as a difference, there is none.
+- By hand means: a task for each service, an event for its readiness, a scope by which it can be stopped singly, and
+  the order of the dependencies. That is what a careful writer would do, without retries, limits and logs.
+- The kernel runs as `app run` runs it, with its log at `LOG_LEVEL=warning`. The peers run without any logs below
+  warnings, and each service has one task that waits. They promise less, or other things: aiomisc knows no order of
+  stopping, mode and asphalt stop one service after the other, launart goes level by level.
+"""
+
+
+def figure(value: float) -> str:
+    """Three digits, or all of a whole number."""
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"  # noqa: PLR2004
+
+
+def cell(values: Sequence[float], base: Sequence[float]) -> str:
+    """The median, the spread, and the ratio to *base*."""
+    middle = statistics.median(values)
+    spread = f" ({figure(min(values))}..{figure(max(values))})" if min(values) < max(values) else ""
+    against = statistics.median(base) if base and base is not values else 0.0
+    return f"{figure(middle)}{spread}" + (f" {middle / against:.2f}x" if against > 0 and middle > 0 else "")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown that can be read in a terminal as well."""
+    lines = [head, ["---"] * len(head), *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
+
+
+def render(report: Report) -> str:
+    """The tables, as Markdown."""
+    runs = f"Runs: {report.runs}{', in the short form: the numbers tell nothing' * report.short}"
+    packages = ", ".join(f"{name} {number}" for name, number in report.versions.items())
+    parts = ["## The machine", textwrap.fill(f"{', '.join(report.machine)}. {packages}. {runs}.", 120)]
+    rows = [target.row(report) for target in TARGETS if target.group in report.groups]
+    parts += ["## Targets", table(["what", "target", "measured", ""], rows)] if rows else []
+    for name, (text, base) in report.groups.items():
+        results = [one for one in report.results if one.group == name]
+        metrics = list(dict.fromkeys(metric for one in results for metric in one.numbers))
+        bases = next((one.numbers for one in results if one.case == base), {})
+        rows = [
+            [one.case, *(cell(one.numbers[metric], bases.get(metric, [])) for metric in metrics)]
+            if one.numbers
+            else [one.case, one.error, *[""] * (len(metrics) - 1)]
+            for one in results
+        ]
+        parts += [f"## {name}", textwrap.fill(text, 120, break_on_hyphens=False)]
+        parts += [table(["", *(metrics or ["error"])], rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def say(text: str) -> None:
+    """Tell how far it is: stdout belongs to the tables."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def wanted(name: str, words: str) -> bool:
+    """Whether the group is among those that CASES names."""
+    cases = [word for word in words.split(",") if word]
+    return not cases or any(fnmatch.fnmatch(name, word) or name.startswith(f"{word}-") for word in cases)
+
+
+def collect(options: Mapping[str, str]) -> Report:
+    """Measure what *options* ask for."""
+    short, runs = options["SHORT"] == "1", int(options["RUNS"])
+    peers = PEERS if options["PEERS"] == "1" else ()
+    with tempfile.TemporaryDirectory() as folder:
+        every = groups(Path(folder).resolve(), short=short, peers=peers)
+        chosen = [group for group in every if wanted(group.name, options["CASES"])]
+        results = [result for group in chosen for result in measure(group, runs)]
+    versions = {name: version(name) for name in ("anyio", "attrs", "cattrs", "cyclopts")}
+    versions |= {name: found for name in peers if (found := installed(CACHE / name / "bin" / "python", name))}
+    told_of = {group.name: (group.text, group.base) for group in chosen}
+    return Report(machine(), versions, runs, short, told_of, results)
+
+
+def main(words: Sequence[str]) -> int:
+    """Do what *words* say; 1 where a run of the kernel failed, 2 where they are not understood."""
+    options = dict(OPTIONS)
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in options or not re.fullmatch(VALUES.get(name, ".*"), value):
+            say(f"error: {word!r} is not understood; {USE}")
+            return 2
+        options[name] = value
+    if options["FROM"]:
+        report = cattrs.structure(json.loads(Path(options["FROM"]).read_text()), Report)
+    else:
+        report = collect(options)
+        if not report.results:
+            say(f"error: CASES={options['CASES']} names nothing; {USE}")
+            return 2
+        outcome = [dict(zip(("what", "target", "measured", "met"), one.row(report), strict=True)) for one in TARGETS]
+        path = Path(options["JSON"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({**cattrs.unstructure(report), "targets": outcome}, indent=1) + "\n")
+        say(f"written: {path}")
+    text = render(report)
+    print(text, end="")
+    if options["PAGE"]:
+        Path(options["PAGE"]).write_text(f"{INTRO}\n{text}")
+    return int(any(one.error for one in report.results if one.case.startswith(KERNEL)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

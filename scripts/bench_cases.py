@@ -1,0 +1,219 @@
+"""What `just bench` compares: the groups, and the contestants of each."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import attrs
+
+from tests.conformance.program import REPO, App
+
+SCRIPTS = REPO / "scripts"
+KERNEL, BY_HAND = "kernel", "anyio, by hand"
+
+
+@attrs.frozen
+class Outcome:
+    """How one process ended."""
+
+    seconds: float
+    code: int
+    stdout: str
+    stderr: str
+
+
+def told(outcome: Outcome) -> dict[str, float]:
+    """What the program has measured itself, and printed."""
+    found: dict[str, float] = json.loads(outcome.stdout)
+    return found
+
+
+def whole(outcome: Outcome) -> dict[str, float]:
+    """The time from the start of the process to its end."""
+    return {"ms": outcome.seconds * 1000}
+
+
+Parse: TypeAlias = Callable[[Outcome], dict[str, float]]
+
+
+@attrs.frozen
+class Case:
+    """One contestant of a group.
+
+    Args:
+        name: Who it is.
+        command: The words that follow `python`.
+        parse: Turns the outcome of a run into numbers.
+        env: Variables, besides those of every run.
+        cwd: The folder in which it runs.
+        peer: The package that it needs, in an environment of its own; where empty, the project's is meant.
+
+    """
+
+    name: str
+    command: tuple[str, ...]
+    parse: Parse = told
+    env: Mapping[str, str] = attrs.field(factory=dict)
+    cwd: Path | None = None
+    peer: str = ""
+
+
+@attrs.frozen
+class Group:
+    """What is compared with each other: the numbers of each case are held against those of the one named *base*."""
+
+    name: str
+    text: str
+    base: str
+    cases: tuple[Case, ...]
+
+
+GREETER = '''
+    """Looks after greeter."""
+
+    import anyio.lowlevel
+
+    from kernel import service
+
+
+    @service
+    async def greeter() -> None:
+        """Do nothing."""
+
+
+    @greeter.command
+    async def status() -> None:
+        """Tell how it is."""
+        await anyio.lowlevel.checkpoint()
+        print("well")
+'''
+
+
+def program(name: str, module: str, *words: object, parse: Parse = told, peer: str = "") -> Case:
+    """A program of `scripts/contestants`."""
+    paths = [SCRIPTS] if peer else [REPO, SCRIPTS]
+    env = {"PYTHONPATH": os.pathsep.join(map(str, paths))}
+    return Case(name, ("-m", f"contestants.{module}", *map(str, words)), parse, env, peer=peer)
+
+
+def groups(folder: Path, *, short: bool, peers: Sequence[str]) -> Iterator[Group]:
+    """All that can be measured; apps are made in *folder*."""
+    for number in (10, 100) if short else (10, 100, 1000, 10_000):
+        words: tuple[object, ...] = ("noop", number)
+        yield Group(
+            f"noop-{number}",
+            f"{number:,} services that do nothing until they are stopped: time from the first launch until all are "
+            "ready, from the request to stop until all have ended, the peak of memory, and what each has added to it.",
+            BY_HAND,
+            (
+                program(KERNEL, "kernel", *words),
+                program("kernel, with `Serving`", "kernel", *words, "serving"),
+                program(BY_HAND, "anyio", *words),
+                *(program(name, name.removesuffix("-streaming"), *words, peer=name) for name in peers),
+            ),
+        )
+    for kind, seconds, what in (
+        ("uniform", 0.1, "ten levels, each service needs two of the level above, and all sleep for as long"),
+        ("skewed", 0.02, "six chains, each with one service, at a level of its own, that sleeps 40 times as long"),
+    ):
+        words = kind, seconds / 10 if short else seconds
+        yield Group(
+            f"sleepy-{kind}",
+            f"60 services that sleep to open and to close: {what}. The optimum is the critical path; an edge is "
+            "violated where a service opens before one that it needs is ready, or outlives it.",
+            BY_HAND,
+            (
+                program(KERNEL, "kernel", *words),
+                program(BY_HAND, "anyio", *words),
+                *(program(name, name.removesuffix("-streaming"), *words, peer=name) for name in peers),
+            ),
+        )
+    yield from _processes(folder)
+    times = 2000 if short else 100_000
+    yield Group(
+        "storm",
+        f"A service that crashes at once, {times:,} times: restarts a second, each logged as a warning with its "
+        "traceback (quiet: not logged; by hand: as one line), and what each of the last 90 % has left in memory.",
+        BY_HAND,
+        (
+            program(KERNEL, "storm", "kernel", times),
+            program("kernel, quiet", "storm", "kernel-quiet", times),
+            program(BY_HAND, "storm", "anyio", times),
+        ),
+    )
+    for kind in ("text", "json"):
+        yield Group(
+            f"lines-{kind}",
+            f"1,000 services that log, as {kind}: lines a second through the kernel's pipeline, and through `logging` "
+            "with one handler and a formatter that makes the same lines.",
+            "logging",
+            tuple(
+                program(name, "lines", word, kind, 2 if short else 100)
+                for name, word in ((KERNEL, "kernel"), ("logging", "plain"))
+            ),
+        )
+    number = 100 if short else 1000
+    yield Group(
+        "observers",
+        f"What each observer costs: {number:,} no-op services without any, and with one.",
+        "none",
+        tuple(
+            program(name, "kernel", "noop", number, "serving", *words)
+            for name, words in (
+                ("none", ["none"]),
+                ("log, LOG_LEVEL=warning", ["log"]),
+                ("log, LOG_LEVEL=info", ["log", "info"]),
+                ("watch on the loop", ["watch"]),
+            )
+        ),
+    )
+
+
+def _processes(folder: Path) -> Iterator[Group]:
+    """Whole processes, from start to end: apps as their users have them, beside the least that does the same."""
+    trees = {1: App(folder / "one"), 200: App(folder / "many")}
+    for number, tree in trees.items():
+        tree.write("services/greeter.py", GREETER)
+        for place in range(1, number):
+            tree.write(f"services/service_{place}.py", GREETER.replace("greeter", f"service-{place}", 1))
+
+    def app(*words: str, services: int = 1) -> Case:
+        return Case(KERNEL, ("-m", "app", *words), whole, cwd=trees[services].root)
+
+    def minimal(*words: str, services: int = 1) -> Case:
+        case = program("cyclopts", "cli_minimal", *words, parse=whole)
+        return attrs.evolve(case, env={**case.env, "SERVICES": str(services)})
+
+    bare = Case("python -c pass", ("-c", "pass"), whole)
+    yield Group(
+        "hello",
+        "`app run` with one service that returns at once, from the start of the process to its end, beside programs "
+        "that run one task: on anyio alone, and with the kernel's libraries imported (minimal).",
+        "minimal",
+        (
+            app("run"),
+            bare,
+            program("anyio", "hello_anyio", parse=whole),
+            program("minimal", "hello_minimal", parse=whole),
+        ),
+    )
+    help_text = "beside a cyclopts program with the same commands, which has the names of its services in a list."
+    yield Group("help", f"`app --help` with one service, {help_text}", "cyclopts", (app("--help"), minimal("--help")))
+    yield Group(
+        "help-200",
+        f"`app --help` with 200 services, {help_text}",
+        "cyclopts",
+        (app("--help", services=200), minimal("--help", services=200)),
+    )
+    yield Group("list", f"`app list`, {help_text}", "cyclopts", (app("list"), minimal("list")))
+    command = ("greeter", "status")
+    yield Group(
+        "command",
+        "A command of a service that asks for no value, beside the same command in a cyclopts program.",
+        "cyclopts",
+        (app(*command), minimal(*command)),
+    )

@@ -1,0 +1,43 @@
+"""aiomisc: services wait for each other through the context. There is no order of stopping."""
+
+import asyncio
+
+import aiomisc  # type: ignore[import-not-found]
+from contestants.moments import Run
+
+
+class Service(aiomisc.Service):  # type: ignore[misc]
+    """One node."""
+
+    run: Run
+    place: int
+
+    async def start(self) -> None:
+        node = self.run.nodes[self.place]
+        for needed in node.needs:
+            await self.context[needed]
+        self.run.launched(self.place)
+        if node.opening:
+            await asyncio.sleep(node.opening)
+        self.run.ready(self.place)
+        self.context[self.place] = True
+        self.start_event.set()
+        await asyncio.Event().wait()
+
+    async def stop(self, exception: Exception | None = None) -> None:  # noqa: ARG002
+        self.run.asked(self.place)
+        if seconds := self.run.nodes[self.place].closing:
+            await asyncio.sleep(seconds)
+        self.run.ended(self.place)
+
+
+async def main() -> None:
+    run = Run()
+    services = [Service(run=run, place=place) for place in run.places]
+    run.begins()
+    async with aiomisc.entrypoint(*services, log_config=False):
+        run.all_ready()
+    run.all_ended()
+
+
+asyncio.run(main())

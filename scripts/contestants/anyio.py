@@ -1,0 +1,59 @@
+"""By hand: what a careful writer does on plain anyio to start and stop services in order, each of them singly.
+
+An event for each service says that it is ready, and a scope around its work is cancelled when those that need it have
+ended, which is counted; what closes after it is not cancelled. There are no retries, no limits and no logs.
+"""
+
+from __future__ import annotations
+
+import anyio
+from contestants.moments import Run
+
+
+async def main() -> None:  # noqa: C901  (it is to be read as one piece)
+    run = Run()
+    ready: list[anyio.Event] = []
+    scopes: list[anyio.CancelScope] = []
+    users = [0] * len(run.nodes)
+    stopping = False
+
+    async def service(place: int) -> None:
+        node = run.nodes[place]
+        for needed in node.needs:
+            await ready[needed].wait()
+        run.launched(place)
+        if node.opening:
+            await anyio.sleep(node.opening)
+        run.ready(place)
+        ready[place].set()
+        with scopes[place]:
+            await anyio.Event().wait()  # costs less than sleep_forever, which has a timer
+        run.asked(place)
+        if node.closing:
+            await anyio.sleep(node.closing)
+        run.ended(place)
+        for needed in node.needs:
+            users[needed] -= 1
+            if stopping and not users[needed]:
+                scopes[needed].cancel()
+
+    for node in run.nodes:
+        for needed in node.needs:
+            users[needed] += 1
+    run.begins()
+    async with anyio.create_task_group() as tasks:
+        for place in run.places:
+            ready.append(anyio.Event())
+            scopes.append(anyio.CancelScope())
+            tasks.start_soon(service, place)
+        for event in ready:
+            await event.wait()
+        run.all_ready()
+        stopping = True
+        for place in run.places:
+            if not users[place]:
+                scopes[place].cancel()
+    run.all_ended()
+
+
+anyio.run(main)

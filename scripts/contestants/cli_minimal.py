@@ -1,0 +1,73 @@
+"""The floor of a command line: a cyclopts program with the same commands, which knows all its services beforehand.
+
+The variable SERVICES says how many there are.
+"""
+
+import os
+from typing import Literal
+
+import anyio.lowlevel
+from cyclopts import App
+
+NAMES = ["greeter", *(f"service-{place}" for place in range(1, int(os.environ.get("SERVICES", "1"))))]
+
+app = App("app", help="Services in one process. SERVICES_ENABLED chooses which.", version_flags=())
+
+
+@app.command
+def run(*service: str, with_dependencies: bool = False) -> None:
+    """Run the enabled services, or those named, until they end or a signal comes.
+
+    Parameters
+    ----------
+    service
+        Names or patterns, instead of SERVICES_ENABLED; "!name" leaves one out.
+    with_dependencies
+        Run what they need as well.
+
+    """
+
+
+@app.command(name="list")
+def list_services() -> None:
+    """List all services, and which of them are enabled."""
+    for name in NAMES:
+        print(f"{name:<{max(map(len, NAMES))}}  enabled   Looks after {name}")
+
+
+@app.command
+def graph(*service: str, format: Literal["text", "mermaid", "dot", "json"] = "text") -> None:  # noqa: A002
+    """Show what depends on what. Imports the enabled services, or those named, and runs none.
+
+    Parameters
+    ----------
+    service
+        Names or patterns, instead of SERVICES_ENABLED.
+    format
+        text for people, the others for programs.
+
+    """
+
+
+@app.command
+def check() -> None:
+    """Import everything, and say all that is wrong; 2 where anything is."""
+
+
+@app.command
+def version() -> None:
+    """Show the app's name and version."""
+
+
+for name in NAMES:
+    app.command(App(name, help=f"Looks after {name}", group="Services", version_flags=()))
+
+
+@app["greeter"].command
+async def status() -> None:
+    """Tell how it is."""
+    await anyio.lowlevel.checkpoint()
+    print("well")
+
+
+app()

@@ -1,0 +1,19 @@
+"""The floor of a process with the kernel's libraries: they are imported, and one task runs."""
+
+import anyio
+from attrs import frozen
+from cattrs import Converter
+from cyclopts import App
+
+
+async def hello() -> None:
+    """Do nothing."""
+
+
+async def main() -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hello)
+
+
+assert all((frozen, Converter, App))
+anyio.run(main)

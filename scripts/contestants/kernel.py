@@ -1,0 +1,90 @@
+"""The kernel, as `app run` runs it: on its own loop, with its log as an observer, and the watch on the loop.
+
+    python -m contestants.kernel noop 1000
+    python -m contestants.kernel noop 1000 serving log watch
+
+With `serving`, the no-op services take a `Serving` and say themselves when they are ready. `log` and `watch` name what
+observes, where it is not both; `none` is neither, and with `info` the log says every step, to nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+from contestants.moments import Run
+
+from kernel import Serving, backend, logs
+from kernel.identity import Identity
+from kernel.lifecycle import AllReady, Event, Observer
+from kernel.orchestrator import Orchestrator, Unit
+from kernel.settings import Settings
+from kernel.spec import Service
+from kernel.watch import LoopWatch
+
+OPTIONS = {*sys.argv[3:]}
+OBSERVERS = OPTIONS & {"none", "log", "watch"} or {"log", "watch"}
+
+
+def declare(run: Run, place: int) -> Service[..., Any]:
+    """The service at *place*, as `services/` would declare it."""
+    node = run.nodes[place]
+
+    async def plain() -> None:
+        run.launched(place)
+        run.ready(place)
+        try:
+            await anyio.Event().wait()
+        finally:
+            run.asked(place)
+            run.ended(place)
+
+    async def serves(serving: Serving[None]) -> None:
+        run.launched(place)
+        if node.opening:
+            await anyio.sleep(node.opening)
+        run.ready(place)
+        async with serving():
+            await anyio.Event().wait()
+        run.asked(place)
+        if node.closing:
+            await anyio.sleep(node.closing)
+        run.ended(place)
+
+    fn: Callable[..., Any] = serves if node.opening or "serving" in OPTIONS else plain
+    service = Service(fn, f"s{place}", depends=tuple(f"s{needed}" for needed in node.needs))
+    assert service.needs is not None  # read when the program is checked, before anything starts
+    return service
+
+
+async def main(wake: backend.Wake) -> None:
+    run = Run()
+    units = [Unit(declare(run, place)) for place in run.places]
+    all_ready = anyio.Event()
+
+    def tell(event: Event) -> None:
+        if isinstance(event, AllReady):
+            all_ready.set()
+
+    observers: Sequence[Observer] = [logs.LogObserver(), tell] if "log" in OBSERVERS else [tell]
+    run.begins()
+    orchestrator = Orchestrator(units, observers=observers)
+    watch = LoopWatch(wake, print, print) if "watch" in OBSERVERS else None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(orchestrator.run)
+        await all_ready.wait()
+        run.all_ready()
+        orchestrator.request_stop("measured")
+    run.all_ended()
+    if watch is not None:
+        watch.end()
+
+
+level = "INFO" if "info" in OPTIONS else "WARNING"
+if level == "INFO":
+    sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+logs.configure(Settings(log_level=level), Identity("app", "0", ""))
+backend.run(main, "asyncio")
