@@ -146,10 +146,10 @@ def attempt(case: Case) -> tuple[Outcome | None, str]:
     return outcome, ""
 
 
-def measure(group: Group, runs: int) -> list[Result]:
+def measure(group: Group, runs: int, *, warm_up: bool = True) -> list[Result]:
     """Run each case so many times, in turns, and once before it counts. One that fails is not run again."""
     results = {case.name: Result(group.name, case.name) for case in group.cases}
-    for number in range(0 if runs > 1 else 1, runs + 1):
+    for number in range(0 if warm_up else 1, runs + 1):
         say(f"{group.name}: {f'run {number} of {runs}' if number else 'warming up'}")
         for case in group.cases[:: -1 if number % 2 else 1]:
             result = results[case.name]
@@ -319,7 +319,7 @@ def collect(options: Mapping[str, str]) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         every = groups(Path(folder).resolve(), short=short, peers=peers)
         chosen = [group for group in every if wanted(group.name, options["CASES"])]
-        results = [result for group in chosen for result in measure(group, runs)]
+        results = [result for group in chosen for result in measure(group, runs, warm_up=not short)]
     versions = {name: version(name) for name in ("anyio", "attrs", "cattrs", "cyclopts")}
     versions |= {name: found for name in peers if (found := installed(CACHE / name / "bin" / "python", name))}
     told_of = {group.name: (group.text, group.base) for group in chosen}

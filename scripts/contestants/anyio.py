@@ -15,9 +15,12 @@ async def main() -> None:  # noqa: C901  (it is to be read as one piece)
     ready: list[anyio.Event] = []
     scopes: list[anyio.CancelScope] = []
     users = [0] * len(run.nodes)
+    unready = len(run.nodes)
+    all_ready = anyio.Event()
     stopping = False
 
     async def service(place: int) -> None:
+        nonlocal unready
         node = run.nodes[place]
         for needed in node.needs:
             await ready[needed].wait()
@@ -26,6 +29,9 @@ async def main() -> None:  # noqa: C901  (it is to be read as one piece)
             await anyio.sleep(node.opening)
         run.ready(place)
         ready[place].set()
+        unready -= 1
+        if not unready:
+            all_ready.set()
         with scopes[place]:
             await anyio.Event().wait()  # costs less than sleep_forever, which has a timer
         run.asked(place)
@@ -46,8 +52,7 @@ async def main() -> None:  # noqa: C901  (it is to be read as one piece)
             ready.append(anyio.Event())
             scopes.append(anyio.CancelScope())
             tasks.start_soon(service, place)
-        for event in ready:
-            await event.wait()
+        await all_ready.wait()  # to wait for one after the other would cost a turn of the loop each
         run.all_ready()
         stopping = True
         for place in run.places:
