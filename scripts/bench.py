@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # as a script, it has its own folder there
     sys.path.insert(0, str(ROOT))
 
-from bench_cases import BY_HAND, KERNEL, Case, Group, Outcome, groups, told  # noqa: E402  (found only now)
+from bench_cases import BY_HAND, KERNEL, Case, Group, Outcome, groups  # noqa: E402  (found only now)
 
 from tests.conformance.program import OURS  # noqa: E402
 
@@ -53,12 +53,16 @@ USE = "use: just bench [CASES=noop,hello] [RUNS=5] [SHORT=1] [PEERS=0] [JSON=pat
 # -- measuring ---------------------------------------------------------------------------------------------------
 
 
+class Failed(Exception):
+    """Why a case has no numbers."""
+
+
 @functools.cache
 def environment(name: str) -> Path:
     """The Python of the peer's own environment, which is made where there is none.
 
     Raises:
-        OSError: It could not be installed.
+        Failed: It could not be installed.
 
     """
     python = CACHE / name / "bin" / "python"
@@ -68,7 +72,7 @@ def environment(name: str) -> Path:
         for command in ([sys.executable, "-m", "venv", "--clear", str(CACHE / name)], pip):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                raise OSError((done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1])
+                raise Failed(f"could not be installed: {last_line(done.stderr or done.stdout)}")
     return python
 
 
@@ -76,6 +80,11 @@ def installed(python: Path, name: str) -> str:
     """The version of the package that *python* has; empty where it has none."""
     code = f"from importlib.metadata import version; print(version({name!r}))"
     return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def last_line(text: str) -> str:
+    """What a program said last, which mostly is the reason."""
+    return (text.strip() or "nothing was said").splitlines()[-1]
 
 
 @attrs.frozen
@@ -111,7 +120,7 @@ def run(case: Case) -> Outcome:
     """Run it once, in a fresh process, without the variables that would change what it does.
 
     Raises:
-        OSError: The peer could not be installed.
+        Failed: It did not end, or not well, or the peer could not be installed.
 
     """
     python = environment(case.peer) if case.peer else sys.executable
@@ -123,27 +132,21 @@ def run(case: Case) -> Outcome:
         process = subprocess.Popen([python, *case.command], env=env, cwd=case.cwd, stdout=stdout, stderr=stderr)
         guard = threading.Timer(LIMIT, process.kill)
         guard.start()
-        code = process.wait()  # without a timeout: with one, it would look at the process now and then
-        seconds = time.perf_counter() - begun
-        guard.cancel()
+        try:
+            code = process.wait()  # without a timeout: with one, it would look at the process now and then
+            seconds = time.perf_counter() - begun
+        finally:
+            guard.cancel()
+            process.kill()  # does nothing where it has ended
         texts = []
         for file in (stdout, stderr):
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
-    return Outcome(seconds, code, *texts)
-
-
-def attempt(case: Case) -> tuple[Outcome | None, str]:
-    """Run it once; gives the reason as well where it failed."""
-    try:
-        outcome = run(case)
-    except OSError as error:
-        return None, f"could not be installed: {error}"
-    if outcome.seconds >= LIMIT:
-        return None, f"did not end in {LIMIT:g} s"
-    if outcome.code or (outcome.stderr and case.parse is told):  # what measures itself has nothing else to say
-        return None, f"exit {outcome.code}: {(outcome.stderr.strip() or 'said nothing').splitlines()[-1]}"
-    return outcome, ""
+    if seconds >= LIMIT:
+        raise Failed(f"did not end in {LIMIT:g} s")
+    if code:
+        raise Failed(f"exit {code}: {last_line(texts[1])}")
+    return Outcome(seconds, *texts)
 
 
 def measure(group: Group, runs: int, *, warm_up: bool = True) -> list[Result]:
@@ -155,11 +158,14 @@ def measure(group: Group, runs: int, *, warm_up: bool = True) -> list[Result]:
             result = results[case.name]
             if result.error or any(len(values) == runs for values in result.numbers.values()):
                 continue
-            outcome, error = attempt(case)
-            if outcome is None:
-                results[case.name] = Result(group.name, case.name, error=error)
-            elif number or outcome.seconds > COLD:
-                for metric, value in case.parse(outcome).items():
+            try:
+                outcome = run(case)
+                numbers = case.parse(outcome)
+            except (Failed, ValueError) as error:
+                results[case.name] = Result(group.name, case.name, error=str(error))
+                continue
+            if number or outcome.seconds > COLD:
+                for metric, value in numbers.items():
                     result.numbers.setdefault(metric, []).append(value)
     return list(results.values())
 
@@ -250,9 +256,11 @@ How to read it:
 
 - Each number is the median of the runs, with the least and the greatest. Each run is a fresh process, and contestants
   take turns. `1.5x` is the ratio to the row that has none: mostly the same by hand, on plain anyio.
-- Ratios travel from one machine to the next, times do not. Where the spread is as wide as a difference, there is none.
+- Ratios travel from one machine to the next, times do not. A difference within the spread tells nothing.
 - By hand means: a task for each service, an event for its readiness, a scope by which it can be stopped singly, and
-  the order of the dependencies. That is what a careful writer would do, without retries, limits and logs.
+  the order of the dependencies, by counting. A careful writer would do that; retries, limits and logs are left out.
+- The kernel's services are of two kinds. The plain ones are cancelled as a whole; with `Serving`, each has its work in
+  a task group of its own, for background tasks that end with it.
 - The kernel runs as `app run` runs it, with its log at `LOG_LEVEL=warning`. The peers run without any logs below
   warnings, and each service has one task that waits. They promise less, or other things: aiomisc knows no order of
   stopping, mode and asphalt stop one service after the other, launart goes level by level.
@@ -292,12 +300,12 @@ def render(report: Report) -> str:
         bases = next((one.numbers for one in results if one.case == base), {})
         rows = [
             [one.case, *(cell(one.numbers[metric], bases.get(metric, [])) for metric in metrics)]
-            if one.numbers
-            else [one.case, one.error, *[""] * (len(metrics) - 1)]
             for one in results
+            if one.numbers
         ]
         parts += [f"## {name}", textwrap.fill(text, 120, break_on_hyphens=False)]
-        parts += [table(["", *(metrics or ["error"])], rows)]
+        parts += [table(["", *metrics], rows)] if rows else []
+        parts += [f"{one.case}: {one.error}" for one in results if one.error]
     return "\n\n".join(parts) + "\n"
 
 
@@ -355,4 +363,7 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

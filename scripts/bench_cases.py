@@ -18,16 +18,22 @@ KERNEL, BY_HAND = "kernel", "anyio, by hand"
 
 @attrs.frozen
 class Outcome:
-    """How one process ended."""
+    """What one process took, and said."""
 
     seconds: float
-    code: int
     stdout: str
     stderr: str
 
 
 def told(outcome: Outcome) -> dict[str, float]:
-    """What the program has measured itself, and printed."""
+    """What the program has measured itself, and printed.
+
+    Raises:
+        ValueError: It said something else, perhaps on stderr.
+
+    """
+    if outcome.stderr:
+        raise ValueError(outcome.stderr.splitlines()[-1])
     found: dict[str, float] = json.loads(outcome.stdout)
     return found
 
@@ -97,7 +103,7 @@ def program(name: str, module: str, *words: object, parse: Parse = told, peer: s
     """A program of `scripts/contestants`."""
     paths = [SCRIPTS] if peer else [REPO, SCRIPTS]
     env = {"PYTHONPATH": os.pathsep.join(map(str, paths))}
-    return Case(name, ("-m", f"contestants.{module}", *map(str, words)), parse, env, peer=peer)
+    return Case(name, ("-P", "-m", f"contestants.{module}", *map(str, words)), parse, env, peer=peer)
 
 
 def groups(folder: Path, *, short: bool, peers: Sequence[str]) -> Iterator[Group]:

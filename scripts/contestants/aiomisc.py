@@ -22,7 +22,8 @@ class Service(aiomisc.Service):  # type: ignore[misc]
         self.run.ready(self.place)
         self.context[self.place] = True
         self.start_event.set()
-        await asyncio.Event().wait()
+        self.work = asyncio.Event()  # by its service: the entrypoint refers to the task weakly
+        await self.work.wait()
 
     async def stop(self, exception: Exception | None = None) -> None:  # noqa: ARG002
         self.run.asked(self.place)

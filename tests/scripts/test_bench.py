@@ -66,22 +66,29 @@ def test_the_tables_are_well_formed(result: Path, capsys: pytest.CaptureFixture[
         assert len({len(line) for line in one}) == 1
         assert set(one[1]) == {"---"}
         assert all(cell for line in one[2:] for cell in line)
-    assert not re.search(rf"\b{re.escape(platform.node())}\b", said.split("## Targets")[0])
+    assert not re.search(rf"\b{re.escape(platform.node() or 'nowhere')}\b", said.split("## Targets")[0])
     assert max(map(len, said.split("## Targets")[0].splitlines())) <= 120
+
+
+def test_one_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "LIMIT", 0.1)
+    case = Case("slow", ("-c", "import time; time.sleep(60)"))
+    (result,) = bench.measure(Group("some", "", "slow", (case,)), 3)
+    assert result.error == "did not end in 0.1 s"
 
 
 def test_one_that_fails_is_told_and_the_rest_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def nowhere(name: str) -> Path:
-        raise OSError(f"no {name} found")
+        raise bench.Failed(f"could not be installed: no {name} found")
 
     monkeypatch.setattr(bench, "environment", nowhere)
-    monkeypatch.setattr(bench, "LIMIT", 1.0)
     cases = (
         Case("fine", ("-c", "print('{\"ms\": 1}')")),
         Case("broken", ("-c", "raise SystemExit('it is broken')")),
-        Case("slow", ("-c", "import time; time.sleep(60)")),
+        Case("strange", ("-c", "print('nothing')")),
+        Case("loud", ("-c", "import warnings; print('{}'); warnings.warn('it is loud')")),
         Case("absent", ("-m", "absent"), peer="absent"),
     )
     group = Group("some", "Some cases.", "fine", cases)
@@ -89,12 +96,14 @@ def test_one_that_fails_is_told_and_the_rest_goes_on(
     assert [one.error for one in results] == [
         "",
         "exit 1: it is broken",
-        "did not end in 1 s",
+        "Expecting value: line 1 column 1 (char 0)",
+        "<string>:1: UserWarning: it is loud",
         "could not be installed: no absent found",
     ]
     assert results[0].numbers == {"ms": [1, 1]}
-    (rows,) = tables(bench.render(Report([], {}, 2, False, {"some": ("Some cases.", "fine")}, results)))
-    assert rows[2:] == [["fine", "1"], *([one.case, one.error] for one in results[1:])]
+    said = bench.render(Report([], {}, 2, False, {"some": ("Some cases.", "fine")}, results))
+    assert tables(said) == [[["", "ms"], ["---", "---"], ["fine", "1"]]]
+    assert "\nabsent: could not be installed: no absent found\n" in said
     assert capsys.readouterr().err.splitlines() == ["some: warming up", "some: run 1 of 2", "some: run 2 of 2"]
 
 
@@ -168,7 +177,7 @@ def test_the_lines_by_hand_are_the_kernels(kind: str, tmp_path: Path) -> None:
     for who in ("kernel", "plain"):
         file = tmp_path / who
         case = bench_cases.program(who, "lines", who, kind, 2, file)
-        assert not bench.run(case).code
+        bench.run(case)
         found.append(sorted(re.sub(r"^[\d:.]+ |\"ts\": \".*?\"", "", line) for line in file.read_text().splitlines()))
     assert len(found[0]) == 2000
     assert found[0] == found[1]
@@ -185,11 +194,9 @@ def test_the_minimal_program_says_what_the_app_says(words: list[str], cwd: str, 
     ]
     app = next(case for case in chosen if case.cwd and case.cwd.name == cwd)
     minimal = next(case for case in chosen if case.env.get("SERVICES") == ("200" if cwd == "many" else "1"))
-    said = []
-    for case in (app, minimal):
-        outcome = bench.run(case)
-        assert not outcome.code, outcome.stderr
-        said.append(sorted(re.sub(r"\W+", " ", line) for line in outcome.stdout.splitlines()))
+    said = [
+        sorted(re.sub(r"\W+", " ", line) for line in bench.run(case).stdout.splitlines()) for case in (app, minimal)
+    ]
     assert said[0] == said[1]
 
 
