@@ -17,12 +17,13 @@ from typing import Any
 import anyio
 from contestants.moments import Run
 
-from kernel import Serving, backend, logs
+from kernel import Serving, backend, journal, logs
 from kernel.identity import Identity
 from kernel.lifecycle import AllReady, Event, Observer
-from kernel.orchestrator import Orchestrator, Unit
+from kernel.orchestrator import Orchestrator
 from kernel.settings import Settings
 from kernel.spec import Service
+from kernel.unit import Unit
 from kernel.watch import LoopWatch
 
 OPTIONS = {*sys.argv[3:]}
@@ -69,7 +70,7 @@ async def main(wake: backend.Wake) -> None:
         if isinstance(event, AllReady):
             all_ready.set()
 
-    observers: Sequence[Observer] = [logs.LogObserver(), tell] if "log" in OBSERVERS else [tell]
+    observers: Sequence[Observer] = [journal.LogObserver(), tell] if "log" in OBSERVERS else [tell]
     run.begins()
     orchestrator = Orchestrator(units, observers=observers)
     watch = LoopWatch(wake, print, print) if "watch" in OBSERVERS else None

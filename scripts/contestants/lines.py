@@ -20,9 +20,10 @@ import anyio
 
 from kernel import backend, logs
 from kernel.identity import Identity
-from kernel.orchestrator import Orchestrator, Unit
+from kernel.orchestrator import Orchestrator
 from kernel.settings import Settings
 from kernel.spec import Service
+from kernel.unit import Unit
 
 KIND, FORMAT, EACH = sys.argv[1], sys.argv[2], int(sys.argv[3])
 NAMES = [f"service-{place}" for place in range(1000)]

@@ -18,11 +18,12 @@ from time import perf_counter
 import anyio
 from contestants.moments import memory
 
-from kernel import Retry, backend, logs
+from kernel import Retry, backend, journal, logs
 from kernel.identity import Identity
-from kernel.orchestrator import Orchestrator, Unit
+from kernel.orchestrator import Orchestrator
 from kernel.settings import Settings
 from kernel.spec import Service
+from kernel.unit import Unit
 
 KIND, TIMES = sys.argv[1], int(sys.argv[2])
 SETTLED = TIMES // 10  # restarts after which memory may grow no more
@@ -42,7 +43,7 @@ async def crash() -> None:
 
 async def by_kernel(_: backend.Wake) -> None:
     retry = Retry(times=TIMES - 1, delay=0)
-    await Orchestrator([Unit(Service(crash, "s", retry=retry))], observers=[logs.LogObserver()]).run()
+    await Orchestrator([Unit(Service(crash, "s", retry=retry))], observers=[journal.LogObserver()]).run()
 
 
 async def by_hand(_: backend.Wake) -> None:
