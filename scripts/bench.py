@@ -214,7 +214,7 @@ class Target:
         value, unit = self.measured(report), "x" if self.base else ""
         met = value is not None and (value >= self.limit if self.at_least else value <= self.limit)
         verdict = "not measured" if value is None else "met" if met else "missed"
-        measured = "" if value is None else f"{value:.3g}{unit}"
+        measured = "" if value is None else f"{value:.4g}{unit}"
         return [self.what, f"{'>=' if self.at_least else '<='} {self.limit:g}{unit}", measured, verdict]
 
 

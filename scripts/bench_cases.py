@@ -195,31 +195,27 @@ def _processes(folder: Path) -> Iterator[Group]:
         return attrs.evolve(case, env={**case.env, "SERVICES": str(services)})
 
     bare = Case("python -c pass", ("-c", "pass"), whole)
+    minimal_text = "beside a cyclopts program with the same commands, which has the names of its services in a list."
+
+    def command(name: str, text: str, *words: str, services: int = 1) -> Group:
+        cases = app(*words, services=services), bare, minimal(*words, services=services)
+        return Group(name, f"{text}, {minimal_text}", "cyclopts", cases)
+
     yield Group(
         "hello",
         "`app run` with one service that returns at once, from the start of the process to its end, beside programs "
-        "that run one task: on anyio alone, and with the kernel's libraries imported (minimal).",
+        "that run one task: on anyio alone, with the kernel's libraries imported (minimal), and as a command of "
+        "cyclopts.",
         "minimal",
         (
             app("run"),
             bare,
             program("anyio", "hello_anyio", parse=whole),
             program("minimal", "hello_minimal", parse=whole),
+            minimal("run"),
         ),
     )
-    help_text = "beside a cyclopts program with the same commands, which has the names of its services in a list."
-    yield Group("help", f"`app --help` with one service, {help_text}", "cyclopts", (app("--help"), minimal("--help")))
-    yield Group(
-        "help-200",
-        f"`app --help` with 200 services, {help_text}",
-        "cyclopts",
-        (app("--help", services=200), minimal("--help", services=200)),
-    )
-    yield Group("list", f"`app list`, {help_text}", "cyclopts", (app("list"), minimal("list")))
-    command = ("greeter", "status")
-    yield Group(
-        "command",
-        "A command of a service that asks for no value, beside the same command in a cyclopts program.",
-        "cyclopts",
-        (app(*command), minimal(*command)),
-    )
+    yield command("help", "`app --help` with one service", "--help")
+    yield command("help-200", "`app --help` with 200 services", "--help", services=200)
+    yield command("list", "`app list`", "list")
+    yield command("command", "A command of a service that asks for no value", "greeter", "status")

@@ -11,11 +11,16 @@ from cyclopts import App
 
 NAMES = ["greeter", *(f"service-{place}" for place in range(1, int(os.environ.get("SERVICES", "1"))))]
 
+
+async def hello() -> None:
+    """Do nothing."""
+
+
 app = App("app", help="Services in one process. SERVICES_ENABLED chooses which.", version_flags=())
 
 
 @app.command
-def run(*service: str, with_dependencies: bool = False) -> None:
+async def run(*service: str, with_dependencies: bool = False) -> None:  # noqa: ARG001  (--help shows them)
     """Run the enabled services, or those named, until they end or a signal comes.
 
     Parameters
@@ -26,6 +31,8 @@ def run(*service: str, with_dependencies: bool = False) -> None:
         Run what they need as well.
 
     """
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hello)
 
 
 @app.command(name="list")
