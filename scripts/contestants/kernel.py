@@ -9,6 +9,7 @@ observes, where it is not both; `none` is neither, and with `info` the log says 
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -78,7 +79,7 @@ async def main(wake: backend.Wake) -> None:
         tasks.start_soon(orchestrator.run)
         await all_ready.wait()
         run.all_ready()
-        orchestrator.request_stop("measured")
+        wake(functools.partial(orchestrator.request_stop, "measured"))  # as a signal does
     run.all_ended()
     if watch is not None:
         watch.end()
