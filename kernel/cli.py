@@ -292,7 +292,7 @@ class Program:
         return _for_command_line(fn, Needs(), lambda values: self._run_alone(functools.partial(fn, **values)))
 
     def _run_alone(self, call: Callable[[], Any]) -> int:
-        from kernel.runner import run_alone
+        from kernel.alone import run_alone
 
         self._import_init()
         Problems.raise_any(self.wrong)

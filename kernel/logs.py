@@ -266,6 +266,13 @@ def _log_unraisable(args: Any) -> None:
         )
 
 
+def say_forced_exit(code: int, name: str) -> None:
+    """Say that the signal *name* ends the process at once, with exit *code*."""
+    message = "exit %d: a further signal (%s) ends the process at once; nothing more is closed"
+    logger.critical(message, code, name, extra={"exit_code": code})
+    flush()
+
+
 def flush() -> None:
     """Flush every handler of the root logger, and what was printed."""
     for handler in logging.getLogger().handlers:

@@ -9,7 +9,6 @@ import atexit
 import contextlib
 import functools
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -19,7 +18,6 @@ import attrs
 from anyio import sleep_forever
 
 from kernel import backend, debugger, journal, logs
-from kernel.errors import one_line
 from kernel.lifecycle import LIVE, Event, Observer, State, StopBegan
 from kernel.orchestrator import Orchestrator
 from kernel.report import Report
@@ -81,7 +79,7 @@ class _Run:
         self._report: Report | None = None
         self._main = threading.get_ident()
         self._watchdog = Watchdog(self._overdue, self._resting)
-        self._signals = Signals(self._on_signal, _say_at_once)
+        self._signals = Signals(self._on_signal, logs.say_forced_exit)
 
     def run(self, prepare: Prepare, watch: contextlib.ExitStack) -> int:
         """Prepare and run; *watch* is what ends the watch over signals and deadline."""
@@ -204,12 +202,6 @@ class _Run:
         logs.flush()
 
 
-def _say_at_once(name: str) -> None:
-    message = "exit %d: a further signal (%s) ends the process at once; nothing more is closed"
-    logs.logger.critical(message, FORCED, name, extra={"exit_code": FORCED})
-    logs.flush()
-
-
 def _other_threads() -> list[threading.Thread]:
     """Threads that would keep the interpreter from ending."""
     main = threading.main_thread()
@@ -271,58 +263,4 @@ def command_unit(name: str, needs: Needs, call: Callable[..., Any]) -> Unit:
     return Unit(service, command=True)
 
 
-def run_alone(call: Callable[[], Any], settings: Settings) -> int:
-    """Run a command that asks for no value: without a kernel; SIGINT and SIGTERM cancel it, so that it cleans up.
-
-    Args:
-        call: May give a coroutine, which then runs on the backend of *settings*.
-        settings: The backend.
-
-    """
-    import signal
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        result = call()
-        if isinstance(result, Coroutine):
-            _run_coroutine(result, settings)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)  # noqa: T201
-    except BaseException as error:  # noqa: ASYNC103, BLE001  (whatever the user's command raises, outside of any loop)
-        logs.logger.error("exit 1: %s", one_line(error), exc_info=error)
-        return 1  # noqa: ASYNC104
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    return 0
-
-
-def _run_coroutine(coroutine: Coroutine[Any, Any, Any], settings: Settings) -> None:
-    from anyio import CancelScope, get_cancelled_exc_class
-
-    signals = Signals(lambda _: None, _say_at_once)
-    raised: list[BaseException] = []
-
-    async def main(wake: backend.Wake) -> None:
-        with CancelScope() as scope:
-
-            def on_signal(_: int) -> None:
-                wake(scope.cancel)
-
-            signals.listen(on_signal)
-            try:
-                await coroutine
-            except get_cancelled_exc_class():
-                raise
-            except BaseException as error:  # noqa: BLE001  (a SystemExit would leave the loop behind)
-                raised.append(error)
-
-    with signals:
-        backend.run(main, settings.backend)
-    for error in raised:
-        raise error
-
-
-__all__ = ["around", "command_unit", "execute", "run_alone"]
+__all__ = ["around", "command_unit", "execute"]

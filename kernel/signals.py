@@ -116,11 +116,12 @@ class Signals:
 
     Args:
         on_signal: Is called with the count at each, in the thread that counts them.
-        at_once: Is called with the name of the signal that ends the process at once, for at most 0.1 s.
+        at_once: Is called with the exit code and the name of the signal that ends the process at once, for at most
+            0.1 s.
 
     """
 
-    def __init__(self, on_signal: Callable[[int], None], at_once: Callable[[str], None]) -> None:
+    def __init__(self, on_signal: Callable[[int], None], at_once: Callable[[int, str], None]) -> None:
         self.count = 0
         self.first = ""
         self.first_at = 0.0  # by time.monotonic
@@ -218,7 +219,7 @@ class Signals:
             elif self.count > 2 or self._listener is None:  # noqa: PLR2004  (the third)
                 if self._told is not None:
                     os._exit(self._told)
-                within(0.1, lambda: self._at_once(name))  # stderr may be a pipe that is full
+                within(0.1, lambda: self._at_once(FORCED, name))  # stderr may be a pipe that is full
                 os._exit(FORCED)
             self._on_signal(self.count)
             if self._listener is not None:

@@ -47,9 +47,10 @@ MAY_IMPORT = {
     "signals": "lastresort",
     "logs": "context errors identity settings traces",
     "journal": "errors lifecycle logs report",
-    "runner": "backend debugger errors journal lifecycle logs orchestrator report settings signals spec supervisor "
+    "runner": "backend debugger journal lifecycle logs orchestrator report settings signals spec supervisor "
     "traces unit watch",
-    "cli": "check discovery drawing errors identity logs plan registry runner settings spec traces",
+    "alone": "backend errors logs settings signals",
+    "cli": "alone check discovery drawing errors identity logs plan registry runner settings spec traces",
     # What users import
     "__init__": "errors policy spec values",
     "virtual": "",

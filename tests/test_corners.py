@@ -850,7 +850,7 @@ def test_the_same_signal_twice_within_half_a_second_is_one(
         told.append(code)
         raise Left
 
-    signals = Signals(told.append, lambda _: None)
+    signals = Signals(told.append, lambda *_: None)
     signals.listen(lambda _: None)
     monkeypatch.setattr(os, "_exit", leave)
     for number, when in came:

@@ -265,7 +265,7 @@ ONLY_HELP_NEEDS = ["rich", "cyclopts.help"]
         (["list"], ONLY_A_RUN_NEEDS + ONLY_HELP_NEEDS),
         (["version"], ONLY_A_RUN_NEEDS + ONLY_HELP_NEEDS),
         (["run"], [*ONLY_HELP_NEEDS, "random", "kernel.check", "kernel.drawing"]),
-        (["calm", "tell"], ["asyncio", *ONLY_HELP_NEEDS, "kernel.check"]),
+        (["calm", "tell"], [*(set(ONLY_A_RUN_NEEDS) - {"services.calm"}), *ONLY_HELP_NEEDS, "kernel.check"]),
     ],
     ids=["--help", "list", "version", "run", "calm tell"],
 )
