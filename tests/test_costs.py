@@ -262,9 +262,9 @@ ONLY_HELP_NEEDS = ["rich", "cyclopts.help"]
     ("words", "unwanted"),
     [
         (["--help"], ONLY_A_RUN_NEEDS),
-        (["list"], ONLY_A_RUN_NEEDS + ONLY_HELP_NEEDS),
-        (["version"], ONLY_A_RUN_NEEDS + ONLY_HELP_NEEDS),
-        (["run"], [*ONLY_HELP_NEEDS, "random", "kernel.check", "kernel.drawing"]),
+        (["list"], [*ONLY_A_RUN_NEEDS, "cyclopts", "rich"]),
+        (["version"], [*ONLY_A_RUN_NEEDS, "cyclopts", "rich"]),
+        (["run"], ["cyclopts", "rich", "random", "kernel.check", "kernel.drawing"]),
         (["calm", "tell"], [*(set(ONLY_A_RUN_NEEDS) - {"services.calm"}), *ONLY_HELP_NEEDS, "kernel.check"]),
     ],
     ids=["--help", "list", "version", "run", "calm tell"],
