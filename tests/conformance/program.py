@@ -31,7 +31,7 @@ import attrs
 REPO = Path(__file__).parents[2]
 PATIENCE = 15.0  # seconds after which something that does not come is a failure; far more than a loaded machine needs
 OURS = re.compile(
-    r"(SERVICES|RUNNER|ADMIN|LOG|KERNEL|OTEL)_\w+|ENV|NO_COLOR|FORCE_COLOR|PYTHON(PATH|UNBUFFERED|WARNINGS)"
+    r"(SERVICES|RUNNER|ADMIN|LOG|KERNEL|OTEL)_\w+|ENV|NO_COLOR|FORCE_COLOR|PYTHON(PATH|UNBUFFERED|WARNINGS|DONTWRITEBYTECODE)"
 )
 """Variables that would change what a run does; those that `coverage` passes to its children stay."""
 
