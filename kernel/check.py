@@ -16,7 +16,7 @@ from kernel.errors import LeftOutError, PlanError
 from kernel.graph import depths, topological
 from kernel.orchestrator import cut_at, level_share
 from kernel.registry import Registry, needs_of
-from kernel.spec import Service, evaluate, signature_of
+from kernel.spec import Service, command_needs, evaluate, signature_of
 from kernel.traces import shorten
 
 TASK_GROUPS = frozenset({"create_task_group", "open_nursery", "TaskGroup"})
@@ -120,7 +120,7 @@ def _check_commands(service: Service[..., Any]) -> list[PlanError]:
     errors: list[PlanError] = []
     for fn in service.commands.values():
         try:
-            plan.command_needs(service, fn)
+            command_needs(service, fn)
         except PlanError as error:
             errors.append(error)
     return errors

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from kernel import discovery, logs, plan
+from kernel import discovery, logs
 from kernel.errors import LeftOutError, NamingError, NotImportable, PlanError, Problems, did_you_mean
 from kernel.identity import Identity, identify
-from kernel.registry import Registry
 from kernel.settings import Settings, read_settings
-from kernel.spec import EXTENSIONS, Needs, Service, evaluate, signature_of
+from kernel.spec import EXTENSIONS, Needs, Service, command_needs, evaluate, signature_of
 from kernel.traces import shorten
 
 if TYPE_CHECKING:
     from cyclopts import App
+
+    from kernel.plan import Plan
 
 USAGE = 2  # exit code: nothing was started
 BUILT_IN = ("run", "list", "graph", "check", "version")
@@ -212,9 +213,11 @@ class Program:
 
         return execute(self.settings, prepare, to_the_end=self.process)
 
-    def _plan(self, service: Sequence[str], *, with_dependencies: bool = False) -> plan.Plan:
+    def _plan(self, service: Sequence[str], *, with_dependencies: bool = False) -> Plan:
+        from kernel.plan import make_plan
+
         patterns, source = self._patterns(service)
-        return plan.make_plan(
+        return make_plan(
             self.files, os.environ, patterns, source, with_dependencies=with_dependencies, errors=self.wrong
         )
 
@@ -223,8 +226,10 @@ class Program:
 
     def _list(self) -> None:
         """List all services, and which of them are enabled."""
+        from kernel.plan import select
+
         patterns, source = self._patterns(())
-        enabled = set(plan.select(list(self.files), patterns, source))
+        enabled = set(select(list(self.files), patterns, source))
         width = max((len(name) for name in self.files), default=0)
         for name, file in self.files.items():
             mark = "enabled " if name in enabled else "left out"
@@ -241,7 +246,8 @@ class Program:
             text for people, the others for programs.
 
         """
-        from kernel import drawing
+        from kernel import drawing, plan
+        from kernel.registry import Registry
 
         patterns, source = self._patterns(service)
         names = plan.select(list(self.files), patterns, source)
@@ -284,7 +290,7 @@ class Program:
         app = self._root()
         sub = self._new(name, self.files[name].summary or inspect.getdoc(service) or "")
         for command_name, fn in service.commands.items():
-            needs = plan.command_needs(service, fn)
+            needs = command_needs(service, fn)
             asks = needs.edges or needs.config
             call = functools.partial(self._call_command, service, command_name, fn, needs)
             sub.command(_for_command_line(fn, needs, call) if asks else self._with_environment(fn), name=command_name)
@@ -305,20 +311,21 @@ class Program:
     def _call_command(
         self, service: Service[..., Any], name: str, fn: Callable[..., Any], needs: Needs, given: dict[str, Any]
     ) -> int:
-        from kernel.runner import command_unit, execute
+        from kernel.plan import plan_command
 
         if "LOG_LEVEL" not in os.environ:
             logs.logger.setLevel("WARNING")  # a command's output is what it prints
         if needs.edges:
+            from kernel.runner import command_unit, execute
 
             def prepare() -> tuple[Sequence[Any], Sequence[str]]:
                 self._import_init()
-                made, config = plan.plan_command(service, needs, self.files, os.environ, self.wrong)
+                made, config = plan_command(service, needs, self.files, os.environ, self.wrong)
                 call = functools.partial(fn, **given, **_config(needs, config))
                 return [*made.units, command_unit(f"{service.name} {name}", needs, call)], ()
 
             return execute(self.settings, prepare, to_the_end=self.process)
-        _, config = plan.plan_command(service, needs, self.files, os.environ, self.wrong)
+        _, config = plan_command(service, needs, self.files, os.environ, self.wrong)
         return self._run_alone(functools.partial(fn, **given, **_config(needs, config)))
 
 

@@ -5,15 +5,15 @@ Everything that can be wrong is found here, before anything starts, and is repor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from kernel.discovery import ServiceFile, load, load_all
-from kernel.errors import DeclarationError, NamingError, PlanError, Problems, did_you_mean
+from kernel.errors import NamingError, PlanError, Problems, did_you_mean
 from kernel.registry import Registry, needs_of
-from kernel.spec import Edge, Needs, Service, declared_at, read_signature
+from kernel.spec import Needs, Service
 from kernel.unit import Unit
 
 
@@ -137,28 +137,6 @@ def make_plan(
 
 
 # -- a command and what it asks for ------------------------------------------------------------------------------
-
-
-def command_needs(owner: Service[..., Any], fn: Callable[..., Any]) -> Needs:
-    """What the command *fn* of the service *owner* asks for; its other parameters are the command line's.
-
-    Raises:
-        DeclarationError: It asks for something that cannot be had, or for a value without being async.
-
-    """
-    edges = [*(Edge(edge.target) for edge in owner.needs.edges), Edge(owner.name)]
-    needs = read_signature(fn, edges, f"{owner.name} {fn.__name__}", spare=True)
-    if needs.serving:
-        raise DeclarationError(
-            f"command {fn.__name__!r} takes `Serving`", where=declared_at(fn), hint="only a service serves"
-        )
-    if needs.config and owner.needs.config and needs.config[1] is not owner.needs.config[1]:
-        raise DeclarationError(
-            f"command {fn.__name__!r} takes {needs.config[1].__name__}, which is not the config of {owner.name}",
-            where=declared_at(fn),
-            hint=f"take {owner.needs.config[1].__name__}",
-        )
-    return attrs.evolve(needs, edges=tuple(edge for edge in needs.edges if edge.parameter))
 
 
 def plan_command(

@@ -453,6 +453,28 @@ def command(fn: CommandFunction) -> CommandFunction:
     return _register(fn, EXTENSIONS.commands, "there are")
 
 
+def command_needs(owner: Service[..., Any], fn: Callable[..., Any]) -> Needs:
+    """What the command *fn* of the service *owner* asks for; its other parameters are the command line's.
+
+    Raises:
+        DeclarationError: It asks for something that cannot be had, or for a value without being async.
+
+    """
+    edges = [*(Edge(edge.target) for edge in owner.needs.edges), Edge(owner.name)]
+    needs = read_signature(fn, edges, f"{owner.name} {fn.__name__}", spare=True)
+    if needs.serving:
+        raise DeclarationError(
+            f"command {fn.__name__!r} takes `Serving`", where=declared_at(fn), hint="only a service serves"
+        )
+    if needs.config and owner.needs.config and needs.config[1] is not owner.needs.config[1]:
+        raise DeclarationError(
+            f"command {fn.__name__!r} takes {needs.config[1].__name__}, which is not the config of {owner.name}",
+            where=declared_at(fn),
+            hint=f"take {owner.needs.config[1].__name__}",
+        )
+    return attrs.evolve(needs, edges=tuple(edge for edge in needs.edges if edge.parameter))
+
+
 __all__ = [
     "EXTENSIONS",
     "SERVICE_NAME",
@@ -465,6 +487,7 @@ __all__ = [
     "Started",
     "Work",
     "command",
+    "command_needs",
     "declared_at",
     "evaluate",
     "lifespan",
