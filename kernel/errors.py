@@ -63,6 +63,9 @@ def text_of(error: object) -> str:
         return f"(no text: {type(failure).__name__})"
 
 
+ORIGIN = "in service "  # how the note begins that says where an error came from
+
+
 def add_note(error: BaseException, text: str, *, instead_of: str = "") -> None:
     """Note *text* on *error*, and take away the notes that begin with *instead_of*.
 

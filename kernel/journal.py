@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, assert_never
 
-from kernel.errors import ValueLost, one_line
+from kernel.errors import ORIGIN, ValueLost, one_line
 from kernel.lifecycle import BROKEN, AllReady, Event, Forced, Notice, State, StillWaiting, StopBegan, Transition
 from kernel.logs import logger, text_of_traceback
 from kernel.report import Report, duration, without_name
@@ -21,7 +21,6 @@ def _tells_more(error: BaseException) -> bool:
 
 HEALTHY = 60.0  # seconds ready after which a crash is a new one, and shown in full
 SHOWN_EVERY = 100  # attempts: whoever retries for days is read from logs that do not go back to the first
-NOTE = "in service "  # how the supervisor's note on an error begins
 
 _APP = {"service": ""}  # an event of the app may be told from within the task of the service that led to it
 
@@ -92,7 +91,7 @@ class LogObserver:
     def _shown_before(self, event: Transition, error: BaseException) -> int:
         """The attempt at which the same traceback was shown; 0 where it should be shown now."""
         lines = text_of_traceback(error).splitlines()
-        text = "\n".join(line for line in lines if not line.lstrip(" |").startswith(NOTE))  # it has the attempt in it
+        text = "\n".join(line for line in lines if not line.lstrip(" |").startswith(ORIGIN))  # it has the attempt in it
         told, attempt = self._told.get(event.service, ("", 0))
         if told == text and event.attempt - attempt < SHOWN_EVERY:
             return attempt

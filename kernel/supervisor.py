@@ -26,6 +26,7 @@ from anyio import TaskHandle, current_effective_deadline, get_cancelled_exc_clas
 from kernel.clock import Alarm, Clock
 from kernel.context import current_service
 from kernel.errors import (
+    ORIGIN,
     NeverServed,
     ServedTwice,
     ServiceError,
@@ -464,8 +465,7 @@ class Supervisor:
             phase = "starting"
         else:
             phase = "stopping" if self.asked else "serving" if self._block is not None else "running"
-        mark = "in service "
-        add_note(error, f"{mark}{self.name}, {phase}, attempt {self.attempt}", instead_of=mark)
+        add_note(error, f"{ORIGIN}{self.name}, {phase}, attempt {self.attempt}", instead_of=ORIGIN)
 
     def _starts_over(self) -> None:
         if self.once:
