@@ -15,7 +15,7 @@ from kernel.spec import service
 from tests.conformance.program import REPO, App, Program
 
 TEXT = (REPO / "README.md").read_text()
-RECIPES = (REPO / "scripts" / "kernel.just").read_text()
+RECIPES = (REPO / "scripts" / "kernel" / "kernel.just").read_text()
 
 
 def blocks(language: str) -> list[str]:
