@@ -107,7 +107,7 @@ def _unpack(archive: Path, folder: Path) -> Iterator[str]:
     """Writes the files of *archive* into *folder*, and gives their paths; none where it is damaged."""
     folder.mkdir()
     try:
-        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive.read_bytes()))) as opened:
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive.read_bytes())), mode="r:") as opened:
             members = opened.getmembers()
             for member in members:
                 if not _is_plain(member):

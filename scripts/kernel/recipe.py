@@ -62,10 +62,9 @@ def parse(words: Sequence[str], use: str, keys: Sequence[str]) -> dict[str, str]
     for word in words:
         key, equals, value = word.partition("=")
         if equals and re.fullmatch("[A-Z]+", key):
-            if key in values:
-                values[key] = value or values[key]
-            elif value:
+            if key not in values:
                 raise Refusal(f"it takes no {key}; as in: {use}")
+            values[key] = value or values[key]
         elif not word:
             raise Refusal(f"a word is empty; as in: {use}")
         else:
