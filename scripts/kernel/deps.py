@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bootstrap import LOCK, VENV_UV
 from change import Change
-from lock import pins, read_age, read_project, resolve, run_uv
+from lock import Unsolved, pins, read_age, read_project, resolve, run_uv
 from recipe import NAME, ROOT, Refusal, bring_venv_up_to_date, run, show
 
 REQUIREMENT = re.compile(
@@ -56,15 +56,22 @@ def update(words: Mapping[str, str]) -> None:
             names = [_canonical(_requirement(words["PKG"], USE_UPDATE)["name"])]
             if names[0] not in pins(before):
                 raise Refusal(f"{show(words['PKG'])} is not in scripts/requirements.lock; `just deps-add` takes it in")
-        text = _upgraded(project, before, names, age)
-        younger = [name for name in names if name in pins(text) and _is_older(pins(text)[name], pins(before)[name])]
-        if younger:  # those that were locked before they were old enough stay as they are
-            text = _upgraded(project, before, [name for name in names if name not in younger], age)
+        while True:
+            upgrades = [word for name in names for word in ("--upgrade-package", name)]
+            try:
+                text = resolve(project, before, upgrades, age)
+            except Unsolved as error:
+                young = [name for name in names if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", str(error))]
+                if not young:
+                    raise
+            else:
+                young = [
+                    name for name in names if name in pins(text) and _is_older(pins(text)[name], pins(before)[name])
+                ]
+                if not young:
+                    break
+            names = [name for name in names if name not in young]  # locked before they were of age: they stay
         _make(change, project, before, text, "scripts/requirements.lock is up to date.")
-
-
-def _upgraded(project: Path, before: str, names: list[str], age: int) -> str:
-    return resolve(project, before, [word for name in names for word in ("--upgrade-package", name)], age)
 
 
 def _is_older(one: str, other: str) -> bool:

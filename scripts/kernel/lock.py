@@ -27,6 +27,10 @@ AGE = 7  # days that a version has to be public before it is taken: most of what
 PIN = re.compile(r"(?m)^([a-z0-9][a-z0-9._-]*)==(\S+)")
 
 
+class Unsolved(Refusal):
+    """No set of versions meets what is asked for."""
+
+
 def read_project(root: Path = ROOT) -> dict[str, Any]:
     """Return pyproject.toml as a dict."""
     return tomllib.loads((root / "pyproject.toml").read_text())
@@ -118,17 +122,25 @@ def run_uv(command: Sequence[str], folder: Path) -> None:
     """Runs uv in *folder*.
 
     Raises:
-        Refusal: It fails; with the reason that it gives.
+        Refusal: No index answers.
+        Unsolved: It fails in another way; with the reason that it gives.
 
     """
-    env = {**settings_of_pip(), **os.environ}
+    # `uv add` would write the indexes that these name into pyproject.toml.
+    kept = {name: value for name, value in os.environ.items() if command[1] == "pip" or "INDEX" not in name}
+    env = {**settings_of_pip(), **kept} if command[1] == "pip" else kept
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, errors="replace", check=False)
     if not done.returncode:
         return
     if NO_NETWORK.search(done.stderr):
         raise Refusal(f"the package index does not answer ({reason(done.stderr)}); check the network, and try again")
+    if "exclude-newer" in done.stderr:
+        hint = "; it may be too young: say AGE=0, or AGE=n for n days, if you must have it now"
+    else:
+        hint = ""
     said = " ".join(re.sub("[^\\x20-\\x7e]", " ", done.stderr).split())  # less the frame around it
-    raise Refusal(said or "uv failed, and does not say why")
+    said = said.partition(" hint: ")[0].removeprefix("error: ").removesuffix(".")
+    raise Unsolved(f"{said}{hint}" or "uv failed, and does not say why")
 
 
 def without(text: str, groups: Collection[str], name: str) -> str:

@@ -1,7 +1,7 @@
 """Clones of this template, as a user has them: real git, real just, in a folder with an awkward name.
 
-Making a `.venv` is the one thing that is cut short: uv is a fake that links to the programs and packages of this one.
-So a clone runs its own scripts and its own kernel, and needs no network.
+Making a `.venv` is the one thing that is cut short: instead of installing, it is linked to the programs and packages of
+this one. So a clone runs its own scripts and its own kernel, and is made in a moment, without network.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import site
 import subprocess
@@ -24,10 +25,15 @@ PROGRAMS = Path(sys.executable).parent
 SKIPPED = {".venv", ".kernel", ".git", "__pycache__", ".ruff_cache", ".mypy_cache", ".pytest_cache"}
 
 FAKE_UV = rf"""#!/bin/sh
-[ "$2" = sync ] || exit 0
-for name in just ruff mypy; do ln -sf "{PROGRAMS}/$name" .venv/bin/$name; done
-cp "$0" .venv/bin/uv
-for packages in .venv/lib/python*/site-packages; do echo "{site.getsitepackages()[0]}" > "$packages/linked.pth"; done
+case "$1 $2" in
+"pip install") ;;
+"pip sync")
+    for name in just ruff; do ln -sf "{PROGRAMS}/$name" .venv/bin/$name; done
+    cp "$0" .venv/bin/uv
+    for folder in .venv/lib/python*/site-packages; do echo "{site.getsitepackages()[0]}" > "$folder/linked.pth"; done
+    ;;
+*) exec "{PROGRAMS}/uv" "$@" ;;
+esac
 """
 
 USERS_RECIPE = """
@@ -64,7 +70,11 @@ class Machine:
         (self.bin / "uv").write_text(FAKE_UV)
         (self.bin / "uv").chmod(0o755)
         (folder / ".gitconfig").write_text("[user]\nname = Ann Other\nemail = ann@example.com\n")
+        ours = {name: value for name, value in os.environ.items() if re.match("(PIP|UV|SSL)_", name)}
+        cache = subprocess.run([PROGRAMS / "uv", "cache", "dir"], capture_output=True, text=True, check=True)
         self.env = {
+            **ours,
+            "UV_CACHE_DIR": cache.stdout.strip(),
             "HOME": str(folder),
             "PATH": f"{self.bin}:{os.defpath}:/usr/bin:/bin",
             "PYTHONDONTWRITEBYTECODE": "1",

@@ -85,7 +85,6 @@ def test_it_is_refused_and_nothing_is_written(project: Project, word: str) -> No
             ("service", "NAME", 0),
             ("own", "NAME", 1),
             ("backup-restore", "BACKUP", 2),
-            ("service-remove", "NAME", 0),
         ):
             words = [(recipe, f"{key}={word}"), (f"{key}={word}", recipe), (recipe, word)][form]
             done = project.just(*words)
