@@ -64,6 +64,7 @@ class Index:
 @pytest.fixture
 def index() -> Iterator[Index]:
     index = Index()
+    index.add("steady", "1.0", 100)
     index.add("aged", "1.0", 100)
     index.add("aged", "1.4.2", 30)
     index.add("aged", "2.0", 1)
@@ -93,16 +94,36 @@ def index() -> Iterator[Index]:
         server.shutdown()
 
 
+FEW = """dependencies = [
+    "steady>=1",  # it needs no other
+]
+
+[project.scripts]
+my-app = "app.__main__:main"
+
+[dependency-groups]
+dev = [
+    "steady>=1",  # nor does this
+]
+"""
+
+
 class Deps:
-    """A project with that index beside the usual one."""
+    """A project with few dependencies, all of them from that index."""
 
     def __init__(self, project: Project, index: Index) -> None:
         self.project = project
         self.index = index
+        file = project.root / "pyproject.toml"
+        text, changes = re.subn(r"(?ms)^dependencies = .*?(?=\n\[build-system)", FEW, file.read_text())
+        assert changes == 1
+        file.write_text(text)
+        self.just("lock")
+        self.just("--version")
 
     def just(self, *words: str) -> Done:
         """Runs a recipe; it must succeed."""
-        done = self.project.just(*words, UV_INDEX=f"{self.index.address}/simple")
+        done = self.project.just(*words, UV_DEFAULT_INDEX=f"{self.index.address}/simple")
         assert done.code == 0, done.err
         return done
 
@@ -177,7 +198,7 @@ def test_update_takes_what_has_come_of_age(deps: Deps) -> None:
 def test_one_that_needs_a_young_one_is_refused(deps: Deps) -> None:
     """The words are uv's own, and ours the way out."""
     with deps.project.unchanged():
-        done = deps.project.just("deps-add", "aged>=2", UV_INDEX=f"{deps.index.address}/simple")
+        done = deps.project.just("deps-add", "aged>=2", UV_DEFAULT_INDEX=f"{deps.index.address}/simple")
     assert done.code == 2
     assert done.err.startswith("just deps-add: ")
     assert done.err.count("\n") == 1
@@ -199,7 +220,7 @@ def test_without_network_nothing_is_changed(owned: Project) -> None:
 def test_a_name_that_nobody_has(deps: Deps) -> None:
     """Perhaps a typing error; nothing is changed."""
     with deps.project.unchanged():
-        done = deps.project.just("deps-add", "agedd-nobody-has-this", UV_INDEX=f"{deps.index.address}/simple")
+        done = deps.project.just("deps-add", "agedd-nobody-has-this", UV_DEFAULT_INDEX=f"{deps.index.address}/simple")
     assert done.code == 2
     assert "agedd-nobody-has-this" in done.err
     assert done.err.count("\n") == 1
