@@ -90,6 +90,14 @@ def test_the_table_of_variables_is_complete() -> None:
     assert set(first_column("| variable | default")) - {"<SERVICE>_<FIELD>"} == set(KERNEL_VARIABLES)
 
 
+def test_the_recipes_are_there() -> None:
+    """Every recipe that the README names is one of the framework's."""
+    recipes = "\n".join(path.read_text() for path in (REPO / "scripts" / "kernel").glob("*.just"))
+    named = [*first_column("| recipe | |"), *re.findall(r"^\./scripts/just (\S+)", TEXT, re.MULTILINE)]
+    assert {"own", "service", "backup-restore"} < set(named)
+    assert all(re.search(rf"^{name}\b.*:", recipes, re.MULTILINE) for name in named), named
+
+
 def test_what_is_said_to_be_there_is_there() -> None:
     """Every path that the last section names exists."""
     for path in first_column("| | |\n| --- | --- |\n| `services/`"):

@@ -13,6 +13,7 @@ import os
 import stat
 import sys
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -67,26 +68,28 @@ def restore(words: Mapping[str, str]) -> None:
     """Brings back what differs from a backup, once the user has said yes."""
     archive = _choose(words["BACKUP"])
     name = f"{FOLDER}/{archive.name}"
-    with Change(f"just backup-restore BACKUP={archive.name}") as change:
-        unpacked = change.folder / "unpacked"
+    with tempfile.TemporaryDirectory() as folder:
+        unpacked = Path(folder)
         different = [
             path for path in _unpack(archive, unpacked) if fingerprint(ROOT / path) != fingerprint(unpacked / path)
         ]
         ignored = _ignored(different)
-        wanted = [path for path in different if path not in ignored]
-        lost = [path for path in wanted if not os.path.lexists(ROOT / path)]
+        wanted = {path: fingerprint(ROOT / path) for path in different if path not in ignored}
         if not wanted:
             print(f"Nothing to do: every file of {name} is as it was.")
             return
-        _ask(name, lost, [path for path in wanted if path not in lost])
+        _ask(name, {path: os.path.lexists(ROOT / path) for path in wanted})
         before = make_backup(BEFORE)
-        try:
-            for path in wanted:
-                change.put(path, unpacked / path)
-        except Conflict as conflict:
-            raise Refusal(f"{conflict}; move that away, and run this again") from None
-        change.make(f"{len(wanted)} files are as in {name}; as they were before, they are in {before}.")
-    print(f"{len(wanted)} files are as in {name}.\nAs they were before, they are in {before}.")
+        with Change(f"just backup-restore BACKUP={archive.name}") as change:
+            change.expected = wanted
+            try:
+                for path in wanted:
+                    change.put(path, unpacked / path)
+            except Conflict as conflict:
+                raise Refusal(f"{conflict}; move that away, and run this again") from None
+            done = f"{len(wanted)} files are as in {name}; as they were before, they are in {before}."
+            change.make(done)
+    print(done)
 
 
 def _choose(word: str) -> Path:
@@ -105,7 +108,6 @@ def _choose(word: str) -> Path:
 
 def _unpack(archive: Path, folder: Path) -> Iterator[str]:
     """Writes the files of *archive* into *folder*, and gives their paths; none where it is damaged."""
-    folder.mkdir()
     try:
         with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive.read_bytes())), mode="r:") as opened:
             members = opened.getmembers()
@@ -138,17 +140,23 @@ def _split(text: str) -> set[str]:
     return {path for path in text.split("\0") if path}
 
 
-def _ask(name: str, lost: list[str], changed: list[str]) -> None:
-    """Goes on for a yes.
+def _ask(name: str, there: Mapping[str, bool]) -> None:
+    """Shows what is to be done, and goes on for a yes.
+
+    Args:
+        name: The backup.
+        there: Whether there is a file, which would be replaced, by path.
 
     Raises:
         Refusal: The answer is no, or there is nobody to answer.
 
     """
-    for text, paths in (("brought back", lost), ("replaced", changed)):
-        for path in paths:
-            print(f"{text:12}  {path if path.isprintable() else show(path)}")
-    print(f"Restore {name}: {len(lost)} files brought back, {len(changed)} replaced? [y/N] ", end="", flush=True)
+    for path, is_there in sorted(there.items(), key=lambda item: item[1]):
+        print(f"{'replaced' if is_there else 'brought back':12}  {path if path.isprintable() else show(path)}")
+    replaced = sum(there.values())
+    print(
+        f"Restore {name}: {len(there) - replaced} files brought back, {replaced} replaced? [y/N] ", end="", flush=True
+    )
     answer = sys.stdin.readline()
     if not answer.endswith("\n"):
         print()

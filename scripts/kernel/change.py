@@ -46,6 +46,8 @@ class Change:
         root: The project.
 
     Attributes:
+        expected: What `fingerprint` says of files as they were when the change was thought out, by path. What is not in
+            here is taken as it is when it is put or removed.
         folder: Where everything is prepared; on the project's own file system.
         turn: The descriptor that says that somebody is at work. A child that holds it too may outlive this process.
 
@@ -55,6 +57,7 @@ class Change:
         self.what = what
         self.root = root
         self.folder = home(root) / "change"
+        self.expected: dict[str, str | None] = {}
         self.turn = -1
         self._moves: list[tuple[str, str, str | None]] = []
 
@@ -90,18 +93,18 @@ class Change:
         staged = self.folder / "files" / path
         staged.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, Path):
-            content.rename(staged)
+            shutil.move(content, staged)
         else:
             staged.write_bytes(content)
             staged.chmod(mode)
         if not staged.is_symlink():
             with staged.open("rb") as file:
                 os.fsync(file.fileno())
-        self._moves.append(("put", path, fingerprint(self.root / path)))
+        self._moves.append(("put", path, self._was(path)))
 
     def remove(self, path: str) -> None:
         """The file at *path* is to go, and the folders above it that are empty then."""
-        self._moves.append(("remove", path, fingerprint(self.root / path)))
+        self._moves.append(("remove", path, self._was(path)))
 
     def replace_folder(self, path: str, new: Path, keep: str) -> None:
         """The folder at *path* is to be *new*, which lies within `folder`; what is there is kept at *keep*."""
@@ -123,6 +126,9 @@ class Change:
         with _no_signals():
             written.rename(journal)
             _finish(self.root, self.folder)
+
+    def _was(self, path: str) -> str | None:
+        return self.expected[path] if path in self.expected else fingerprint(self.root / path)
 
     def _refuse_conflict(self, path: str) -> None:
         target = self.root / path

@@ -27,9 +27,7 @@ STUBS = Path(__file__).with_name("stubs")
 USE = "just own NAME=my-app"
 KEPT = ".kernel/before-own.git"
 GROUPS = ("examples", "template")  # those of the dependencies that only files of the template need
-TAKEN = frozenset(
-    {"kernel", "scripts", "services", "tests"}
-)  # what the project imports by these names is something else
+TAKEN = frozenset({"kernel", "scripts", "services", "tests"})  # the project's own folders
 STAYS = ("user.", "commit.", "gpg.")  # the settings of the clone that are about its user
 
 
@@ -44,9 +42,9 @@ def own(words: Mapping[str, str]) -> None:
     with Change(f"just own NAME={name}") as change:
         tree = change.folder / "tree"
         git("checkout-index", "--all", f"--prefix={tree}/")
-        for path, owner in owners(ROOT, in_git()).items():
-            if owner == "template":
-                (tree / path).unlink()
+        change.expected = {path: fingerprint(tree / path) for path in in_git()}
+        for path in _left_out(origin["commit"]):
+            (tree / path).unlink(missing_ok=True)
         _write_stubs(tree, name, made_from)
         _rename(tree, name, {key: value for key, value in template.items() if key != "project-name"} | origin)
         _commit(tree, f"{name}, made from {made_from}", change.turn)
@@ -118,6 +116,12 @@ def _origin() -> dict[str, str]:
     return found
 
 
+def _left_out(cloned: str) -> list[str]:
+    """The template's own files, as far as they came with the clone: what its user has added since is the user's."""
+    came = git("ls-tree", "-r", "--name-only", "-z", cloned).split("\0")
+    return [path for path, owner in owners(ROOT, filter(None, came)).items() if owner == "template"]
+
+
 def _write_stubs(tree: Path, name: str, made_from: str) -> None:
     """The README, the changelog and the conftest of a new project."""
     for path in ("README.md", "CHANGELOG.md", "tests/conftest.py"):
@@ -181,11 +185,11 @@ def _commit(tree: Path, message: str, turn: int) -> None:
 def _move_into_place(change: Change, tree: Path) -> None:
     """Tells the change what is different between the clone and the new project."""
     new = set(in_git(root=tree))
-    for path in in_git():
+    for path in change.expected:
         if path not in new:
             change.remove(path)
     for path in sorted(new):
-        if fingerprint(tree / path) != fingerprint(ROOT / path):
+        if fingerprint(tree / path) != change.expected.get(path):
             change.put(path, tree / path)
     change.replace_folder(".git", tree / ".git", KEPT)
 

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from change import Conflict
+
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = 40  # characters of a bad word that an error repeats
 LONGEST_NAME = 63  # characters, as in a DNS label; the names of files and variables are made from it
@@ -42,7 +44,7 @@ def run(recipe: str, use: str, act: Callable[[dict[str, str]], object], *keys: s
     except Refusal as refusal:
         print(f"just {recipe}: {refusal}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
+    except (OSError, Conflict) as error:
         print(f"just {recipe}: {error}; mend that, and run this again.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -96,7 +96,7 @@ def test_what_it_replaces_is_backed_up_first(project: Project) -> None:
     name = back_up(project)
     project.write("README.md", "precious")
     done = project.just("backup-restore", stdin="yes\n")
-    before = re.search(r"As they were before, they are in .kernel/backups/(\S+before-restore.tar.gz)\.", done.out)
+    before = re.search(r"as they were before, they are in .kernel/backups/(\S+before-restore.tar.gz)\.", done.out)
     assert before is not None, done.out
     assert (project.root / "README.md").read_text() != "precious"
     assert f"Nothing to do: every file of .kernel/backups/{name}" in project.just("backup-restore").out

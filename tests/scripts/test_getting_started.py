@@ -98,13 +98,12 @@ def test_the_users_tests_are_few_quick_and_cover_his_services(reader: Reader) ->
     "line",
     [
         "./scripts/just service second-one",
-        "./scripts/just check",
+        "./scripts/just test",
         "./scripts/just backup",
         "git add --all && git commit --quiet --message More",
         "./scripts/just service-remove NAME=second-one",
         "./scripts/just lock && git diff --exit-code scripts/requirements.lock",
-        "./scripts/just test",
-        "./scripts/just clean",
+        "./scripts/just test && ./scripts/just clean",
     ],
 )
 def test_all_stays_well(reader: Reader, line: str) -> None:

@@ -140,4 +140,8 @@ def test_every_file_of_the_template_has_an_owner(project: Project) -> None:
     users |= {"pyproject.toml", ".gitignore", ".ci", ".github", ".vscode"}
     assert tops <= users, f"give {tops - users} a line in scripts/kernel/manifest.toml, or add it here as the user's"
     assert [path for path in owners["user"] if path.startswith("scripts/")] == ["scripts/requirements.lock"]
+    tests = [path for path in owners["user"] if path.startswith("tests/")]
+    assert tests == ["tests/services/test_hello_world.py", "tests/test_app.py"], (
+        "tests of the kernel are the template's"
+    )
     assert {path for path in owners["framework"] if path.startswith("kernel/")}

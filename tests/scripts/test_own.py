@@ -106,6 +106,21 @@ def test_nothing_is_lost(project: Project) -> None:
     assert project.git("log", "--format=%an") == "Of This Clone\n"
 
 
+def test_what_the_user_had_made_already_stays(project: Project) -> None:
+    """Services and tests that did not come with the clone, wherever they lie; edits that git was told not to see."""
+    for path in ("services/mine.py", "services/example_mine.py", "tests/test_mine.py", "tests/services/test_mine.py"):
+        project.write(path, '"""Mine."""\n')
+    project.commit()
+    project.git("update-index", "--skip-worktree", "app/init.py")
+    project.write("app/init.py", "# mine\n")
+    before = project.files()
+    assert project.just("own", "my-app").code == 0
+    after = project.files()
+    assert [path for path in before if "mine" in path] == [path for path in after if "mine" in path]
+    assert (project.root / "app" / "init.py").read_text() == "# mine\n"
+    assert project.git("status", "--porcelain") == " M app/init.py\n"
+
+
 def test_it_is_done_once(owned_once: Project) -> None:
     """A second time is refused, and says who it is."""
     with owned_once.unchanged():
