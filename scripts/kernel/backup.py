@@ -87,7 +87,8 @@ def restore(words: Mapping[str, str]) -> None:
                     change.put(path, unpacked / path)
             except Conflict as conflict:
                 raise Refusal(f"{conflict}; move that away, and run this again") from None
-            done = f"{len(wanted)} files are as in {name}; as they were before, they are in {before}."
+            files = f"{len(wanted)} files" if len(wanted) > 1 else "1 file"
+            done = f"Restored {files} from {name}; what was there before is in {before}."
             change.make(done)
     print(done)
 
@@ -154,9 +155,7 @@ def _ask(name: str, there: Mapping[str, bool]) -> None:
     for path, is_there in sorted(there.items(), key=lambda item: item[1]):
         print(f"{'replaced' if is_there else 'brought back':12}  {path if path.isprintable() else show(path)}")
     replaced = sum(there.values())
-    print(
-        f"Restore {name}: {len(there) - replaced} files brought back, {replaced} replaced? [y/N] ", end="", flush=True
-    )
+    print(f"Restore {name}: bring back {len(there) - replaced}, replace {replaced}? [y/N] ", end="", flush=True)
     answer = sys.stdin.readline()
     if not answer.endswith("\n"):
         print()
@@ -170,7 +169,7 @@ def clear(_: Mapping[str, str]) -> None:
     files = list(folder.glob("*.tar.gz")) if folder.is_dir() else []
     for file in files:
         file.unlink()
-    print(f"{len(files)} backups deleted.")
+    print(f"{len(files)} {'backup' if len(files) == 1 else 'backups'} deleted.")
 
 
 if __name__ == "__main__":

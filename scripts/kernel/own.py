@@ -41,7 +41,9 @@ def own(words: Mapping[str, str]) -> None:
     done = f"{name} is yours: one commit on main, made from {made_from}."
     with Change(f"just own NAME={name}") as change:
         tree = change.folder / "tree"
-        git("checkout-index", "--all", f"--prefix={tree}/")
+        index = str(change.folder / "index")  # one without the marks of the user's, as skip-worktree
+        git("read-tree", "HEAD", index=index)
+        git("checkout-index", "--all", f"--prefix={tree}/", index=index)
         change.expected = {path: fingerprint(tree / path) for path in in_git()}
         for path in _left_out(origin["commit"]):
             (tree / path).unlink(missing_ok=True)

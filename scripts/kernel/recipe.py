@@ -116,6 +116,7 @@ def git(
     stdin: str = "",
     accept: Sequence[int] = (0,),
     hold: Sequence[int] = (),
+    index: str = "",
 ) -> str:
     """What git says on stdout, in the repository at *root* and no other, whatever the environment says of git.
 
@@ -125,6 +126,7 @@ def git(
         stdin: What it reads.
         accept: The exit codes that are no failure.
         hold: Descriptors that it holds open while it runs.
+        index: A file to use as the index, instead of the repository's own.
 
     Raises:
         Refusal: git is missing, or fails; with its own reason.
@@ -132,6 +134,7 @@ def git(
     """
     # Within a hook, git tells its children by these which repository and which index they are to use.
     inherited = {name: value for name, value in os.environ.items() if name not in _POINTERS}
+    inherited |= {"GIT_INDEX_FILE": index} if index else {}
     try:
         done = subprocess.run(
             ["git", *words],

@@ -2,8 +2,8 @@
 
     python killed.py 3 scripts/kernel/own.py NAME=my-app
 
-With 0 nobody is killed, and the file that COUNTED names gets the number of things it did. Files that are thrown away
-from what was prepared aside do not count: there are many, and nothing depends on them.
+With 0 nobody is killed, and the file that COUNTED names gets the number of things it did. Files outside the project do
+not count, nor those that are thrown away from what was prepared aside: they are many, and nothing depends on them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,20 @@ import sys
 from pathlib import Path
 
 ACTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.symlink", "shutil.rmtree", "subprocess.Popen"}
+ROOT = Path.cwd()
 kill_at = int(sys.argv[1])
 done: list[str] = []
 
 
 def look(event: str, args: tuple[object, ...]) -> None:
     """Python tells of each of these before it is done."""
-    writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-    aside = event in {"os.remove", "os.rmdir"} and (args[1] != -1 or "/.kernel/change/tree/" in str(args[0]))
-    if (event in ACTS or writes) and not aside:
+    file = args[0] if args and isinstance(args[0], str | os.PathLike) else ""  # else a descriptor, as that of a pipe
+    path = Path(file).absolute()
+    writes = event == "open" and file and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    aside = event in {"os.remove", "os.rmdir"} and (args[1] != -1 or ROOT / ".kernel/change/tree" in path.parents)
+    aside = aside or (event != "subprocess.Popen" and ROOT not in path.parents)
+    there = event == "os.mkdir" and path.is_dir()  # so nothing is done
+    if (event in ACTS or writes) and not aside and not there:
         done.append(event)
         if len(done) == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)

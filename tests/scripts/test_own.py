@@ -181,7 +181,7 @@ def test_a_name_that_stands_for_something_else(project: Project, name: str) -> N
 # -- killed --------------------------------------------------------------------------------------------------------
 
 
-MANY = ("tests/test_", "tests/conformance/", "tests/examples/", "scripts/template/contestants/", "docs/f")
+MANY = ("tests/test_", "tests/conformance/", "tests/examples/", "tests/scripts/test_", "scripts/template/contestants/")
 """Files that are many, and are all removed in the same way: few of them are enough to be killed at."""
 
 
@@ -266,7 +266,7 @@ def test_killed_at_every_step(killed: Killed) -> None:
     )
     assert set(verdicts[turn:]) == {"finished"}
     assert turn > 20
-    assert len(verdicts) - turn > 40
+    assert len(verdicts) - turn > 25
 
 
 def test_killed_at_random_moments(killed: Killed) -> None:
