@@ -89,7 +89,7 @@ def resolve(folder: Path, before: str, words: Sequence[str], age: int) -> str:
     kept = set() if {"--upgrade", "-U"}.intersection(words) else set(old)
     kept -= {word for flag, word in itertools.pairwise(words) if flag in {"--upgrade-package", "-P"}}
     while True:
-        text = _compile(folder, before, [*words, *_limits(age, kept)], project["dependency-groups"])
+        text = _compile(folder, before, [*words, *_limits(age, kept)], project)
         new = pins(text)
         moved = {name for name in kept if name in new and new[name] != old[name]}
         if not moved:
@@ -109,11 +109,14 @@ def _limits(age: int, kept: Collection[str]) -> list[str]:
     return [f"--exclude-newer={now - timedelta(days=age):%Y-%m-%dT%H:%M:%SZ}", *exempt]
 
 
-def _compile(folder: Path, before: str, words: Sequence[str], groups: Collection[str]) -> str:
+def _compile(folder: Path, before: str, words: Sequence[str], project: Mapping[str, Any]) -> str:
+    least = re.search(r">=\s*([0-9.]+)", project["project"]["requires-python"])
     made = folder / LOCK.name
     made.write_text(before)  # uv keeps the versions that it finds here
     options = ["--quiet", "--universal", "--generate-hashes", "--no-header", "--output-file", str(made)]
-    command = [str(VENV_UV), "pip", "compile", *options, *(f"--group={name}" for name in groups), *words]
+    options += [f"--python-version={least[1]}"] if least else []  # not that of .venv, which may be newer
+    options += [f"--group={name}" for name in project["dependency-groups"]]
+    command = [str(VENV_UV), "pip", "compile", *options, *words]
     run_uv([*command, "pyproject.toml"], folder)
     return made.read_text()
 
