@@ -68,17 +68,32 @@ def execute(
                 watch.pop_all()
 
 
+@attrs.frozen
+class _StopWatch:
+    """Sets the watchdog when a stop begins."""
+
+    watchdog: Watchdog
+
+    def hears(self, _: State) -> bool:
+        """No move of a service is of interest."""
+        return False
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StopBegan):
+            self.watchdog.arm(event.seconds)
+
+
 class _Run:
     """The state of one run."""
 
     def __init__(self, settings: Settings, observers: Sequence[Observer]) -> None:
         self._settings = settings
-        self._observers: tuple[Observer, ...] = (journal.LogObserver(), self._watch_stop, *observers)
         self._resting = debugger.resting(self._say_resting) if settings.dev else bool
+        self._watchdog = Watchdog(self._overdue, self._resting)
+        self._observers: tuple[Observer, ...] = (journal.LogObserver(), _StopWatch(self._watchdog), *observers)
         self._orchestrator: Orchestrator | None = None
         self._report: Report | None = None
         self._main = threading.get_ident()
-        self._watchdog = Watchdog(self._overdue, self._resting)
         self._signals = Signals(self._on_signal, logs.say_forced_exit)
 
     def run(self, prepare: Prepare, watch: contextlib.ExitStack) -> int:
@@ -171,10 +186,6 @@ class _Run:
         """Say the last line when the threads and exit handlers of others have ended: until then it might be untrue."""
         self.say_end()
         ignore()
-
-    def _watch_stop(self, event: Event) -> None:
-        if isinstance(event, StopBegan):
-            self._watchdog.arm(event.seconds)
 
     def _say_resting(self) -> None:
         logs.logger.warning("a debugger is attached: deadlines rest")

@@ -28,10 +28,11 @@ MAY_IMPORT = {
     # One service, then all of them
     "clock": "",
     "serving": "",
-    "supervisor": "clock context errors lifecycle serving spec traces",
+    "tasks": "",
+    "supervisor": "clock context errors lifecycle serving spec tasks traces",
     "waiting": "errors lifecycle supervisor",
     "report": "errors lifecycle",
-    "orchestrator": "clock graph lifecycle report spec supervisor unit waiting",
+    "orchestrator": "clock graph lifecycle report spec supervisor tasks unit waiting",
     # What there is to run
     "discovery": "errors spec traces",
     "registry": "errors graph settings spec unit",

@@ -20,7 +20,7 @@ from contestants.moments import Run
 
 from kernel import Serving, backend, journal, logs
 from kernel.identity import Identity
-from kernel.lifecycle import AllReady, Event, Observer
+from kernel.lifecycle import AllReady, Event, Observer, State
 from kernel.orchestrator import Orchestrator
 from kernel.settings import Settings
 from kernel.spec import Service
@@ -67,11 +67,15 @@ async def main(wake: backend.Wake) -> None:
     units = [Unit(declare(run, place)) for place in run.places]
     all_ready = anyio.Event()
 
-    def tell(event: Event) -> None:
-        if isinstance(event, AllReady):
-            all_ready.set()
+    class Tell:
+        def hears(self, _: State) -> bool:
+            return False
 
-    observers: Sequence[Observer] = [journal.LogObserver(), tell] if "log" in OBSERVERS else [tell]
+        def __call__(self, event: Event) -> None:
+            if isinstance(event, AllReady):
+                all_ready.set()
+
+    observers: Sequence[Observer] = [journal.LogObserver(), Tell()] if "log" in OBSERVERS else [Tell()]
     run.begins()
     orchestrator = Orchestrator(units, observers=observers)
     watch = LoopWatch(wake, print, print) if "watch" in OBSERVERS else None
