@@ -220,6 +220,7 @@ class Supervisor:
             except BaseException as caught:  # noqa: ASYNC103, BLE001  (the task ends here, and its end is the answer)
                 error = self._understand(caught)
         self._finish(error, returned)
+        del error  # its traceback holds this frame: each crash would wait for the garbage collector
         self.host.settle()
 
     def _serving(self, attempt: int) -> Callable[..., Block]:

@@ -23,6 +23,7 @@ from trio import CancelScope as TrioScope
 from kernel.clock import COMPACT
 from kernel.lifecycle import Event, State, Transition
 from kernel.orchestrator import Orchestrator
+from kernel.policy import Retry
 from kernel.spec import Service, Serving, service
 from kernel.unit import Unit
 from tests.conformance.program import App
@@ -225,6 +226,26 @@ async def test_what_ended_leaves_nothing() -> None:
     after = _objects()
     after.subtract(before)
     assert +after == {}
+
+
+async def test_a_crash_leaves_nothing_to_the_collector() -> None:
+    """An error whose traceback held the frame that holds it would stay until the garbage collector comes by."""
+
+    async def crash() -> None:
+        raise ConnectionError("refused")
+
+    async def left(times: int) -> int:
+        storm = attrs.evolve(service(retries=Retry(times=times, delay=0))(crash), name="storm")
+        await Orchestrator([Unit(storm)]).run()
+        return gc.collect()
+
+    gc.collect()
+    gc.disable()
+    try:
+        few, many = await left(FEW), await left(MANY)
+    finally:
+        gc.enable()
+    assert many - few < MANY - FEW  # what there is of the run as a whole varies
 
 
 HEAVY = (
