@@ -154,8 +154,15 @@ def log_endings(report: Report) -> None:
     )
 
 
-def log_verdict(report: Report) -> None:
-    """Say the exit code, and what it stands for: who overran, or the first error with its service."""
+def log_verdict(report: Report, unsent: str = "") -> None:
+    """Say the exit code, and what it stands for: who overran, or the first error with its service.
+
+    Args:
+        report: How it all ended.
+        unsent: What could not be exported, in words; empty where all was.
+
+    """
     code = report.exit_code
     level = logging.ERROR if code else logging.INFO
-    logger.log(level, "exit %d: %s", code, report.verdict, extra={**_APP, "exit_code": code})
+    also = f"; not sent: {unsent}" if unsent else ""
+    logger.log(level, "exit %d: %s%s", code, report.verdict, also, extra={**_APP, "exit_code": code})

@@ -104,7 +104,7 @@ class Orchestrator:
         self._unended = 0
         self._all_ready = False
         self._first: Supervisor | None = None
-        self._reason = ""
+        self.reason = ""  # of the stop
         self._stopping_services = False
         self._forced = False
         self._asked_at = self._began = 0.0
@@ -123,6 +123,11 @@ class Orchestrator:
     def live(self) -> int:
         """How many attempts are running."""
         return self._live
+
+    @property
+    def ready(self) -> bool:
+        """Whether every service is ready, done, or failed with permission, and no stop was asked for."""
+        return bool(self._everything) and not self._unready and not self.stopping
 
     def running(self, frame: FrameType | None) -> str:
         """The name of the service whose code *frame* of the loop's thread runs; empty where it is none's.
@@ -469,7 +474,7 @@ class Orchestrator:
         if self.stopping:
             return
         self.stopping = True
-        self._reason = reason
+        self.reason = reason
         self._asked_at = self.clock.now() - ago
         self._deadline = self._asked_at + self._shutdown_timeout
         self._emit(StopBegan(reason, self._shutdown_timeout, failure))
@@ -522,7 +527,7 @@ class Orchestrator:
             for one in self._everything.values()
         ]
         return Report(
-            self._reason,
+            self.reason,
             tuple(endings),
             self._first.name if self._first else None,
             now - self._began,

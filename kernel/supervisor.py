@@ -371,7 +371,7 @@ class Supervisor:
 
     def _start_timed_out(self) -> None:
         assert self.spec.start_timeout is not None
-        self._timeout = StartTimeout(self.name, self.spec.start_timeout, self.stands_at())
+        self.error = self._timeout = StartTimeout(self.name, self.spec.start_timeout, self.stands_at())
         self.host.explain()
         self._asked_at = self._now()
         self._move(State.STOPPING, f"it was not ready after {self.spec.start_timeout:g} s")

@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "policy": "",
     "values": "",
     "graph": "errors",
-    "settings": "errors traces values",
+    "otel": "errors",
+    "settings": "errors otel traces values",
     "spec": "errors policy traces",
     "unit": "spec",
     # One service, then all of them
@@ -48,10 +49,23 @@ MAY_IMPORT = {
     "signals": "lastresort",
     "logs": "context errors identity settings traces",
     "journal": "errors lifecycle logs report",
-    "runner": "backend debugger journal lifecycle logs orchestrator report settings signals spec supervisor "
+    # What the outside world sees
+    "stats": "lifecycle",
+    "shares": "context",
+    "status": "errors identity lifecycle orchestrator stats supervisor waiting",
+    "resources": "identity",
+    "tracing": "context",
+    "spans": "errors lifecycle logs tracing",
+    "metrics": "lifecycle resources status",
+    "telemetry": "identity logs otel resources tracing",
+    "systemd": "lifecycle",
+    "admin": "errors logs policy settings spec status",
+    "outside": "admin identity lifecycle logs metrics orchestrator report resources settings shares spans status "
+    "systemd telemetry unit watch",
+    "runner": "backend debugger journal lifecycle logs orchestrator outside report settings signals spec supervisor "
     "traces unit watch",
     "alone": "backend errors logs settings signals",
-    "cli": "alone check discovery drawing errors identity logs plan registry runner settings spec traces",
+    "cli": "alone check discovery drawing errors identity logs outside plan registry runner settings spec traces",
     # What users import
     "__init__": "errors policy spec values",
     "virtual": "",

@@ -1,0 +1,143 @@
+"""The lifecycle as metrics, by OpenTelemetry's API, and as the text that Prometheus reads.
+
+Imported only where metrics are read: it takes the SDK, which costs 60 ms, and Prometheus' client 40 more. Most numbers
+are looked up when somebody collects them, so that they cost a service nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
+
+from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.resources import Resource
+
+from kernel.lifecycle import State
+from kernel.resources import many_series
+from kernel.status import View
+
+Observe: TypeAlias = Callable[[View], Iterable[Observation]]
+
+SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+"""Bounds of the histograms: from a service that opens nothing to one that waits for a migration."""
+
+
+def provide(view: View, resource: Resource, readers: Sequence[MetricReader]) -> MeterProvider:
+    """Be the meter provider of the process, and tell *readers* of *view*."""
+    provider = MeterProvider(readers, resource, shutdown_on_exit=False)
+    metrics.set_meter_provider(provider)
+    _instrument(provider.get_meter("kernel", view.identity.version), view)
+    return provider
+
+
+def _instrument(meter: Meter, view: View) -> None:
+    """Create the kernel's instruments."""
+
+    def looking(observe: Observe) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        return lambda _: observe(view)
+
+    for name, unit, text, observe in _GAUGES:
+        meter.create_observable_gauge(name, [looking(observe)], unit, text)
+    for name, unit, text, observe in _COUNTERS:
+        meter.create_observable_counter(name, [looking(observe)], unit, text)
+    durations = {
+        kind: meter.create_histogram(
+            f"kernel.service.{kind}.duration",
+            "s",
+            f"Time that the service took to {kind}",
+            explicit_bucket_boundaries_advisory=SECONDS,
+        )
+        for kind in ("start", "stop")
+    }
+
+    def record(kind: str, service: str, seconds: float) -> None:
+        durations[kind].record(seconds, {"service": service})
+
+    for kind, last in view.stats.last.items():  # what came before anybody asked
+        for service, seconds in list(last.items()):
+            record(kind, service, seconds)
+    view.stats.record = record
+
+
+def _states(view: View) -> Iterable[Observation]:
+    for one in view.supervisors:
+        now = one.state
+        for state in State:
+            yield Observation(int(state is now), {"service": one.name, "state": state.value})
+
+
+def _ready_for(view: View) -> Iterable[Observation]:
+    now = view.now()
+    for one in view.supervisors:
+        yield Observation(now - one.since if one.state is State.READY else 0.0, {"service": one.name})
+
+
+def _attempts(view: View) -> Iterable[Observation]:
+    return [Observation(one.attempt, {"service": one.name}) for one in view.supervisors]
+
+
+def _restarts(view: View) -> Iterable[Observation]:
+    return [Observation(max(one.attempt - 1, 0), {"service": one.name}) for one in view.supervisors]
+
+
+def _ready(view: View) -> Iterable[Observation]:
+    return [Observation(int(view.ready))]
+
+
+def _delay(view: View) -> Iterable[Observation]:
+    return [Observation(view.delay())]
+
+
+def _shares(view: View) -> Iterable[Observation]:
+    return [Observation(share, {"service": name or view.identity.name}) for name, share in view.shares().items()]
+
+
+Instrument: TypeAlias = tuple[str, str, str, Observe]
+
+_GAUGES: tuple[Instrument, ...] = (
+    ("kernel.service.state", "1", "Whether the service is in the state: 1 for the current one", _states),
+    ("kernel.service.ready.time", "s", "Time since the service became ready; 0 while it is not", _ready_for),
+    ("kernel.ready", "1", "Whether the app is ready, as /readyz tells", _ready),
+    ("kernel.loop.delay", "s", "Time that the event loop took to answer when it was last asked", _delay),
+    ("kernel.loop.share", "1", "Part of the event loop's time that the service takes, an estimate", _shares),
+)
+_COUNTERS: tuple[Instrument, ...] = (
+    ("kernel.service.attempts", "{attempt}", "Times that the service was launched", _attempts),
+    ("kernel.service.restarts", "{restart}", "Times that the service was launched again", _restarts),
+)
+
+
+class Prometheus:
+    """All metrics of the process as text, for whoever asks; with those of libraries that use Prometheus' client.
+
+    Args:
+        start: Provides for the reader that it gets, the first time that somebody asks or when `start` is called.
+
+    """
+
+    def __init__(self, provide: Callable[[MetricReader], object]) -> None:
+        self._provide = provide
+        self._lock = threading.Lock()
+        self._reader: MetricReader | None = None
+
+    def start(self) -> None:
+        """Collect from now on."""
+        from opentelemetry.exporter.prometheus import PrometheusMetricReader
+
+        with self._lock:
+            if self._reader is None:
+                self._reader = PrometheusMetricReader(cardinality_limits=many_series())
+                self._provide(self._reader)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The text and its content type, in the format that *accept* asks for; it may take a while."""
+        from prometheus_client import REGISTRY
+        from prometheus_client.exposition import choose_encoder
+
+        self.start()
+        encode, content_type = choose_encoder(accept)
+        return encode(REGISTRY), content_type
