@@ -1,12 +1,11 @@
-"""The lifecycle as metrics, by OpenTelemetry's API, and as the text that Prometheus reads.
+"""The lifecycle as metrics, by OpenTelemetry's API.
 
-Imported only where metrics are read: it takes the SDK, which costs 60 ms, and Prometheus' client 40 more. Most numbers
-are looked up when somebody collects them, so that they cost a service nothing.
+Imported only where metrics are read, since it takes the SDK, which costs 60 ms. Most numbers are looked up when
+somebody collects them, so that they cost a service nothing.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
@@ -17,7 +16,6 @@ from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import Resource
 
 from kernel.lifecycle import State
-from kernel.resources import many_series
 from kernel.status import View
 
 Observe: TypeAlias = Callable[[View], Iterable[Observation]]
@@ -109,35 +107,3 @@ _COUNTERS: tuple[Instrument, ...] = (
     ("kernel.service.attempts", "{attempt}", "Times that the service was launched", _attempts),
     ("kernel.service.restarts", "{restart}", "Times that the service was launched again", _restarts),
 )
-
-
-class Prometheus:
-    """All metrics of the process as text, for whoever asks; with those of libraries that use Prometheus' client.
-
-    Args:
-        start: Provides for the reader that it gets, the first time that somebody asks or when `start` is called.
-
-    """
-
-    def __init__(self, provide: Callable[[MetricReader], object]) -> None:
-        self._provide = provide
-        self._lock = threading.Lock()
-        self._reader: MetricReader | None = None
-
-    def start(self) -> None:
-        """Collect from now on."""
-        from opentelemetry.exporter.prometheus import PrometheusMetricReader
-
-        with self._lock:
-            if self._reader is None:
-                self._reader = PrometheusMetricReader(cardinality_limits=many_series())
-                self._provide(self._reader)
-
-    def render(self, accept: str) -> tuple[bytes, str]:
-        """The text and its content type, in the format that *accept* asks for; it may take a while."""
-        from prometheus_client import REGISTRY
-        from prometheus_client.exposition import choose_encoder
-
-        self.start()
-        encode, content_type = choose_encoder(accept)
-        return encode(REGISTRY), content_type

@@ -21,8 +21,8 @@ from kernel.systemd import notifier
 from kernel.unit import Unit, nest
 
 if TYPE_CHECKING:
-    from kernel.metrics import Prometheus
     from kernel.orchestrator import Orchestrator
+    from kernel.prometheus import Prometheus
     from kernel.shares import Shares
     from kernel.spans import SpanObserver
     from kernel.status import View
@@ -71,7 +71,7 @@ class Outside:
 
             self._view = View(self._identity, backend=self._settings.backend)
         if self._address is not None:
-            from kernel.metrics import Prometheus
+            from kernel.prometheus import Prometheus
 
             self._prometheus = Prometheus(self._provide)
             if self._address.asked_for or otel.metrics:

@@ -97,7 +97,7 @@ class _Told:
         if after and not before:
             reason = f": {delivery.reason}" if delivery.reason else ""
             logger.warning(
-                "%s cannot be sent to %s%s; nothing else is affected", delivery.what, delivery.target, reason
+                "%ss cannot be sent to %s%s; nothing else is affected", delivery.what, delivery.target, reason
             )
         elif before and not after:
             logger.info("%ss are sent to %s again", delivery.what, delivery.target)
@@ -139,6 +139,11 @@ def counted(exporter: Any, delivery: Delivery, *, at_once: bool = False) -> Any:
 
     exporter.export = export
     return exporter
+
+
+def _line(item: Any) -> str:
+    """What goes to the console, as one line: stderr may be read by a program."""
+    return f"{item.to_json(indent=None)}\n"
 
 
 class _CountSpans(SpanProcessor):
@@ -252,7 +257,7 @@ class Telemetry:
             exporter = OTLPSpanExporter(exports.endpoint, timeout=exports.timeout)
             made.append((exporter, self._delivery("span", exports.target)))
         if exports.console:
-            made.append((ConsoleSpanExporter(out=sys.stderr), self._delivery("span", "stderr")))
+            made.append((ConsoleSpanExporter(out=sys.stderr, formatter=_line), self._delivery("span", "stderr")))
         self.dispatcher = Dispatcher(self.resource)
         self.dispatcher.add_span_processor(_CountSpans([delivery for _, delivery in made]))
         settings: dict[str, Any] = {}
@@ -277,7 +282,11 @@ class Telemetry:
             exporter = OTLPMetricExporter(exports.endpoint, timeout=exports.timeout)
             made.append(counted(exporter, self._delivery(what, exports.target), at_once=True))
         if exports.console:
-            made.append(counted(ConsoleMetricExporter(out=sys.stderr), self._delivery(what, "stderr"), at_once=True))
+            made.append(
+                counted(
+                    ConsoleMetricExporter(out=sys.stderr, formatter=_line), self._delivery(what, "stderr"), at_once=True
+                )
+            )
         self.metric_readers = [PeriodicExportingMetricReader(one, cardinality_limits=many_series()) for one in made]
         self._ends += [reader.shutdown for reader in self.metric_readers]
 
@@ -291,7 +300,9 @@ class Telemetry:
             exporter = OTLPLogExporter(exports.endpoint, timeout=exports.timeout)
             made.append((exporter, self._delivery("log record", exports.target)))
         if exports.console:
-            made.append((ConsoleLogRecordExporter(out=sys.stderr), self._delivery("log record", "stderr")))
+            made.append(
+                (ConsoleLogRecordExporter(out=sys.stderr, formatter=_line), self._delivery("log record", "stderr"))
+            )
         settings: dict[str, Any] = {}
         if "OTEL_BLRP_SCHEDULE_DELAY" not in self._environ:
             settings["schedule_delay_millis"] = SOON

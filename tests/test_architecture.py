@@ -56,12 +56,13 @@ MAY_IMPORT = {
     "resources": "identity",
     "tracing": "context",
     "spans": "errors lifecycle logs tracing",
-    "metrics": "lifecycle resources status",
+    "metrics": "lifecycle status",
+    "prometheus": "resources",
     "telemetry": "identity logs otel resources tracing",
     "systemd": "lifecycle",
     "admin": "errors logs policy settings spec status",
-    "outside": "admin identity lifecycle logs metrics orchestrator report resources settings shares spans status "
-    "systemd telemetry unit watch",
+    "outside": "admin identity lifecycle logs metrics orchestrator prometheus report resources settings shares spans "
+    "status systemd telemetry unit watch",
     "runner": "backend debugger journal lifecycle logs orchestrator outside report settings signals spec supervisor "
     "traces unit watch",
     "alone": "backend errors logs settings signals",
