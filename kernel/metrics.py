@@ -55,9 +55,10 @@ def _instrument(meter: Meter, view: View) -> None:
     def record(kind: str, service: str, seconds: float) -> None:
         durations[kind].record(seconds, {"service": service})
 
+    known = {one.name for one in view.supervisors}
     for kind, last in view.stats.last.items():  # what came before anybody asked
-        for service, seconds in list(last.items()):
-            record(kind, service, seconds)
+        for service in known & last.keys():
+            record(kind, service, last[service])
     view.stats.record = record
 
 
@@ -97,11 +98,11 @@ def _shares(view: View) -> Iterable[Observation]:
 Instrument: TypeAlias = tuple[str, str, str, Observe]
 
 _GAUGES: tuple[Instrument, ...] = (
-    ("kernel.service.state", "1", "Whether the service is in the state: 1 for the current one", _states),
+    ("kernel.service.state", "", "Whether the service is in the state: 1 for the current one", _states),
     ("kernel.service.ready.time", "s", "Time since the service became ready; 0 while it is not", _ready_for),
-    ("kernel.ready", "1", "Whether the app is ready, as /readyz tells", _ready),
+    ("kernel.ready", "", "Whether the app is ready, as /readyz tells", _ready),
     ("kernel.loop.delay", "s", "Time that the event loop took to answer when it was last asked", _delay),
-    ("kernel.loop.share", "1", "Part of the event loop's time that the service takes, an estimate", _shares),
+    ("kernel.loop.share", "", "Part of the event loop's time that the service takes, an estimate", _shares),
 )
 _COUNTERS: tuple[Instrument, ...] = (
     ("kernel.service.attempts", "{attempt}", "Times that the service was launched", _attempts),

@@ -31,7 +31,7 @@ class Prometheus:
 
         with self._lock:
             if self._reader is None:
-                self._reader = PrometheusMetricReader(cardinality_limits=many_series())
+                self._reader = PrometheusMetricReader(scope_info_enabled=False, cardinality_limits=many_series())
                 self._provide(self._reader)
 
     def render(self, accept: str) -> tuple[bytes, str]:

@@ -6,19 +6,15 @@ import functools
 import os
 import socket
 import sys
-import uuid
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.util.types import AttributeValue
 
-from kernel.identity import Identity
+from kernel.identity import Identity, instance
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import CardinalityLimits
-
-INSTANCE = str(uuid.uuid4())
-"""Tells this process from others of the same app."""
 
 
 @functools.cache
@@ -45,7 +41,7 @@ def _common(identity: Identity) -> dict[str, AttributeValue]:
         "host.name": socket.gethostname(),
         "service.namespace": app,
         "service.version": identity.version,
-        "service.instance.id": INSTANCE,
+        "service.instance.id": instance(),
         **given,
         "service.name": app,
     }

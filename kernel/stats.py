@@ -36,11 +36,11 @@ class Stats:
             self.all_ready = event.seconds
         elif isinstance(event, Transition):
             if event.previous is State.STOPPING:
-                self._took("stop", event.service, event.seconds)
+                self._took("stop", event)
             elif event.previous is State.STARTING and event.state in {State.READY, State.DONE}:
-                self._took("start", event.service, event.seconds)
+                self._took("start", event)
 
-    def _took(self, kind: str, service: str, seconds: float) -> None:
-        self.last[kind][service] = seconds
-        if self.record is not None:
-            self.record(kind, service, seconds)
+    def _took(self, kind: str, event: Transition) -> None:
+        self.last[kind][event.service] = event.seconds
+        if self.record is not None and not event.internal:
+            self.record(kind, event.service, event.seconds)

@@ -11,7 +11,7 @@ import attrs
 from anyio import current_time
 
 from kernel.errors import one_line
-from kernel.identity import Identity
+from kernel.identity import Identity, instance
 from kernel.lifecycle import LIVE, State
 from kernel.orchestrator import Orchestrator
 from kernel.stats import Stats
@@ -28,7 +28,6 @@ class View:
 
     Args:
         identity: The app.
-        instance: Tells this process from others of the same app.
         backend: The event loop's.
         stats: How long starts and stops took.
         delay: Gives the seconds by which the event loop was late when it was last asked.
@@ -37,7 +36,6 @@ class View:
     """
 
     identity: Identity
-    instance: str = ""
     backend: str = "asyncio"
     stats: Stats = attrs.field(factory=Stats)
     delay: Callable[[], float] = float
@@ -104,14 +102,14 @@ class View:
             "app": {
                 "name": self.identity.name,
                 "version": self.identity.version,
-                "instance": self.instance,
+                "instance": instance(),
                 "pid": os.getpid(),
                 "backend": self.backend,
                 "uptime": round(time.monotonic() - self._began, 3),
             },
             "state": self._state(),
             "reason": self._reason(self.supervisors),
-            "all_ready_after": self.stats.all_ready,
+            "all_ready_after": _rounded(self.stats.all_ready),
             "loop": {
                 "delay": round(self.delay(), 6),
                 "shares": {name or self.identity.name: round(share, 4) for name, share in sorted(shares.items())},
@@ -124,20 +122,24 @@ class View:
         last = self.stats.last
         return {
             "state": one.state.value,
-            "since": round(now - one.since, 3),
+            "seconds_in_state": round(now - one.since, 3),
             "reason": _reason(one),
             "attempt": one.attempt,
             "uptime": round(one.uptime + (now - one.since if one.state is State.READY else 0.0), 3),
-            "last_start": last["start"].get(one.name),
-            "last_stop": last["stop"].get(one.name),
+            "last_start": _rounded(last["start"].get(one.name)),
+            "last_stop": _rounded(last["stop"].get(one.name)),
             "last_error": one_line(one.error) if one.error is not None else None,
-            "next_step_in": round(one.next_step_at - now, 3) if one.next_step_at is not None else None,
+            "next_step_in": _rounded(one.next_step_at - now) if one.next_step_at is not None else None,
             "stands_at": one.stands_at() if one.state in LIVE - {State.READY} else None,
-            "depends": [edge.target for _, edge in one.links],
+            "depends": [edge.target for target, edge in one.links if not target.internal],
             "waits_for": [target.name for target in awaited(one)],
             "allowed_failure": one.spec.allowed_failure,
             "internal": one.internal,
         }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
 
 
 def _reason(one: Supervisor) -> str:
