@@ -1,4 +1,4 @@
-import 'scripts/kernel.just'
+import 'scripts/kernel/kernel.just'
 
 # `just` alone lists the recipes: keep this one first.
 _list:

@@ -11,13 +11,13 @@ import pytest
 
 from tests.conformance.program import REPO
 
-sys.path.append(str(REPO / "scripts"))
+sys.path.append(str(REPO / "scripts" / "template"))
 
 import make_failures as failures
 
 PAGE = failures.PAGE.read_text()
 CHEAP = [one for one in failures.SCENARIOS if one.cheap]
-REMEDY = "run `.venv/bin/python scripts/make_failures.py`, and read what has changed"
+REMEDY = "run `.venv/bin/python scripts/template/make_failures.py`, and read what has changed"
 
 LOADED = re.compile(r"blocked the event loop|the event loop is free again")
 """What is said besides where the machine has stood still for a second."""

@@ -15,7 +15,7 @@ from kernel.spec import service
 from tests.conformance.program import REPO, App, Program
 
 TEXT = (REPO / "README.md").read_text()
-RECIPES = (REPO / "scripts" / "kernel.just").read_text()
+RECIPES = (REPO / "scripts" / "kernel" / "kernel.just").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -88,6 +88,14 @@ def test_the_table_of_the_decorator_is_complete() -> None:
 def test_the_table_of_variables_is_complete() -> None:
     """Every variable of the kernel stands in the table."""
     assert set(first_column("| variable | default")) - {"<SERVICE>_<FIELD>", "OTEL_*"} == set(KERNEL_VARIABLES)
+
+
+def test_the_recipes_are_there() -> None:
+    """Every recipe that the README names is one of the framework's."""
+    recipes = "\n".join(path.read_text() for path in (REPO / "scripts" / "kernel").glob("*.just"))
+    named = [*first_column("| recipe | |"), *re.findall(r"^\./scripts/just (\S+)", TEXT, re.MULTILINE)]
+    assert {"own", "service", "backup-restore"} < set(named)
+    assert all(re.search(rf"^{name}\b.*:", recipes, re.MULTILINE) for name in named), named
 
 
 def test_what_is_said_to_be_there_is_there() -> None:

@@ -206,7 +206,7 @@ def test_defaults_that_do_not_fit() -> None:
     assert error.where == "Broken"
 
 
-SECRET = "hunter2-hunter2"  # noqa: S105  (nobody's)
+SECRET = "hunter2-hunter2"  # noqa: S105  (nobody's)  # pragma: allowlist secret
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conformance.program import REPO
 
-sys.path.append(str(REPO / "scripts"))
+sys.path.append(str(REPO / "scripts" / "template"))
 
 import bench
 import bench_cases
@@ -202,7 +202,7 @@ def test_the_minimal_program_says_what_the_app_says(words: list[str], cwd: str, 
 
 def test_it_is_a_script(tmp_path: Path) -> None:
     """From any folder."""
-    script = str(REPO / "scripts" / "bench.py")
+    script = str(REPO / "scripts" / "template" / "bench.py")
     command = [sys.executable, script, "CASES=hello", "RUNS=1", f"JSON={tmp_path / 'result.json'}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "| kernel " in done.stdout

@@ -36,10 +36,10 @@ class Tree:
         self.root = folder / """it's "my" $project"""
         self.bin = folder / "bin"
         self.bin.mkdir()
-        (self.root / "scripts").mkdir(parents=True)
+        (self.root / "scripts" / "kernel").mkdir(parents=True)
         shutil.copy(ROOT / "pyproject.toml", self.root)
-        for name in ("just", "bootstrap.py", "requirements.lock"):
-            shutil.copy(ROOT / "scripts" / name, self.root / "scripts")
+        for name in ("scripts/just", "scripts/kernel/bootstrap.py", "scripts/requirements.lock"):
+            shutil.copy(ROOT / name, self.root / name)
         for name in ("cat", "chmod", "cksum", "cp", "readlink", "sh", "sleep"):
             program = shutil.which(name, path=SYSTEM)
             assert program
@@ -126,7 +126,7 @@ def test_exit_code_passes_through(made: Tree) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["pyproject.toml", "scripts/just", "scripts/bootstrap.py", "scripts/requirements.lock"]
+    "file", ["pyproject.toml", "scripts/just", "scripts/kernel/bootstrap.py", "scripts/requirements.lock"]
 )
 def test_a_change_updates_the_same_venv(made: Tree, file: str) -> None:
     (made.root / ".venv/mine").touch()

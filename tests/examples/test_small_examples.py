@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pytest
@@ -22,15 +21,6 @@ pytestmark = pytest.mark.anyio
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Virtual time, as in the tests of the kernel."""
     return request.param, backend_options(request.param)
-
-
-async def test_hello_world_runs_until_it_is_stopped(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
-    """It says hello, and would go on for ever."""
-    caplog.set_level(logging.INFO)
-    await lab.stop_at(3600).run(hello_world)
-    assert caplog.messages == ["hello, world"]
-    assert lab.path("hello-world") == "waiting starting ready stopping stopped"
-    assert lab.exit_code == 0
 
 
 async def test_optional_fails_without_harm(lab: Lab) -> None:

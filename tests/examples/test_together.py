@@ -20,8 +20,8 @@ from services.example_api import ApiConfig, example_api
 from services.example_database import DatabaseConfig, example_database
 from services.example_flaky import example_flaky
 from services.example_migrator import example_migrator
+from tests.examples.fakes import until
 from tests.harness import Lab
-from tests.services.fakes import until
 
 pytestmark = pytest.mark.anyio
 

@@ -16,7 +16,7 @@ import pytest
 from services._pool import Pool
 from services.example_api import MAX_BODY, MAX_NAME, ApiConfig, example_api, listen
 from services.example_migrator import down, up
-from tests.services.fakes import FakeServing, running, until
+from tests.examples.fakes import FakeServing, running, until
 
 pytestmark = pytest.mark.anyio
 

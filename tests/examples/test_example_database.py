@@ -14,7 +14,7 @@ from kernel.settings import read_config
 from services import example_database as module
 from services._pool import Pool
 from services.example_database import DatabaseConfig, connect, example_database, optimize
-from tests.services.fakes import running, until
+from tests.examples.fakes import running, until
 
 pytestmark = pytest.mark.anyio
 

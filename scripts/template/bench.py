@@ -5,9 +5,10 @@
     just bench SHORT=1 PEERS=0              whether it works; the numbers tell nothing
     just bench PAGE=docs/benchmarks.md      writes the page too; with FROM=.bench/result.json without measuring anew
 
-Each run is a fresh process of a program in `scripts/contestants`, or of an app in a folder of its own. Contestants take
-turns, every other time in reverse, so that what disturbs the machine disturbs all. The peers are installed once, into
-`.bench`, each into an environment of its own; one that cannot be installed, or fails, is reported as such.
+Each run is a fresh process of a program in `scripts/template/contestants`, or of an app in a folder of its own.
+Contestants take turns, every other time in reverse, so that what disturbs the machine disturbs all. The peers are
+installed once, into `.bench`, each into an environment of its own; one that cannot be installed, or fails, is reported
+as such.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from pathlib import Path
 import attrs
 import cattrs
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:  # as a script, it has its own folder there
     sys.path.insert(0, str(ROOT))
 

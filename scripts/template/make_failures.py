@@ -1,6 +1,6 @@
 """Writes docs/failures.md: what the terminal says for each failure, as the real program says it.
 
-    .venv/bin/python scripts/make_failures.py
+    .venv/bin/python scripts/template/make_failures.py
 
 Each scenario is a tree of its own in which `app run` is started. What differs from run to run, and from one Python to
 the next, is replaced: times, measured durations, and those lines of a traceback that are not the user's.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import attrs
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:  # as a script, it has its own folder there
     sys.path.insert(0, str(ROOT))
 
@@ -962,8 +962,8 @@ def scrub(text: str, root: Path) -> str:
 INTRO = f"""\
 # What the terminal says
 
-Each failure, as the real program tells of it, and what to do about it. `scripts/make_failures.py` writes this page by
-running them, and a test holds the cheap ones against it; so mend the scenario or the message, never the page.
+Each failure, as the real program tells of it, and what to do about it. The template's `make_failures.py` writes this
+page by running them, and a test holds the cheap ones against it; so mend the scenario or the message, never the page.
 
 How to read it, when something has just broken:
 

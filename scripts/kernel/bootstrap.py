@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "scripts" / "requirements.lock"
 VENV = ROOT / ".venv"
 STAMP = VENV / ".stamp"  # written last: a .venv without it is not whole

@@ -12,7 +12,7 @@ import attrs
 
 from tests.conformance.program import REPO, App
 
-SCRIPTS = REPO / "scripts"
+SCRIPTS = REPO / "scripts" / "template"
 KERNEL, BY_HAND = "kernel", "anyio, by hand"
 
 
@@ -100,7 +100,7 @@ GREETER = '''
 
 
 def program(name: str, module: str, *words: object, parse: Parse = told, peer: str = "") -> Case:
-    """A program of `scripts/contestants`."""
+    """A program of `scripts/template/contestants`."""
     paths = [SCRIPTS] if peer else [REPO, SCRIPTS]
     env = {"PYTHONPATH": os.pathsep.join(map(str, paths))}
     return Case(name, ("-P", "-m", f"contestants.{module}", *map(str, words)), parse, env, peer=peer)

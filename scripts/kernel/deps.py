@@ -1,0 +1,153 @@
+"""`just deps-add`, `just deps-remove` and `just deps-update`: pyproject.toml and the lock, changed together."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from bootstrap import LOCK, VENV_UV
+from change import Change
+from lock import Unsolved, pins, read_age, read_project, resolve, run_uv
+from recipe import NAME, ROOT, Refusal, bring_venv_up_to_date, run, show
+
+REQUIREMENT = re.compile(
+    r"(?P<name>[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)"
+    r"(?P<extras>\[[A-Za-z0-9._,-]+\])?"
+    r"(?P<versions>(===?|~=|!=|<=?|>=?)[A-Za-z0-9.*+!]+(,(===?|~=|!=|<=?|>=?)[A-Za-z0-9.*+!]+)*)?"
+)
+USE_ADD = "just deps-add httpx, or just deps-add 'httpx>=0.28' GROUP=dev"
+USE_REMOVE = "just deps-remove httpx"
+USE_UPDATE = "just deps-update, or just deps-update httpx"
+
+
+def add(words: Mapping[str, str]) -> None:
+    """Adds a requirement; one without a version gets the one that is found as its least."""
+    wanted, group, age = _requirement(words["PKG"], USE_ADD), _group(words["GROUP"]), read_age(words["AGE"])
+    with Change(f"just deps-add {wanted[0]}") as change:
+        project, before = _copy(change)
+        uv_add = [str(VENV_UV), "add", "--frozen", "--quiet", *(["--group", group] if group else [])]
+        run_uv([*uv_add, wanted[0]], project)
+        text = resolve(project, before, [], age)
+        if not wanted["versions"]:
+            least = ".".join(pins(text)[_canonical(wanted["name"])].split(" ")[0].split(".")[:2])
+            run_uv([*uv_add, f"{wanted['name']}{wanted['extras'] or ''}>={least}"], project)
+        _make(change, project, before, resolve(project, text, [], age), f"{wanted['name']} is a dependency.")
+
+
+def remove(words: Mapping[str, str]) -> None:
+    """Takes a requirement out, and with it what nothing else needs."""
+    name, group = _requirement(words["PKG"], USE_REMOVE)["name"], _group(words["GROUP"])
+    with Change(f"just deps-remove {name}") as change:
+        project, before = _copy(change)
+        group = group or _group_of(name, project)
+        run_uv([str(VENV_UV), "remove", "--frozen", "--quiet", *(["--group", group] if group else []), name], project)
+        _make(change, project, before, resolve(project, before, [], 0), f"{name} is no dependency of its own any more.")
+
+
+def update(words: Mapping[str, str]) -> None:
+    """Takes the newest versions that fit, of all packages or of one, and never an older one."""
+    age = read_age(words["AGE"])
+    with Change("just deps-update") as change:
+        project, before = _copy(change)
+        names = list(pins(before))
+        if words["PKG"]:
+            names = [_canonical(_requirement(words["PKG"], USE_UPDATE)["name"])]
+            if names[0] not in pins(before):
+                raise Refusal(f"{show(words['PKG'])} is not in scripts/requirements.lock; `just deps-add` takes it in")
+        while True:
+            upgrades = [word for name in names for word in ("--upgrade-package", name)]
+            try:
+                text = resolve(project, before, upgrades, age)
+            except Unsolved as error:
+                young = [name for name in names if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", str(error))]
+                if not young:
+                    raise
+            else:
+                young = [
+                    name for name in names if name in pins(text) and _is_older(pins(text)[name], pins(before)[name])
+                ]
+                if not young:
+                    break
+            names = [name for name in names if name not in young]  # locked before they were of age: they stay
+        _make(change, project, before, text, "scripts/requirements.lock is up to date.")
+
+
+def _is_older(one: str, other: str) -> bool:
+    from packaging.version import Version
+
+    return one != other and " " not in one + other and Version(one) < Version(other)
+
+
+def _requirement(word: str, use: str) -> re.Match[str]:
+    """What *word* asks for: a name, perhaps with extras and versions.
+
+    Raises:
+        Refusal: It is missing, or something else, such as a path, an address or an option.
+
+    """
+    found = REQUIREMENT.fullmatch(word)
+    if not found:
+        what = f"{show(word)} is no requirement" if word else "it needs the name of a package"
+        raise Refusal(f"{what}; as in: {use}")
+    return found
+
+
+def _group(name: str) -> str:
+    if name and not NAME.fullmatch(name):
+        raise Refusal(f"GROUP={show(name)} is no name for a group; as in: GROUP=dev")
+    return name
+
+
+def _group_of(name: str, folder: Path) -> str:
+    """The one group that asks for the package; empty where the project itself does."""
+    project = read_project(folder)
+    asking = {"": project["project"]["dependencies"], **project["dependency-groups"]}
+    found = [group for group, lines in asking.items() if _canonical(name) in map(_name_in, lines)]
+    if not found:
+        raise Refusal(f"pyproject.toml does not ask for {name}; see what it asks for under `dependencies`")
+    if len(found) > 1:
+        groups = " or ".join(f"GROUP={group}" for group in found if group)
+        raise Refusal(f"{name} is asked for in several places; say {groups}")
+    return str(found[0])
+
+
+def _name_in(line: object) -> str:
+    found = REQUIREMENT.match(line) if isinstance(line, str) else None
+    return _canonical(found["name"]) if found else ""
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _copy(change: Change) -> tuple[Path, str]:
+    """A folder with a copy of pyproject.toml, and the text of the lock."""
+    folder = change.folder / "project"
+    folder.mkdir()
+    (folder / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    return folder, LOCK.read_text()
+
+
+def _make(change: Change, project: Path, before: str, text: str, done: str) -> None:
+    """Puts both files in their places, and tells what is locked otherwise than before."""
+    old, new = pins(before), pins(text)
+    change.put("pyproject.toml", (project / "pyproject.toml").read_bytes())
+    change.put("scripts/requirements.lock", text.encode())
+    change.make(done)
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            print(f"{name}: {old.get(name, 'not locked')} -> {new.get(name, 'gone')}")
+    print(done)
+    bring_venv_up_to_date()
+
+
+if __name__ == "__main__":
+    match sys.argv.pop(1):
+        case "add":
+            run("deps-add", USE_ADD, add, "PKG", "GROUP", "AGE")
+        case "remove":
+            run("deps-remove", USE_REMOVE, remove, "PKG", "GROUP")
+        case _:
+            run("deps-update", USE_UPDATE, update, "PKG", "AGE")

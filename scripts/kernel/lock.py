@@ -1,0 +1,194 @@
+"""Makes scripts/requirements.lock from pyproject.toml: every group, every platform, with hashes, naming no host.
+
+Versions that still fit are kept; none is taken that is younger than 7 days, or AGE=n. All other arguments go to uv:
+`just lock --upgrade`, `just lock --upgrade-package anyio`. `just deps-update` says what it did, too.
+"""
+
+import functools
+import hashlib
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from bootstrap import LOCK, NO_NETWORK, ROOT, VENV_UV, reason, settings_of_pip
+from change import Change
+from recipe import Refusal, run, show
+
+USE = "just lock --upgrade"
+AGE = 7  # days that a version has to be public before it is taken: most of what is malicious is found by then
+PIN = re.compile(r"(?m)^([a-z0-9][a-z0-9._-]*)==(\S+)")
+
+
+class Unsolved(Refusal):
+    """No set of versions meets what is asked for."""
+
+
+def read_project(root: Path = ROOT) -> dict[str, Any]:
+    """Return pyproject.toml as a dict."""
+    return tomllib.loads((root / "pyproject.toml").read_text())
+
+
+def header(project: dict[str, Any]) -> str:
+    """The lock's first line, which shows whether the dependencies have changed since."""
+    table = project["project"]
+    inputs = [table["requires-python"], table["dependencies"], project["dependency-groups"]]
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    return f"# Made by `just lock` from the dependencies in pyproject.toml (sha256 {digest[:16]}).\n"
+
+
+def hosts(text: str) -> list[str]:
+    """The lines of a lock that name a host."""
+    return [line.strip() for line in text.splitlines() if "://" in line]
+
+
+def pins(text: str) -> dict[str, str]:
+    """The version of each package in a lock; of a package with several, all of them."""
+    found: dict[str, list[str]] = {}
+    for name, version in PIN.findall(text):
+        found.setdefault(name, []).append(version)
+    return {name: " and ".join(versions) for name, versions in found.items()}
+
+
+def read_age(value: str) -> int:
+    """The days in AGE; the default for an empty one.
+
+    Raises:
+        Refusal: It is no number of days.
+
+    """
+    if not value:
+        return AGE
+    if not re.fullmatch("[0-9]{1,4}", value):
+        raise Refusal(f"AGE={show(value)} is no number of days; as in: AGE=7, or AGE=0 to take the newest")
+    return int(value)
+
+
+def resolve(folder: Path, before: str, words: Sequence[str], age: int) -> str:
+    """The lock for the pyproject.toml in *folder*.
+
+    Args:
+        folder: Where to work: uv writes there too.
+        before: The lock until now, whose versions are kept where they fit.
+        words: Options for uv, as `--upgrade-package anyio`.
+        age: Days that a version must have been public to be taken now. One that is locked already is kept.
+
+    Raises:
+        Refusal: There is no solution, no index answers, or the lock would name a host.
+
+    """
+    project = read_project(folder)
+    old = pins(before)
+    kept = set() if {"--upgrade", "-U"}.intersection(words) else set(old)
+    kept -= {word for flag, word in itertools.pairwise(words) if flag in {"--upgrade-package", "-P"}}
+    while True:
+        text = _compile(folder, before, [*words, *_limits(age, kept)], project["dependency-groups"])
+        new = pins(text)
+        moved = {name for name in kept if name in new and new[name] != old[name]}
+        if not moved:
+            break
+        kept -= moved  # a version that has to change is taken anew, so its age counts
+    if named := hosts(text):
+        raise Refusal(f"the lock would name a host ({named[0]}); take that package by its name")
+    return header(project) + text
+
+
+def _limits(age: int, kept: Collection[str]) -> list[str]:
+    """How uv is told to look at versions of that age only, except at those that are locked."""
+    if not age:
+        return []
+    now = datetime.now(UTC)
+    exempt = [f"--exclude-newer-package={name}={now:%Y-%m-%dT%H:%M:%SZ}" for name in sorted(kept)]
+    return [f"--exclude-newer={now - timedelta(days=age):%Y-%m-%dT%H:%M:%SZ}", *exempt]
+
+
+def _compile(folder: Path, before: str, words: Sequence[str], groups: Collection[str]) -> str:
+    made = folder / LOCK.name
+    made.write_text(before)  # uv keeps the versions that it finds here
+    options = ["--quiet", "--universal", "--generate-hashes", "--no-header", "--output-file", str(made)]
+    command = [str(VENV_UV), "pip", "compile", *options, *(f"--group={name}" for name in groups), *words]
+    run_uv([*command, "pyproject.toml"], folder)
+    return made.read_text()
+
+
+def run_uv(command: Sequence[str], folder: Path) -> None:
+    """Runs uv in *folder*.
+
+    Raises:
+        Refusal: No index answers.
+        Unsolved: It fails in another way; with the reason that it gives.
+
+    """
+    # `uv add` would write the indexes that these name into pyproject.toml.
+    kept = {name: value for name, value in os.environ.items() if command[1] == "pip" or "INDEX" not in name}
+    env = {**settings_of_pip(), **kept} if command[1] == "pip" else kept
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, errors="replace", check=False)
+    if not done.returncode:
+        return
+    if NO_NETWORK.search(done.stderr):
+        raise Refusal(f"the package index does not answer ({reason(done.stderr)}); check the network, and try again")
+    if "exclude-newer" in done.stderr:
+        hint = "; it may be too young: say AGE=0, or AGE=n for n days, if you must have it now"
+    else:
+        hint = ""
+    said = " ".join(re.sub("[^\\x20-\\x7e]", " ", done.stderr).split())  # less the frame around it
+    said = said.partition(" hint: ")[0].removeprefix("error: ").removesuffix(".")
+    raise Unsolved(f"{said}{hint}" or "uv failed, and does not say why")
+
+
+def without(text: str, groups: Collection[str], name: str) -> str:
+    """The lock *text* less what only the *groups* need, for the project's new *name*; without its header.
+
+    It says no more than uv would: taking away a requirement needs no new version of anything.
+    """
+    blocks = [_Block(block) for block in re.split(r"(?m)^(?=[a-z0-9])", text) if PIN.match(block)]
+    wanted: set[str] = set()
+    while more := {block.name for block in blocks if block.needed_by(wanted, groups)} - wanted:
+        wanted |= more
+    return "".join(block.text(wanted, groups, name) for block in blocks if block.name in wanted)
+
+
+class _Block:
+    """A package in the lock: its pin with hashes, and who needs it."""
+
+    def __init__(self, block: str) -> None:
+        self.pin, _, via = block.partition("    # via")
+        self.name = block.partition("==")[0]
+        self.via = [line.removeprefix("    #").strip() for line in via.splitlines() if line.strip()]
+
+    def needed_by(self, wanted: Collection[str], groups: Collection[str]) -> list[str]:
+        """Those that need it and stay: packages that are *wanted*, and the project, but for these *groups*."""
+        gone = {f"(pyproject.toml:{group})" for group in groups}
+        return [one for one in self.via if one in wanted or ("(" in one and one.split()[1] not in gone)]
+
+    def text(self, wanted: Collection[str], groups: Collection[str], name: str) -> str:
+        """As uv writes it."""
+        via = [
+            f"{name} {one.split()[1]}" if "(pyproject.toml" in one else one for one in self.needed_by(wanted, groups)
+        ]
+        told = f" {via[0]}" if len(via) == 1 else "".join(f"\n    #   {one}" for one in via)
+        return f"{self.pin}    # via{told}\n"
+
+
+def main(options: Sequence[str], words: Mapping[str, str]) -> None:
+    """Resolves, checks, and only then replaces the lock."""
+    with Change("just lock") as change:
+        (change.folder / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+        before = LOCK.read_text() if LOCK.exists() else ""
+        text = resolve(change.folder, before, options, read_age(words["AGE"]))
+        change.put("scripts/requirements.lock", text.encode())
+        change.make("scripts/requirements.lock is made anew.")
+
+
+if __name__ == "__main__":
+    ours = [word for word in sys.argv[1:] if word.startswith("AGE=")]
+    for_uv = [word for word in sys.argv[1:] if word not in ours]
+    sys.argv[1:] = ours
+    run("lock", USE, functools.partial(main, for_uv), "AGE")

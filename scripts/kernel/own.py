@@ -1,0 +1,198 @@
+"""`just own NAME=my-app`: the clone becomes a project of its own, or stays what it is.
+
+The new project is made aside as a whole: its files, its lock, and its repository with the one commit. Only then is it
+put in place, by a `Change`: whenever it is killed, the next recipe finishes it or undoes it. Nothing is lost by it: the
+repository of the template is kept in `.kernel`, and files that git ignores stay where they are.
+"""
+
+from __future__ import annotations
+
+import keyword
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from bootstrap import LOCK, VENV
+from change import Change, fingerprint
+from kernel_files import SHIPPED, cloned_commit, owners, shipped_text
+from lock import header, pins, read_project, without
+from recipe import ROOT, Refusal, bring_venv_up_to_date, git, in_git, refuse_name, run
+
+STUBS = Path(__file__).with_name("stubs")
+USE = "just own NAME=my-app"
+KEPT = ".kernel/before-own.git"
+GROUPS = ("examples", "template")  # those of the dependencies that only files of the template need
+TAKEN = frozenset({"kernel", "scripts", "services", "tests"})  # the project's own folders
+STAYS = ("user.", "commit.", "gpg.")  # the settings of the clone that are about its user
+
+
+def own(words: Mapping[str, str]) -> None:
+    """Makes the project, and brings .venv up to date with it."""
+    name = words["NAME"]
+    refuse_name(name, "a project", USE)
+    _refuse_taken(name)
+    template, origin = _look_around()
+    made_from = f"{template['project-name']} {template['version']}"
+    done = f"{name} is yours: one commit on main, made from {made_from}."
+    with Change(f"just own NAME={name}") as change:
+        tree = change.folder / "tree"
+        git("checkout-index", "--all", f"--prefix={tree}/")
+        change.expected = {path: fingerprint(tree / path) for path in in_git()}
+        for path in _left_out(origin["commit"]):
+            (tree / path).unlink(missing_ok=True)
+        _write_stubs(tree, name, made_from)
+        _rename(tree, name, {key: value for key, value in template.items() if key != "project-name"} | origin)
+        _commit(tree, f"{name}, made from {made_from}", change.turn)
+        _move_into_place(change, tree)
+        change.make(done)
+    print(f"{done}\nThe template's history is in {KEPT}; delete it when you do not need it any more.")
+    bring_venv_up_to_date()
+
+
+def _refuse_taken(name: str) -> None:
+    """Raises `Refusal` where the name, which is that of the command too, stands for something else."""
+    if keyword.iskeyword(name) or name in TAKEN:
+        raise Refusal(f"{name!r} means something else in Python or in this project; take another name")
+    if name in pins(LOCK.read_text()):
+        raise Refusal(f"{name!r} is the name of a package that the project needs; take another name")
+    present = read_project()["project"]["name"]
+    program = shutil.which(name, path=f"{VENV / 'bin'}:{os.defpath}") if name != present else None
+    if program:
+        raise Refusal(
+            f"{name!r} is the name of a program, {program}, which the project's would hide; take another name"
+        )
+
+
+def _look_around() -> tuple[dict[str, str], dict[str, str]]:
+    """Sees that the clone can be owned; returns what the template says of itself, and where it comes from.
+
+    Raises:
+        Refusal: It cannot, or not now.
+
+    """
+    project = read_project()
+    table = project.get("tool", {}).get("kernel", {})
+    if "version" in table:
+        raise Refusal(f"this project is its own already: {project['project']['name']}, made from {table['version']}")
+    if not (ROOT / ".git").is_dir():
+        raise Refusal("this folder is no clone: there is no folder .git; clone the template with git, and own that")
+    if Path(git("rev-parse", "--show-toplevel").rstrip("\n")) != ROOT:
+        raise Refusal(
+            "git takes this folder for a part of another repository; clone the template elsewhere, and own that"
+        )
+    if git("worktree", "list", "--porcelain").count("worktree ") > 1:
+        raise Refusal("other worktrees hang on this clone's history; `git worktree remove` them first")
+    changed = git("status", "--porcelain").splitlines()
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise Refusal(f"there are changes that are not committed ({changed[0][3:]}{more}); commit or remove them first")
+    try:
+        git("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
+        git("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
+    except Refusal:
+        raise Refusal(
+            "git does not know who you are, for the first commit; say `git config --global user.name 'Your Name'` and"
+            " `git config --global user.email you@example.com`"
+        ) from None
+    template = {
+        "project-name": str(table.get("template", "the template")),
+        "version": str(project["project"].get("version", "0")),
+    }
+    return template, _origin()
+
+
+def _origin() -> dict[str, str]:
+    """The commit that was cloned, and where from, if that is known; without a password."""
+    remotes = git("remote").split()
+    found = {"commit": cloned_commit()}
+    if remotes:
+        url = git("remote", "get-url", "origin" if "origin" in remotes else remotes[0]).strip()
+        found["upstream"] = re.sub(r"(?<=://)[^/@]*@", "", url)
+    return found
+
+
+def _left_out(cloned: str) -> list[str]:
+    """The template's own files, as far as they came with the clone: what its user has added since is the user's."""
+    came = git("ls-tree", "-r", "--name-only", "-z", cloned).split("\0")
+    return [path for path, owner in owners(ROOT, filter(None, came)).items() if owner == "template"]
+
+
+def _write_stubs(tree: Path, name: str, made_from: str) -> None:
+    """The README, the changelog and the conftest of a new project."""
+    for path in ("README.md", "CHANGELOG.md", "tests/conftest.py"):
+        text = (STUBS / f"{Path(path).name}.in").read_text()
+        (tree / path).parent.mkdir(exist_ok=True)
+        (tree / path).write_text(text.replace("my-app", name).replace("THE TEMPLATE", made_from))
+
+
+def _rename(tree: Path, name: str, template: Mapping[str, str]) -> None:
+    """Writes pyproject.toml and the lock: the new name, the template recorded, and no trace of what is left out."""
+    text = (tree / "pyproject.toml").read_text()
+    (tree / "pyproject.toml").write_text(rewrite(text, name, template))
+    lock = (tree / "scripts" / "requirements.lock").read_text()
+    lock = header(read_project(tree)) + without(lock, GROUPS, name)
+    (tree / "scripts" / "requirements.lock").write_text(lock)
+    present = [path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()]
+    (tree / SHIPPED).write_text(shipped_text(tree, present))
+
+
+def rewrite(text: str, name: str, template: Mapping[str, str]) -> str:
+    """The pyproject.toml of the new project, from that of the clone."""
+    document: Any = tomlkit.parse(text)
+    document["project"]["name"] = name
+    document["project"]["version"] = "0.1.0"
+    scripts = tomlkit.table()
+    scripts[name] = "app.__main__:main"
+    document["project"]["scripts"] = scripts
+    for group in GROUPS:
+        document.get("dependency-groups", {}).pop(group, None)
+    tool = document["tool"]
+    for key, value in template.items():
+        tool["kernel"][key] = tomlkit.string(value)
+    if "commit" in template:
+        tool["kernel"]["commit"].comment("pragma: allowlist secret")  # it only looks like one
+    ignores = tool.get("ruff", {}).get("lint", {}).get("per-file-ignores", {})
+    for pattern in [one for one in ignores if one.startswith("scripts/template/")]:
+        ignores.pop(pattern)
+    mypy = tool.get("mypy", {})
+    if "mypy_path" in mypy:
+        mypy["mypy_path"] = mypy["mypy_path"].replace(":scripts/template", "")
+    coverage = tool.get("coverage", {}).get("run", {})
+    if "source" in coverage:
+        coverage["source"] = ["app", "services"]  # the kernel has its own tests, where it comes from
+        coverage.pop("omit", None)
+    return tomlkit.dumps(document)
+
+
+def _commit(tree: Path, message: str, turn: int) -> None:
+    """Makes the repository of the new project, with all of it in one commit."""
+    settings = [pair.split("\n", 1) for pair in git("config", "--local", "--list", "-z").split("\0") if "\n" in pair]
+    git("init", "--quiet", root=tree, hold=[turn])
+    git("symbolic-ref", "HEAD", "refs/heads/main", root=tree)
+    for key, value in settings:
+        if key.startswith(STAYS):
+            git("config", "--local", key, value, root=tree)
+    git("add", "--all", "--force", root=tree, hold=[turn])
+    quiet = ["-c", f"core.hooksPath={os.devnull}", "-c", "gc.auto=0", "-c", "maintenance.auto=false"]
+    git(*quiet, "commit", "--quiet", "--no-verify", "--message", message, root=tree, hold=[turn])
+
+
+def _move_into_place(change: Change, tree: Path) -> None:
+    """Tells the change what is different between the clone and the new project."""
+    new = set(in_git(root=tree))
+    for path in change.expected:
+        if path not in new:
+            change.remove(path)
+    for path in sorted(new):
+        if fingerprint(tree / path) != change.expected.get(path):
+            change.put(path, tree / path)
+    change.replace_folder(".git", tree / ".git", KEPT)
+
+
+if __name__ == "__main__":
+    run("own", USE, own, "NAME")

@@ -1,0 +1,168 @@
+"""What the scripts behind the recipes share: the words they are called with, how they refuse, and git.
+
+`just service NAME=x`, `just service x` and `just NAME=x service` come to the same. The recipes hand on what just's own
+variables say, then the words of the command line, and `parse` reads them all in one way.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from change import Conflict
+
+ROOT = Path(__file__).resolve().parents[2]
+SHOWN = 40  # characters of a bad word that an error repeats
+LONGEST_NAME = 63  # characters, as in a DNS label; the names of files and variables are made from it
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+class Refusal(Exception):
+    """What was asked for is not done, and nothing was changed. The text says why, and what to do."""
+
+
+def run(recipe: str, use: str, act: Callable[[dict[str, str]], object], *keys: str) -> NoReturn:
+    """Calls *act* with the words that the recipe was called with, and ends the process: with 2 for a `Refusal`.
+
+    Args:
+        recipe: Its name.
+        use: How it is called, for who calls it wrongly.
+        act: Does it. Takes the values by key, an empty one for each that is not given.
+        keys: The words it takes. A value without a key is that of the first.
+
+    """
+    for number in signal.SIGTERM, signal.SIGHUP:
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that what was begun is undone at once
+    try:
+        act(parse(sys.argv[1:], use, keys))
+    except Refusal as refusal:
+        print(f"just {recipe}: {refusal}", file=sys.stderr)
+        sys.exit(2)
+    except (OSError, Conflict) as error:
+        print(f"just {recipe}: {error}; mend that, and run this again.", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def parse(words: Sequence[str], use: str, keys: Sequence[str]) -> dict[str, str]:
+    """The values by key. An empty value is an unset one; of two, the later counts.
+
+    Raises:
+        Refusal: There is a word that the recipe does not take, or a second one without a key.
+
+    """
+    values = dict.fromkeys(keys, "")
+    bare: list[str] = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and re.fullmatch("[A-Z]+", key):
+            if key not in values:
+                raise Refusal(f"it takes no {key}; as in: {use}")
+            values[key] = value or values[key]
+        elif not word:
+            raise Refusal(f"a word is empty; as in: {use}")
+        else:
+            bare.append(word)
+    if len(bare) > 1 or (bare and not keys):
+        raise Refusal(f"{show(bare[-1])} is one word too many; as in: {use}")
+    if bare:
+        values[keys[0]] = bare[0]
+    return values
+
+
+def show(word: str) -> str:
+    """A *word* of the user's in quotes, shortened, and harmless to a terminal."""
+    return repr(word if len(word) <= SHOWN else f"{word[:SHOWN]}...")
+
+
+def refuse_name(name: str, what: str, use: str) -> None:
+    """Raises `Refusal` for a *name* that is missing or malformed. One that is fine is safe in a path and in a shell."""
+    if not name:
+        raise Refusal(f"{what} needs a name; as in: {use}")
+    if not NAME.fullmatch(name):
+        raise Refusal(
+            f"{show(name)} is no name for {what}: lower-case letters and digits, the first a letter, with single"
+            f" dashes between; as in: {use}"
+        )
+    if len(name) > LONGEST_NAME:
+        raise Refusal(f"{show(name)} is too long for a name: {len(name)} characters, of at most {LONGEST_NAME}")
+
+
+def is_yes(value: str, key: str) -> bool:
+    """Whether *value* says yes, as in FORCE=1.
+
+    Raises:
+        Refusal: It says neither yes nor no.
+
+    """
+    if value.lower() in {"", "0", "no", "false", "off"}:
+        return False
+    if value.lower() in {"1", "yes", "true", "on"}:
+        return True
+    raise Refusal(f"{key}={show(value)} says neither yes nor no; as in: {key}=1")
+
+
+def git(
+    *words: str,
+    root: Path = ROOT,
+    stdin: str = "",
+    accept: Sequence[int] = (0,),
+    hold: Sequence[int] = (),
+) -> str:
+    """What git says on stdout, in the repository at *root* and no other, whatever the environment says of git.
+
+    Args:
+        words: The command.
+        root: The folder to run it in.
+        stdin: What it reads.
+        accept: The exit codes that are no failure.
+        hold: Descriptors that it holds open while it runs.
+
+    Raises:
+        Refusal: git is missing, or fails; with its own reason.
+
+    """
+    # Within a hook, git tells its children by these which repository and which index they are to use.
+    inherited = {name: value for name, value in os.environ.items() if name not in _POINTERS}
+    try:
+        done = subprocess.run(
+            ["git", *words],
+            cwd=root,
+            env={**inherited, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
+            input=os.fsencode(stdin),
+            capture_output=True,
+            pass_fds=hold,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise Refusal("git is not installed; install it (on Debian: apt install git)") from None
+    if done.returncode not in accept:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        reason = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1])
+        command = next((word for word in words if not word.startswith("-")), "")
+        raise Refusal(f"git {command} failed ({reason}); mend that, and run this again")
+    return os.fsdecode(done.stdout)
+
+
+_POINTERS = {
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"),
+    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX", "GIT_CEILING_DIRECTORIES", "GIT_QUARANTINE_PATH"),
+}
+
+
+def in_git(*options: str, root: Path = ROOT) -> list[str]:
+    """The paths that `git ls-files` with these *options* names."""
+    return [path for path in git("ls-files", "-z", *options, root=root).split("\0") if path]
+
+
+def bring_venv_up_to_date() -> None:
+    """Lets scripts/just do it, which says what it does. Where that fails it says so; the next recipe tries again."""
+    subprocess.run([str(ROOT / "scripts" / "just"), "--version"], stdout=subprocess.DEVNULL, check=False)

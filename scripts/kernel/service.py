@@ -1,0 +1,167 @@
+"""`just service` and `just service-remove`: a service and its test, from one name, and away again."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import keyword
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from backup import make_backup
+from change import Change
+from recipe import ROOT, Refusal, git, in_git, is_yes, refuse_name, run
+
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from kernel.cli import BUILT_IN
+from kernel.discovery import RESERVED, ServiceFile, find_services, load_all
+from kernel.errors import PlanError, did_you_mean
+from kernel.spec import EXTENSIONS
+
+STUBS = Path(__file__).with_name("stubs")
+OURS = 'lint.isort.known-first-party = ["services"]'  # ruff looks for the file, which is not there yet
+USE = "just service NAME=billing"
+USE_REMOVE = "just service-remove NAME=billing"
+
+
+def add(words: Mapping[str, str]) -> None:
+    """Writes `services/<name>.py` and its test, both or neither."""
+    name = words["NAME"]
+    refuse_name(name, "a service", USE)
+    made = {
+        f"services/{module(name)}.py": "service.py.in",
+        f"tests/services/test_{module(name)}.py": "test_service.py.in",
+    }
+    _refuse_taken(name, made)
+    with Change(f"just service NAME={name}") as change:
+        for path, stub in made.items():
+            change.put(path, render(stub, name, path).encode())
+        change.make(f"there is a service {name}.")
+    service, test = made
+    print(f"{service}\n{test}\nThe next `just run` starts {name}; `just run {name}` starts nothing else.")
+
+
+def module(name: str) -> str:
+    """The module, and the function, of a service's name."""
+    return name.replace("-", "_")
+
+
+def render(stub: str, name: str, path: str) -> str:
+    """The text of *stub* for a service named *name*, as the project's linter and formatter have it at *path*."""
+    text = (STUBS / stub).read_text()
+    text = text.replace("my_service", module(name)).replace("MY_SERVICE", module(name).upper())
+    text = text.replace("MyService", "".join(part.capitalize() for part in name.split("-")))
+    ruff = str(Path(sys.executable).with_name("ruff"))
+    for words in ["check", "--fix-only", "--config", OURS], ["format"]:
+        command = [ruff, *words, "--quiet", "--stdin-filename", path, "-"]
+        text = subprocess.run(command, input=text, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    return text
+
+
+def _refuse_taken(name: str, made: Mapping[str, str]) -> None:
+    """Raises `Refusal` where the service could not be imported, or would be taken for something else."""
+    identifier = module(name)
+    if keyword.iskeyword(identifier) or identifier in dir(builtins):
+        raise Refusal(f"{name!r} is a word of Python's, which the service's function would hide; take another name")
+    if name.startswith("test"):
+        raise Refusal(f"{name!r} would be taken for a test, as all that begins with `test`; take another name")
+    if name in RESERVED:
+        raise Refusal(f"the name {name!r} is reserved by the kernel; take another name")
+    if name in BUILT_IN or name in _own_commands():
+        raise Refusal(f"the app has a command named {name!r}; take another name")
+    if identifier in _imported_by_the_stubs():
+        raise Refusal(f"the service's file imports something named {identifier!r}; take another name")
+    services = _services()
+    if name in services:
+        raise Refusal(f"there is a service {name!r} already, in {_path(services[name])}")
+    for path in (*made, f"services/{identifier}"):
+        if (ROOT / path).exists():
+            raise Refusal(f"{path} is there already; take another name, or move it away")
+
+
+def _imported_by_the_stubs() -> set[str]:
+    """The names that the files of a new service have of their own."""
+    names: set[str] = set()
+    for stub in STUBS.glob("*.py.in"):
+        for node in ast.walk(ast.parse(stub.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names |= {alias.asname or alias.name for alias in node.names}
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add(node.id)
+    return names - {"my_service"}
+
+
+def _own_commands() -> Mapping[str, object]:
+    """The commands that app/commands.py defines."""
+    if (ROOT / "app" / "commands.py").exists():
+        try:
+            __import__("app.commands")
+        except Exception as error:
+            raise Refusal(
+                f"app/commands.py does not import ({type(error).__name__}: {error}); mend it first"
+            ) from error
+    return EXTENSIONS.commands
+
+
+def _services() -> dict[str, ServiceFile]:
+    try:
+        return find_services(str(ROOT), BUILT_IN)
+    except PlanError as error:
+        raise Refusal(f"{error}; mend that first") from error
+
+
+def _path(file: ServiceFile) -> str:
+    """Where a service is written: its file, or its folder where it is a package."""
+    path = file.module.replace(".", "/")
+    return f"{path}.py" if (ROOT / f"{path}.py").is_file() else path
+
+
+def remove(words: Mapping[str, str]) -> None:
+    """Removes a service and its test, both or neither."""
+    name, force = words["NAME"], is_yes(words["FORCE"], "FORCE")
+    refuse_name(name, "a service", USE_REMOVE)
+    services = _services()
+    if name not in services:
+        hint = did_you_mean(name, services) or f"there are: {', '.join(services) or 'none'}"
+        raise Refusal(f"there is no service {name!r}; {hint}")
+    file = services[name]
+    paths = [_path(file), f"tests/services/test_{module(name)}.py"]
+    changed = [line[3:] for line in git("status", "--porcelain", "-uall", "-z", "--", *paths).split("\0") if line]
+    dependents = [] if force else _dependents(name, services)
+    if dependents:
+        raise Refusal(f"{' and '.join(dependents)} depend on {name}; change them first, or say FORCE=1")
+    if changed and not force:
+        raise Refusal(f"{' and '.join(changed)} would be lost, not being committed; commit, or say FORCE=1")
+    if changed:
+        print(f"kept in a backup first: {make_backup()}")
+    gone = in_git("--cached", "--others", "--exclude-standard", "--", *paths)
+    with Change(f"just service-remove NAME={name}") as change:
+        for path in gone:
+            change.remove(path)
+        change.make(f"the service {name} is gone.")
+    print("\n".join(f"removed {path}" for path in gone))
+
+
+def _dependents(name: str, services: Mapping[str, ServiceFile]) -> list[str]:
+    """The services that depend on that of this *name*. To know that, all others have to be imported."""
+    others = {other: file for other, file in services.items() if other != name}
+    loaded, errors = load_all(others)
+    found: list[str] = []
+    for other, service in loaded.items():
+        try:
+            found += [other] if name in {edge.target for edge in service.needs.edges} else []
+        except PlanError as error:
+            errors.append(error)
+    if errors:
+        raise Refusal(f"who depends on {name} cannot be told: {errors[0]}; mend that first, or say FORCE=1")
+    return found
+
+
+if __name__ == "__main__":
+    if sys.argv.pop(1) == "add":
+        run("service", USE, add, "NAME")
+    run("service-remove", USE_REMOVE, remove, "NAME", "FORCE")

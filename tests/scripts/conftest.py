@@ -1,0 +1,40 @@
+"""A machine with this template to clone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.scripts.projects import Machine, Project
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """Made once; a test clones it, and changes nothing of it."""
+    return Machine(tmp_path_factory.mktemp("machine"))
+
+
+@pytest.fixture
+def project(machine: Machine, tmp_path: Path) -> Project:
+    """A fresh clone."""
+    return machine.clone(tmp_path / """it's "my" $project""")
+
+
+@pytest.fixture(scope="session")
+def owned_once(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A clone that `just own NAME=my-app` has made a project of; for tests that read it."""
+    project = machine.clone(tmp_path_factory.mktemp("owned") / "my-app")
+    done = project.just("own", "NAME=my-app")
+    assert done.code == 0, done.err
+    return project
+
+
+@pytest.fixture
+def owned(owned_once: Project, tmp_path: Path) -> Project:
+    """The same, to do with as one likes."""
+    shutil.copytree(owned_once.root, tmp_path / "my-app", symlinks=True)
+    project = Project(owned_once.machine, tmp_path / "my-app")
+    assert project.just("--version").code == 0
+    return project

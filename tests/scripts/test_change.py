@@ -1,0 +1,168 @@
+"""A change to several files is made as a whole: killed anywhere, it is finished or undone by whoever comes next."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.scripts.projects import REPO
+
+sys.path.append(str(REPO / "scripts" / "kernel"))
+
+from change import Change, Conflict, take_turn
+
+KILLED = str(Path(__file__).with_name("killed.py"))
+SCRIPT = """
+import sys
+sys.path.insert(0, "scripts/kernel")
+from change import Change
+
+with Change("just test") as change:
+    change.put("changed.txt", b"new")
+    change.put("program", b"#!/bin/sh", 0o755)
+    change.put("folder/added.txt", b"new")
+    change.remove("old/deep/removed.txt")
+    fresh = change.folder / "fresh"
+    fresh.mkdir()
+    (fresh / "file.txt").write_text("new")
+    change.replace_folder("whole", fresh, ".kernel/whole-before")
+    change.make("all is new.")
+"""
+BEFORE = {"changed.txt": "old", "old/deep/removed.txt": "old", "whole/file.txt": "old", "other.txt": "other"}
+AFTER = {"changed.txt": "new", "program": "#!/bin/sh", "folder/added.txt": "new", "whole/file.txt": "new"}
+AFTER |= {"other.txt": "other"}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A project of few files, and the script."""
+    root = tmp_path / "project"
+    for path, text in BEFORE.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    (root / "old" / "deep" / "__pycache__").mkdir()
+    (root / "old" / "deep" / "__pycache__" / "removed.pyc").touch()
+    (root / "scripts" / "kernel").mkdir(parents=True)
+    shutil.copy(REPO / "scripts" / "kernel" / "change.py", root / "scripts" / "kernel")
+    (root / "scripts" / "try.py").write_text(SCRIPT)
+    return root
+
+
+def files(root: Path) -> dict[str, str]:
+    """The files of the project, without scripts and what the framework keeps."""
+    found = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
+    return {
+        name: path.read_text()
+        for name, path in found.items()
+        if not name.startswith(("scripts", ".kernel", "old/deep/__"))
+    }
+
+
+def run(root: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python in the project."""
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **env}
+    return subprocess.run([sys.executable, *words], cwd=root, env=env, capture_output=True, text=True, check=False)
+
+
+def steps(root: Path, tmp_path: Path) -> int:
+    """How many things the script does to files."""
+    copy = shutil.copytree(root, tmp_path / "counted")
+    assert run(copy, KILLED, "0", "scripts/try.py", COUNTED=str(tmp_path / "n")).returncode == 0
+    assert files(copy) == AFTER
+    assert os.access(copy / "program", os.X_OK)
+    assert not (copy / "old" / "deep").exists(), "a folder that is empty then goes too"
+    assert (copy / "old").is_dir(), "those at the top stay"
+    assert (copy / ".kernel" / "whole-before" / "file.txt").read_text() == "old"
+    return int((tmp_path / "n").read_text())
+
+
+def test_killed_at_every_step_and_again_while_that_is_mended(root: Path, tmp_path: Path) -> None:
+    """Both who makes the change and who finishes it may be killed anywhere."""
+    verdicts: list[bool] = []
+    for step in range(1, steps(root, tmp_path) + 1):
+        copy = shutil.copytree(root, tmp_path / f"step{step}")
+        assert run(copy, KILLED, str(step), "scripts/try.py").returncode == -signal.SIGKILL
+        begun = (copy / ".kernel" / "change").exists()
+        assert run(copy, KILLED, str(1 + step % 7), "scripts/kernel/change.py").returncode in {0, -signal.SIGKILL}
+        mended = run(copy, "-I", "scripts/kernel/change.py")
+        assert mended.returncode == 0, mended.stderr
+        assert files(copy) in (BEFORE, AFTER)
+        verdicts.append(files(copy) == AFTER)
+        assert not mended.stderr or begun
+        assert {path.name for path in (copy / ".kernel").iterdir()} <= {".gitignore", "lock", "whole-before"}
+    assert verdicts == sorted(verdicts), "there is one step before which it is undone, and after which it is finished"
+    assert verdicts.count(True) > 8
+    assert verdicts.count(False) > 8
+
+
+def test_what_was_changed_in_the_meantime_is_kept(root: Path, tmp_path: Path) -> None:
+    """Somebody is killed half-way, edits a file, and only then runs a recipe."""
+    aside = 0
+    for step in range(1, steps(root, tmp_path) + 1):
+        copy = shutil.copytree(root, tmp_path / f"step{step}")
+        run(copy, KILLED, str(step), "scripts/try.py")
+        for name in ("changed.txt", "old/deep/removed.txt"):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_text("mine")
+        mended = run(copy, "-I", "scripts/kernel/change.py")
+        for name in ("changed.txt", "old/deep/removed.txt"):
+            kept = [path.read_text() for path in (copy / name, copy / ".kernel" / "set-aside" / name) if path.exists()]
+            assert "mine" in kept, (step, name)
+            if len(kept) == 2 or not (copy / name).exists():
+                aside += 1
+                assert (
+                    f"{name} was changed in the meantime; your version of it is .kernel/set-aside/{name}"
+                    in mended.stderr
+                )
+    assert aside > 5
+
+
+def test_an_error_undoes_what_was_begun(tmp_path: Path) -> None:
+    """The block raises before the change is made."""
+    (tmp_path / "file").write_text("old")
+
+    def fail() -> None:
+        with Change("test", tmp_path) as change:
+            change.put("file", b"new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert (tmp_path / "file").read_text() == "old"
+    assert {path.name for path in (tmp_path / ".kernel").iterdir()} == {".gitignore", "lock"}
+
+
+def test_what_is_in_the_way_is_refused(tmp_path: Path) -> None:
+    """A folder where a file is to be; a file, or a link out of the project, where a folder is to be."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path.parent)
+    with Change("test", tmp_path) as change:
+        for path in ("folder", "file/x", "link/x", "link/deep/x"):
+            with pytest.raises(Conflict, match="cannot be written"):
+                change.put(path, b"")
+
+
+def test_one_at_a_time(root: Path) -> None:
+    """Whoever comes second waits for its turn, and says so."""
+    turn = take_turn(root)
+    try:
+        with subprocess.Popen(
+            [sys.executable, "scripts/try.py"], cwd=root, stderr=subprocess.PIPE, text=True
+        ) as second:
+            assert second.stderr is not None
+            assert second.stderr.readline() == "scripts/just: another recipe is changing files; waiting for it\n"
+            assert files(root) == BEFORE
+            os.close(turn)
+            turn = -1
+            assert second.wait(20) == 0
+    finally:
+        if turn >= 0:
+            os.close(turn)
+    assert files(root) == AFTER

@@ -1,0 +1,310 @@
+"""`just own`: a project of one's own, or the clone as it was; nothing between, whenever it is killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+import tomllib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.scripts.projects import REPO, Machine, Project
+
+KILLED = str(Path(__file__).with_name("killed.py"))
+OWN = ("scripts/kernel/own.py", "NAME=my-app")
+NEXT = (  # the first two depend on nothing: whatever recipe comes next finishes or undoes it
+    ("./scripts/just", "hello"),
+    ("just", "hello"),
+    ("just", "clean"),
+    ("./scripts/just", "kernel-files"),
+)
+
+
+# -- what it leaves behind -----------------------------------------------------------------------------------------
+
+
+def test_one_commit_on_main(owned_once: Project) -> None:
+    """The history is new, the tree is clean, and nothing points to where it came from."""
+    assert owned_once.git("log", "--all", "--format=%an %s") == "Ann Other my-app, made from kernelpack 0.1.0\n"
+    assert owned_once.git("branch", "--show-current") == "main\n"
+    assert not owned_once.git("status", "--porcelain")
+    assert not owned_once.git("remote")
+    assert not owned_once.git("tag")
+    owned_once.git("fsck", "--strict")
+
+
+def test_the_name_is_everywhere_that_counts(owned_once: Project) -> None:
+    """Project, command, README and changelog; the import names stay."""
+    project = tomllib.loads((owned_once.root / "pyproject.toml").read_text())
+    assert project["project"]["name"] == "my-app"
+    assert project["project"]["scripts"] == {"my-app": "app.__main__:main"}
+    assert (owned_once.root / "README.md").read_text().startswith("# my-app\n")
+    assert "kernelpack 0.1.0" in (owned_once.root / "CHANGELOG.md").read_text()
+
+
+def test_the_template_is_recorded(owned_once: Project) -> None:
+    """An update will need to know the version, the commit, and where they are."""
+    table = tomllib.loads((owned_once.root / "pyproject.toml").read_text())["tool"]["kernel"]
+    upstream = owned_once.machine.upstream
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=upstream, capture_output=True, text=True, check=True).stdout
+    expected = {"template": "kernelpack", "version": "0.1.0", "commit": head.strip(), "upstream": str(upstream)}
+    assert table == expected
+
+
+def test_the_examples_are_gone_with_what_only_they_needed(owned_once: Project) -> None:
+    """Their files, their tests, their groups and their packages; what is in their place lints and is typed."""
+    files = owned_once.files()
+    assert [path for path in files if path.startswith("services/")] == ["services/hello_world.py"]
+    tests = {path for path in files if path.startswith("tests/")}
+    assert tests == {"tests/conftest.py", "tests/test_app.py", "tests/services/test_hello_world.py"}
+    assert not any("template/" in path or "benchmarks" in path for path in files)
+    text = (owned_once.root / "pyproject.toml").read_text()
+    assert list(tomllib.loads(text)["dependency-groups"]) == ["dev"]
+    assert not any(word in text for word in ("example", "scripts/template", "anycorn", "hypothesis"))
+    lock = (owned_once.root / "scripts" / "requirements.lock").read_text()
+    assert not any(f"\n{name}==" in lock for name in ("starlette", "anycorn", "hypothesis"))
+    assert owned_once.machine.call(".venv/bin/python", "-m", "app", "list", cwd=owned_once.root).out.startswith("hello")
+
+
+def test_the_lock_is_the_one_that_uv_would_make(owned_once: Project) -> None:
+    """It was made without network, by leaving out; for the same versions uv has nothing to change."""
+    script = str(owned_once.root / "scripts" / "kernel" / "check_project.py")
+    assert owned_once.machine.call(".venv/bin/python", script, cwd=owned_once.root).code == 0
+    lock = owned_once.root / "scripts" / "requirements.lock"
+    theirs = shutil.copy(lock, owned_once.machine.folder / "theirs.lock")
+    options = [
+        "--quiet",
+        "--universal",
+        "--generate-hashes",
+        "--no-header",
+        "--group=dev",
+        "--output-file",
+        str(theirs),
+    ]
+    command = [str(REPO / ".venv" / "bin" / "uv"), "pip", "compile", *options, "pyproject.toml"]
+    subprocess.run(command, cwd=owned_once.root, check=True)
+    assert Path(theirs).read_text() == lock.read_text().partition("\n")[2]
+
+
+def test_nothing_is_lost(project: Project) -> None:
+    """Files that git ignores stay where they are, and the old history is kept."""
+    head = project.git("rev-parse", "HEAD")
+    project.write(".env", "TOKEN=1\n")
+    project.write("data.db", "rows")
+    project.git("config", "user.name", "Of This Clone")
+    assert project.just("own", "my-app").code == 0
+    assert (project.root / ".env").read_text() == "TOKEN=1\n"
+    assert (project.root / "data.db").read_text() == "rows"
+    assert project.git("--git-dir=.kernel/before-own.git", "rev-parse", "HEAD") == head
+    assert project.git("log", "--format=%an") == "Of This Clone\n"
+
+
+def test_what_the_user_had_made_already_stays(project: Project) -> None:
+    """Services and tests that did not come with the clone, wherever they lie; edits that git was told not to see."""
+    for path in ("services/mine.py", "services/example_mine.py", "tests/test_mine.py", "tests/services/test_mine.py"):
+        project.write(path, '"""Mine."""\n')
+    project.commit()
+    project.git("update-index", "--skip-worktree", "app/init.py")
+    project.write("app/init.py", "# mine\n")
+    before = project.files()
+    assert project.just("own", "my-app").code == 0
+    after = project.files()
+    assert [path for path in before if "mine" in path] == [path for path in after if "mine" in path]
+    assert (project.root / "app" / "init.py").read_text() == "# mine\n"
+    assert project.git("status", "--porcelain") == " M app/init.py\n"
+
+
+def test_it_is_done_once(owned_once: Project) -> None:
+    """A second time is refused, and says who it is."""
+    with owned_once.unchanged():
+        done = owned_once.just("own", "NAME=other")
+    assert (done.code, done.err) == (2, "just own: this project is its own already: my-app, made from 0.1.0\n")
+
+
+# -- what it looks at first ----------------------------------------------------------------------------------------
+
+
+def _dirty(project: Project) -> None:
+    project.write("services/mine.py", "")
+
+
+def _nobody(project: Project) -> None:
+    project.write("../.gitconfig", "")
+
+
+def _a_worktree(project: Project) -> None:
+    project.git("worktree", "add", "-q", "../other")
+
+
+def _no_repository(project: Project) -> None:
+    shutil.rmtree(project.root / ".git")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_dirty, "not committed (services/mine.py); commit"),
+        (_nobody, "git config --global user.name"),
+        (_a_worktree, "git worktree remove"),
+        (_no_repository, "no folder .git"),
+    ],
+)
+def test_what_is_not_ready_is_refused(project: Project, spoil: Callable[[Project], None], words: str) -> None:
+    """One line says what is missing, and nothing was done."""
+    spoil(project)
+    before = project.files()
+    done = project.just("own", "NAME=my-app", HOME=str(project.root.parent))
+    if spoil is _nobody or spoil is _no_repository or words in done.err:
+        assert done.code == 2
+    assert words in done.err
+    assert done.err.count("\n") == 1
+    assert project.files() == before
+    assert not (project.root / ".kernel" / "change").exists()
+
+
+@pytest.mark.parametrize("name", ["anyio", "git", "just", "class", "kernel", "tests"])
+def test_a_name_that_stands_for_something_else(project: Project, name: str) -> None:
+    """A package, a program, a word of Python, a folder of the project."""
+    with project.unchanged():
+        done = project.just("own", name)
+    assert done.code == 2
+    assert done.err.endswith("take another name\n")
+
+
+# -- killed --------------------------------------------------------------------------------------------------------
+
+
+MANY = ("tests/test_", "tests/conformance/", "tests/examples/", "scripts/template/contestants/", "docs/f")
+"""Files that are many, and are all removed in the same way: few of them are enough to be killed at."""
+
+
+def _link(source: str, target: str) -> None:
+    """A copy for those who never write into a file, but put another in its place: as git and the scripts do."""
+    os.link(source, target, follow_symlinks=False)
+
+
+class Killed:
+    """Kills `own` in a clone at always the same place, and sees what the next recipe makes of it."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "machine").mkdir()
+        machine = Machine(folder / "machine", without=MANY)
+        self.master = machine.clone(folder / "clone")
+        self.before = self.master.files(), self.master.repository()
+        self.after: dict[str, str] = {}
+        self.seconds = 0.0  # that it takes when nobody is killed
+        self.machine = machine
+        self.folder = folder
+
+    def fresh(self, place: str) -> Project:
+        """The clone, at *place*."""
+        shutil.rmtree(self.folder / place, ignore_errors=True)
+        shutil.copytree(self.master.root, self.folder / place, symlinks=True, copy_function=_link)
+        return Project(self.machine, self.folder / place)
+
+    def verdict(self, project: Project, trial: int) -> str:
+        """What the next recipe makes of it: "undone" or "finished".
+
+        Raises:
+            AssertionError: It is something between, or nothing was said of it.
+
+        """
+        program, *words = NEXT[trial % len(NEXT)]
+        interrupted = (project.root / ".kernel" / "change").exists()
+        done = project.just(*words, program=program)
+        assert done.code == 0, done.err
+        assert ("had been interrupted" in done.err) == interrupted, done.err
+        assert not (project.root / ".kernel" / "change").exists()
+        if (project.files(), project.repository()) == self.before:
+            return "undone"
+        assert project.files() == self.after
+        assert project.git("log", "--all", "--format=%s") == "my-app, made from kernelpack 0.1.0\n"
+        assert not project.git("status", "--porcelain")
+        assert (project.root / ".kernel" / "before-own.git" / "HEAD").exists()
+        return "finished"
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    killed = Killed(tmp_path_factory.mktemp("killed"))
+    whole = killed.fresh("whole")
+    started = time.monotonic()
+    assert whole.just("own", "NAME=my-app").code == 0
+    killed.seconds = time.monotonic() - started
+    killed.after = whole.files()
+    return killed
+
+
+def test_killed_at_every_step(killed: Killed) -> None:
+    """Before each thing that it does to a file, and before each program that it starts."""
+    project = killed.fresh("counted")
+    counted = killed.folder / "counted.txt"
+    words = (".venv/bin/python", KILLED)
+    assert killed.machine.call(*words, "0", *OWN, cwd=project.root, COUNTED=str(counted)).code == 0
+
+    def kill_at(step: int) -> str:
+        project = killed.fresh(f"step{step % 4}")
+        done = killed.machine.call(*words, str(step), *OWN, cwd=project.root)
+        assert done.code == -signal.SIGKILL, done.err
+        return killed.verdict(project, step)
+
+    steps = range(1, int(counted.read_text()) + 1)
+    verdicts: list[str] = []
+    for start in range(0, len(steps), 4):  # those of one batch have places of their own
+        with ThreadPoolExecutor(4) as pool:
+            verdicts += pool.map(kill_at, steps[start : start + 4])
+    turn = verdicts.index("finished")
+    assert set(verdicts[:turn]) == {"undone"}, (
+        "there is one step before which it is undone, and after which it is finished"
+    )
+    assert set(verdicts[turn:]) == {"finished"}
+    assert turn > 20
+    assert len(verdicts) - turn > 40
+
+
+def test_killed_at_random_moments(killed: Killed) -> None:
+    """With just and all that it had started, as when a machine goes down."""
+    for trial in range(20):
+        moment = random.uniform(0, killed.seconds)  # noqa: S311  (nothing to guard)
+        project = killed.fresh("random")
+        with subprocess.Popen(
+            ["./scripts/just", "own", "NAME=my-app"],
+            cwd=project.root,
+            env=killed.machine.env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as process:
+            try:
+                process.wait(moment)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+        killed.verdict(project, trial)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_while_it_prepares(killed: Killed, number: signal.Signals) -> None:
+    """It undoes what it had begun by itself: here in a hook-like wait, while git makes the commit."""
+    project = killed.fresh("interrupted")
+    slow = project.root.parent / "slow"
+    slow.mkdir(exist_ok=True)
+    git = shutil.which("git")
+    (slow / "git").write_text(f'#!/bin/sh\ncase "$*" in *commit*--quiet*) echo now; sleep 5;; esac\nexec {git} "$@"\n')
+    (slow / "git").chmod(0o755)
+    env = {**killed.machine.env, "PATH": f"{slow}:{killed.machine.env['PATH']}"}
+    with subprocess.Popen(
+        [".venv/bin/python", *OWN], cwd=project.root, env=env, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        while not list(project.root.glob(".kernel/change/tree/.git/refs")) and process.poll() is None:
+            pass
+        os.killpg(process.pid, number)
+        assert process.wait(20) in {130, 128 + number}
+    assert (project.files(), project.repository()) == killed.before
+    assert not (project.root / ".kernel" / "change").exists()
