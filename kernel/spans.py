@@ -175,8 +175,8 @@ class SpanObserver:
     def _emit(self, span: _Span, phase: _Phase, now: int = 0) -> None:
         """Send a span that has ended, *now* or at a time in nanoseconds.
 
-        Made as a whole at its end, and so without the locks and limits of one that is being written to: 6 µs instead
-        of 30, three times for each service.
+        Made as a whole at its end, and so without the locks and limits of one that is being written to: 8 µs instead
+        of 18, three times for each service.
         """
         now = now or time.time_ns()
         error = span.error
