@@ -17,7 +17,7 @@ T = TypeVar("T")
 Wake = Callable[[Callable[[], None]], object]
 
 USUAL = gc.get_threshold()
-YOUNG = 20_000
+YOUNG = 50_000
 """New objects after which the garbage collector looks at them, in place of Python's 700 to 2,000.
 
 What an app makes while it starts mostly stays, so that to look often finds nothing: 10,000 services start in half the

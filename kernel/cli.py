@@ -25,6 +25,7 @@ from kernel.traces import shorten
 if TYPE_CHECKING:
     from cyclopts import App
 
+    from kernel.outside import Outside
     from kernel.plan import Plan
 
 USAGE = 2  # exit code: nothing was started
@@ -211,7 +212,12 @@ class Program:
             made = self._plan(service, with_dependencies=with_dependencies)
             return around(made.units, EXTENSIONS.lifespans, f"{self.app.__name__}/init.py"), made.warnings
 
-        return execute(self.settings, prepare, to_the_end=self.process)
+        return execute(self.settings, prepare, self._outside(serve=True), to_the_end=self.process)
+
+    def _outside(self, *, serve: bool) -> Outside:
+        from kernel.outside import Outside
+
+        return Outside(self.settings, self.identity, serve=serve)
 
     def _plan(self, service: Sequence[str], *, with_dependencies: bool = False) -> Plan:
         from kernel.plan import make_plan
@@ -304,9 +310,19 @@ class Program:
     def _run_alone(self, call: Callable[[], Any]) -> int:
         from kernel.alone import run_alone
 
-        self._import_init()
-        Problems.raise_any(self.wrong)
-        return run_alone(call, self.settings)
+        if not self.settings.otel:
+            self._import_init()
+            Problems.raise_any(self.wrong)
+            return run_alone(call, self.settings)
+        outside = self._outside(serve=False)
+        outside.start()
+        try:
+            self._import_init()
+            Problems.raise_any(self.wrong)
+            return run_alone(call, self.settings)
+        finally:
+            if unsent := outside.close():
+                logs.logger.warning("not sent: %s", unsent)
 
     def _call_command(
         self, service: Service[..., Any], name: str, fn: Callable[..., Any], needs: Needs, given: dict[str, Any]
@@ -324,7 +340,7 @@ class Program:
                 call = functools.partial(fn, **given, **_config(needs, config))
                 return [*made.units, command_unit(f"{service.name} {name}", needs, call)], ()
 
-            return execute(self.settings, prepare, to_the_end=self.process)
+            return execute(self.settings, prepare, self._outside(serve=False), to_the_end=self.process)
         _, config = plan_command(service, needs, self.files, os.environ, self.wrong)
         return self._run_alone(functools.partial(fn, **given, **_config(needs, config)))
 

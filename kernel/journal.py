@@ -22,6 +22,9 @@ def _tells_more(error: BaseException) -> bool:
 HEALTHY = 60.0  # seconds ready after which a crash is a new one, and shown in full
 SHOWN_EVERY = 100  # attempts: whoever retries for days is read from logs that do not go back to the first
 
+LOUD = BROKEN | {State.BACKOFF, State.DONE}
+"""States of which `LOG_LEVEL=warning` may have to tell."""
+
 _APP = {"service": ""}  # an event of the app may be told from within the task of the service that led to it
 
 
@@ -34,6 +37,10 @@ class LogObserver:
 
     def __init__(self) -> None:
         self._told: dict[str, tuple[str, int]] = {}  # by service: a traceback, and the attempt that showed it
+
+    def hears(self, state: State) -> bool:
+        """Whether a move into *state* could be logged, or ends the time in which a crash counts as the same."""
+        return state in LOUD or bool(self._told) or logger.isEnabledFor(logging.INFO)
 
     def __call__(self, event: Event) -> None:
         """Log *event*."""
@@ -147,8 +154,15 @@ def log_endings(report: Report) -> None:
     )
 
 
-def log_verdict(report: Report) -> None:
-    """Say the exit code, and what it stands for: who overran, or the first error with its service."""
+def log_verdict(report: Report, unsent: str = "") -> None:
+    """Say the exit code, and what it stands for: who overran, or the first error with its service.
+
+    Args:
+        report: How it all ended.
+        unsent: What could not be exported, in words; empty where all was.
+
+    """
     code = report.exit_code
     level = logging.ERROR if code else logging.INFO
-    logger.log(level, "exit %d: %s", code, report.verdict, extra={**_APP, "exit_code": code})
+    also = f"; not sent: {unsent}" if unsent else ""
+    logger.log(level, "exit %d: %s%s", code, report.verdict, also, extra={**_APP, "exit_code": code})

@@ -61,8 +61,29 @@ logger = _make_logger()
 LIFECYCLE = frozenset({"state", "previous", "attempt", "seconds", "reason"})
 """Fields of lifecycle records, which their text says already."""
 
-_CONTEXT = ("app", "version", "service")
+_CONTEXT = ("app", "version", "service", "trace_id", "span_id")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", *_CONTEXT}
+
+
+def no_phase(_: str) -> Any:
+    """What holds where phases of services have no spans."""
+    return None
+
+
+phase_of: Callable[[str], Any] = no_phase
+"""Gives the context of the span that stands for the present phase of a service's life, if there is one."""
+
+
+def _span_ids(service: str) -> tuple[str, str]:
+    """The ids of the trace and the span that a record of *service* is made in; empty where it is in none."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return "", ""
+    # A move of one service is told in the context of another that has led to it, whose span is not meant.
+    span = trace.get_current_span().get_span_context() if service == current_service.get() else None
+    if span is None or not span.is_valid:
+        span = phase_of(service)
+    return (f"{span.trace_id:032x}", f"{span.span_id:016x}") if span is not None else ("", "")
 
 
 class Context(logging.Filter):
@@ -79,10 +100,12 @@ class Context(logging.Filter):
             fields["service"] = current_service.get()
         for name, value in self._fields.items():
             fields.setdefault(name, value)
+        if "trace_id" not in fields:
+            fields["trace_id"], fields["span_id"] = _span_ids(fields["service"])
         return True
 
 
-def _extras(record: logging.LogRecord) -> dict[str, Any]:
+def extras(record: logging.LogRecord) -> dict[str, Any]:
     """What was given as ``extra``."""
     fields = record.__dict__
     if fields.keys() <= _STANDARD:  # as most are: ten times as fast as a look at each
@@ -140,7 +163,7 @@ class JsonFormatter(_Formatter):
             value = record.__dict__.get(name)
             if value:
                 fields[name] = value
-        fields.update((name, value) for name, value in _extras(record).items() if name not in fields)
+        fields.update((name, value) for name, value in extras(record).items() if name not in fields)
         if self._source:
             fields["source"] = self._where(record)
         if record.exc_info and record.exc_info[1] is not None:
@@ -179,7 +202,7 @@ class TextFormatter(_Formatter):
         clock = self._time(record, "%H:%M:%S", time.localtime)
         service = record.__dict__.get("service") or record.name
         message = record.getMessage()
-        shown = {name: value for name, value in _extras(record).items() if name not in LIFECYCLE}
+        shown = {name: value for name, value in extras(record).items() if name not in LIFECYCLE}
         if shown and record.name != logger.name:
             message += self._paint("".join(f" {name}={value}" for name, value in shown.items()), "2")
         if self._source:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextvars
 import math
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
 from anyio import Event as AsyncEvent
-from anyio import create_task_group
+from anyio import create_task_group, get_cancelled_exc_class
 
 from kernel.clock import Clock
 from kernel.graph import depths
@@ -33,10 +33,12 @@ from kernel.lifecycle import (
     StillWaiting,
     StopBegan,
     Transition,
+    hears_all,
 )
 from kernel.report import Ending, Report
 from kernel.spec import Edge
-from kernel.supervisor import GRACE, SpawnedTask, Supervisor, Want
+from kernel.supervisor import GRACE, Supervisor, Want
+from kernel.tasks import Run, open_tasks
 from kernel.unit import Unit
 from kernel.waiting import starting_tree, stopping_tree
 
@@ -86,11 +88,13 @@ class Orchestrator:
         resting: Callable[[], bool] = bool,
     ) -> None:
         self.clock = Clock(resting)
+        self.cancellation: type[BaseException] = BaseException
         self.stopping = False
         self._units = {unit.service.name: unit for unit in units}
         self._shutdown_timeout = shutdown_timeout
         self._drain_delay = drain_delay
         self._observers = list(observers)
+        self._hears = [getattr(one, "hears", hears_all) for one in observers]
         self._queue: deque[tuple[Supervisor, State, State]] = deque()
         self._events: deque[Event] = deque()
         self._settling = False
@@ -100,7 +104,7 @@ class Orchestrator:
         self._unended = 0
         self._all_ready = False
         self._first: Supervisor | None = None
-        self._reason = ""
+        self.reason = ""  # of the stop
         self._stopping_services = False
         self._forced = False
         self._asked_at = self._began = 0.0
@@ -119,6 +123,11 @@ class Orchestrator:
     def live(self) -> int:
         """How many attempts are running."""
         return self._live
+
+    @property
+    def ready(self) -> bool:
+        """Whether every service is ready, done, or failed with permission, and no stop was asked for."""
+        return bool(self._everything) and not self._unready and not self.stopping
 
     def running(self, frame: FrameType | None) -> str:
         """The name of the service whose code *frame* of the loop's thread runs; empty where it is none's.
@@ -147,24 +156,29 @@ class Orchestrator:
             at_end: Is called with the report before the task group is left, which an abandoned service may keep
                 open for ever: the place to leave the process from.
 
-        Cancellation cancels every service at once, without any order; to stop, call `request_stop`.
+        Cancellation cuts every service at once, without any order; to stop, call `request_stop`.
 
         """
         self.clock.start()
+        self.cancellation = get_cancelled_exc_class()
         self._began = self.clock.now()
         self._context = contextvars.copy_context()
         self._finished = AsyncEvent()
         self._build()
         self.clock.at(self._began + LONG_START, self._explain_start)
-        async with create_task_group() as self._tasks:
+        async with create_task_group() as own, open_tasks() as self._tasks:
             if self._everything:
-                self._tasks.start_soon(self.clock.run, name="kernel clock")
-                self._start()
-                await self._finished.wait()
+                own.start_soon(self.clock.run, name="kernel clock")
+                try:
+                    self._start()
+                    await self._finished.wait()
+                except BaseException:
+                    self.force()
+                    raise
             report = self._report()
             if at_end is not None:
                 at_end(report)
-            self._tasks.cancel_scope.cancel()
+            own.cancel_scope.cancel()  # the clock, where one that was abandoned keeps us
         return report
 
     def request_stop(self, reason: str, *, ago: float = 0.0) -> None:
@@ -196,7 +210,7 @@ class Orchestrator:
 
     def moved(self, supervisor: Supervisor, previous: State, seconds: float, reason: str) -> None:
         """Report the move, and queue its consequences."""
-        if self._observers:
+        if self._heard(supervisor.state):
             self._emit(
                 Transition(
                     supervisor.name,
@@ -306,9 +320,9 @@ class Orchestrator:
         self._live += 1
         one.launch(self._spawn, values)
 
-    def _spawn(self, run: Coroutine[Any, Any, None], name: str) -> SpawnedTask:
+    def _spawn(self, run: Run, name: str) -> None:
         # In the context of the app, not of the service whose move led here: its context variables are its own.
-        return self._tasks.create_task(run, name=name, context=self._context)
+        self._tasks.spawn(run, name, self._context)
 
     # -- consequences --------------------------------------------------------------------------------------------
 
@@ -460,7 +474,7 @@ class Orchestrator:
         if self.stopping:
             return
         self.stopping = True
-        self._reason = reason
+        self.reason = reason
         self._asked_at = self.clock.now() - ago
         self._deadline = self._asked_at + self._shutdown_timeout
         self._emit(StopBegan(reason, self._shutdown_timeout, failure))
@@ -481,13 +495,13 @@ class Orchestrator:
         """Ask everything that runs to stop, each when those that depend on it have ended."""
         if not self._stopping_services:
             self._stopping_services = True
-            alive = {one.name for one in self._everything.values() if one.state in LIVE}
+            alive = {name: one for name, one in self._everything.items() if one.state in LIVE}  # in their order
             graph = self._graph()
             below = depths({name: [target for target in graph[name] if target in alive] for name in alive})
             self._slice = level_share(max(self._deadline - self.clock.now(), 0.0), below.values())
-            for name in alive:
-                self._everything[name].depth = below[name]
-                self._everything[name].wanted = Want.STOP
+            for name, one in alive.items():
+                one.depth = below[name]
+                one.wanted = Want.STOP
         for one in list(self._everything.values()):
             if one.state in LIVE:
                 one.rearm()
@@ -513,7 +527,7 @@ class Orchestrator:
             for one in self._everything.values()
         ]
         return Report(
-            self._reason,
+            self.reason,
             tuple(endings),
             self._first.name if self._first else None,
             now - self._began,
@@ -521,6 +535,13 @@ class Orchestrator:
             self._forced,
             now > deadline,
         )
+
+    def _heard(self, state: State) -> bool:
+        """Whether any observer wants to hear of a move into *state*."""
+        for hears in self._hears:  # noqa: SIM110  (`any` takes twice as long)
+            if hears(state):
+                return True
+        return False
 
     def _emit(self, event: Event) -> None:
         """Have the observers told at the end of this step: one of them may ask for a stop, which needs all settled."""

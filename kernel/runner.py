@@ -20,13 +20,14 @@ from anyio import sleep_forever
 from kernel import backend, debugger, journal, logs
 from kernel.lifecycle import LIVE, Event, Observer, State, StopBegan
 from kernel.orchestrator import Orchestrator
+from kernel.outside import Outside
 from kernel.report import Report
 from kernel.settings import Settings
 from kernel.signals import FORCED, LAST_WORDS, Signals, Watchdog, ignore, within
 from kernel.spec import LifespanFunction, Needs, Retry, Service, Serving
 from kernel.supervisor import GRACE
 from kernel.traces import frame_of, runs_at
-from kernel.unit import Unit
+from kernel.unit import Unit, nest
 from kernel.watch import LoopWatch
 
 Prepare = Callable[[], tuple[Sequence[Unit], Sequence[str]]]
@@ -35,7 +36,7 @@ Prepare = Callable[[], tuple[Sequence[Unit], Sequence[str]]]
 def execute(
     settings: Settings,
     prepare: Prepare,
-    observers: Sequence[Observer] = (),
+    outside: Outside,
     *,
     to_the_end: bool = False,
 ) -> int:
@@ -44,7 +45,7 @@ def execute(
     Args:
         settings: Deadlines, format of the logs, backend.
         prepare: Imports and validates; gives the units, and warnings. A signal during that lets nothing start.
-        observers: Are told each event, besides the log.
+        outside: What is seen of the run from outside.
         to_the_end: Whether the process ends with this run: signals and deadline then hold until the interpreter has
             ended, which exit handlers and threads may keep from it.
 
@@ -54,7 +55,7 @@ def execute(
     The process may end in here, by `os._exit`, where a service cannot be cut.
 
     """
-    run = _Run(settings, observers)
+    run = _Run(settings, outside)
     if to_the_end:
         atexit.register(run.at_exit)  # before anything of the user's is imported, and so the last to be called
     with contextlib.ExitStack() as watch:
@@ -68,17 +69,34 @@ def execute(
                 watch.pop_all()
 
 
+@attrs.frozen
+class _StopWatch:
+    """Sets the watchdog when a stop begins."""
+
+    watchdog: Watchdog
+
+    def hears(self, _: State) -> bool:
+        """No move of a service is of interest."""
+        return False
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StopBegan):
+            self.watchdog.arm(event.seconds)
+
+
 class _Run:
     """The state of one run."""
 
-    def __init__(self, settings: Settings, observers: Sequence[Observer]) -> None:
+    def __init__(self, settings: Settings, outside: Outside) -> None:
         self._settings = settings
-        self._observers: tuple[Observer, ...] = (journal.LogObserver(), self._watch_stop, *observers)
+        self._outside = outside
         self._resting = debugger.resting(self._say_resting) if settings.dev else bool
+        self._watchdog = Watchdog(self._overdue, self._resting)
+        self._observers: tuple[Observer, ...] = (journal.LogObserver(), _StopWatch(self._watchdog))
         self._orchestrator: Orchestrator | None = None
         self._report: Report | None = None
+        self._unsent = ""
         self._main = threading.get_ident()
-        self._watchdog = Watchdog(self._overdue, self._resting)
         self._signals = Signals(self._on_signal, logs.say_forced_exit)
 
     def run(self, prepare: Prepare, watch: contextlib.ExitStack) -> int:
@@ -86,23 +104,32 @@ class _Run:
         watch.callback(self._watchdog.dismiss)
         watch.enter_context(self._signals)
         try:
+            self._outside.start()
             units, warnings = prepare()
             for warning in warnings:
                 logs.logger.warning(warning)
             if self._signals.count:
                 logs.logger.info("exit 0: %s came before anything was started", self._signals.first)
                 return 0
+            units = self._outside.around(units)
             self._report = backend.run(functools.partial(self._main_task, units), self._settings.backend)
+            self._close_outside()
             return self._report.exit_code
         finally:
             self._signals.listen(None)
+
+    def _close_outside(self) -> None:
+        """Send what is still to be sent; the deadline was for the services, and this has one of its own."""
+        if self._outside.exports:
+            self._watchdog.postpone(LAST_WORDS)
+            self._unsent = self._outside.close()
 
     async def _main_task(self, units: Sequence[Unit], wake: backend.Wake) -> Report:
         self._orchestrator = Orchestrator(
             units,
             shutdown_timeout=self._settings.shutdown_timeout,
             drain_delay=self._settings.drain_delay,
-            observers=self._observers,
+            observers=(*self._observers, *self._outside.observers()),
             resting=self._resting,
         )
 
@@ -111,7 +138,8 @@ class _Run:
                 wake(functools.partial(self._signalled, count))
 
         self._signals.listen(on_signal)
-        watch = LoopWatch(wake, self._say_blocked, self._say_free, self._resting)
+        watch = LoopWatch(wake, self._say_blocked, self._say_free, self._resting, self._outside.alive)
+        self._outside.runs(self._orchestrator, watch)
         try:
             return await self._orchestrator.run(self._at_end)
         finally:
@@ -154,8 +182,10 @@ class _Run:
     def _at_end(self, report: Report) -> None:
         """Say how each ended; leave the process from here where a task would keep the loop for ever."""
         journal.log_endings(report)
+        self._outside.ended(report)
         if any(ending.state is State.ABANDONED for ending in report.endings):
             self._report = report
+            self._close_outside()
             self.say_end()
             self._watchdog.told(LAST_WORDS, report.exit_code)
             within(LAST_WORDS, logs.flush)
@@ -164,17 +194,13 @@ class _Run:
     def say_end(self) -> None:
         """Say the last line, with the exit code; nothing where nothing was started."""
         if self._report is not None:
-            journal.log_verdict(self._report)
+            journal.log_verdict(self._report, self._unsent)
             self._signals.told(self._report.exit_code)
 
     def at_exit(self) -> None:
         """Say the last line when the threads and exit handlers of others have ended: until then it might be untrue."""
         self.say_end()
         ignore()
-
-    def _watch_stop(self, event: Event) -> None:
-        if isinstance(event, StopBegan):
-            self._watchdog.arm(event.seconds)
 
     def _say_resting(self) -> None:
         logs.logger.warning("a debugger is attached: deadlines rest")
@@ -212,24 +238,12 @@ def _other_threads() -> list[threading.Thread]:
 
 
 def around(units: Iterable[Unit], lifespans: Sequence[LifespanFunction], where: str) -> list[Unit]:
-    """*units* within the app's *lifespans*: each a service of the app's own, below all others.
-
-    So what holds for services holds for them: they start one after the other, are undone in reverse when all services
-    have ended, get their turn before the deadline, and their failure is reported like any.
-    """
-    outer: list[Unit] = []
-    after: tuple[str, ...] = ()
-    for fn in lifespans:
-        declared = Service(_as_service(fn), f"{where}:{fn.__name__}", start_timeout=None, stop_timeout=float("inf"))
-        outer.append(Unit(declared, internal=True, after=after))
-        after = (declared.name,)
-    if not after:
-        return list(units)
-    inner = list(units)
-    names = {unit.service.name for unit in inner}
-    # The others start after these anyway. One whose dependencies are all left out is a root as well.
-    roots = [unit for unit in inner if not any(edge.target in names for edge in unit.service.needs.edges)]
-    return outer + [attrs.evolve(unit, after=after) if unit in roots else unit for unit in inner]
+    """*units* within the app's *lifespans*, each a service of the app's own."""
+    outer = [
+        Service(_as_service(fn), f"{where}:{fn.__name__}", start_timeout=None, stop_timeout=float("inf"))
+        for fn in lifespans
+    ]
+    return nest(units, outer)
 
 
 def _as_service(fn: LifespanFunction) -> Callable[..., Coroutine[Any, Any, None]]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 import attrs
 
 from kernel.errors import ConfigError, text_of
+from kernel.otel import OTEL_VARIABLES, Otel, read_otel
 from kernel.traces import shorten
 from kernel.values import (
     MASK,
@@ -155,6 +156,49 @@ def _refused(
 
 
 @attrs.frozen
+class Address:
+    """Where to listen.
+
+    Args:
+        host: An address or a host name.
+        port: The port; 0 takes any that is free.
+        asked_for: Whether somebody has named it: a default one may give way to another that is free.
+
+    """
+
+    host: str
+    port: int
+    asked_for: bool = True
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+LOOPBACK = "127.0.0.1"
+IN_DEV = Address(LOOPBACK, 9090, asked_for=False)
+_OFF = frozenset({"off", "none", "false", "no"})
+
+
+def parse_address(text: str) -> Address | None:
+    """The address that *text* spells: ``host:port``, ``[::1]:port``, or a port, which is one of loopback. None for off.
+
+    Raises:
+        ValueError: It is none of these.
+
+    """
+    if text.lower() in _OFF:
+        return None
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(text)
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535) or "/" in host:  # noqa: PLR2004
+        raise ValueError(text)
+    return Address(host or LOOPBACK, int(port))
+
+
+@attrs.frozen
 class Settings:
     """What the kernel itself reads from the environment.
 
@@ -167,6 +211,8 @@ class Settings:
         log_source: LOG_ADD_SOURCE, whether each record names its file and line.
         dev: Whether ENV is ``dev``.
         backend: KERNEL_BACKEND.
+        admin: ADMIN_ADDR, where health, metrics and status are served; None for nowhere.
+        otel: OTEL_*, what is exported.
 
     """
 
@@ -178,6 +224,8 @@ class Settings:
     log_source: bool = False
     dev: bool = False
     backend: str = "asyncio"
+    admin: Address | None = None
+    otel: Otel = attrs.field(factory=Otel)
 
 
 KERNEL_VARIABLES: tuple[str, ...] = (
@@ -189,6 +237,7 @@ KERNEL_VARIABLES: tuple[str, ...] = (
     "LOG_ADD_SOURCE",
     "ENV",
     "KERNEL_BACKEND",
+    "ADMIN_ADDR",
 )
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -223,6 +272,12 @@ def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[ConfigErro
     read("LOG_ADD_SOURCE", "log_source", parse_bool, expected(bool))
     read("ENV", "dev", lambda text: choice("dev", "prod")(text) == "dev", "dev or prod")
     read("KERNEL_BACKEND", "backend", choice("asyncio", "trio"), "asyncio or trio")
+    hint = "an address such as 127.0.0.1:9090, a port, or off; 0.0.0.0:9090 listens to everybody"
+    read("ADMIN_ADDR", "admin", parse_address, hint)
+    if values.get("dev"):
+        values.setdefault("admin", IN_DEV)
+    values["otel"], wrong = read_otel(environ)
+    errors += wrong
     settings = Settings(**values)
     if settings.drain_delay and settings.drain_delay >= settings.shutdown_timeout:
         errors.append(
@@ -243,11 +298,11 @@ _SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT)\w*|PORT(_\d+_(TCP|UDP)\w*)?)$
 
 def near_misses(environ: Mapping[str, str], known: Collection[str]) -> Iterable[str]:
     """A sentence for each variable that nobody reads but that nearly has the name of one in *known*."""
-    every = {*known, *KERNEL_VARIABLES}
+    every = {*known, *KERNEL_VARIABLES, *OTEL_VARIABLES}
     joined = {name.replace("_", ""): name for name in every}
     # Comparing texts is slow, so only those are compared that share their first or last word with one of ours.
     firsts = {name.partition("_")[0] for name in every}
-    lasts = {name.rpartition("_")[2] for name in every}
+    lasts = {name.rpartition("_")[2] for name in every if not name.startswith("OTEL_")}  # which are words of all kinds
     for name in sorted(environ.keys() - every):
         hint = joined.get(name.replace("_", ""), "")
         if not hint and (name.partition("_")[0] in firsts or name.rpartition("_")[2] in lasts):

@@ -60,6 +60,13 @@ class Watchdog:
             self._arm_last_resort()
             self._news.notify()
 
+    def postpone(self, seconds: float) -> None:
+        """Let the process have *seconds* from now in any case: all has ended but what is bounded itself."""
+        with self._news:
+            self._deadline = max(self._deadline, time.monotonic() + seconds)
+            self._arm_last_resort()
+            self._news.notify()
+
     def told(self, seconds: float, code: int) -> None:
         """Bite a little after *seconds* from now, with exit *code* and without a word: the end was told."""
         with self._news:

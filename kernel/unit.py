@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -29,3 +30,26 @@ class Unit:
     internal: bool = False
     command: bool = False
     after: tuple[str, ...] = ()
+
+
+def nest(units: Iterable[Unit], outer: Sequence[Service[..., Any]]) -> list[Unit]:
+    """*units* within services of the kernel's or the app's own, each of them below all that come after it.
+
+    So what holds for services holds for them: they start one after the other, are undone in reverse when all services
+    have ended, get their turn before the deadline, and their failure is reported like any.
+    """
+    made: list[Unit] = []
+    after: tuple[str, ...] = ()
+    for service in outer:
+        made.append(Unit(service, internal=True, after=after))
+        after = (service.name,)
+    inner = list(units)
+    if not after:
+        return inner
+    names = {unit.service.name for unit in inner}
+
+    def is_root(unit: Unit) -> bool:
+        """The others start after these anyway. One whose dependencies are all left out is a root as well."""
+        return not unit.after and not any(edge.target in names for edge in unit.service.needs.edges)
+
+    return made + [attrs.evolve(unit, after=after) if is_root(unit) else unit for unit in inner]

@@ -15,24 +15,24 @@ Below = Callable[[Supervisor], Iterable[Supervisor]]
 
 def starting_tree(supervisors: Iterable[Supervisor], now: float) -> tuple[str, ...]:
     """A line for each service that is not ready yet, below those that wait for it."""
-    unready = [one for one in supervisors if not one.open]
-
-    def awaited(one: Supervisor) -> list[Supervisor]:
-        if one.state in LIVE:
-            return []  # it waits for nobody any more
-        return [target for target, edge in one.links if not _met(target, edge.kind)]
-
-    return _tree(unready, awaited, now)
+    return _tree([one for one in supervisors if not one.open], awaited, now)
 
 
 def stopping_tree(supervisors: Iterable[Supervisor], now: float) -> tuple[str, ...]:
     """A line for each service that still runs, below those that may only stop after it."""
     live = [one for one in supervisors if one.state in LIVE]
 
-    def awaited(one: Supervisor) -> list[Supervisor]:
+    def hold_up(one: Supervisor) -> list[Supervisor]:
         return [dependent for dependent, _ in one.dependents if dependent.state in LIVE]
 
-    return _tree(live, awaited, now)
+    return _tree(live, hold_up, now)
+
+
+def awaited(one: Supervisor) -> list[Supervisor]:
+    """Whom *one* has to wait for before it can start; nobody once it is launched, or has ended."""
+    if one.state in LIVE | ENDED:
+        return []
+    return [target for target, edge in one.links if not _met(target, edge.kind)]
 
 
 def _met(target: Supervisor, kind: str) -> bool:

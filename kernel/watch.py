@@ -6,6 +6,7 @@ that nobody blocks pays for a handful of calls a second and no more.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ class LoopWatch:
         blocked: Is called in the thread when the loop has not answered for `LIMIT`, with the seconds so far.
         free: Is called in the thread when it has answered after all, with the seconds that it took.
         resting: Tells whether the watch rests, because somebody is debugging.
+        alive: Is called by the loop with each answer.
 
     """
 
@@ -33,7 +35,10 @@ class LoopWatch:
         blocked: Callable[[float], None],
         free: Callable[[float], None],
         resting: Callable[[], bool] = bool,
+        alive: Callable[[], object] = bool,
     ) -> None:
+        self.delay = 0.0  # seconds that the loop took for its last answer
+        self._alive = alive
         self._wake = wake
         self._blocked = blocked
         self._free = free
@@ -47,12 +52,17 @@ class LoopWatch:
         self._ended.set()
         self._answer.set()
 
+    def _answers(self, asked: float) -> None:
+        self.delay = time.monotonic() - asked
+        self._answer.set()
+        self._alive()
+
     def _watch(self) -> None:
         while not self._ended.wait(EVERY):
             self._answer.clear()
             asked = time.monotonic()
             try:
-                self._wake(self._answer.set)
+                self._wake(functools.partial(self._answers, asked))
             except RuntimeError:  # the loop is gone
                 return
             if self._answer.wait(LIMIT) or self._resting():

@@ -22,16 +22,18 @@ MAY_IMPORT = {
     "policy": "",
     "values": "",
     "graph": "errors",
-    "settings": "errors traces values",
+    "otel": "errors",
+    "settings": "errors otel traces values",
     "spec": "errors policy traces",
     "unit": "spec",
     # One service, then all of them
     "clock": "",
     "serving": "",
-    "supervisor": "clock context errors lifecycle serving spec traces",
+    "tasks": "",
+    "supervisor": "clock context errors lifecycle serving spec tasks traces",
     "waiting": "errors lifecycle supervisor",
     "report": "errors lifecycle",
-    "orchestrator": "clock graph lifecycle report spec supervisor unit waiting",
+    "orchestrator": "clock graph lifecycle report spec supervisor tasks unit waiting",
     # What there is to run
     "discovery": "errors spec traces",
     "registry": "errors graph settings spec unit",
@@ -47,10 +49,24 @@ MAY_IMPORT = {
     "signals": "lastresort",
     "logs": "context errors identity settings traces",
     "journal": "errors lifecycle logs report",
-    "runner": "backend debugger journal lifecycle logs orchestrator report settings signals spec supervisor "
+    # What the outside world sees
+    "stats": "lifecycle",
+    "shares": "context",
+    "status": "errors identity lifecycle orchestrator stats supervisor waiting",
+    "resources": "identity",
+    "tracing": "context",
+    "spans": "errors lifecycle logs tracing",
+    "metrics": "lifecycle status",
+    "prometheus": "resources",
+    "telemetry": "identity logs otel resources tracing",
+    "systemd": "lifecycle",
+    "admin": "errors logs policy settings spec status",
+    "outside": "admin identity lifecycle logs metrics orchestrator prometheus report resources settings shares spans "
+    "status systemd telemetry unit watch",
+    "runner": "backend debugger journal lifecycle logs orchestrator outside report settings signals spec supervisor "
     "traces unit watch",
     "alone": "backend errors logs settings signals",
-    "cli": "alone check discovery drawing errors identity logs plan registry runner settings spec traces",
+    "cli": "alone check discovery drawing errors identity logs outside plan registry runner settings spec traces",
     # What users import
     "__init__": "errors policy spec values",
     "virtual": "",

@@ -14,8 +14,10 @@ from attrs import validators
 from kernel.errors import ConfigError
 from kernel.settings import (
     KERNEL_VARIABLES,
+    Address,
     Settings,
     near_misses,
+    parse_address,
     read_config,
     read_settings,
     variable,
@@ -256,11 +258,46 @@ def test_settings_are_read() -> None:
         "LOG_ADD_SOURCE": "on",
         "ENV": "dev",
         "KERNEL_BACKEND": "trio",
+        "ADMIN_ADDR": "[::1]:80",
     }
     assert set(environ) == set(KERNEL_VARIABLES)
     settings, errors = read_settings(environ)
     assert not errors
-    assert settings == Settings(("a", "!b", "c*"), 60.0, 0.5, "DEBUG", True, True, True, "trio")
+    admin = Address("::1", 80)
+    assert settings == Settings(("a", "!b", "c*"), 60.0, 0.5, "DEBUG", True, True, True, "trio", admin)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9090", Address("127.0.0.1", 9090)),
+        ("0.0.0.0:80", Address("0.0.0.0", 80)),  # noqa: S104  (nobody listens)
+        ("localhost:0", Address("localhost", 0)),
+        ("9090", Address("127.0.0.1", 9090)),
+        (":9090", Address("127.0.0.1", 9090)),
+        ("[::]:9090", Address("::", 9090)),
+        ("off", None),
+        ("NONE", None),
+    ],
+)
+def test_an_address(text: str, address: Address | None) -> None:
+    """Without a host it is loopback: whoever wants to be heard by everybody has to say so."""
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["host", "host:", "host:http", "1:2:3", "::1:80", "host:70000", "http://host:80", "²"])
+def test_no_address(text: str) -> None:
+    """A host without a port, an IPv6 address without brackets, or a URL."""
+    with pytest.raises(ValueError, match=re.escape(text)):
+        parse_address(text)
+
+
+def test_the_admin_server_is_on_in_dev() -> None:
+    """On a laptop somebody looks; elsewhere it listens where it is told to."""
+    assert read_settings({"ENV": "dev"})[0].admin == Address("127.0.0.1", 9090, asked_for=False)
+    assert read_settings({"ENV": "dev", "ADMIN_ADDR": "off"})[0].admin is None
+    assert read_settings({"ENV": "dev", "ADMIN_ADDR": "9090"})[0].admin == Address("127.0.0.1", 9090)
+    assert read_settings({})[0].admin is None
 
 
 def test_empty_settings_are_unset_ones() -> None:
@@ -279,6 +316,7 @@ def test_empty_settings_are_unset_ones() -> None:
         ("LOG_ADD_SOURCE", "maybe", "true/false"),
         ("ENV", "test", "dev or prod"),
         ("KERNEL_BACKEND", "curio", "asyncio or trio"),
+        ("ADMIN_ADDR", "everywhere", "an address such as 127.0.0.1:9090"),
     ],
 )
 def test_a_bad_setting(name: str, text: str, words: str) -> None:
@@ -314,6 +352,9 @@ def test_a_drain_delay_that_leaves_no_time() -> None:
         ("RUNNER_SHUTDOWN_TIMEOUT", "RUNNER_SHUTDOWNTIMEOUT"),
         ("LOG_LEVELS", "LOG_LEVEL"),
         ("SERVICE_ENABLED", "SERVICES_ENABLED"),
+        ("ADMIN_ADDRESS", "ADMIN_ADDR"),
+        ("OTEL_EXPORTER_OTLP_ENDPOIN", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ("OTEL_SERVICENAME", "OTEL_SERVICE_NAME"),
     ],
 )
 def test_a_near_miss(name: str, meant: str) -> None:
@@ -324,7 +365,19 @@ def test_a_near_miss(name: str, meant: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["DB_POOL_SIZE", "LOG_LEVEL", "PATH", "HOME", "DB_SERVICE_HOST", "DB_PORT_5432_TCP", "DB_SERVICE_PORT", "EDITOR"],
+    [
+        *(
+            "DB_POOL_SIZE",
+            "LOG_LEVEL",
+            "PATH",
+            "HOME",
+            "DB_SERVICE_HOST",
+            "DB_PORT_5432_TCP",
+            "DB_SERVICE_PORT",
+            "EDITOR",
+        ),
+        *("OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_PYTHON_LOG_CORRELATION"),
+    ],
 )
 def test_no_near_miss(name: str) -> None:
     """What is read, what is far from all of it, and Kubernetes' service links are not."""

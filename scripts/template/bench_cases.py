@@ -174,6 +174,8 @@ def groups(folder: Path, *, short: bool, peers: Sequence[str]) -> Iterator[Group
                 ("log, LOG_LEVEL=warning", ["log"]),
                 ("log, LOG_LEVEL=info", ["log", "info"]),
                 ("watch on the loop", ["watch"]),
+                ("what /status keeps", ["stats"]),
+                ("traces, sent by OTLP", ["traces"]),
             )
         ),
     )

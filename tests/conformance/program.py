@@ -70,7 +70,8 @@ class Result:
     @functools.cached_property
     def records(self) -> list[dict[str, Any]]:
         """The records on stderr; other lines are left out."""
-        return [json.loads(line) for line in self.lines if line.startswith("{")]
+        found = (json.loads(line) for line in self.lines if line.startswith("{"))
+        return [one for one in found if "message" in one]  # the others are spans, where they go to the console
 
     @property
     def messages(self) -> list[str]:

@@ -4,15 +4,18 @@
     python -m contestants.kernel noop 1000 serving log watch
 
 With `serving`, the no-op services take a `Serving` and say themselves when they are ready. `log` and `watch` name what
-observes, where it is not both; `none` is neither, and with `info` the log says every step, to nowhere.
+observes, where it is not both; `none` is neither, and with `info` the log says every step, to nowhere. With `traces`,
+spans are made of it all and sent to a collector; with `stats`, what `/status` and metrics need is kept.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -20,15 +23,18 @@ from contestants.moments import Run
 
 from kernel import Serving, backend, journal, logs
 from kernel.identity import Identity
-from kernel.lifecycle import AllReady, Event, Observer
+from kernel.lifecycle import AllReady, Event, Observer, State
 from kernel.orchestrator import Orchestrator
+from kernel.otel import Exports, Otel
 from kernel.settings import Settings
 from kernel.spec import Service
+from kernel.stats import Stats
 from kernel.unit import Unit
 from kernel.watch import LoopWatch
 
 OPTIONS = {*sys.argv[3:]}
-OBSERVERS = OPTIONS & {"none", "log", "watch"} or {"log", "watch"}
+OBSERVERS = OPTIONS & {"none", "log", "watch", "stats", "traces"} or {"log", "watch"}
+IDENTITY = Identity("app", "0", "")
 
 
 def declare(run: Run, place: int) -> Service[..., Any]:
@@ -62,16 +68,44 @@ def declare(run: Run, place: int) -> Service[..., Any]:
     return service
 
 
+def traces() -> Observer:
+    """An observer that makes spans, which go to a collector in a process of its own."""
+    from kernel.spans import SpanObserver
+    from kernel.telemetry import Telemetry
+
+    command = [sys.executable, "-m", "contestants.collector"]
+    collector = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert collector.stdin is not None
+    assert collector.stdout is not None
+    atexit.register(collector.stdin.close)
+    endpoint = f"http://127.0.0.1:{collector.stdout.readline().strip()}/v1/traces"
+    telemetry = Telemetry(Otel(traces=Exports(otlp=True, endpoint=endpoint)), IDENTITY, {})
+    telemetry.start()
+    assert telemetry.dispatcher is not None
+    atexit.register(lambda: print(telemetry.end(), end="", file=sys.stderr))  # which would be an error
+    return SpanObserver(telemetry.dispatcher)
+
+
 async def main(wake: backend.Wake) -> None:
     run = Run()
     units = [Unit(declare(run, place)) for place in run.places]
     all_ready = anyio.Event()
 
-    def tell(event: Event) -> None:
-        if isinstance(event, AllReady):
-            all_ready.set()
+    class Tell:
+        def hears(self, _: State) -> bool:
+            return False
 
-    observers: Sequence[Observer] = [journal.LogObserver(), tell] if "log" in OBSERVERS else [tell]
+        def __call__(self, event: Event) -> None:
+            if isinstance(event, AllReady):
+                all_ready.set()
+
+    observers: list[Observer] = [Tell()]
+    if "log" in OBSERVERS:
+        observers.append(journal.LogObserver())
+    if "stats" in OBSERVERS:
+        observers.append(Stats())
+    if "traces" in OBSERVERS:
+        observers.append(traces())
     run.begins()
     orchestrator = Orchestrator(units, observers=observers)
     watch = LoopWatch(wake, print, print) if "watch" in OBSERVERS else None
@@ -88,5 +122,5 @@ async def main(wake: backend.Wake) -> None:
 level = "INFO" if "info" in OPTIONS else "WARNING"
 if level == "INFO":
     sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
-logs.configure(Settings(log_level=level), Identity("app", "0", ""))
+logs.configure(Settings(log_level=level), IDENTITY)
 backend.run(main, "asyncio")

@@ -109,7 +109,7 @@ class Run:
             found = {"start / optimum": self._start / path, "stop / optimum": stop / path}
             found["edges violated"] = self._violated()
         else:
-            found = {"ready ms": self._start * 1000, "stopped ms": stop * 1000}
+            found = {"ready ms": self._start * 1000, "stopped ms": stop * 1000, "both ms": (self._start + stop) * 1000}
             found |= {"peak MB": memory("VmHWM") / 1e6, "kB each": self._each / 1000}
         print(json.dumps(found))
 

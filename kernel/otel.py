@@ -1,0 +1,158 @@
+"""What the environment says of OpenTelemetry, in the names of its specification. Nothing of OpenTelemetry is imported.
+
+A signal is exported where its exporter is named, or where an endpoint is; nothing set means nothing at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from kernel.errors import ConfigError
+
+SIGNALS = ("traces", "metrics", "logs")
+ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+LOCAL = "http://localhost:4318"
+TIMEOUT = (
+    2.0  # seconds for one export where the environment does not say: a collector that hangs should be noticed soon
+)
+
+_BATCH = ("SCHEDULE_DELAY", "EXPORT_TIMEOUT", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE")
+_OTLP = (
+    *("ENDPOINT", "PROTOCOL", "TIMEOUT", "HEADERS", "COMPRESSION", "INSECURE"),
+    *("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"),
+)
+
+OTEL_VARIABLES = (
+    *(f"OTEL_{one}" for one in ("SDK_DISABLED", "SERVICE_NAME", "RESOURCE_ATTRIBUTES", "PROPAGATORS", "LOG_LEVEL")),
+    *(f"OTEL_TRACES_{one}" for one in ("SAMPLER", "SAMPLER_ARG")),
+    *(f"OTEL_METRIC_{one}" for one in ("EXPORT_INTERVAL", "EXPORT_TIMEOUT")),
+    "OTEL_METRICS_EXEMPLAR_FILTER",
+    *(f"OTEL_{one.upper()}_EXPORTER" for one in SIGNALS),
+    *(f"OTEL_{one}_{what}" for one in ("BSP", "BLRP") for what in _BATCH),
+    *(f"OTEL_EXPORTER_OTLP_{what}" for what in _OTLP),
+    *(f"OTEL_EXPORTER_OTLP_{one.upper()}_{what}" for one in SIGNALS for what in _OTLP),
+    *(f"OTEL_EXPORTER_OTLP_METRICS_{one}" for one in ("TEMPORALITY_PREFERENCE", "DEFAULT_HISTOGRAM_AGGREGATION")),
+    *(f"OTEL_{one}ATTRIBUTE_COUNT_LIMIT" for one in ("", "SPAN_", "EVENT_", "LINK_", "LOGRECORD_")),
+    *(f"OTEL_{one}ATTRIBUTE_VALUE_LENGTH_LIMIT" for one in ("", "SPAN_", "LOGRECORD_")),
+    *(f"OTEL_SPAN_{one}_COUNT_LIMIT" for one in ("EVENT", "LINK")),
+)
+"""The variables of the specification, so that a name which nearly is one of them can be told from one that is."""
+
+_SAMPLERS = tuple(
+    f"{parent}{one}" for parent in ("", "parentbased_") for one in ("always_on", "always_off", "traceidratio")
+)
+
+
+@attrs.frozen
+class Exports:
+    """How one signal leaves the process.
+
+    Args:
+        otlp: Whether by OTLP over HTTP with protobuf.
+        console: Whether as text to stderr.
+        endpoint: The collector's URL for this signal, for OTLP.
+        timeout: Seconds for one export, retries included.
+
+    """
+
+    otlp: bool = False
+    console: bool = False
+    endpoint: str = ""
+    timeout: float = TIMEOUT
+
+    def __bool__(self) -> bool:
+        return self.otlp or self.console
+
+    @property
+    def target(self) -> str:
+        """Where it goes, for people: the endpoint without the password that may be in it."""
+        return re.sub(r"//[^/@]*@", "//", self.endpoint) if self.otlp else "stderr"
+
+
+@attrs.frozen
+class Otel:
+    """What is exported.
+
+    Args:
+        traces: Spans.
+        metrics: Metrics, besides those that `ADMIN_ADDR` serves.
+        logs: Log records, besides those on stderr.
+        name: OTEL_SERVICE_NAME; empty where the app goes by its own name.
+
+    """
+
+    traces: Exports = attrs.field(factory=Exports)
+    metrics: Exports = attrs.field(factory=Exports)
+    logs: Exports = attrs.field(factory=Exports)
+    name: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.traces or self.metrics or self.logs)
+
+
+def read_otel(environ: Mapping[str, str]) -> tuple[Otel, list[ConfigError]]:
+    """What is exported, and all that is wrong with the variables; a signal with a wrong one is not."""
+    errors: list[ConfigError] = []
+    if _get(environ, "OTEL_SDK_DISABLED").lower() == "true":
+        return Otel(), errors
+    found = {one: _read_signal(environ, one, errors) for one in SIGNALS}
+    sampler = _get(environ, "OTEL_TRACES_SAMPLER")
+    if found["traces"] and sampler and sampler.lower() not in _SAMPLERS:
+        hint = f"expected one of {', '.join(_SAMPLERS)}"
+        errors.append(ConfigError(f"is {sampler!r}", where="OTEL_TRACES_SAMPLER", hint=hint))
+    once = {str(error): error for error in errors}  # what is wrong for all signals is told once
+    return Otel(**found, name=_get(environ, "OTEL_SERVICE_NAME")), list(once.values())
+
+
+def _get(environ: Mapping[str, str], name: str) -> str:
+    return environ.get(name, "").strip()
+
+
+def _read_signal(environ: Mapping[str, str], signal: str, errors: list[ConfigError]) -> Exports:
+    named = f"OTEL_{signal.upper()}_EXPORTER"
+    known = ("otlp", "console", "none", *(("prometheus",) if signal == "metrics" else ()))
+    wanted = {word.strip().lower() for word in _get(environ, named).split(",")} - {""}
+    if unknown := sorted(wanted - {*known}):
+        what = f"is {_get(environ, named)!r}: there is no exporter {unknown[0]!r}"
+        hint = f"expected {', '.join(known)}; a collector turns OTLP into whatever a backend wants"
+        errors.append(ConfigError(what, where=named, hint=hint))
+        return Exports()
+    if "otlp" in wanted or (not wanted and _first(environ, signal, "ENDPOINT")[1]):
+        return _read_otlp(environ, signal, errors, console="console" in wanted)
+    return Exports(console="console" in wanted)
+
+
+def _first(environ: Mapping[str, str], signal: str, what: str) -> tuple[str, str]:
+    """The variable that says *what* for this signal, and its text: the signal's own, else the one for all."""
+    names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}", f"OTEL_EXPORTER_OTLP_{what}")
+    return next(((name, text) for name in names if (text := _get(environ, name))), ("", ""))
+
+
+def _read_otlp(environ: Mapping[str, str], signal: str, errors: list[ConfigError], *, console: bool) -> Exports:
+    before = len(errors)
+    where, endpoint = _first(environ, signal, "ENDPOINT")
+    protocol, spoken = _first(environ, signal, "PROTOCOL")
+    if spoken not in {"", "http/protobuf"}:
+        hint = "the kernel speaks http/protobuf; a collector takes that on port 4318"
+        errors.append(ConfigError(f"is {spoken!r}", where=protocol, hint=hint))
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        errors.append(ConfigError(f"is {endpoint!r}", where=where, hint=f"expected a URL, as in {LOCAL}"))
+    timeout = _read_timeout(*_first(environ, signal, "TIMEOUT"), errors.append)
+    if len(errors) > before:
+        return Exports()
+    if where in {"", ENDPOINT}:  # which is for all signals; the one of a signal is taken as it is
+        endpoint = f"{(endpoint or LOCAL).rstrip('/')}/v1/{signal}"
+    return Exports(otlp=True, console=console, endpoint=endpoint, timeout=timeout)
+
+
+def _read_timeout(name: str, text: str, report: Callable[[ConfigError], object]) -> float:
+    """Seconds; the specification has milliseconds, where Python's SDK would read seconds."""
+    if not text:
+        return TIMEOUT
+    if not text.isascii() or not text.isdigit() or not int(text):
+        report(ConfigError(f"is {text!r}", where=name, hint="expected a whole number of milliseconds"))
+        return TIMEOUT
+    return int(text) / 1000

@@ -1,0 +1,90 @@
+"""Whose code the loop runs, told from its stack."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import anyio
+import pytest
+
+from kernel.context import current_service
+from kernel.shares import UNKNOWN, Shares, busy_with
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_one_that_runs() -> None:
+    """By the context of the step, also in a task of a task, and however deep it stands."""
+    seen: list[list[str]] = []
+
+    def deep(levels: int) -> None:
+        if levels:
+            deep(levels - 1)
+        else:
+            seen.append([*busy_with(sys._getframe())])
+
+    async def child() -> None:
+        deep(5)
+
+    async def service(name: str) -> None:
+        current_service.set(name)
+        await anyio.lowlevel.checkpoint()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(child)
+
+    async with anyio.create_task_group() as tasks:
+        for name in ("a", "b"):
+            tasks.start_soon(service, name)
+    deep(0)
+    assert sorted(seen) == [[""], ["a"], ["b"]]  # the app's own code is nobody's
+
+
+def test_no_loop() -> None:
+    """A thread that runs none is idle; so is one that has ended."""
+    assert [*busy_with(sys._getframe())] == []
+    assert [*busy_with(None)] == []
+
+
+def test_between_two_rounds() -> None:
+    """Asked without patience, the steps that are ready count; asked with patience, there are none."""
+    from kernel.shares import _LOOKS
+
+    class Step:
+        def __init__(self, name: str) -> None:
+            import contextvars
+
+            token = current_service.set(name)
+            self._context = self.context = contextvars.copy_context()
+            current_service.reset(token)
+
+    class Loop:
+        _ready = runq = (Step("a"), Step("b"))
+
+    for look in ("_run_once", "run"):
+        _, ready = _LOOKS[look]
+        for timeout, steps in ((0, 2), (0.5, 0), (None, 0)):
+            found = ready({"self": Loop, "runner": Loop, "timeout": timeout})
+            assert len([*found]) == steps
+
+
+def test_the_shares_add_up() -> None:
+    """Each look counts as one, in parts where several were ready; what is old counts less."""
+    shares = Shares(threading.get_ident())
+    shares.end()
+    shares._looks, shares._seen, shares._worked, shares._seconds = 0.0, {}, 0.0, 0.0
+    shares._look(["a"], 1.0)
+    shares._look(["a", "b"], 1.0)
+    shares._look([], 1.0)
+    shares._look(["b"], 1.0)
+    assert shares.shares() == {"a": 0.375, "b": 0.375}
+    shares._look(["b"], 0.5)
+    assert shares.shares() == {"a": pytest.approx(0.25), "b": pytest.approx(1.75 / 3)}
+
+
+def test_what_was_not_seen_is_told() -> None:
+    """The thread's clock knows of work that no look has met."""
+    shares = Shares(threading.get_ident())
+    shares.end()
+    shares._looks, shares._seen, shares._worked, shares._seconds = 10.0, {"a": 2.0}, 5.0, 10.0
+    assert shares.shares() == {"a": 0.2, UNKNOWN: pytest.approx(0.3)}

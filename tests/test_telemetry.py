@@ -1,0 +1,141 @@
+"""Deliveries: what is counted, and what is said of a collector that does not answer."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+from typing import Any
+
+import pytest
+
+from kernel import telemetry
+from kernel.telemetry import Delivery, LogExporter, counted
+
+
+class Outcome(enum.Enum):
+    """As each of the SDK's exporters has one of its own."""
+
+    SUCCESS = 0
+    FAILURE = 1
+
+
+class Exporter:
+    """Fails as often as it is told to, and says why as the SDK's do."""
+
+    def __init__(self, *outcomes: Outcome | Exception) -> None:
+        self._outcomes = list(outcomes)
+
+    def export(self, batch: list[int]) -> Outcome:
+        outcome = self._outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        if outcome is Outcome.FAILURE:
+            logging.getLogger("opentelemetry.exporter.some").error("Failed to export %s", ConnectionRefusedError("no"))
+        return outcome
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has failed yet, and what exporters log is taken as in a run."""
+    monkeypatch.setattr(telemetry, "_told", telemetry._Told())
+    theirs = logging.getLogger("opentelemetry.exporter")
+    monkeypatch.setattr(theirs, "handlers", [telemetry._Exporters()])
+    monkeypatch.setattr(theirs, "propagate", False)
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the kernel said."""
+    return [record.getMessage() for record in caplog.records if record.name == "kernel"]
+
+
+def test_once_down_and_once_up(caplog: pytest.LogCaptureFixture) -> None:
+    """However often it fails, whichever signal it is, and why; until it is there again."""
+    caplog.set_level("INFO")
+    bad, good = Outcome.FAILURE, Outcome.SUCCESS
+    spans, logs = Delivery("span", "http://c/v1/traces"), Delivery("log record", "http://c/v1/logs")
+    one, other = counted(Exporter(bad, bad, good, bad, good), spans), counted(Exporter(bad, good), logs)
+    for exporter in (one, one, other, one):
+        exporter.export([1])
+    assert said(caplog) == [
+        "spans cannot be sent to http://c/v1/traces: ConnectionRefusedError: no; nothing else is affected"
+    ]
+    other.export([1])
+    assert said(caplog)[1:] == ["log records are sent to http://c/v1/logs again"]
+    one.export([1])
+    assert "cannot be sent" in said(caplog)[2]
+    one.export([1])
+    assert said(caplog)[3:] == ["spans are sent to http://c/v1/traces again"]
+
+
+def test_what_was_not_sent_is_counted() -> None:
+    """What failed, and what was never tried."""
+    delivery = Delivery("span", "there")
+    exporter = counted(Exporter(Outcome.SUCCESS, Outcome.FAILURE, ValueError("odd")), delivery)
+    delivery.made(7)
+    for number in (3, 2, 1):
+        exporter.export([0] * number)
+    assert delivery.unsent == 4
+    assert delivery.reason == "ValueError: odd"
+
+
+def test_an_exporter_that_counts_itself() -> None:
+    """A report of metrics is made where it is sent."""
+    delivery = Delivery("metric report", "there")
+    exporter = counted(Exporter(Outcome.SUCCESS, Outcome.FAILURE), delivery, at_once=True)
+    exporter.export([])
+    exporter.export([])
+    assert delivery.unsent == 1
+
+
+def test_what_else_the_sdk_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning that comes from no export is the user's to see."""
+    seen: list[logging.LogRecord] = []
+    monkeypatch.setattr(logging.getLogger(), "handle", seen.append)
+    logging.getLogger("opentelemetry.exporter").warning("odd attribute")
+    assert [record.getMessage() for record in seen] == ["odd attribute"]
+
+
+def _fail(log: logging.Logger) -> None:
+    try:
+        dict[str, str]()["x"]
+    except KeyError:
+        log.exception("oh %s", "no", extra={"service": "db", "state": "failed", "odd": [1]})
+        raise
+
+
+def test_a_record(caplog: pytest.LogCaptureFixture) -> None:
+    """A record's level, text, extras and exception, under its service's name; none of what an export itself logs."""
+    made: list[Any] = []
+    handler = LogExporter(made.append, lambda name: f"resource of {name}")
+    log = logging.getLogger("some.where")
+    log.addHandler(handler)
+    try:
+        with contextlib.suppress(KeyError):
+            _fail(log)
+        telemetry._current.delivery = Delivery("span", "there")
+        log.warning("of an export")
+    finally:
+        telemetry._current.delivery = None
+        log.removeHandler(handler)
+    (one,) = made
+    assert one.resource == "resource of db"
+    assert one.instrumentation_scope.name == "some.where"
+    record = one.log_record
+    assert (record.severity_text, record.severity_number.name, record.body) == ("ERROR", "ERROR", "oh no")
+    assert record.attributes["kernel.state"] == "failed"
+    assert record.attributes["odd"] == "[1]"
+    assert record.attributes["exception.type"] == "KeyError"
+    assert "in _fail" in record.attributes["exception.stacktrace"]
+
+
+@pytest.mark.parametrize(
+    ("level", "severity"),
+    [(5, "TRACE"), (10, "DEBUG"), (20, "INFO"), (30, "WARN"), (40, "ERROR"), (50, "FATAL"), (90, "FATAL")],
+)
+def test_levels(level: int, severity: str) -> None:
+    """As OpenTelemetry maps them."""
+    made: list[Any] = []
+    record = logging.LogRecord("x", level, "f", 1, "text", (), None)
+    LogExporter(made.append, str).emit(record)
+    assert made[0].log_record.severity_number.name == severity
