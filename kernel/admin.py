@@ -47,8 +47,9 @@ def listen(address: Address) -> socket.socket:
         except OSError as error:
             if port < ports[-1]:
                 continue
+            why = (error.strerror or str(error)).partition(" (")[0]  # Python adds the address, which is told already
             raise ConfigError(
-                f"is {address}, and cannot be listened at: {error.strerror}",
+                f"is {address}, and cannot be listened at: {why}",
                 where="ADMIN_ADDR",
                 hint="free the port or name another; `off` goes without",
             ) from error

@@ -1,0 +1,183 @@
+"""`just jaeger`, with a stand-in for podman that really listens: no image can be had in a test."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.scripts.projects import Done, Project
+
+RUNTIME = """
+    #!{python}
+    import os, pathlib, signal, subprocess, sys
+    words, here = sys.argv[1:], pathlib.Path({folder!r})
+    with (here / "calls").open("a") as file:
+        print(pathlib.Path(sys.argv[0]).name, *words, file=file)
+    broken, pid = (here / "broken"), here / "pid"
+    if broken.exists() and broken.read_text() == words[0]:
+        sys.exit("Error: it is said\\nError: broken on purpose")
+    if words[0] == "run":
+        ports = [word.split(":")[1] for word in words if word.startswith("127.0.0.1:")]
+        child = subprocess.Popen([sys.executable, "-m", "http.server", "--bind", "127.0.0.1", ports[0]],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        pid.write_text(str(child.pid))
+    elif words[:2] == ["container", "inspect"]:
+        if not pid.exists():
+            sys.exit("Error: no such container")
+        print("true")
+    elif words[0] == "rm" and pid.exists():
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+        pid.unlink()
+"""
+
+
+class Runtime:
+    """A container runtime on PATH."""
+
+    def __init__(self, project: Project, folder: Path, name: str = "podman") -> None:
+        self._project, self._folder = project, folder
+        self.ui, self.otlp = free_port(), free_port()
+        self._others = folder / "others"  # what the machine has, but for its own runtimes
+        self._others.mkdir()
+        for found in (one for place in ("/usr/bin", "/bin") for one in Path(place).iterdir()):
+            link = self._others / found.name
+            if found.name not in {"podman", "docker"} and not link.is_symlink():
+                link.symlink_to(found)
+        program = folder / name
+        program.write_text(textwrap.dedent(RUNTIME).strip().format(python=sys.executable, folder=str(folder)))
+        program.chmod(0o755)
+
+    def just(self, *words: str, **env: str) -> Done:
+        """A recipe, with this runtime found first and no other found at all."""
+        return self._project.just(*words, PATH=f"{self._folder}:{self._project.machine.bin}:{self._others}", **env)
+
+    def start(self) -> Done:
+        """`just jaeger` on ports of the test's own."""
+        return self.just("jaeger", f"UI={self.ui}", f"OTLP={self.otlp}")
+
+    def breaks(self, word: str) -> None:
+        """Have that command of it fail."""
+        (self._folder / "broken").write_text(word)
+
+    @property
+    def calls(self) -> list[str]:
+        """What it was called with."""
+        file = self._folder / "calls"
+        return file.read_text().splitlines() if file.exists() else []
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def runtime(project: Project, tmp_path: Path) -> Iterator[Runtime]:
+    """podman, as it were."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    one = Runtime(project, folder)
+    yield one
+    (folder / "broken").unlink(missing_ok=True)
+    one.just("jaeger-stop")
+
+
+def test_started_used_and_stopped(runtime: Runtime, project: Project) -> None:
+    """On loopback, pinned; `just run` sends to it without a word of the user's; and no more when it is stopped."""
+    done = runtime.start()
+    assert done.code == 0, done.err
+    assert f"Jaeger is at http://127.0.0.1:{runtime.ui}" in done.out
+    (call,) = (call for call in runtime.calls if call.startswith("podman run"))
+    assert f"--publish 127.0.0.1:{runtime.ui}:16686 --publish 127.0.0.1:{runtime.otlp}:4318" in call
+    assert re.search(r"/jaeger:\d+\.\d+\.\d+$", call)
+    project.write("services/once.py", SHOWS)
+    ours = f"http://127.0.0.1:{runtime.otlp}/v1/traces"
+    assert shown(runtime) == ours
+    assert shown(runtime, OTEL_TRACES_EXPORTER="none") == ""
+    assert shown(runtime, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT="http://127.0.0.1:1/x") == "http://127.0.0.1:1/x"
+    assert "it runs already: http://127.0.0.1" in runtime.start().err
+    assert runtime.just("jaeger-stop").out == "Jaeger is stopped, and its traces are gone.\n"
+    assert shown(runtime) == ""
+    assert runtime.just("jaeger-stop").out == "Jaeger does not run; nothing is sent to it.\n"
+
+
+SHOWS = '''"""Shows where traces go."""
+
+import os
+
+from kernel import service
+
+
+@service(oneshot=True)
+async def once() -> None:
+    print("to", os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", ""))
+'''
+
+
+def shown(runtime: Runtime, **env: str) -> str:
+    """Where `just run` sends traces."""
+    done = runtime.just("run", "once", ADMIN_ADDR="off", **env)
+    assert done.code == 0, done.err
+    return done.out.removeprefix("to").strip()
+
+
+def test_nobody_is_there(runtime: Runtime, tmp_path: Path) -> None:
+    """One sentence, and nothing was done."""
+    (tmp_path / "bin" / "podman").unlink()
+    done = runtime.start()
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("just jaeger: neither podman nor docker is installed; install one, or send traces to")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("info", "podman does not work (Error: broken on purpose); mend that"),
+        ("run", "podman could not start cr.jaegertracing.io/jaegertracing/jaeger:"),
+    ],
+)
+def test_what_does_not_work(runtime: Runtime, project: Project, word: str, said: str) -> None:
+    """The runtime's own reason is told, and nothing is left behind."""
+    runtime.breaks(word)
+    done = runtime.start()
+    assert done.code == 2
+    assert said in done.err
+    assert "broken on purpose" in done.err
+    assert not (project.root / ".kernel" / "jaeger").exists()
+
+
+def test_docker_where_podman_does_not_work(runtime: Runtime, project: Project, tmp_path: Path) -> None:
+    """The one that works is taken."""
+    other = tmp_path / "other"
+    other.mkdir()
+    Runtime(project, other, "docker")
+    runtime.breaks("info")
+    (tmp_path / "bin" / "docker").symlink_to(other / "docker")
+    done = runtime.start()
+    assert done.code == 0, done.err
+    assert "with docker" in done.err
+    assert runtime.just("jaeger-stop").out.startswith("Jaeger is stopped")
+
+
+def test_a_port_that_is_taken(runtime: Runtime) -> None:
+    """It is named, with the word that names another."""
+    with socket.create_server(("127.0.0.1", runtime.otlp)):
+        done = runtime.start()
+    assert done.code == 2
+    assert f"port {runtime.otlp} cannot be had: Address already in use; free it, or name another: OTLP=" in done.err
+
+
+@pytest.mark.parametrize("word", ["UI=0", "UI=http", "OTLP=70000", "PORT=1", "1 2", "UI=$(id)"])
+def test_words_that_are_none(runtime: Runtime, word: str) -> None:
+    """A wrong word is refused before anything is called."""
+    done = runtime.just("jaeger", word)
+    assert done.code == 2
+    assert done.err.startswith("just jaeger: ")
+    assert not runtime.calls
