@@ -52,11 +52,12 @@ def as_shipped() -> tuple[str, dict[str, str]]:
         origin = f"{table.get('template', 'the template')} {table.get('version', '')}".strip()
         return origin, {path: known for known, path in pairs}
     cloned = cloned_commit()
-    in_commit = [path for path in git("ls-tree", "-r", "--name-only", "-z", cloned).split("\0") if path]
-    ours = [path for path, owner in owners(ROOT, in_commit).items() if owner == "framework"]
-    diff = ["-c", "diff.autoRefreshIndex=false", "diff", "--name-only", "--no-renames", "-z"]  # which only reads
-    changed = set(git(*diff, cloned, "--", *ours).split("\0"))
-    intact = {path: digest((ROOT / path).read_bytes()) for path in ours if path not in changed}
+    lines = [line.split("\t", 1) for line in git("ls-tree", "-r", "-z", cloned).split("\0") if line]
+    blobs = {path: facts.split()[2] for facts, path in lines}
+    ours = [path for path, owner in owners(ROOT, blobs).items() if owner == "framework"]
+    there = [path for path in ours if (ROOT / path).is_file()]
+    now = dict(zip(there, git("hash-object", "--stdin-paths", stdin="\n".join(there)).split(), strict=True))
+    intact = {path: digest((ROOT / path).read_bytes()) for path in there if now[path] == blobs[path]}
     return f"commit {cloned[:12]}", {path: intact.get(path, "changed") for path in ours}
 
 

@@ -42,8 +42,8 @@ def own(words: Mapping[str, str]) -> None:
     with Change(f"just own NAME={name}") as change:
         tree = change.folder / "tree"
         index = str(change.folder / "index")  # one without the marks of the user's, as skip-worktree
-        git("read-tree", "HEAD", index=index)
-        git("checkout-index", "--all", f"--prefix={tree}/", index=index)
+        git("read-tree", "HEAD", index=index, hold=[change.turn])
+        git("checkout-index", "--all", f"--prefix={tree}/", index=index, hold=[change.turn])
         change.expected = {path: fingerprint(tree / path) for path in in_git()}
         for path in _left_out(origin["commit"]):
             (tree / path).unlink(missing_ok=True)

@@ -16,10 +16,16 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     return Machine(tmp_path_factory.mktemp("machine"))
 
 
+@pytest.fixture(scope="session")
+def cloned_once(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A fresh clone, to be copied."""
+    return machine.clone(tmp_path_factory.mktemp("cloned") / "clone")
+
+
 @pytest.fixture
-def project(machine: Machine, tmp_path: Path) -> Project:
+def project(cloned_once: Project, tmp_path: Path) -> Project:
     """A fresh clone."""
-    return machine.clone(tmp_path / """it's "my" $project""")
+    return _copy(cloned_once, tmp_path / """it's "my" $project""")
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +40,14 @@ def owned_once(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Pr
 @pytest.fixture
 def owned(owned_once: Project, tmp_path: Path) -> Project:
     """The same, to do with as one likes."""
-    shutil.copytree(owned_once.root, tmp_path / "my-app", symlinks=True)
-    project = Project(owned_once.machine, tmp_path / "my-app")
-    assert project.just("--version").code == 0
-    return project
+    return _copy(owned_once, tmp_path / "my-app")
+
+
+def _copy(project: Project, root: Path) -> Project:
+    """A copy of the project, whose .venv is told that it belongs there: that spares making it anew."""
+    shutil.copytree(project.root, root, symlinks=True)
+    stamp = root / ".venv" / ".stamp"
+    stamp.write_text(stamp.read_text().replace(str(project.root), str(root)))
+    copy = Project(project.machine, root)
+    assert copy.just("--version").code == 0
+    return copy

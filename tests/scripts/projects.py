@@ -28,7 +28,7 @@ FAKE_UV = rf"""#!/bin/sh
 case "$1 $2" in
 "pip install") ;;
 "pip sync")
-    for name in just ruff; do ln -sf "{PROGRAMS}/$name" .venv/bin/$name; done
+    for name in just ruff flake8-async; do ln -sf "{PROGRAMS}/$name" .venv/bin/$name; done
     cp "$0" .venv/bin/uv
     for folder in .venv/lib/python*/site-packages; do echo "{site.getsitepackages()[0]}" > "$folder/linked.pth"; done
     ;;

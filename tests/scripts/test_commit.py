@@ -68,3 +68,19 @@ def test_ci_does_what_ci_run_does() -> None:
     assert 'requires-python = ">=3.11"' in (REPO / "pyproject.toml").read_text()
     assert "exec ./scripts/just test" in (REPO / ".ci" / "run").read_text()
     assert os.access(REPO / "scripts" / "just", os.X_OK)
+
+
+def test_an_await_in_clean_up_is_found(owned: Project) -> None:
+    """In a service, and in a file of the kernel that was changed; those that are as shipped are left out."""
+    check = ("scripts/kernel/script", "check_clean_up")
+    assert owned.machine.call(*check, cwd=owned.root).code == 0
+    unsafe = "\n\nasync def unsafe() -> None:\n    try:\n        pass\n    finally:\n        await anyio.sleep(1)\n"
+    owned.write("services/careless.py", f"import anyio\n{unsafe}")
+    with (owned.root / "kernel" / "cli.py").open("a") as file:
+        file.write(f"import anyio\n{unsafe}")
+    done = owned.machine.call(*check, cwd=owned.root)
+    assert done.code == 1
+    assert re.findall(r"(\w+/\w+\.py):\d+:\d+: ASYNC102", done.out + done.err) == [
+        "kernel/cli.py",
+        "services/careless.py",
+    ]

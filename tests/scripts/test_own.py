@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 import tomllib
 from collections.abc import Callable
@@ -250,16 +251,13 @@ def test_killed_at_every_step(killed: Killed) -> None:
     assert killed.machine.call(*words, "0", *OWN, cwd=project.root, COUNTED=str(counted)).code == 0
 
     def kill_at(step: int) -> str:
-        project = killed.fresh(f"step{step % 4}")
+        project = killed.fresh(f"worker{threading.get_ident()}")
         done = killed.machine.call(*words, str(step), *OWN, cwd=project.root)
         assert done.code == -signal.SIGKILL, done.err
         return killed.verdict(project, step)
 
-    steps = range(1, int(counted.read_text()) + 1)
-    verdicts: list[str] = []
-    for start in range(0, len(steps), 4):  # those of one batch have places of their own
-        with ThreadPoolExecutor(4) as pool:
-            verdicts += pool.map(kill_at, steps[start : start + 4])
+    with ThreadPoolExecutor(3) as pool:
+        verdicts = list(pool.map(kill_at, range(1, int(counted.read_text()) + 1)))
     turn = verdicts.index("finished")
     assert set(verdicts[:turn]) == {"undone"}, (
         "there is one step before which it is undone, and after which it is finished"

@@ -58,7 +58,7 @@ def test_it_is_clean_typed_tested_and_runs(owned: Project, name: str) -> None:
     for words in (
         ["ruff", "check", "--no-cache", *made],
         ["ruff", "format", "--check", "--no-cache", *made],
-        ["mypy", "--cache-dir=/dev/null", *made],
+        ["mypy", f"--cache-dir={owned.machine.folder / 'mypy'}", *made],
         ["pytest", "-q", "-p", "no:cacheprovider", made[1]],
         ["app", "check"],
     ):
