@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -72,6 +73,13 @@ def test_the_examples_are_gone_with_what_only_they_needed(owned_once: Project) -
     lock = (owned_once.root / "scripts" / "requirements.lock").read_text()
     assert not any(f"\n{name}==" in lock for name in ("starlette", "hypothesis"))
     assert owned_once.machine.call(".venv/bin/python", "-m", "app", "list", cwd=owned_once.root).out.startswith("hello")
+
+
+def test_no_link_leads_nowhere(owned_once: Project) -> None:
+    """In the new README, and in the pages that came along."""
+    for page in [owned_once.root / "README.md", *(owned_once.root / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#:]+\.md)[)#]", page.read_text()):
+            assert (page.parent / link).is_file(), f"{page.name}: {link}"
 
 
 def test_the_lock_is_the_one_that_uv_would_make(owned_once: Project) -> None:
