@@ -168,6 +168,7 @@ def rewrite(text: str, name: str, template: Mapping[str, str]) -> str:
     if "source" in coverage:
         coverage["source"] = ["app", "services"]  # the kernel has its own tests, where it comes from
         coverage.pop("omit", None)
+        coverage["omit"] = ["*/app/__main__.py"]  # it is the framework's
     return tomlkit.dumps(document)
 
 

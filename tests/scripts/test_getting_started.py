@@ -92,6 +92,7 @@ def test_the_users_tests_are_few_quick_and_cover_his_services(reader: Reader) ->
     assert float(passed[2]) < 30
     assert "Required test coverage of 90.0% reached" in said
     assert not re.search(r"^kernel/", said, re.MULTILINE)
+    assert "Total coverage: 100.00%" in said
 
 
 @pytest.mark.parametrize(
