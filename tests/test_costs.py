@@ -94,7 +94,7 @@ def _objects() -> collections.Counter[str]:
     """The objects of the kernel's classes, by class."""
     gc.collect()
     kinds = (type(one) for one in gc.get_objects())
-    return collections.Counter(kind.__name__ for kind in kinds if kind.__module__.startswith("kernel."))
+    return collections.Counter(kind.__name__ for kind in kinds if str(kind.__module__).startswith("kernel."))
 
 
 def _scopes() -> int:

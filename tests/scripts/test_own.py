@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -98,7 +99,8 @@ def test_the_lock_is_the_one_that_uv_would_make(owned_once: Project) -> None:
         str(theirs),
     ]
     command = [str(REPO / ".venv" / "bin" / "uv"), "pip", "compile", *options, "pyproject.toml"]
-    subprocess.run(command, cwd=owned_once.root, check=True)
+    settings = runpy.run_path(str(REPO / "scripts" / "kernel" / "bootstrap.py"))["settings_of_pip"]()
+    subprocess.run(command, cwd=owned_once.root, env={**settings, **os.environ}, check=True)
     assert Path(theirs).read_text() == lock.read_text().partition("\n")[2]
 
 
