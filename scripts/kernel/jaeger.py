@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ CONTAINER = "kernel-jaeger"
 STATE = ".kernel/jaeger"
 INSIDE = {"UI": 16686, "OTLP": 4318}  # the ports that Jaeger has
 RUNTIMES = ("podman", "docker")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 30.0  # seconds until it has to answer, once its image is there
 USE = "just jaeger [UI=16686] [OTLP=4318]"
 
@@ -38,14 +40,23 @@ def start(values: dict[str, str]) -> None:
         _refuse_taken(key, port)
     print(f"starting {IMAGE} with {runtime}; the first time takes as long as the download", file=sys.stderr)
     url = f"http://127.0.0.1:{ports['UI']}"
+    for number in SIGNALS:
+        signal.signal(number, _leave)
     try:
         _begin(runtime, ports, url)
         home(ROOT)
         (ROOT / STATE).write_text(f"http://127.0.0.1:{ports['OTLP']}/v1/traces\n{runtime}\n{url}\n")
-    except BaseException:  # also Ctrl+C, which comes easily while an image is loaded
+    except BaseException:  # also a signal, which comes easily while an image is loaded
         _call(runtime, "rm", "--force", CONTAINER)
         raise
     print(f"Jaeger is at {url}; `just run` sends its traces there, until `just jaeger-stop`.")
+
+
+def _leave(number: int, _: object) -> None:
+    """Leaves; further signals are ignored, also by what is called to undo: just hands on what a terminal has sent."""
+    for one in SIGNALS:
+        signal.signal(one, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _begin(runtime: str, ports: dict[str, int], url: str) -> None:
