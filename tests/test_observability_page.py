@@ -13,6 +13,7 @@ import pytest
 
 from kernel import metrics
 from kernel.lifecycle import State
+from kernel.logs import LIFECYCLE
 from kernel.otel import OTEL_VARIABLES
 from kernel.spans import NAMES
 from tests.conformance.program import REPO, App
@@ -24,7 +25,7 @@ PAGE = (REPO / "docs" / "observability.md").read_text()
 def rows(head: str) -> list[list[str]]:
     """The cells of the table that begins with *head*."""
     table = PAGE[PAGE.index(head) :].partition("\n\n")[0]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()[2:]]
 
 
 def named(cell: str) -> list[str]:
@@ -45,7 +46,7 @@ def app(tmp_path: Path) -> Iterator[App]:
 def test_the_service_of_the_page(app: App) -> None:
     """Its spans hang where the comments say."""
     with receiving() as collector:
-        run = app.run(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces")
+        run = app.run(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces", ADMIN_ADDR="0")
         collector.wait_for(lambda got: got.named("oracle answer") and got.named("oracle start"))
         run.send(signal.SIGTERM)
         assert run.result().code == 0
@@ -54,7 +55,8 @@ def test_the_service_of_the_page(app: App) -> None:
     spans = {cell[0].partition(" of ")[0].strip("`") for cell in rows("| span | from | to |")}
     assert spans == {*NAMES.values()}
     told = {name for span in collector.spans for name in span.attributes if name.startswith("kernel.")}
-    assert told <= {*re.findall(r"kernel\.\w+", PAGE)} | {"kernel.exit_code"}
+    assert told <= {*re.findall(r"kernel\.\w+", PAGE)}
+    assert collector.one("app admin start").attributes["kernel.service"] == "admin"
 
 
 def leaves(value: object, path: str = "") -> Iterator[str]:
@@ -82,16 +84,28 @@ def test_the_schema_of_the_status(app: App) -> None:
     assert [named(cell[0])[0] for cell in rows("| page | |")] == pages
     (states,) = (cell[1] for cell in rows("| field | |") if cell[0] == "`services.*.state`")
     assert named(states) == [state.value for state in State]
-    for _, name, _ in rows("| metric | at `/metrics` | |"):
-        seen = re.search(rf"^{named(name)[0]}(_count)?[{{ ]", lines, re.MULTILINE)
+    for metric, _, cell, _ in rows(METRICS):
+        (name,) = named(cell)
+        seen = re.search(rf"^{name}(?:_count)?(?:{{(.*?)}})? ", lines, re.MULTILINE)
         assert seen or "loop_share" in name or "stop_duration" in name, name  # which come with time
+        if seen:
+            labels = {*re.findall(r"(\w+)=", seen[1] or "")}
+            assert "service" in labels or named(metric)[0] in {"kernel.ready", "kernel.loop.delay"}
+
+
+METRICS = "| metric | unit | at `/metrics` | |"
 
 
 def test_the_table_of_metrics() -> None:
-    """Every instrument of the kernel stands in it."""
-    own = {name for name, *_ in (*metrics._GAUGES, *metrics._COUNTERS)}
-    own |= {f"kernel.service.{kind}.duration" for kind in ("start", "stop")}
-    assert {named(cell[0])[0] for cell in rows("| metric | at `/metrics` | |")} == own
+    """Every instrument of the kernel stands in it, with its unit."""
+    own = {name: unit for name, unit, *_ in (*metrics._GAUGES, *metrics._COUNTERS)}
+    own |= {f"kernel.service.{kind}.duration": "s" for kind in ("start", "stop")}
+    assert {named(metric)[0]: unit.strip("`") for metric, unit, *_ in rows(METRICS)} == own
+
+
+def test_the_fields_of_records() -> None:
+    """Those of a lifecycle step that is exported are all told."""
+    assert {f"kernel.{name}" for name in LIFECYCLE} <= {*named(PAGE.partition("## Logs")[2])}
 
 
 def test_the_table_of_variables() -> None:

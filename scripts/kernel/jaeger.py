@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 
 from change import home
@@ -23,6 +23,7 @@ CONTAINER = "kernel-jaeger"
 STATE = ".kernel/jaeger"
 INSIDE = {"UI": 16686, "OTLP": 4318}  # the ports that Jaeger has
 RUNTIMES = ("podman", "docker")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 30.0  # seconds until it has to answer, once its image is there
 USE = "just jaeger [UI=16686] [OTLP=4318]"
 
@@ -34,21 +35,38 @@ def start(values: dict[str, str]) -> None:
     if _call(runtime, "container", "inspect", "--format", "{{.State.Running}}", CONTAINER).stdout.strip() == "true":
         raise Refusal(f"it runs already: {_where() or 'in another clone'}; `just jaeger-stop` ends it")
     _call(runtime, "rm", "--force", CONTAINER)  # one that has ended, and is in the way
+    (ROOT / STATE).unlink(missing_ok=True)
     for key, port in ports.items():
         _refuse_taken(key, port)
     print(f"starting {IMAGE} with {runtime}; the first time takes as long as the download", file=sys.stderr)
+    url = f"http://127.0.0.1:{ports['UI']}"
+    for number in SIGNALS:
+        signal.signal(number, _leave)
+    try:
+        _begin(runtime, ports, url)
+        home(ROOT)
+        (ROOT / STATE).write_text(f"http://127.0.0.1:{ports['OTLP']}/v1/traces\n{runtime}\n{url}\n")
+    except BaseException:  # also a signal, which comes easily while an image is loaded
+        _call(runtime, "rm", "--force", CONTAINER)
+        raise
+    print(f"Jaeger is at {url}; `just run` sends its traces there, until `just jaeger-stop`.")
+
+
+def _leave(number: int, _: object) -> None:
+    """Leaves; further signals are ignored, also by what is called to undo: just hands on what a terminal has sent."""
+    for one in SIGNALS:
+        signal.signal(one, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+def _begin(runtime: str, ports: dict[str, int], url: str) -> None:
+    """Starts the container, and waits until it answers at *url*."""
     mapped = [word for key, inside in INSIDE.items() for word in ("--publish", f"127.0.0.1:{ports[key]}:{inside}")]
     begun = _call(runtime, "run", "--detach", "--rm", "--name", CONTAINER, *mapped, IMAGE)
     if begun.returncode:
-        _call(runtime, "rm", "--force", CONTAINER)
         raise Refusal(f"{runtime} could not start {IMAGE}: {_reason(begun)}; mend that, and run this again")
-    url = f"http://127.0.0.1:{ports['UI']}"
     if not _answers(url):
-        _call(runtime, "rm", "--force", CONTAINER)
         raise Refusal(f"Jaeger did not answer at {url} within {PATIENCE:g} s, and was stopped; run this again")
-    home(ROOT)
-    (ROOT / STATE).write_text(f"http://127.0.0.1:{ports['OTLP']}/v1/traces\n{runtime}\n{url}\n")
-    print(f"Jaeger is at {url}; `just run` sends its traces there, until `just jaeger-stop`.")
 
 
 def stop(_: dict[str, str]) -> None:
@@ -125,12 +143,13 @@ def _refuse_taken(key: str, port: int) -> None:
 
 
 def _answers(url: str) -> bool:
+    ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # no proxy leads to loopback
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         try:
-            with urllib.request.urlopen(url, timeout=2):  # noqa: S310  (an address of ours)
+            with ask(url, timeout=2):
                 return True
-        except (OSError, urllib.error.URLError):
+        except OSError:
             time.sleep(0.2)
     return False
 

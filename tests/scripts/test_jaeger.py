@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import socket
+import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.receiver import receiving
 from tests.scripts.projects import Done, Project
 
 RUNTIME = """
@@ -23,10 +28,12 @@ RUNTIME = """
     if broken.exists() and broken.read_text() == words[0]:
         sys.exit("Error: it is said\\nError: broken on purpose")
     if words[0] == "run":
-        ports = [word.split(":")[1] for word in words if word.startswith("127.0.0.1:")]
-        child = subprocess.Popen([sys.executable, "-m", "http.server", "--bind", "127.0.0.1", ports[0]],
+        ports = [int(word.split(":")[1]) for word in words if word.startswith("127.0.0.1:")]
+        answers = str(not (here / "silent").exists())
+        child = subprocess.Popen([sys.executable, "-c", {server!r}, answers, *map(str, ports)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        pid.write_text(str(child.pid))
+        (here / "new").write_text(str(child.pid))
+        (here / "new").replace(pid)
     elif words[:2] == ["container", "inspect"]:
         if not pid.exists():
             sys.exit("Error: no such container")
@@ -34,6 +41,15 @@ RUNTIME = """
     elif words[0] == "rm" and pid.exists():
         os.kill(int(pid.read_text()), signal.SIGKILL)
         pid.unlink()
+"""
+
+SERVER = """
+import http.server, socket, sys, threading
+ports = [int(port) for port in sys.argv[2:]]
+otlp = socket.create_server(("127.0.0.1", ports[1]))
+if sys.argv[1] == "False":
+    threading.Event().wait()
+http.server.HTTPServer(("127.0.0.1", ports[0]), http.server.SimpleHTTPRequestHandler).serve_forever()
 """
 
 
@@ -50,12 +66,26 @@ class Runtime:
             if found.name not in {"podman", "docker"} and not link.is_symlink():
                 link.symlink_to(found)
         program = folder / name
-        program.write_text(textwrap.dedent(RUNTIME).strip().format(python=sys.executable, folder=str(folder)))
+        program.write_text(
+            textwrap.dedent(RUNTIME).strip().format(python=sys.executable, folder=str(folder), server=SERVER)
+        )
         program.chmod(0o755)
 
     def just(self, *words: str, **env: str) -> Done:
         """A recipe, with this runtime found first and no other found at all."""
-        return self._project.just(*words, PATH=f"{self._folder}:{self._project.machine.bin}:{self._others}", **env)
+        return self._project.just(*words, PATH=self._path, **env)
+
+    def popen(self, *words: str) -> subprocess.Popen[bytes]:
+        """The same, not waited for."""
+        project = self._project
+        env = {**project.machine.env, "PATH": self._path}
+        quiet = subprocess.DEVNULL
+        program = project.root / "scripts" / "just"
+        return subprocess.Popen([program, *words], env=env, stdout=quiet, stderr=quiet, start_new_session=True)
+
+    @property
+    def _path(self) -> str:
+        return f"{self._folder}:{self._project.machine.bin}:{self._others}"
 
     def start(self) -> Done:
         """`just jaeger` on ports of the test's own."""
@@ -64,6 +94,15 @@ class Runtime:
     def breaks(self, word: str) -> None:
         """Have that command of it fail."""
         (self._folder / "broken").write_text(word)
+
+    def silent(self) -> None:
+        """Have what it starts never answer."""
+        (self._folder / "silent").touch()
+
+    @property
+    def runs(self) -> bool:
+        """Whether the container is there."""
+        return (self._folder / "pid").exists()
 
     @property
     def calls(self) -> list[str]:
@@ -181,3 +220,59 @@ def test_words_that_are_none(runtime: Runtime, word: str) -> None:
     assert done.code == 2
     assert done.err.startswith("just jaeger: ")
     assert not runtime.calls
+
+
+def test_a_container_that_is_gone(runtime: Runtime, project: Project, tmp_path: Path) -> None:
+    """Where nobody listens any more, as after a reboot, nothing is sent, and a line says so; `jaeger` starts anew."""
+    assert runtime.start().code == 0
+    project.write("services/once.py", SHOWS)
+    end(tmp_path)
+    done = runtime.just("run", "once", ADMIN_ADDR="off")
+    assert (done.code, done.out) == (0, "to \n"), done.err
+    assert done.err.startswith("scripts/kernel/run: Jaeger does not answer any more, so no traces are sent to it;")
+    assert runtime.start().code == 0
+    assert shown(runtime).startswith("http://127.0.0.1")
+
+
+def end(folder: Path) -> None:
+    """End the container behind the recipes' back."""
+    pid = folder / "bin" / "pid"
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+    pid.unlink()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_while_it_waits(runtime: Runtime, project: Project, number: signal.Signals) -> None:
+    """The container that was begun is removed again."""
+    runtime.silent()
+    with runtime.popen("jaeger", f"UI={runtime.ui}", f"OTLP={runtime.otlp}") as begun:
+        while not runtime.runs:
+            assert begun.poll() is None
+            time.sleep(0.02)
+        os.killpg(begun.pid, number)  # as a terminal does
+        assert begun.wait(20) == 128 + number
+    until = time.monotonic() + 20  # just may be gone before what it has begun
+    while runtime.runs:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert not (project.root / ".kernel" / "jaeger").exists()
+
+
+def test_a_protocol_for_another_collector(runtime: Runtime, project: Project) -> None:
+    """What the user's collector speaks is no reason to refuse to run beside Jaeger."""
+    project.write("services/once.py", SHOWS)
+    assert runtime.start().code == 0
+    assert shown(runtime, OTEL_EXPORTER_OTLP_PROTOCOL="grpc") == f"http://127.0.0.1:{runtime.otlp}/v1/traces"
+    assert shown(runtime, OTEL_EXPORTER_OTLP_TRACES_PROTOCOL="http/protobuf") == ""
+
+
+def test_a_proxy_is_not_asked(runtime: Runtime, project: Project) -> None:
+    """Neither whether Jaeger answers, nor to bring it the traces: no proxy leads to loopback."""
+    nobody = "http://127.0.0.1:9"
+    done = runtime.just("jaeger", f"UI={runtime.ui}", f"OTLP={runtime.otlp}", http_proxy=nobody, HTTP_PROXY=nobody)
+    assert done.code == 0, done.err
+    project.write("services/once.py", SHOWS)
+    with receiving() as collector:
+        project.write(".kernel/jaeger", f"{collector.url}/v1/traces\n")
+        shown(runtime, http_proxy=nobody, HTTP_PROXY=nobody)
+    assert collector.one("once start")
