@@ -68,6 +68,8 @@ def collect(root: Path, services: str) -> Contents:
         Refusal: There is no commit, no such service, or a package is not as the lock says.
 
     """
+    if str(root) not in sys.path:  # as a script, this has its own folder there
+        sys.path.append(str(root))
     from kernel.discovery import find_services
     from kernel.errors import PlanError
     from kernel.plan import select
@@ -251,7 +253,12 @@ def files_of(package: Distribution) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for file in package.files or ():
         in_info = file.parts[0].endswith(".dist-info")
-        if ".." in file.parts or "__pycache__" in file.parts or (in_info and file.name in UNWANTED) or file.suffix == ".pyi":
+        if (
+            ".." in file.parts
+            or "__pycache__" in file.parts
+            or (in_info and file.name in UNWANTED)
+            or file.suffix == ".pyi"
+        ):
             continue
         if file.suffix == ".pth":
             raise Refusal(f"{package.name} needs {file}, which Python reads in a site-packages only; leave it out")

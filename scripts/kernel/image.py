@@ -38,10 +38,10 @@ def image(words: Mapping[str, str]) -> None:
     base = f"{stamp['name']}-base:{tag.partition(':')[2]}" if own.exists() else tag
     with tempfile.TemporaryDirectory() as folder:
         write_context(contents, Path(folder))
-        given = [f"BASE={words['BASE']}"] if words["BASE"] else []
-        _build(program, base, OURS, Path(folder), given, contents)
+        given = ["--build-arg", f"BASE={words['BASE']}"] if words["BASE"] else []
+        _build([program, "build", "--tag", base, *given, "--file", str(OURS)], Path(folder), contents)
     if own.exists():
-        _build(program, tag, own, ROOT, [f"BASE={base}"], contents)
+        _build([program, "build", "--tag", tag, "--build-arg", f"BASE={base}", "--file", str(own)], ROOT, contents)
     print(f"{tag}: {tell(contents)}")
 
 
@@ -64,7 +64,7 @@ def locked(lock: str, names: Iterable[str]) -> list[str]:
     return [block for block in blocks if block.partition("==")[0] in wanted]
 
 
-def _build(program: str, tag: str, file: Path, folder: Path, args: list[str], contents: Contents) -> None:
+def _build(command: list[str], folder: Path, contents: Contents) -> None:
     stamp = contents.stamp
     revision = f"{stamp['commit']}{'-dirty' if stamp['dirty'] else ''}"
     labels = {
@@ -73,16 +73,14 @@ def _build(program: str, tag: str, file: Path, folder: Path, args: list[str], co
         "revision": revision,
         "created": datetime.fromtimestamp(int(str(stamp["time"])), UTC).isoformat(),
     }
-    command = [program, "build", "--tag", tag, "--file", str(file)]
-    if Path(program).name != "docker":
+    program = Path(command[0]).name
+    if program != "docker":
         command += ["--format", "docker"]  # the other format has no HEALTHCHECK
     for key, value in labels.items():
         command += ["--label", f"org.opencontainers.image.{key}={value}"]
-    for one in args:
-        command += ["--build-arg", one]
     done = subprocess.run([*command, str(folder)], check=False)
     if done.returncode:
-        raise Refusal(f"{Path(program).name} failed with exit code {done.returncode}; it says why above")
+        raise Refusal(f"{program} failed with exit code {done.returncode}; it says why above")
 
 
 if __name__ == "__main__":
