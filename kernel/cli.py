@@ -96,6 +96,12 @@ class Program:
         """The services by name, as their files tell."""
         return discovery.find_services(self.identity.root, BUILT_IN)
 
+    @property
+    def elsewhere(self) -> Sequence[str]:
+        """The services that the artifact was built without: they exist, and are never enabled here."""
+        found: Sequence[str] = self.identity.stamp.get("left-out", ())
+        return found
+
     def dispatch(self, words: list[str]) -> int:
         """Do what *words* say."""
         first = words[0] if words else "--help"
@@ -224,7 +230,13 @@ class Program:
 
         patterns, source = self._patterns(service)
         return make_plan(
-            self.files, os.environ, patterns, source, with_dependencies=with_dependencies, errors=self.wrong
+            self.files,
+            os.environ,
+            patterns,
+            source,
+            with_dependencies=with_dependencies,
+            errors=self.wrong,
+            elsewhere=self.elsewhere,
         )
 
     def _patterns(self, service: Sequence[str]) -> tuple[Sequence[str] | None, str]:
@@ -258,7 +270,7 @@ class Program:
         patterns, source = self._patterns(service)
         names = plan.select(list(self.files), patterns, source)
         services, errors = plan.load_selected(self.files, names, with_dependencies=False)
-        misfits, _ = Registry(services, self.files).check()
+        misfits, _ = Registry(services, [*self.files, *self.elsewhere]).check()
         Problems.raise_any([*errors, *(error for error in misfits if not isinstance(error, LeftOutError))])
         print(drawing.draw(services, format))
 
@@ -286,8 +298,8 @@ class Program:
         return errors
 
     def _version(self) -> None:
-        """Show the app's name and version."""
-        print(f"{self.identity.name} {self.identity.version}")
+        """Show the app's name, version and commit, and how it was built."""
+        print(f"{self.identity.name} {self.identity.version} ({self.identity.origin})")
 
     # -- the commands of a service -------------------------------------------------------------------------------
 

@@ -6,11 +6,12 @@ import functools
 import os
 import sys
 from types import ModuleType
+from typing import Any
 
 import attrs
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Identity:
     """The app.
 
@@ -18,12 +19,47 @@ class Identity:
         name: `[project] name` in pyproject.toml.
         version: `[project] version`.
         root: The folder, or the path in a zip file, that holds `app`, `services` and pyproject.toml.
+        loader: What imports the app, and reads its files.
 
     """
 
     name: str
     version: str
     root: str
+    loader: Any = attrs.field(default=None, eq=False, repr=False)
+
+    @functools.cached_property
+    def stamp(self) -> dict[str, Any]:
+        """What build.json says of an artifact: commit, dirty, built, left-out; nothing in a tree."""
+        try:
+            text = self.loader.get_data(os.path.join(self.root, "build.json")) if self.loader else b"{}"  # noqa: PTH118
+        except OSError:
+            return {}
+        import json
+
+        stamp: dict[str, Any] = json.loads(text)
+        return stamp
+
+    @property
+    def origin(self) -> str:
+        """The commit, and how the app was built: tree, pyz, binary or image. In a tree git is asked."""
+        commit, dirty = self.stamp.get("commit", ""), self.stamp.get("dirty", False)
+        if not self.stamp and os.path.exists(os.path.join(self.root, ".git")):  # noqa: PTH110, PTH118
+            commit, dirty = _git(self.root, "rev-parse", "HEAD"), bool(_git(self.root, "status", "--porcelain"))
+        mark = " with changes" if dirty else ""
+        built = self.stamp.get("built", "tree")
+        return f"commit {commit[:12]}{mark}, {built}" if commit else built
+
+
+def _git(root: str, *words: str) -> str:
+    """What git says of the tree; nothing where it cannot."""
+    import subprocess
+
+    try:
+        done = subprocess.run(["git", "--no-optional-locks", *words], cwd=root, capture_output=True, check=False)  # noqa: S607
+    except OSError:
+        return ""
+    return done.stdout.decode().strip()
 
 
 @functools.cache
@@ -39,7 +75,7 @@ def identify(app: ModuleType) -> Identity:
     assert app.__file__ is not None
     root = os.path.dirname(os.path.dirname(os.path.abspath(app.__file__)))  # noqa: PTH100, PTH120  (pathlib: 5 ms)
     name, version = _in_tree(app, root) or _installed(app) or (os.path.basename(sys.argv[0]) or "app", "0")  # noqa: PTH119
-    return Identity(name, version, root)
+    return Identity(name, version, root, getattr(app.__spec__, "loader", None))
 
 
 def _in_tree(app: ModuleType, root: str) -> tuple[str, str] | None:

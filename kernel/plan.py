@@ -103,6 +103,7 @@ def make_plan(
     *,
     with_dependencies: bool = False,
     errors: Sequence[PlanError] = (),
+    elsewhere: Collection[str] = (),
 ) -> Plan:
     """Import what *patterns* choose, and make a plan of it.
 
@@ -113,6 +114,7 @@ def make_plan(
         source: Where they come from, for errors.
         with_dependencies: Whether to add what they need.
         errors: What is known to be wrong already; reported with the rest.
+        elsewhere: Services that exist and were left out of this artifact.
 
     Raises:
         PlanError: Anything is wrong; all of it in one.
@@ -124,7 +126,7 @@ def make_plan(
         Problems.raise_any([*errors, error])
         raise
     services, wrong = load_selected(files, names, with_dependencies=with_dependencies)
-    registry = Registry(services, files)
+    registry = Registry(services, [*files, *elsewhere])
     misfits, warnings = registry.check()
     configs, bad_values, misses = registry.read_configs(environ)
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -217,7 +219,27 @@ def _processes(folder: Path) -> Iterator[Group]:
             minimal("run"),
         ),
     )
+    yield from _artifacts()
     yield command("help", "`app --help` with one service", "--help")
     yield command("help-200", "`app --help` with 200 services", "--help", services=200)
     yield command("list", "`app list`", "list")
     yield command("command", "A command of a service that asks for no value", "greeter", "status")
+
+
+def _artifacts() -> Iterator[Group]:
+    """What `just build` and `just build-binary` have made of this tree, as far as they have."""
+    name = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["name"]
+    file, binary = REPO / "build" / f"{name}.pyz", REPO / "build" / name
+    made = {"tree": (sys.executable, "-m", "app"), "pyz": (sys.executable, str(file)), "binary": (str(binary),)}
+    made = {kind: words for kind, words in made.items() if Path(words[-1]).exists() or kind == "tree"}
+    told_of = (
+        "of this tree, and of what `just build` and `just build-binary` have made of it, where they have; what has to "
+        "be unpacked once was unpacked before."
+    )
+    program_of = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"
+    help_cases = [Case(kind, ("-c", program_of, *words, "--help"), whole, cwd=REPO) for kind, words in made.items()]
+    yield Group("cold-help", f"`app --help` {told_of} Each is started by a bare Python.", "tree", tuple(help_cases))
+    until = str(SCRIPTS / "contestants" / "until_hello.py")
+    env = {"LOG_LEVEL": "info"}
+    hello = [Case(kind, (until, *words, "run", "hello-world"), told, env, REPO) for kind, words in made.items()]
+    yield Group("cold-hello", f"`app run hello-world` until it says hello, {told_of}", "tree", tuple(hello))

@@ -52,7 +52,7 @@ def test_runs_from_a_bare_zip(app: App, folders: bool) -> None:
         "packed",
     ]
     assert "Looks after billing/worker" in result.stdout
-    assert version.result().stdout == "app 0.1.0\n"
+    assert version.result().stdout == "app 0.1.0 (tree)\n"
     result = run.result()
     assert result.code == 0, result.stderr
     assert result.in_order("billing-worker: hello from below", "api: on")
@@ -90,4 +90,4 @@ def test_knows_its_name_when_installed(app: App) -> None:
     (app.root / "pyproject.toml").unlink()
     app.write("my_app-1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: my-app\nVersion: 1.2\n")
     app.write("my_app-1.2.dist-info/entry_points.txt", "[console_scripts]\nmy-app = app.__main__:main\n")
-    assert app.call("version").stdout == "my-app 1.2\n"
+    assert app.call("version").stdout == "my-app 1.2 (tree)\n"

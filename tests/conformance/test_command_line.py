@@ -137,7 +137,7 @@ def test_list_and_version(shop: App) -> None:
     assert enabled.result().stdout.startswith("api       left out  Looks after api\nbroken    enabled ")
     result = version.result()
     assert (result.code, result.stderr) == (0, "")
-    assert result.stdout == "app 0.1.0\n"
+    assert result.stdout == "app 0.1.0 (tree)\n"
 
 
 def test_graph(shop: App) -> None:

@@ -26,7 +26,7 @@ SKIPPED = {".venv", ".kernel", ".git", "__pycache__", ".ruff_cache", ".mypy_cach
 
 FAKE_UV = rf"""#!/bin/sh
 case "$1 $2" in
-"pip install") ;;
+"pip install") case "$*" in *pyinstaller*) exec "{PROGRAMS}/uv" "$@" ;; esac ;;
 "pip sync")
     for name in just ruff flake8-async; do ln -sf "{PROGRAMS}/$name" .venv/bin/$name; done
     cp "$0" .venv/bin/uv

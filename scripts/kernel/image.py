@@ -1,0 +1,87 @@
+"""`just image`: the app as an image, by podman, buildah or docker, whichever is there.
+
+What is built is a folder made for it: the app's code, and its packages as lines of the lock, with hashes. The
+framework's Containerfile makes an image of that; one of the user's own, at the top, builds on it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+
+from artifact import STAMP, Contents, collect
+from build import tell
+from recipe import ROOT, Refusal, run
+
+USE = "just image SERVICES=a,b BASE=python:3.13-slim"
+PROGRAMS = ("podman", "buildah", "docker")
+OURS = Path(__file__).with_name("Containerfile")
+
+
+def image(words: Mapping[str, str]) -> None:
+    """Builds it under the app's name and version, and tells how to run it."""
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        raise Refusal("there is neither podman nor buildah nor docker on PATH; install one of them")
+    contents = collect(ROOT, words["SERVICES"])
+    stamp = contents.stamp
+    tag = f"{stamp['name']}:{re.sub('[^A-Za-z0-9_.-]', '-', str(stamp['version']))}"
+    own = ROOT / "Containerfile"
+    base = f"{stamp['name']}-base:{tag.partition(':')[2]}" if own.exists() else tag
+    with tempfile.TemporaryDirectory() as folder:
+        write_context(contents, Path(folder))
+        given = ["--build-arg", f"BASE={words['BASE']}"] if words["BASE"] else []
+        _build([program, "build", "--tag", base, *given, "--file", str(OURS)], Path(folder), contents)
+    if own.exists():
+        _build([program, "build", "--tag", tag, "--build-arg", f"BASE={base}", "--file", str(own)], ROOT, contents)
+    print(f"{tag}: {tell(contents)}")
+
+
+def write_context(contents: Contents, folder: Path) -> None:
+    """Writes what the Containerfile copies: `app` with code and stamp, and requirements.txt."""
+    for path, content in contents.code.items():
+        (folder / "app" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "app" / path).write_bytes(content)
+    stamp = {**contents.stamp, "built": "image"}
+    (folder / "app" / STAMP).write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n")
+    lock = (ROOT / "scripts" / "requirements.lock").read_text()
+    names = [canonicalize_name(one.name) for one in contents.packages]
+    (folder / "requirements.txt").write_text("".join(locked(lock, names)))
+
+
+def locked(lock: str, names: Iterable[str]) -> list[str]:
+    """What the lock says of the packages of these names."""
+    blocks = re.split(r"(?m)^(?=[a-z0-9])", lock)
+    wanted = set(names)
+    return [block for block in blocks if block.partition("==")[0] in wanted]
+
+
+def _build(command: list[str], folder: Path, contents: Contents) -> None:
+    stamp = contents.stamp
+    revision = f"{stamp['commit']}{'-dirty' if stamp['dirty'] else ''}"
+    labels = {
+        "title": stamp["name"],
+        "version": stamp["version"],
+        "revision": revision,
+        "created": datetime.fromtimestamp(int(str(stamp["time"])), UTC).isoformat(),
+    }
+    program = Path(command[0]).name
+    if program != "docker":
+        command += ["--format", "docker"]  # the other format has no HEALTHCHECK
+    for key, value in labels.items():
+        command += ["--label", f"org.opencontainers.image.{key}={value}"]
+    done = subprocess.run([*command, str(folder)], check=False)
+    if done.returncode:
+        raise Refusal(f"{program} failed with exit code {done.returncode}; it says why above")
+
+
+if __name__ == "__main__":
+    run("image", USE, image, "SERVICES", "BASE")
