@@ -170,7 +170,7 @@ def copy_settings(keys: tuple[str, ...], target: Path) -> None:
 
 def refuse_uncommitted() -> None:
     """Raises `Refusal` where there are changes that are not committed, or files that git does not know."""
-    changed = git("status", "--porcelain").splitlines()
+    changed = git("status", "--porcelain", "--untracked-files=normal").splitlines()
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise Refusal(f"there are changes that are not committed ({changed[0][3:]}{more}); commit or remove them first")

@@ -7,9 +7,10 @@ rename; so the next recipe finishes what a kill has interrupted.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
-from change import Change
+from change import Change, fingerprint
 from recipe import ROOT, Refusal, git
 
 HEADS = ".git/refs/heads"
@@ -52,12 +53,15 @@ def put_files(change: Change, commit: str) -> None:
     shutil.copyfile(ROOT / ".git" / "index", index)
     env = {"GIT_INDEX_FILE": str(index)}
     git("update-index", "-q", "--refresh", accept=(0, 1), env=env)  # else a file that was only copied seems changed
-    git("read-tree", "-m", "HEAD", commit, env=env)
     told = git("diff", "--name-status", "--no-renames", "-z", "HEAD", commit).split("\0")
     states = dict(zip(told[1::2], told[::2], strict=False))
     there = [path for path, state in states.items() if state != "D"]
-    out.mkdir()
-    git("checkout-index", "-z", "--stdin", f"--prefix={out}/", stdin="".join(f"{path}\0" for path in there), env=env)
+    # As they are in HEAD: what somebody changes from now on is set aside.
+    was = change.folder / "was"
+    _check_out([path for path, state in states.items() if state != "A"], was, env)
+    change.expected = {path: fingerprint(was / path) for path in states}
+    git("read-tree", "-m", "HEAD", commit, env=env)
+    _check_out(there, out, env)
     for path in states:
         if path not in there:
             change.remove(path)
@@ -65,6 +69,13 @@ def put_files(change: Change, commit: str) -> None:
         if not (out / path).is_dir() or (out / path).is_symlink():  # else a repository within this one
             change.put(path, out / path)
     change.put(".git/index", index)
+
+
+def _check_out(paths: list[str], folder: Path, env: Mapping[str, str]) -> None:
+    """Writes files of an index into a new folder."""
+    folder.mkdir()
+    words = ["checkout-index", "-z", "--stdin", f"--prefix={folder}/"]
+    git(*words, stdin="".join(f"{path}\0" for path in paths), env=env)
 
 
 def put_head(change: Change, branch: str) -> None:

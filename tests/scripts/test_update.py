@@ -419,6 +419,20 @@ def test_the_newer_version_says_what_an_update_is(tmp_path: Path) -> None:
     assert project.git("log", "-1", "--format=%s") == "In a new way, update kernelpack from 0.1.0 to 0.2.0\n"
 
 
+def test_edits_that_git_was_told_not_to_see(project: Project) -> None:
+    """They stop it, with all intact; so does a file that no status shows."""
+    project.git("config", "status.showUntrackedFiles", "no")
+    project.write("kernel/added.txt", "not told to git\n")
+    assert "not committed (kernel/added.txt)" in project.just("kernel-update").err
+    (project.root / "kernel" / "added.txt").unlink()
+    project.git("update-index", "--assume-unchanged", "kernel/letters.txt")
+    edit(project.root / "kernel" / "letters.txt", ("m\n", "m, unseen\n"))
+    before = project.files(), project.git("for-each-ref")
+    done = project.just("kernel-update")
+    assert (done.code, "Entry 'kernel/letters.txt' not uptodate" in done.err) == (2, True)
+    assert (project.files(), project.git("for-each-ref")) == before
+
+
 def test_an_upstream_by_url(project: Project, upstream: Upstream) -> None:
     """An address works as well as a folder."""
     file = project.root / "pyproject.toml"
