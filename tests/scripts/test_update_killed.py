@@ -162,7 +162,7 @@ def test_killed_while_it_ends(killed: Killed, word: str) -> None:
         assert state in (before, after)
         return "before" if state == before else "past"
 
-    verdicts = in_turns(kill_at, list(range(5, int(counted.read_text()), 8)))
+    verdicts = in_turns(kill_at, list(range(5, int(counted.read_text()), 12)))
     assert verdicts == sorted(verdicts)
     assert set(verdicts) == {"before", "past"}
 
