@@ -23,7 +23,7 @@ from change import Change, Conflict, fingerprint, home
 from recipe import ROOT, Refusal, git, in_git, run, show
 
 FOLDER = ".kernel/backups"
-BEFORE = "before-restore"  # marks what a restore has replaced
+BEFORE = "before-"  # marks one that nobody asked for: what a restore has replaced, or an update was made from
 NEVER = frozenset({".git", ".env", ".venv", ".kernel"})  # a restore touches nothing in these, wherever they stand
 USE = "just backup"
 USE_RESTORE = "just backup-restore BACKUP=2026-01-31T08-15-00.tar.gz"
@@ -79,7 +79,7 @@ def restore(words: Mapping[str, str]) -> None:
             print(f"Nothing to do: every file of {name} is as it was.")
             return
         _ask(name, {path: os.path.lexists(ROOT / path) for path in wanted})
-        before = make_backup(BEFORE)
+        before = make_backup(f"{BEFORE}restore")
         with Change(f"just backup-restore BACKUP={archive.name}") as change:
             change.expected = wanted
             try:

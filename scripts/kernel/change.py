@@ -11,10 +11,14 @@ leaves behind is one of two: no journal, and the folder is thrown away; or a jou
 made. scripts/just runs this file when it finds the folder, before anything else. It needs the standard library alone.
 
 What somebody changed between the kill and that is not overwritten: it is set aside, and named.
+
+A file of git's own, as `.git/HEAD`, is replaced under git's lock of it. A journal that an older version of this file
+has written is finished by the newer one, where an update was killed: so its moves keep their meaning for ever.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -31,6 +35,7 @@ from types import TracebackType
 from typing import Self
 
 ROOT = Path(__file__).resolve().parents[2]
+GITS_PATIENCE = 50  # tenths of a second to wait for git to let go of its lock
 ENDING_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
@@ -212,16 +217,49 @@ def _finish(root: Path, folder: Path) -> str:
 
 
 def _put(root: Path, staged: Path, target: Path, was: str | None) -> None:
-    if not os.path.lexists(staged):
-        return  # done already
+    lock = target.with_name(f"{target.name}.lock")
+    is_gits = target.is_relative_to(root / ".git")
+    if not os.path.lexists(staged):  # done already
+        if is_gits and _is_same(lock, target):
+            lock.unlink()
+        return
+    if is_gits:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _take_gits_lock(lock, staged)
     _set_aside_unless(root, target, {was, fingerprint(staged)})
     target.parent.mkdir(parents=True, exist_ok=True)
     staged.replace(target)
+    if is_gits:
+        lock.unlink()
+
+
+def _take_gits_lock(lock: Path, staged: Path) -> None:
+    """Makes git's *lock* as a second name of the *staged* file: so who comes after a kill knows it for ours.
+
+    Raises:
+        OSError: git does not let go of it.
+
+    """
+    for _ in range(GITS_PATIENCE):
+        with contextlib.suppress(FileExistsError):
+            os.link(staged, lock)
+        if _is_same(lock, staged):
+            return
+        time.sleep(0.1)
+    raise OSError(f"git is at work in this project, or was killed in it: there is {lock}")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return one.samefile(other)
+    return False
 
 
 def _remove(root: Path, target: Path, was: str | None) -> None:
     _set_aside_unless(root, target, {was})
     target.unlink(missing_ok=True)
+    if target.is_relative_to(root / ".git"):
+        return  # there an empty folder has its meaning
     for folder in target.relative_to(root).parents[:-2]:  # those at the top stay: tools are told of them
         if (root / folder).is_dir():
             if {entry.name for entry in (root / folder).iterdir()} - {"__pycache__"}:

@@ -21,8 +21,13 @@ USE = "just kernel-files"
 
 
 def owners(root: Path, paths: Iterable[str]) -> dict[str, str]:
-    """Whose each of *paths* is: "framework", "template" or "user"."""
-    table: dict[str, list[str]] = tomllib.loads((root / MANIFEST).read_text())
+    """Whose each of *paths* is, as the manifest at *root* says: "framework", "template" or "user"."""
+    return owners_by((root / MANIFEST).read_text(), paths)
+
+
+def owners_by(manifest: str, paths: Iterable[str]) -> dict[str, str]:
+    """Whose each of *paths* is, as the text of a *manifest* says."""
+    table: dict[str, list[str]] = tomllib.loads(manifest)
     patterns = {owner: re.compile("|".join(map(_as_regex, lines))) for owner, lines in table.items()}
     order = ("user", "template", "framework")  # the first that matches counts
     return {path: next((one for one in order if patterns[one].fullmatch(path)), "user") for path in paths}

@@ -71,7 +71,7 @@ def read_age(value: str) -> int:
     return int(value)
 
 
-def resolve(folder: Path, before: str, words: Sequence[str], age: int) -> str:
+def resolve(folder: Path, before: str, words: Sequence[str], age: int, uv: Path = VENV_UV) -> str:
     """The lock for the pyproject.toml in *folder*.
 
     Args:
@@ -79,6 +79,7 @@ def resolve(folder: Path, before: str, words: Sequence[str], age: int) -> str:
         before: The lock until now, whose versions are kept where they fit.
         words: Options for uv, as `--upgrade-package anyio`.
         age: Days that a version must have been public to be taken now. One that is locked already is kept.
+        uv: The program; that of this project's .venv, unless another project's lock is made.
 
     Raises:
         Refusal: There is no solution, no index answers, or the lock would name a host.
@@ -89,7 +90,7 @@ def resolve(folder: Path, before: str, words: Sequence[str], age: int) -> str:
     kept = set() if {"--upgrade", "-U"}.intersection(words) else set(old)
     kept -= {word for flag, word in itertools.pairwise(words) if flag in {"--upgrade-package", "-P"}}
     while True:
-        text = _compile(folder, before, [*words, *_limits(age, kept)], project)
+        text = _compile(uv, folder, before, [*words, *_limits(age, kept)], project)
         new = pins(text)
         moved = {name for name in kept if name in new and new[name] != old[name]}
         if not moved:
@@ -109,14 +110,14 @@ def _limits(age: int, kept: Collection[str]) -> list[str]:
     return [f"--exclude-newer={now - timedelta(days=age):%Y-%m-%dT%H:%M:%SZ}", *exempt]
 
 
-def _compile(folder: Path, before: str, words: Sequence[str], project: Mapping[str, Any]) -> str:
+def _compile(uv: Path, folder: Path, before: str, words: Sequence[str], project: Mapping[str, Any]) -> str:
     least = re.search(r">=\s*([0-9.]+)", project["project"]["requires-python"])
     made = folder / LOCK.name
     made.write_text(before)  # uv keeps the versions that it finds here
     options = ["--quiet", "--universal", "--generate-hashes", "--no-header", "--output-file", str(made)]
     options += [f"--python-version={least[1]}"] if least else []  # not that of .venv, which may be newer
     options += [f"--group={name}" for name in project["dependency-groups"]]
-    command = [str(VENV_UV), "pip", "compile", *options, *words]
+    command = [str(uv), "pip", "compile", *options, *words]
     run_uv([*command, "pyproject.toml"], folder)
     return made.read_text()
 

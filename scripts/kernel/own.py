@@ -21,7 +21,18 @@ from bootstrap import LOCK, VENV
 from change import Change, fingerprint
 from kernel_files import SHIPPED, cloned_commit, owners, shipped_text
 from lock import header, pins, read_project, without
-from recipe import ROOT, Refusal, bring_venv_up_to_date, git, in_git, refuse_name, run
+from recipe import (
+    ROOT,
+    Refusal,
+    bring_venv_up_to_date,
+    copy_settings,
+    git,
+    in_git,
+    refuse_name,
+    refuse_nobody,
+    refuse_uncommitted,
+    run,
+)
 
 STUBS = Path(__file__).with_name("stubs")
 USE = "just own NAME=my-app"
@@ -42,8 +53,8 @@ def own(words: Mapping[str, str]) -> None:
     with Change(f"just own NAME={name}") as change:
         tree = change.folder / "tree"
         index = str(change.folder / "index")  # one without the marks of the user's, as skip-worktree
-        git("read-tree", "HEAD", index=index, hold=[change.turn])
-        git("checkout-index", "--all", f"--prefix={tree}/", index=index, hold=[change.turn])
+        git("read-tree", "HEAD", env={"GIT_INDEX_FILE": index}, hold=[change.turn])
+        git("checkout-index", "--all", f"--prefix={tree}/", env={"GIT_INDEX_FILE": index}, hold=[change.turn])
         change.expected = {path: fingerprint(tree / path) for path in in_git()}
         for path in _left_out(origin["commit"]):
             (tree / path).unlink(missing_ok=True)
@@ -89,18 +100,8 @@ def _look_around() -> tuple[dict[str, str], dict[str, str]]:
         )
     if git("worktree", "list", "--porcelain").count("worktree ") > 1:
         raise Refusal("other worktrees hang on this clone's history; `git worktree remove` them first")
-    changed = git("status", "--porcelain").splitlines()
-    if changed:
-        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        raise Refusal(f"there are changes that are not committed ({changed[0][3:]}{more}); commit or remove them first")
-    try:
-        git("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
-        git("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
-    except Refusal:
-        raise Refusal(
-            "git does not know who you are, for the first commit; say `git config --global user.name 'Your Name'` and"
-            " `git config --global user.email you@example.com`"
-        ) from None
+    refuse_uncommitted()
+    refuse_nobody("the first commit")
     template = {
         "project-name": str(table.get("template", "the template")),
         "version": str(project["project"].get("version", "0")),
@@ -174,12 +175,9 @@ def rewrite(text: str, name: str, template: Mapping[str, str]) -> str:
 
 def _commit(tree: Path, message: str, turn: int) -> None:
     """Makes the repository of the new project, with all of it in one commit."""
-    settings = [pair.split("\n", 1) for pair in git("config", "--local", "--list", "-z").split("\0") if "\n" in pair]
     git("init", "--quiet", root=tree, hold=[turn])
     git("symbolic-ref", "HEAD", "refs/heads/main", root=tree)
-    for key, value in settings:
-        if key.startswith(STAYS):
-            git("config", "--local", key, value, root=tree)
+    copy_settings(STAYS, tree)
     git("add", "--all", "--force", root=tree, hold=[turn])
     quiet = ["-c", f"core.hooksPath={os.devnull}", "-c", "gc.auto=0", "-c", "maintenance.auto=false"]
     git(*quiet, "commit", "--quiet", "--no-verify", "--message", message, root=tree, hold=[turn])

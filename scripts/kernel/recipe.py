@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -116,7 +116,7 @@ def git(
     stdin: str = "",
     accept: Sequence[int] = (0,),
     hold: Sequence[int] = (),
-    index: str = "",
+    env: Mapping[str, str] | None = None,
 ) -> str:
     """What git says on stdout, in the repository at *root* and no other, whatever the environment says of git.
 
@@ -126,7 +126,7 @@ def git(
         stdin: What it reads.
         accept: The exit codes that are no failure.
         hold: Descriptors that it holds open while it runs.
-        index: A file to use as the index, instead of the repository's own.
+        env: Variables that it is given besides.
 
     Raises:
         Refusal: git is missing, or fails; with its own reason.
@@ -134,12 +134,11 @@ def git(
     """
     # Within a hook, git tells its children by these which repository and which index they are to use.
     inherited = {name: value for name, value in os.environ.items() if name not in _POINTERS}
-    inherited |= {"GIT_INDEX_FILE": index} if index else {}
     try:
         done = subprocess.run(
             ["git", *words],
             cwd=root,
-            env={**inherited, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
+            env={**inherited, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **(env or {})},
             input=os.fsencode(stdin),
             capture_output=True,
             pass_fds=hold,
@@ -159,6 +158,34 @@ _POINTERS = {
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"),
     *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX", "GIT_CEILING_DIRECTORIES", "GIT_QUARANTINE_PATH"),
 }
+
+
+def copy_settings(keys: tuple[str, ...], target: Path) -> None:
+    """Gives the repository at *target* the settings of this clone whose names begin with one of *keys*."""
+    settings = [pair.split("\n", 1) for pair in git("config", "--local", "--list", "-z").split("\0") if "\n" in pair]
+    for key, value in settings:
+        if key.startswith(keys):
+            git("config", "--local", key, value, root=target)
+
+
+def refuse_uncommitted() -> None:
+    """Raises `Refusal` where there are changes that are not committed, or files that git does not know."""
+    changed = git("status", "--porcelain", "--untracked-files=normal").splitlines()
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise Refusal(f"there are changes that are not committed ({changed[0][3:]}{more}); commit or remove them first")
+
+
+def refuse_nobody(what: str) -> None:
+    """Raises `Refusal` where git does not know who makes a commit; *what* says which."""
+    try:
+        git("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
+        git("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
+    except Refusal:
+        raise Refusal(
+            f"git does not know who you are, for {what}; say `git config --global user.name 'Your Name'` and"
+            " `git config --global user.email you@example.com`"
+        ) from None
 
 
 def in_git(*options: str, root: Path = ROOT) -> list[str]:

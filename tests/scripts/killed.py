@@ -14,7 +14,17 @@ import signal
 import sys
 from pathlib import Path
 
-ACTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.symlink", "shutil.rmtree", "subprocess.Popen"}
+ACTS = {
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.mkdir",
+    "os.chmod",
+    "os.symlink",
+    "os.link",
+    "shutil.rmtree",
+    "subprocess.Popen",
+}
 ROOT = Path.cwd()
 kill_at = int(sys.argv[1])
 done: list[str] = []

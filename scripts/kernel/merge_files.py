@@ -1,0 +1,213 @@
+"""The three-way merge of the framework's files: what they were, what the user has made of them, what they are now.
+
+git merges, as it merges branches: content by lines, modes, links, and files that upstream has renamed. What it cannot
+decide becomes a conflict, and no version of anything is lost by one:
+
+- Text that both have changed has git's markers in it, at its place.
+- Of all else the user's version stays in its place, and the framework's is put beside it, as PATH.conflict.
+- In scripts/, where a marker would stop the recipes, it is the other way round: the framework's version is in place.
+
+Nothing in here may need more than the standard library: see update.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from recipe import git
+
+YOURS = "yours"  # the label in git's markers
+ASIDE = ".conflict"
+LINK = "120000"
+NOTE = "{label} has deleted this file, and you have changed it. Delete it or keep it; then delete this note.\n"
+MERGING = [
+    *("-c", "merge.renames=true", "-c", "diff.renames=true", "-c", "merge.renameLimit=9999"),
+    *("-c", "merge.directoryRenames=false", "-c", "merge.conflictStyle=merge"),  # whatever the user's settings say
+]
+
+Tree = dict[str, tuple[str, str]]
+"""The mode and the object of each file, by path."""
+
+
+class Clash(NamedTuple):
+    """A conflict: where, why, and the file beside it; that is empty where the file itself has markers."""
+
+    path: str
+    why: str
+    aside: str = ""
+
+
+class Merged(NamedTuple):
+    """What comes of a merge."""
+
+    tree: Tree
+    clashes: list[Clash]
+
+
+class Repository:
+    """A repository without files of its own, in which trees are made.
+
+    Args:
+        folder: Where it is.
+
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def git(self, *words: str, stdin: str = "", accept: tuple[int, ...] = (0,), **env: str) -> str:
+        """What git says in it."""
+        return git(f"--git-dir={self.folder}", *words, root=self.folder, stdin=stdin, accept=accept, env=env)
+
+    def read(self, commit: str) -> Tree:
+        """The files of a commit."""
+        tree: Tree = {}
+        for line in filter(None, self.git("ls-tree", "-r", "-z", "--full-tree", commit).split("\0")):
+            kind, _, path = line.partition("\t")
+            mode, _, found = kind.split(" ")
+            tree[path] = (mode, found)
+        return tree
+
+    def write(self, tree: Mapping[str, tuple[str, str]]) -> str:
+        """The object of a tree of these files."""
+        index = self.folder / "index-to-write"
+        index.unlink(missing_ok=True)
+        lines = "".join(f"{mode} {found}\t{path}\0" for path, (mode, found) in tree.items())
+        self.git("update-index", "-z", "--index-info", stdin=lines, GIT_INDEX_FILE=str(index))
+        return self.git("write-tree", GIT_INDEX_FILE=str(index)).strip()
+
+    def content(self, blob: str) -> str:
+        """What is in a file."""
+        return self.git("cat-file", "blob", blob)
+
+    def store(self, content: str) -> str:
+        """The object of a file with this in it."""
+        return self.git("hash-object", "-w", "--stdin", stdin=content).strip()
+
+
+def merge(repository: Repository, base: Tree, ours: Tree, theirs: Tree, label: str) -> Merged:
+    """Merges the framework's files into a project.
+
+    Args:
+        repository: It has the objects of all three.
+        base: The framework's files as they were.
+        ours: All files of the project. Those that are neither in *base* nor in *theirs* stay as they are.
+        theirs: The framework's files as they are to be.
+        label: The new version, for people: one word.
+
+    """
+    return _Merge(repository, base, ours, theirs, label).run()
+
+
+class _Merge:
+    def __init__(self, repository: Repository, base: Tree, ours: Tree, theirs: Tree, label: str) -> None:
+        self.repository = repository
+        self.base = dict(base)
+        self.ours = {path: ours[path] for path in base.keys() | theirs.keys() if path in ours}
+        self.theirs = dict(theirs)
+        self.wanted = theirs
+        self.label = label
+        self.tree = {path: entry for path, entry in ours.items() if path not in self.ours}
+        self.clashes: list[Clash] = []
+        self.all_ours = ours
+
+    def run(self) -> Merged:
+        self._refuse_folders()
+        self._refuse_kinds()
+        merged, stages = self._let_git_merge()
+        self.tree |= merged
+        for path, found in stages.items():
+            self._decide(path, found)
+        known = self.all_ours.keys() | self.wanted.keys() | {clash.aside for clash in self.clashes}
+        for path in sorted(self.tree.keys() - known):  # git's own name for one of two that want the same
+            self.clashes.append(Clash(path.rpartition("~")[0] or path, "two files want one name", path))
+        return Merged(self.tree, sorted(self.clashes))
+
+    def _refuse_folders(self) -> None:
+        """A file where the other has a folder: the user's stays."""
+        mine = {path for path, entry in self.all_ours.items() if entry != self.base.get(path)}
+        folders = {str(folder): path for path in sorted(mine) for folder in Path(path).parents}
+        for path in sorted(self.theirs):
+            above = next((one for folder in Path(path).parents if (one := str(folder)) in mine), None)
+            if above:
+                self._keep_ours(path, f"you have a file {above}", above + ASIDE + path.removeprefix(above))
+            elif path in folders:
+                self._keep_ours(path, f"you have a folder of that name, with {folders[path]}")
+
+    def _refuse_kinds(self) -> None:
+        """A link or another repository where the other has a file: the user's stays."""
+        for path in sorted(self.theirs.keys() & self.ours.keys()):
+            kinds = {tree[path][0][:2] for tree in (self.ours, self.theirs)}
+            if len(kinds) == 1 and kinds != {LINK[:2]}:
+                continue
+            was = self.base.get(path)
+            if self.ours[path] not in (was, self.theirs[path]) and self.theirs[path] != was:
+                self._keep_ours(path, "both have changed it, and a link cannot be merged")
+
+    def _keep_ours(self, path: str, why: str, aside: str = "") -> None:
+        """Takes *path* out of the merge; what is there stays, and the framework's goes beside."""
+        entry = self.theirs.pop(path)
+        self.base.pop(path, None)
+        if path in self.ours:
+            self.tree[path] = self.ours.pop(path)
+        self._put_aside(path, why, entry, aside)
+
+    def _let_git_merge(self) -> tuple[Tree, dict[str, dict[str, tuple[str, str]]]]:
+        """The merged tree, and the versions of each file that is in conflict, by stage."""
+        git = self.repository.git
+        commits: list[str] = []
+        for tree in self.base, self.ours, self.theirs:
+            parent = ["-p", commits[0]] if commits else []
+            commits.append(_commit(self.repository, self.repository.write(tree), parent))
+        git("update-ref", f"refs/{YOURS}", commits[1])
+        git("update-ref", f"refs/{self.label}", commits[2])
+        told = git(*MERGING, "merge-tree", "--write-tree", "-z", YOURS, self.label, accept=(0, 1)).split("\0")
+        stages: dict[str, dict[str, tuple[str, str]]] = {}
+        for line in told[1:]:
+            if not line:
+                break  # then come messages
+            kind, _, path = line.partition("\t")
+            mode, found, stage = kind.split(" ")
+            stages.setdefault(path, {})[stage] = (mode, found)
+        return self.repository.read(told[0]), stages
+
+    def _decide(self, path: str, stages: Mapping[str, tuple[str, str]]) -> None:
+        ours, theirs = stages.get("2"), stages.get("3")
+        if ours and theirs:
+            self._decide_between(path, ours, theirs)
+        elif ours:
+            self.tree[path] = ours
+            note = ("100644", self.repository.store(NOTE.format(label=self.label)))
+            self._put_aside(path, "you have changed it, and the framework has deleted it", note)
+        elif theirs:
+            self.tree.pop(path, None)
+            self._put_aside(path, "you have deleted it, and the framework has changed it", theirs)
+
+    def _decide_between(self, path: str, ours: tuple[str, str], theirs: tuple[str, str]) -> None:
+        merged = self.tree.get(path)
+        has_markers = merged is not None and f"\n<<<<<<< {YOURS}" in "\n" + self.repository.content(merged[1])
+        both = "both have changed it" if path in self.base else "both have a file there"
+        if path.startswith("scripts/") and path in self.wanted:
+            self.tree[path] = self.wanted[path]
+            self._put_aside(path, f"{both}; the framework's is in place", merged if merged and has_markers else ours)
+        elif merged and has_markers:
+            self.clashes.append(Clash(path, both))
+        else:
+            self.tree[path] = ours
+            self._put_aside(path, f"{both}, and it is no text", theirs)
+
+    def _put_aside(self, path: str, why: str, entry: tuple[str, str], aside: str = "") -> None:
+        aside = aside or path + ASIDE
+        taken = self.all_ours.keys() | self.wanted.keys() | self.tree.keys()
+        while any(f"{one}/".startswith(f"{aside}/") for one in taken):
+            aside += "_"
+        self.tree[aside] = entry
+        self.clashes.append(Clash(path, why, aside))
+
+
+def _commit(repository: Repository, tree: str, parent: list[str]) -> str:
+    """A commit that only the merge sees."""
+    who = {f"GIT_{role}_{what}": "merge" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return repository.git("commit-tree", "--no-gpg-sign", *parent, "-m", "", tree, accept=(0,), **who).strip()

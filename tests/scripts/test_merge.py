@@ -1,0 +1,248 @@
+"""Three-way merges: nothing of the user's is ever lost, and what neither side has touched is as upstream has it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.scripts.projects import REPO
+
+sys.path.append(str(REPO / "scripts" / "kernel"))
+
+from merge_files import Merged, Repository, Tree, merge
+from merge_project import merge_project
+
+FILES = ("kernel/a.txt", "kernel/b.txt", "kernel/c.bin", "scripts/kernel/s.txt", "scripts/just")
+FREE = ("kernel/new.txt", "kernel/other.txt", "scripts/kernel/new.txt", "kernel/a.txt/deep.txt", "kernel/new.txt/x")
+OURS_ALONE = ("services/mine.py", "kernel/mine.py")
+Files = dict[str, tuple[str, str]]
+"""Mode and content, by path."""
+
+# -- files ---------------------------------------------------------------------------------------------------------
+
+
+def first(path: str) -> str:
+    """What a file of the framework begins as."""
+    return ("\0" if path.endswith(".bin") else "") + "".join(f"{path} has line {number}\n" for number in range(9))
+
+
+@st.composite
+def edited(draw: st.DrawFn, side: str) -> Files:
+    """What a side makes of the framework's files: it changes, deletes, renames, adds, and links."""
+    files: Files = {}
+    for number, path in enumerate(FILES):
+        mode, content = "100644", first(path)
+        act = draw(st.sampled_from(["keep", "keep", "change", "change", "delete", "move", "mode", "link"]))
+        if act in {"change", "move"}:
+            lines = content.splitlines(keepends=True)
+            lines[draw(st.integers(0, 8))] = f"{side} changed {number}\n"
+            content = "".join(lines)
+        if act == "mode":
+            mode = "100755"
+        if act == "link":
+            mode, content = "120000", f"{side}-link-{number}"
+        if act == "move" and side == "theirs":
+            path = path.replace(".", "-moved.")  # noqa: PLW2901
+        if act != "delete":
+            files[path] = (mode, content)
+    for number, path in enumerate(FREE):
+        in_the_way = any(f"{one}/".startswith(f"{path}/") or f"{path}/".startswith(f"{one}/") for one in files)
+        if not in_the_way and draw(st.booleans()):
+            files[path] = ("100644", f"{side} added {number}\n")
+    if side == "ours":
+        files |= {path: ("100644", f"ours alone {path}\n") for path in OURS_ALONE}
+    return files
+
+
+class Bench:
+    """Merges files as a project's update does."""
+
+    def __init__(self, folder: Path) -> None:
+        subprocess.run(["git", "init", "--quiet", "--bare", str(folder)], check=True)
+        self.repository = Repository(folder)
+        self.stored: dict[str, str] = {}
+
+    def tree(self, files: Mapping[str, tuple[str, str]]) -> Tree:
+        """The tree of these files."""
+        for _, content in files.values():
+            if content not in self.stored:
+                self.stored[content] = self.repository.store(content)
+        return {path: (mode, self.stored[content]) for path, (mode, content) in files.items()}
+
+    def merge(self, base: Files, ours: Files, theirs: Files) -> tuple[Files, Merged]:
+        """What comes of it, with the contents."""
+        merged = merge(self.repository, self.tree(base), self.tree(ours), self.tree(theirs), "new")
+        known = {blob: content for content, blob in self.stored.items()}
+        for _, blob in merged.tree.values():
+            if blob not in known:
+                known[blob] = self.repository.content(blob)
+        self.repository.write(merged.tree)  # it is a tree: no file where a folder is
+        return {path: (mode, known[blob]) for path, (mode, blob) in merged.tree.items()}, merged
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("bench") / "git")
+
+
+BASE: Files = {path: ("100644", first(path)) for path in FILES}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(ours=edited("ours"), theirs=edited("theirs"))
+def test_random_edits_on_both_sides(bench: Bench, ours: Files, theirs: Files) -> None:
+    """Whatever both have done."""
+    result, merged = bench.merge(BASE, ours, theirs)
+    clashing = {path for clash in merged.clashes for path in (clash.path, clash.aside)}
+    everything = "".join(content for _, content in result.values())
+    for path, (mode, content) in ours.items():
+        lines = [line for line in content.splitlines() if line.startswith("ours")]
+        assert all(line in everything for line in lines), (path, "a line of the user's is lost")
+        if path in OURS_ALONE or (path not in BASE and path not in theirs):
+            assert result[path] == (mode, content), (path, "a file of the user's was touched")
+    for path in BASE.keys() - ours.keys():
+        assert path not in result, "what the user had deleted has come back"
+    followed = any(path in ours and path not in theirs and ours[path] != BASE[path] for path in BASE)
+    for path in BASE.keys() | theirs.keys():
+        if ours.get(path) == BASE.get(path) and path not in clashing and not (followed and path not in BASE):
+            assert result.get(path) == theirs.get(path), (path, "which the user had not touched")
+        if theirs.get(path) == BASE.get(path) and path not in clashing:
+            assert result.get(path) == ours.get(path), (path, "which upstream had not touched")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected", "aside"),
+    [
+        ("one\n2\n3\n4\n5\n", "1\n2\n3\n4\n5\nsix\n", "one\n2\n3\n4\n5\nsix\n", None),
+        ("one\n2\n", "uno\n2\n", "<<<<<<< yours\none\n=======\nuno\n>>>>>>> new\n2\n", None),
+        ("\0mine", "\0theirs", "\0mine", "\0theirs"),
+        ("mine\n", None, "mine\n", "new has deleted this file"),
+        (None, "theirs\n", None, "theirs\n"),
+    ],
+)
+def test_each_kind_of_conflict(
+    bench: Bench, ours: str | None, theirs: str | None, expected: str | None, aside: str | None
+) -> None:
+    """Of each, both versions are there; what git can merge it merges."""
+
+    def one(content: str | None) -> Files:
+        return {} if content is None else {"kernel/x": ("100644", content)}
+
+    base = "1\n2\n3\n4\n5\n" if "5" in (ours or "") else "1\n2\n"
+    result, merged = bench.merge(one(base), one(ours), one(theirs))
+    assert result.get("kernel/x", (None, None))[1] == expected
+    if aside:
+        assert result["kernel/x.conflict"][1].startswith(aside)
+    assert len(merged.clashes) == (0 if expected and "six" in expected else 1)
+
+
+def test_in_scripts_the_recipes_must_go_on(bench: Bench) -> None:
+    """There the framework's version is in place, and the marks are beside it."""
+    one = {"scripts/just": ("100755", "#!/bin/sh\n1\n")}
+    result, merged = bench.merge(
+        one, {"scripts/just": ("100755", "#!/bin/sh\nmine\n")}, {"scripts/just": ("100755", "#!/bin/sh\ntheirs\n")}
+    )
+    assert result["scripts/just"] == ("100755", "#!/bin/sh\ntheirs\n")
+    assert "\nmine\n=======\ntheirs\n" in result["scripts/just.conflict"][1]
+    assert [clash.aside for clash in merged.clashes] == ["scripts/just.conflict"]
+
+
+# -- pyproject.toml ------------------------------------------------------------------------------------------------
+
+WORDS = st.sampled_from("abcdef")
+VALUES = st.one_of(st.integers(0, 3), st.lists(WORDS, unique=True, max_size=4))
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> dict[str, Any]:
+    """What may stand under [tool], and what is asked for."""
+    tools = draw(st.dictionaries(WORDS, st.dictionaries(WORDS, VALUES, max_size=3), max_size=3))
+    asked = draw(st.dictionaries(WORDS, st.integers(1, 3), max_size=4))
+    return {"tools": tools, "asked": [f"{name}>={version}" for name, version in asked.items()]}
+
+
+def text_of(table: Mapping[str, Any], side: str) -> str:
+    """As a file, with a comment at each requirement."""
+
+    def lines() -> Iterator[str]:
+        yield f'[project]\nname = "{side}"\ndependencies = ['
+        yield from (f'    "{one}",  # {side} needs {one}' for one in table["asked"])
+        yield "]\n\n[tool.kernel]\nkept = true"
+        for tool, values in table["tools"].items():
+            yield f"\n[tool.{tool}]  # {side}'s {tool}"
+            yield from (f"{key} = {value!r}" for key, value in values.items())
+
+    return "\n".join(lines()) + "\n"
+
+
+@settings(max_examples=200, deadline=None)
+@given(base=tables(), ours=tables(), theirs=tables())
+def test_random_values_on_both_sides(base: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """What the user has changed stays, with its comment; what he has not is as upstream has it."""
+    text, clashes = merge_project(text_of(base, "base"), text_of(ours, "ours"), text_of(theirs, "theirs"))
+    merged = tomllib.loads(text)
+    assert (merged["project"]["name"], merged["tool"]["kernel"]) == ("ours", {"kept": True})
+    clashing = {clash.key for clash in clashes}
+    asked = set(merged["project"]["dependencies"])
+    was, mine, new = (set(one["asked"]) for one in (base, ours, theirs))
+    assert mine - was <= asked, "a requirement that the user had added or changed is lost"
+    assert new - was <= asked or "project.dependencies" in clashing
+    for requirement in mine & asked:
+        assert f'"{requirement}",  # ours needs' in text, "a comment of the user's is lost"
+    for tool in ours["tools"].keys() | theirs["tools"].keys():
+        for key in WORD_LIST:
+            values = [one["tools"].get(tool, {}).get(key) for one in (base, ours, theirs)]
+            found = merged["tool"].get(tool, {}).get(key)
+            if values[1] != values[0] and not isinstance(values[1], list):
+                assert found == values[1] or isinstance(values[2], list), (tool, key)
+            if values[1] == values[0] and f"tool.{tool}" not in clashing:
+                assert _plain(found) == _plain(values[2]), (tool, key)
+
+
+WORD_LIST = "abcdef"
+
+
+def _plain(value: object) -> object:
+    return sorted(value) if isinstance(value, list) else value
+
+
+def test_comments_and_order_stay() -> None:
+    """Those of the user's, and of what comes in the framework's."""
+    base = '[project]\nname = "x"\ndependencies = [\n    "a>=1",  # theirs\n    "b>=1",\n]\n\n[tool.t]\nwidth = 100\n'
+    ours = (
+        '# top\n[project]\nname = "mine"\ndependencies = [\n    "z",  # mine\n    # about a\n    "a>=1",  # ours too'
+        '\n    "b>=1",\n]\n\n[tool.mine]\nx = 1  # my own\n\n[tool.t]\nwidth = 100  # wide\n'
+    )
+    theirs = (
+        '[project]\nname = "x"\ndependencies = [\n    "a>=2",  # theirs\n    "c>=1",  # c is needed\n]\n\n'
+        "[tool.t]\nwidth = 120\n\n[tool.new]\ny = 2  # why\n"
+    )
+    text, clashes = merge_project(base, ours, theirs)
+    assert not clashes
+    assert text == (
+        '# top\n[project]\nname = "mine"\ndependencies = [\n    "z",  # mine\n    # about a\n    "a>=2",  # ours too'
+        '\n    "c>=1", # c is needed\n]\n\n[tool.mine]\nx = 1  # my own\n\n[tool.t]\nwidth = 120  # wide\n\n'
+        "[tool.new]\ny = 2  # why\n"
+    )
+
+
+def test_two_versions_of_one_value() -> None:
+    """The user's stays, and both are told."""
+    files = [
+        '[project]\nname = "x"\ndependencies = ["Some_Thing>={}"]\n[tool.t]\nwidth = {}\n'.format(*two)
+        for two in ((1, 1), (2, 2), (3, 3))
+    ]
+    text, clashes = merge_project(*files)
+    assert text == files[1]
+    assert [str(clash) for clash in clashes] == [
+        'project.dependencies: yours is "Some_Thing>=2", the framework\'s "Some_Thing>=3"',
+        "tool.t.width: yours is 2, the framework's 3",
+    ]
