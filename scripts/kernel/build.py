@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,7 +81,9 @@ def runtime(folder: Path | None = None) -> Path:
 
     """
     folder = folder or home(ROOT)
-    inputs = f"{PYINSTALLER} {sys.version} {sys.base_prefix}".encode() + LAUNCHER.read_bytes()
+    inputs = (
+        f"{PYINSTALLER} {sys.version} {sys.base_prefix}".encode() + LAUNCHER.read_bytes() + Path(__file__).read_bytes()
+    )
     made = folder / f"runtime-{hashlib.sha256(inputs).hexdigest()[:16]}"
     if made.is_file():
         return made
@@ -89,12 +92,23 @@ def runtime(folder: Path | None = None) -> Path:
         python = Path(work, "env", "bin", "python")
         _step("the environment of PyInstaller", [str(VENV_UV), "venv", "-q", "--python", sys.executable, f"{work}/env"])
         _step("PyInstaller", [str(VENV_UV), "pip", "install", "-q", "--python", str(python), PYINSTALLER])
-        modules = sorted(name for name in sys.stdlib_module_names - NOT_FROZEN if not name.startswith("_"))
         options = ["--onefile", "--noupx", "--name=runtime", f"--distpath={work}", f"--workpath={work}/work"]
-        options += [f"--specpath={work}", *(f"--hidden-import={name}" for name in modules)]
+        options += [f"--specpath={work}", *(f"--hidden-import={name}" for name in standard_modules())]
         _step("Python", [str(python), "-m", "PyInstaller", "--log-level=ERROR", *options, str(LAUNCHER)])
         shutil.move(f"{work}/runtime", made)
     return made
+
+
+def standard_modules() -> list[str]:
+    """The modules of the standard library, those in its packages too; without its tests, and what has windows."""
+    folder = Path(sysconfig.get_path("stdlib"))
+    found = {name for name in sys.stdlib_module_names if not name.startswith("_")}
+    for top in [folder / name for name in found if (folder / name).is_dir()]:
+        for path in top.rglob("*.py"):
+            parts = path.relative_to(folder).with_suffix("").parts
+            found.add(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    unwanted = NOT_FROZEN | {"tests", "__main__"}
+    return sorted(name for name in found if not unwanted.intersection(name.split(".")))
 
 
 def _step(what: str, command: list[str]) -> None:

@@ -71,8 +71,7 @@ def test_two_containerfiles(project: Project) -> None:
     assert "ENTRYPOINT" in theirs
     assert "just image" in mine
     copied = [path for line in re.findall(r"^COPY (?!--)(.*)$", theirs, re.MULTILINE) for path in line.split()[:-1]]
-    assert copied
-    assert all((project.root / path).exists() for path in copied)
+    assert copied == ["requirements.txt", "app"]  # what `just image` writes into the folder that it builds from
 
 
 # -- whose file is whose -------------------------------------------------------------------------------------------

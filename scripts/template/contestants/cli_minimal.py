@@ -63,7 +63,7 @@ def check() -> None:
 
 @app.command
 def version() -> None:
-    """Show the app's name and version."""
+    """Show the app's name, version and commit, and how it was built."""
 
 
 for name in NAMES:
