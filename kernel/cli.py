@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -322,16 +323,21 @@ class Program:
     def _run_alone(self, call: Callable[[], Any]) -> int:
         from kernel.alone import run_alone
 
-        if not self.settings.otel:
+        with self._exporting():
             self._import_init()
             Problems.raise_any(self.wrong)
             return run_alone(call, self.settings)
+
+    @contextlib.contextmanager
+    def _exporting(self) -> Iterator[None]:
+        """Export what is made within, where anything is exported; else what that takes is not imported."""
+        if not self.settings.otel:
+            yield
+            return
         outside = self._outside(serve=False)
         outside.start()
         try:
-            self._import_init()
-            Problems.raise_any(self.wrong)
-            return run_alone(call, self.settings)
+            yield
         finally:
             if unsent := outside.close():
                 logs.logger.warning("not sent: %s", unsent)

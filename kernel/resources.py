@@ -1,4 +1,4 @@
-"""What all of OpenTelemetry's signals share: who says it, and how much. Imported only where its SDK is."""
+"""What OpenTelemetry's signals share: who says it, how errors are told, how much. Imported only where its SDK is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.util.types import AttributeValue
 
+from kernel.errors import one_line
 from kernel.identity import Identity, instance
+from kernel.logs import text_of_traceback
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import CardinalityLimits
@@ -52,3 +54,14 @@ def many_series() -> CardinalityLimits:
     from opentelemetry.sdk.metrics import ObservableCounter, ObservableGauge
 
     return {ObservableGauge: 1_000_000, ObservableCounter: 1_000_000}
+
+
+def described(error: BaseException) -> dict[str, str]:
+    """*error* as attributes, by the names of the semantic conventions; also one that has no text."""
+    kind = type(error)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return {
+        "exception.type": f"{module}{kind.__qualname__}",
+        "exception.message": one_line(error),
+        "exception.stacktrace": text_of_traceback(error),
+    }

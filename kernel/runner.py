@@ -141,7 +141,7 @@ class _Run:
         watch = LoopWatch(wake, self._say_blocked, self._say_free, self._resting, self._outside.alive)
         self._outside.runs(self._orchestrator, watch)
         try:
-            return await self._orchestrator.run(self._at_end)
+            return await self._orchestrator.run(functools.partial(self._at_end, watch))
         finally:
             watch.end()
 
@@ -179,8 +179,9 @@ class _Run:
         else:
             self._orchestrator.request_stop(self._signals.first, ago=time.monotonic() - self._signals.first_at)
 
-    def _at_end(self, report: Report) -> None:
+    def _at_end(self, watch: LoopWatch, report: Report) -> None:
         """Say how each ended; leave the process from here where a task would keep the loop for ever."""
+        watch.end()  # the loop may be held by our own last words from here on
         journal.log_endings(report)
         self._outside.ended(report)
         if any(ending.state is State.ABANDONED for ending in report.endings):

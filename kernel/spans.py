@@ -28,7 +28,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from kernel.errors import one_line
 from kernel.lifecycle import BROKEN, AllReady, Event, Forced, Notice, State, StillWaiting, StopBegan, Transition
-from kernel.logs import text_of_traceback
+from kernel.resources import described
 from kernel.tracing import Dispatcher
 
 SCOPE = InstrumentationScope("kernel")
@@ -183,7 +183,7 @@ class SpanObserver:
         events: tuple[SpanEvent, ...] = ()
         status = WELL
         if isinstance(error, BaseException):
-            events = (SpanEvent("exception", _described(error), now),)
+            events = (SpanEvent("exception", described(error), now),)
             status = Status(StatusCode.ERROR, one_line(error))
         elif error:
             status = Status(StatusCode.ERROR, error)
@@ -224,14 +224,3 @@ def _error(event: Transition) -> BaseException | str:
     if event.previous in {State.WAITING, State.BACKOFF} and event.state not in BROKEN:
         return ""  # what it has is from before
     return event.error or ""
-
-
-def _described(error: BaseException) -> dict[str, str]:
-    """*error* as the semantic conventions name its parts."""
-    kind = type(error)
-    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    return {
-        "exception.type": f"{module}{kind.__qualname__}",
-        "exception.message": one_line(error),
-        "exception.stacktrace": text_of_traceback(error),
-    }

@@ -16,6 +16,7 @@ orchestrator's to say.
 from __future__ import annotations
 
 import enum
+import functools
 import math
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
@@ -155,7 +156,6 @@ class Supervisor:
     _failures: int = attrs.field(default=0, init=False)
     _block: Block | None = attrs.field(default=None, init=False)
     _scope: CancelScope | None = attrs.field(default=None, init=False)
-    _values: dict[str, Any] = attrs.field(factory=dict, init=False)
     _coroutine: Coroutine[Any, Any, Any] | None = attrs.field(default=None, init=False)
     _cancelled: bool = attrs.field(default=False, init=False)  # the whole attempt
     _crash: BaseException | None = attrs.field(default=None, init=False)
@@ -196,20 +196,19 @@ class Supervisor:
             values[self.needs.config[0]] = self.config
         if self.needs.serving:
             values[self.needs.serving] = self._serving(self.attempt)
-        self._scope, self._values = CancelScope(), values
-        spawn(self._run, self.name)
+        self._scope = CancelScope()
+        spawn(functools.partial(self._run, values), self.name)
         self._move(State.STARTING)
         if (self.needs.serving or self.spec.oneshot) and self.spec.start_timeout is not None:
             self._set_alarm(self._now() + self.spec.start_timeout, self._start_timed_out)
 
-    async def _run(self) -> None:
+    async def _run(self, values: dict[str, Any]) -> None:
         """Run the service's function. Whatever it raises ends here."""
         error: BaseException | None = None
         returned = False
         assert self._scope is not None
         with self._scope:
             try:
-                values, self._values = self._values, {}
                 if not self.asked:
                     current_service.set(self.name)
                     if not (self.needs.serving or self.spec.oneshot):

@@ -11,14 +11,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 from kernel.identity import Identity
-from kernel.logs import LIFECYCLE, extras, logger, text_of_traceback
+from kernel.logs import LIFECYCLE, extras, logger
 from kernel.otel import Exports, Otel
-from kernel.resources import many_series, resource_of
+from kernel.resources import described, many_series, resource_of
 from kernel.tracing import Dispatcher
 
 LAST = 0.9  # seconds for all that is still to be sent at the end
@@ -172,9 +173,15 @@ class LogExporter(logging.Handler):
         self._emit, self._resource = emit, resource
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Turn *record* into one of OpenTelemetry's; not what an export itself logs, which would never end."""
-        if _current.delivery is not None:
-            return
+        """Hand *record* on; not what an export itself logs, which would never end."""
+        if _current.delivery is None:
+            try:
+                self._emit(self._made_of(record))
+            except Exception:  # noqa: BLE001  (whoever logs must not suffer for it)
+                self.handleError(record)
+
+    def _made_of(self, record: logging.LogRecord) -> Any:
+        """The record of OpenTelemetry's."""
         from opentelemetry._logs import LogRecord, SeverityNumber
         from opentelemetry.sdk._logs import ReadWriteLogRecord
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -188,9 +195,7 @@ class LogExporter(logging.Handler):
             attributes[f"kernel.{name}"] = attributes.pop(name)
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
-            attributes["exception.type"] = type(error).__name__
-            attributes["exception.message"] = str(error)
-            attributes["exception.stacktrace"] = text_of_traceback(error)
+            attributes |= described(error)
         severity = min(record.levelno // 10 * 4 + 1, 21) if record.levelno >= logging.DEBUG else 1
         made = LogRecord(
             timestamp=int(record.created * 1e9),
@@ -204,7 +209,7 @@ class LogExporter(logging.Handler):
         if ids[0] and ids[1]:
             made.trace_id, made.span_id = int(ids[0], 16), int(ids[1], 16)
         resource = self._resource(record.__dict__.get("service") or "")
-        self._emit(ReadWriteLogRecord(made, resource, InstrumentationScope(record.name)))
+        return ReadWriteLogRecord(made, resource, InstrumentationScope(record.name))
 
 
 class Telemetry:
@@ -225,10 +230,27 @@ class Telemetry:
         self.log_handler: logging.Handler | None = None
         self.metric_readers: list[Any] = []
 
-    def _delivery(self, what: str, target: str) -> Delivery:
-        delivery = Delivery(what, target)
-        self._deliveries.append(delivery)
-        return delivery
+    def _exporters(
+        self, exports: Exports, what: str, otlp: str, console: Callable[..., Any]
+    ) -> list[tuple[Any, Delivery]]:
+        """Who exports one signal, and what becomes of it.
+
+        Args:
+            exports: What is asked for.
+            what: What is sent, for people.
+            otlp: The exporter of that protocol, as "module:class", since its module is only loaded where it is used.
+            console: The one that prints.
+
+        """
+        made: list[tuple[Any, Delivery]] = []
+        if exports.otlp:
+            module, _, name = otlp.partition(":")
+            exporter = getattr(import_module(f"opentelemetry.exporter.otlp.proto.http.{module}"), name)
+            made.append((exporter(exports.endpoint, timeout=exports.timeout), Delivery(what, exports.target)))
+        if exports.console:
+            made.append((console(out=sys.stderr, formatter=_line), Delivery(what, "stderr")))
+        self._deliveries += [delivery for _, delivery in made]
+        return made
 
     def resource(self, service: str) -> Any:
         """The resource of a service, or of the app where the name is empty."""
@@ -250,14 +272,7 @@ class Telemetry:
         from opentelemetry import trace
         from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 
-        made: list[tuple[Any, Delivery]] = []
-        if exports.otlp:
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-            exporter = OTLPSpanExporter(exports.endpoint, timeout=exports.timeout)
-            made.append((exporter, self._delivery("span", exports.target)))
-        if exports.console:
-            made.append((ConsoleSpanExporter(out=sys.stderr, formatter=_line), self._delivery("span", "stderr")))
+        made = self._exporters(exports, "span", "trace_exporter:OTLPSpanExporter", ConsoleSpanExporter)
         self.dispatcher = Dispatcher(self.resource)
         self.dispatcher.add_span_processor(_CountSpans([delivery for _, delivery in made]))
         settings: dict[str, Any] = {}
@@ -274,35 +289,17 @@ class Telemetry:
     def _start_metrics(self, exports: Exports) -> None:
         from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
 
-        made: list[Any] = []
-        what = "metric report"
-        if exports.otlp:
-            from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-
-            exporter = OTLPMetricExporter(exports.endpoint, timeout=exports.timeout)
-            made.append(counted(exporter, self._delivery(what, exports.target), at_once=True))
-        if exports.console:
-            made.append(
-                counted(
-                    ConsoleMetricExporter(out=sys.stderr, formatter=_line), self._delivery(what, "stderr"), at_once=True
-                )
-            )
-        self.metric_readers = [PeriodicExportingMetricReader(one, cardinality_limits=many_series()) for one in made]
+        made = self._exporters(exports, "metric report", "metric_exporter:OTLPMetricExporter", ConsoleMetricExporter)
+        limits = many_series()
+        self.metric_readers = [
+            PeriodicExportingMetricReader(counted(one, to, at_once=True), cardinality_limits=limits) for one, to in made
+        ]
         self._ends += [reader.shutdown for reader in self.metric_readers]
 
     def _start_logs(self, exports: Exports) -> None:
         from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter
 
-        made: list[tuple[Any, Delivery]] = []
-        if exports.otlp:
-            from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
-
-            exporter = OTLPLogExporter(exports.endpoint, timeout=exports.timeout)
-            made.append((exporter, self._delivery("log record", exports.target)))
-        if exports.console:
-            made.append(
-                (ConsoleLogRecordExporter(out=sys.stderr, formatter=_line), self._delivery("log record", "stderr"))
-            )
+        made = self._exporters(exports, "log record", "_log_exporter:OTLPLogExporter", ConsoleLogRecordExporter)
         settings: dict[str, Any] = {}
         if "OTEL_BLRP_SCHEDULE_DELAY" not in self._environ:
             settings["schedule_delay_millis"] = SOON

@@ -24,7 +24,7 @@ from kernel.admin import PAGES
 from kernel.settings import KERNEL_VARIABLES, read_settings
 from kernel.telemetry import LAST
 from kernel.values import parse_duration
-from tests.conformance.program import REPO, App
+from tests.conformance.program import CALM, REPO, App
 
 PAGE = (REPO / "docs" / "operations.md").read_text()
 KUBERNETES, COMPOSE = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
@@ -104,13 +104,6 @@ def test_the_unit_by_systemd(tmp_path: Path) -> None:
 
 
 # -- the real program ------------------------------------------------------------------------------------------------
-
-CALM = """
-@service
-async def calm(serving: Serving[None]) -> None:
-    async with serving():
-        await anyio.sleep_forever()
-"""
 
 
 @pytest.fixture

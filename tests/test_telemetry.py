@@ -129,6 +129,24 @@ def test_a_record(caplog: pytest.LogCaptureFixture) -> None:
     assert "in _fail" in record.attributes["exception.stacktrace"]
 
 
+class Mute(Exception):
+    """Cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def test_whoever_logs_does_not_suffer(capsys: pytest.CaptureFixture[str]) -> None:
+    """An error without a text is exported; a record that cannot be put into words is reported, as `logging` does."""
+    made: list[Any] = []
+    handler = LogExporter(made.append, str)
+    handler.handle(logging.LogRecord("x", logging.ERROR, "f", 1, "text", (), (Mute, Mute(), None)))
+    assert "no text" in made[0].log_record.attributes["exception.message"]
+    handler.handle(logging.LogRecord("x", logging.ERROR, "f", 1, "%d", ("no number",), None))
+    assert len(made) == 1
+    assert "Logging error" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("level", "severity"),
     [(5, "TRACE"), (10, "DEBUG"), (20, "INFO"), (30, "WARN"), (40, "ERROR"), (50, "FATAL"), (90, "FATAL")],

@@ -44,6 +44,14 @@ from kernel import *
 log = logging.getLogger("test")
 """
 
+CALM = """
+@service
+async def calm(serving: Serving[None]) -> None:
+    async with serving():
+        await anyio.sleep_forever()
+"""
+"""A service that serves until it is stopped."""
+
 
 @attrs.frozen
 class Result:

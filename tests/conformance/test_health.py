@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from kernel.testing import BACKENDS
-from tests.conformance.program import REPO, App, Process, Program, Result
+from tests.conformance.program import CALM, REPO, App, Process, Program, Result
 
 SLACK = 0.003  # seconds between a move and its record, or a request and its answer's making
 
@@ -34,14 +34,6 @@ def url_of(run: Process) -> str:
 def port_of(url: str) -> int:
     """The port in it."""
     return int(url.rpartition(":")[2])
-
-
-CALM = """
-@service
-async def calm(serving: Serving[None]) -> None:
-    async with serving():
-        await anyio.sleep_forever()
-"""
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import site
 import subprocess
 import sys
@@ -171,3 +172,19 @@ def _files(root: Path, skipped: set[str]) -> Iterator[tuple[str, str]]:
             content = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
             mode = path.lstat().st_mode
             yield path.relative_to(root).as_posix(), f"{mode:o} {hashlib.sha256(content).hexdigest()}"
+
+
+def run_and_kill(project: Project, *recipe: str, after: float) -> None:
+    """Runs a recipe, and after so many seconds kills it with all that it has started, unless it has ended before."""
+    with subprocess.Popen(
+        ["./scripts/just", *recipe],
+        cwd=project.root,
+        env=project.machine.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            process.wait(after)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.projects import REPO, Machine, Project
+from tests.scripts.projects import REPO, Machine, Project, run_and_kill
 
 KILLED = str(Path(__file__).with_name("killed.py"))
 OWN = ("scripts/kernel/own.py", "NAME=my-app")
@@ -282,18 +282,7 @@ def test_killed_at_random_moments(killed: Killed) -> None:
     for trial in range(20):
         moment = random.uniform(0, killed.seconds)  # noqa: S311  (nothing to guard)
         project = killed.fresh("random")
-        with subprocess.Popen(
-            ["./scripts/just", "own", "NAME=my-app"],
-            cwd=project.root,
-            env=killed.machine.env,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        ) as process:
-            try:
-                process.wait(moment)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+        run_and_kill(project, "own", "NAME=my-app", after=moment)
         killed.verdict(project, trial)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -35,17 +36,15 @@ def built(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Project
 @pytest.fixture(scope="session")
 def binary(built: Project) -> Path:
     """The binary of that clone, whose frozen Python this tree keeps for the next time."""
-    kept = REPO / ".kernel"
-    (built.root / ".kernel").mkdir(exist_ok=True)
-    (built.root / ".kernel" / ".gitignore").write_text("*\n")
+    home = runpy.run_path(str(REPO / "scripts" / "kernel" / "change.py"))["home"]  # made so that git does not see it
+    kept, used = home(REPO), home(built.root)
     for one in kept.glob("runtime-*"):
-        shutil.copy2(one, built.root / ".kernel")
+        shutil.copy2(one, used)
     done = built.just("build-binary", PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if "check the network" in done.err:
         pytest.skip(f"PyInstaller cannot be had: {done.err.splitlines()[-1]}")
     assert done.code == 0, done.err
-    for one in (built.root / ".kernel").glob("runtime-*"):
-        kept.mkdir(exist_ok=True)
+    for one in used.glob("runtime-*"):
         shutil.copy2(one, kept)
     return built.root / "build" / "app"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.projects import Project
+from tests.scripts.projects import Project, run_and_kill
 from tests.scripts.upstream import Upstream, copy, edit, link
 
 KILLED = str(Path(__file__).with_name("killed.py"))
@@ -172,18 +172,8 @@ def test_killed_at_random_moments(killed: Killed) -> None:
 
     def kill(trial: int) -> str:
         project = killed.fresh(f"random{trial}")
-        with subprocess.Popen(
-            ["./scripts/just", "kernel-update"],
-            cwd=project.root,
-            env=killed.machine.env,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        ) as process:
-            try:
-                process.wait(random.uniform(0, 1.5 * killed.seconds))  # noqa: S311  (nothing to guard)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+        moment = random.uniform(0, 1.5 * killed.seconds)  # noqa: S311  (nothing to guard)
+        run_and_kill(project, "kernel-update", after=moment)
         return killed.verdict(project)
 
     assert len(in_turns(kill, list(range(RANDOM)))) == RANDOM
