@@ -23,25 +23,30 @@ YOUNG = 50_000
 What an app makes while it starts mostly stays, so that to look often finds nothing: 10,000 services start in half the
 time, and stop in two thirds. What it costs is that some megabytes of garbage may lie about for longer.
 """
+YOUNG_EACH = 50
+"""As many more for each service, which takes 30 to 40 to start: 10,000 start in 0.8 of the time that they take without.
+
+The garbage that may lie about is then at most about as much as the services themselves take.
+"""
 
 
-def run(main: Callable[[Wake], Awaitable[T]], backend: str) -> T:
-    """Run *main* on *backend*, "asyncio" or "trio".
+def run(main: Callable[[Wake], Awaitable[T]], backend: str, services: int = 0) -> T:
+    """Run *main* on *backend*, "asyncio" or "trio", with a garbage collector that is patient with so many *services*.
 
     *main* gets a function that may be called from any thread to have something called by the loop soon.
     """
-    with _patient_collector():
+    with _patient_collector(YOUNG + YOUNG_EACH * services):
         if backend == "trio":
             return _run_trio(main)
         return anyio.run(_on_asyncio, main, backend="asyncio", backend_options={"loop_factory": _new_loop})
 
 
 @contextlib.contextmanager
-def _patient_collector() -> Iterator[None]:
-    """Have the garbage collector wait for more, unless `app/init.py` has set it up already."""
+def _patient_collector(young: int) -> Iterator[None]:
+    """Have the garbage collector wait for *young* new objects, unless `app/init.py` has set it up already."""
     before = gc.get_threshold()
     if before == USUAL:
-        gc.set_threshold(YOUNG, *before[1:])
+        gc.set_threshold(young, *before[1:])
     try:
         yield
     finally:

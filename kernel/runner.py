@@ -112,7 +112,7 @@ class _Run:
                 logs.logger.info("exit 0: %s came before anything was started", self._signals.first)
                 return 0
             units = self._outside.around(units)
-            self._report = backend.run(functools.partial(self._main_task, units), self._settings.backend)
+            self._report = backend.run(functools.partial(self._main_task, units), self._settings.backend, len(units))
             self._close_outside()
             return self._report.exit_code
         finally:

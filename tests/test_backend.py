@@ -62,7 +62,7 @@ def test_the_collector_is_patient_while_the_loop_runs(backend_name: str) -> None
     async def main(_: backend.Wake) -> tuple[int, int, int]:
         return gc.get_threshold()
 
-    assert backend.run(main, backend_name) == (backend.YOUNG, *backend.USUAL[1:])
+    assert backend.run(main, backend_name, 100) == (backend.YOUNG + 100 * backend.YOUNG_EACH, *backend.USUAL[1:])
     assert gc.get_threshold() == backend.USUAL
 
 

@@ -268,10 +268,11 @@ How to read it:
 - The kernel's services are of two kinds. The plain ones are cancelled as a whole; with `Serving`, each has its work in
   a task group of its own, for background tasks that end with it.
 - The kernel runs as `app run` runs it, with its log at `LOG_LEVEL=warning`, and with a garbage collector that waits for
-  50,000 new objects. By hand and with the peers it is as Python has it, which is why 10,000 services by hand cost each
-  twice as much as 1,000 do; it has swept before each interval that is measured. The peers run without any logs below
-  warnings, and each service has one task that waits. They promise less, or other things: aiomisc knows no order of
-  stopping, mode and asphalt stop one service after the other, launart goes level by level.
+  50,000 new objects and 50 more for each service. By hand and with the peers it is as Python has it, which is why
+  10,000 services by hand cost each twice as much as 1,000 do; it has swept before each interval that is measured. The
+  peers run without any logs below warnings, and each service has one task that waits. They promise less, or other
+  things: aiomisc knows no order of stopping, mode and asphalt stop one service after the other, launart goes level by
+  level.
 """
 
 

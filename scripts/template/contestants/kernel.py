@@ -123,4 +123,4 @@ level = "INFO" if "info" in OPTIONS else "WARNING"
 if level == "INFO":
     sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
 logs.configure(Settings(log_level=level), IDENTITY)
-backend.run(main, "asyncio")
+backend.run(main, "asyncio", int(sys.argv[2]) if sys.argv[1] == "noop" else 60)
