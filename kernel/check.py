@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 import attrs
 
 from kernel import plan
-from kernel.discovery import ServiceFile, load_all
+from kernel.discovery import Catalogue, load_all
 from kernel.errors import LeftOutError, PlanError
 from kernel.graph import depths, topological
 from kernel.orchestrator import cut_at, level_share
@@ -33,7 +33,7 @@ class Findings:
 
 
 def check(
-    files: Mapping[str, ServiceFile],
+    files: Catalogue,
     environ: Mapping[str, str],
     patterns: tuple[Sequence[str] | None, str],
     shutdown_timeout: float,
@@ -54,12 +54,12 @@ def check(
     found += broken
     enabled: Sequence[str] = ()
     try:
-        enabled = plan.select(list(files), *patterns)
+        enabled = plan.select(files, *patterns)
     except PlanError as error:
         found.append(error)
-    misfits, warnings = Registry(services, files).check()
+    misfits, warnings = Registry(services, files, files.absent).check()
     found += misfits
-    chosen = Registry({name: services[name] for name in enabled if name in services}, files)
+    chosen = Registry({name: services[name] for name in enabled if name in services}, files, files.absent)
     left_out, skipped = chosen.check()
     found += [error for error in left_out if isinstance(error, LeftOutError)]
     warnings += [warning for warning in skipped if warning not in warnings]

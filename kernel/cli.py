@@ -93,15 +93,10 @@ class Program:
     process: bool  # whether it is what the process is there for, and the end of the one is that of the other
 
     @functools.cached_property
-    def files(self) -> dict[str, discovery.ServiceFile]:
+    def files(self) -> discovery.Catalogue:
         """The services by name, as their files tell."""
-        return discovery.find_services(self.identity.root, BUILT_IN)
-
-    @property
-    def elsewhere(self) -> Sequence[str]:
-        """The services that the artifact was built without: they exist, and are never enabled here."""
-        found: Sequence[str] = self.identity.stamp.get("left-out", ())
-        return found
+        found = discovery.find_services(self.identity.root, BUILT_IN)
+        return discovery.Catalogue(found, self.identity.stamp.get("left-out", ()))
 
     def dispatch(self, words: list[str]) -> int:
         """Do what *words* say."""
@@ -237,7 +232,6 @@ class Program:
             source,
             with_dependencies=with_dependencies,
             errors=self.wrong,
-            elsewhere=self.elsewhere,
         )
 
     def _patterns(self, service: Sequence[str]) -> tuple[Sequence[str] | None, str]:
@@ -248,7 +242,7 @@ class Program:
         from kernel.plan import select
 
         patterns, source = self._patterns(())
-        enabled = set(select(list(self.files), patterns, source))
+        enabled = set(select(self.files, patterns, source))
         width = max((len(name) for name in self.files), default=0)
         for name, file in self.files.items():
             mark = "enabled " if name in enabled else "left out"
@@ -269,9 +263,9 @@ class Program:
         from kernel.registry import Registry
 
         patterns, source = self._patterns(service)
-        names = plan.select(list(self.files), patterns, source)
+        names = plan.select(self.files, patterns, source)
         services, errors = plan.load_selected(self.files, names, with_dependencies=False)
-        misfits, _ = Registry(services, [*self.files, *self.elsewhere]).check()
+        misfits, _ = Registry(services, self.files, self.files.absent).check()
         Problems.raise_any([*errors, *(error for error in misfits if not isinstance(error, LeftOutError))])
         print(drawing.draw(services, format))
 

@@ -111,6 +111,17 @@ def to_name(module: str) -> str:
     return module.replace(".", "-").replace("_", "-")
 
 
+class Catalogue(dict[str, ServiceFile]):
+    """The services that are here, by name; and the names of those that the artifact was built without.
+
+    The latter exist: to depend on one, or to leave it out, is no misspelling.
+    """
+
+    def __init__(self, files: Mapping[str, ServiceFile], absent: Iterable[str] = ()) -> None:
+        super().__init__(files)
+        self.absent = tuple(absent)
+
+
 def find_services(root: str, taken: Collection[str] = ()) -> dict[str, ServiceFile]:
     """Every service below ``<root>/services`` by name, in the order of their names. Imports none of them.
 

@@ -5,12 +5,12 @@ Everything that can be wrong is found here, before anything starts, and is repor
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from kernel.discovery import ServiceFile, load, load_all
+from kernel.discovery import Catalogue, ServiceFile, load, load_all
 from kernel.errors import NamingError, PlanError, Problems, did_you_mean
 from kernel.registry import Registry, needs_of
 from kernel.spec import Needs, Service
@@ -34,11 +34,11 @@ class Plan:
 # -- which ones --------------------------------------------------------------------------------------------------
 
 
-def select(known: Collection[str], patterns: Sequence[str] | None, source: str) -> list[str]:
-    """The names among *known* that *patterns* choose, in the order of *known*.
+def select(files: Catalogue, patterns: Sequence[str] | None, source: str) -> list[str]:
+    """The names among *files* that *patterns* choose, in the order of *files*.
 
     Args:
-        known: All names.
+        files: All services.
         patterns: Names and globs; with ``!`` before it, one to leave out. Only such: all others. Leaving out wins.
             None: all.
         source: What gave the patterns, for errors.
@@ -47,12 +47,12 @@ def select(known: Collection[str], patterns: Sequence[str] | None, source: str) 
         NamingError: A pattern matches nothing, or nothing is left.
 
     """
-    if not known:
+    if not files:
         raise NamingError(
             "there is no service", where="services", hint="write one: services/hello.py with an async function @service"
         )
     if patterns is None:
-        return list(known)
+        return list(files)
     from fnmatch import fnmatchcase
 
     chosen: set[str] = set()
@@ -60,15 +60,20 @@ def select(known: Collection[str], patterns: Sequence[str] | None, source: str) 
     errors: list[PlanError] = []
     for pattern in patterns:
         name = pattern.removeprefix("!").strip()
-        matches = {one for one in known if fnmatchcase(one, name)}
-        if not matches:
-            hint = did_you_mean(name.replace("_", "-"), known) or f"there are: {', '.join(known) or 'none'}"
+        matches = {one for one in files if fnmatchcase(one, name)}
+        absent = [one for one in files.absent if fnmatchcase(one, name)]
+        if absent and not matches and not pattern.startswith("!"):
+            hint = "take it out, or build an artifact with it"
+            errors.append(NamingError(f"{', '.join(absent)} is not in this artifact", where=source, hint=hint))
+        elif not matches and not absent:
+            names = [*files, *files.absent]
+            hint = did_you_mean(name.replace("_", "-"), names) or f"there are: {', '.join(names)}"
             errors.append(NamingError(f"no service is named {name!r}", where=source, hint=hint))
         (dropped if pattern.startswith("!") else chosen).update(matches)
     Problems.raise_any(errors)
     if all(pattern.startswith("!") for pattern in patterns):
-        chosen = set(known)
-    result = [one for one in known if one in chosen - dropped]
+        chosen = set(files)
+    result = [one for one in files if one in chosen - dropped]
     if not result:
         raise NamingError(
             f"no service is left of {', '.join(patterns)}", where=source, hint="take one of the exclusions out"
@@ -96,14 +101,13 @@ def load_selected(
 
 
 def make_plan(
-    files: Mapping[str, ServiceFile],
+    files: Catalogue,
     environ: Mapping[str, str],
     patterns: Sequence[str] | None,
     source: str,
     *,
     with_dependencies: bool = False,
     errors: Sequence[PlanError] = (),
-    elsewhere: Collection[str] = (),
 ) -> Plan:
     """Import what *patterns* choose, and make a plan of it.
 
@@ -114,19 +118,18 @@ def make_plan(
         source: Where they come from, for errors.
         with_dependencies: Whether to add what they need.
         errors: What is known to be wrong already; reported with the rest.
-        elsewhere: Services that exist and were left out of this artifact.
 
     Raises:
         PlanError: Anything is wrong; all of it in one.
 
     """
     try:
-        names = select(list(files), patterns, source)
+        names = select(files, patterns, source)
     except PlanError as error:
         Problems.raise_any([*errors, error])
         raise
     services, wrong = load_selected(files, names, with_dependencies=with_dependencies)
-    registry = Registry(services, [*files, *elsewhere])
+    registry = Registry(services, files, files.absent)
     misfits, warnings = registry.check()
     configs, bad_values, misses = registry.read_configs(environ)
     try:
@@ -144,7 +147,7 @@ def make_plan(
 def plan_command(
     owner: Service[..., Any],
     needs: Needs,
-    files: Mapping[str, ServiceFile],
+    files: Catalogue,
     environ: Mapping[str, str],
     errors: Sequence[PlanError] = (),
 ) -> tuple[Plan, object]:
@@ -156,10 +159,10 @@ def plan_command(
     """
     givers = [edge.target for edge in needs.edges if edge.target in files]
     services, wrong = load_selected(files, givers, with_dependencies=True)
-    registry = Registry(services, files)
+    registry = Registry(services, files, files.absent)
     misfits, _ = registry.check()
     own = [registry.check_edge(owner, edge) for edge in needs.edges]
-    readers = Registry({**services, owner.name: owner}, files) if needs.config else registry
+    readers = Registry({**services, owner.name: owner}, files, files.absent) if needs.config else registry
     configs, bad_values, _ = readers.read_configs(environ)
     Problems.raise_any([*errors, *wrong, *misfits, *(one for one in own if isinstance(one, PlanError)), *bad_values])
     return Plan(registry.units(configs)), configs.get(owner.name)

@@ -20,12 +20,14 @@ class Registry:
 
     Args:
         services: Those that are enabled, and so are imported.
-        known: The names of all that exist, enabled or not.
+        known: The names of all that are here, enabled or not.
+        absent: The names of those that the artifact was built without.
 
     """
 
     services: Mapping[str, Service[..., Any]]
     known: Collection[str] = ()
+    absent: Collection[str] = ()
 
     @property
     def graph(self) -> Graph:
@@ -83,18 +85,20 @@ class Registry:
                 where=where,
                 hint=f"let {target} take `Serving[...]`, or drop the parameter {edge.parameter!r}",
             )
-        if target not in self.known:
-            names = [*self.known] or [*self.services]
+        if target not in self.known and target not in self.absent:
+            names = [*self.known, *self.absent] or [*self.services]
             hint = did_you_mean(target, names) or f"there are: {', '.join(names)}"
             return NamingError(f"{name} depends on {target!r}, which does not exist", where=where, hint=hint)
+        is_not = "is not in this artifact" if target in self.absent else "is not enabled"
         if edge.parameter is None:
-            return f"{name} does not wait for {target}, which is not enabled"
+            return f"{name} does not wait for {target}, which {is_not}"
         if edge.optional:
-            return f"{name} runs without the value of {target}, which is not enabled: its parameter takes its default"
+            return f"{name} runs without the value of {target}, which {is_not}: its parameter takes its default"
+        enable = f"add {target} to SERVICES_ENABLED, run with --with-dependencies"
         return LeftOutError(
-            f"{name} needs the value of {target}, which is not enabled",
+            f"{name} needs the value of {target}, which {is_not}",
             where=where,
-            hint=f"add {target} to SERVICES_ENABLED, run with --with-dependencies,"
+            hint=f"{'build one with it' if target in self.absent else enable},"
             f" or give the parameter {edge.parameter!r} a default",
         )
 
@@ -123,7 +127,7 @@ class Registry:
                         )
                     )
         # What names a variable of a service that is not enabled is no miss.
-        others = tuple(variable(name, "") for name in self.known if name not in self.services)
+        others = tuple(variable(name, "") for name in (*self.known, *self.absent) if name not in self.services)
         rest = {name: text for name, text in environ.items() if not name.startswith(others)} if others else environ
         return configs, errors, list(near_misses(rest, owners.keys() - set(KERNEL_VARIABLES)))
 

@@ -11,18 +11,23 @@ from typing import Any
 
 WRAPPERS = frozenset({"async_generator_asend", "async_generator_athrow", "coroutine_wrapper"})
 KERNEL = os.path.dirname(__file__) + os.sep  # noqa: PTH120  (pathlib costs 5 ms at every start)
+ROOT = KERNEL.removesuffix(f"kernel{os.sep}")
 
 
 @functools.cache
-def _foreign() -> tuple[str, ...]:
+def _places() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """How the paths of the user's code begin, and how those among them that are not the user's."""
+    if not os.path.isdir(ROOT):  # noqa: PTH112  (one file, which holds the packages too)
+        return (f"{ROOT}app{os.sep}", f"{ROOT}services{os.sep}"), ()
     import sysconfig  # needed only when something hangs or fails
 
     paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return (KERNEL, "<", *paths)
+    return ("",), (KERNEL, "<", *paths)
 
 
 def _is_users(code: CodeType) -> bool:
-    return not code.co_filename.startswith(_foreign())
+    own, foreign = _places()
+    return code.co_filename.startswith(own) and not code.co_filename.startswith(foreign)
 
 
 def shorten(path: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.harness import Lab
 
-pytest_plugins = ["kernel.testing"]  # anyio_backend
+pytest_plugins = ["kernel.testing", "tests.artifacts"]  # anyio_backend; machine, built, binary, artifact
 
 HUNG = 60  # real seconds
 

@@ -70,7 +70,7 @@ def collect(root: Path, services: str) -> Contents:
     """
     if str(root) not in sys.path:  # as a script, this has its own folder there
         sys.path.append(str(root))
-    from kernel.discovery import find_services
+    from kernel.discovery import Catalogue, find_services
     from kernel.errors import PlanError
     from kernel.plan import select
 
@@ -78,9 +78,9 @@ def collect(root: Path, services: str) -> Contents:
     own = [path for path in own if path.split("/")[0] in {"kernel", "app", "services"}]
     try:
         files = find_services(str(root))
-        tracked = {name: file for name, file in files.items() if _path_of(file.module, own)}
+        tracked = Catalogue({name: file for name, file in files.items() if _path_of(file.module, own)})
         patterns = [one.strip() for one in services.split(",") if one.strip()] or None
-        kept = select(list(tracked), patterns, "SERVICES")
+        kept = select(tracked, patterns, "SERVICES")
     except PlanError as error:
         raise Refusal(str(error)) from None
     code = {path: (root / path).read_bytes() for path in own}

@@ -15,6 +15,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import attrs
+
+from tests.artifacts import SHIPPED, Artifact
 
 REPO = Path(__file__).parents[2]
 PATIENCE = 15.0  # seconds after which something that does not come is a failure; far more than a loaded machine needs
@@ -143,7 +146,7 @@ class Process:
         with stream:
             for line in stream:
                 with self._news:
-                    self._lines[name].append(line.decode(errors="replace"))
+                    self._lines[name].append(SHIPPED.sub("", line.decode(errors="replace")))
                     self._news.notify_all()
 
     def _reap(self) -> None:
@@ -230,18 +233,20 @@ class Program:
 
     def __init__(self, root: Path, **env: str) -> None:
         self.root = root
+        self.folder = root  # in which it runs
+        self._argv = [sys.executable, "-m", "app"]
         self._runs: list[Process] = []
         self._env = {name: value for name, value in os.environ.items() if not OURS.fullmatch(name)}
         self._env |= {"LOG_FORMAT": "json", "RUNNER_SHUTDOWNTIMEOUT": "1s", **env}
 
     def open(self, words: Sequence[str], env: Mapping[str, str], **options: Any) -> Process:
-        """Start `python -m app` with *words*, with *env* over the usual environment, and *options* of `Popen`."""
-        process = Process([sys.executable, "-m", "app", *words], self.root, {**self._env, **env}, **options)
+        """Start it with *words*, with *env* over the usual environment, and *options* of `Popen`."""
+        process = Process([*self._argv, *words], self.folder, {**self._env, **env}, **options)
         self._runs.append(process)
         return process
 
     def start(self, *words: str, **env: str) -> Process:
-        """Start `python -m app` with *words*."""
+        """Start it with *words*."""
         return self.open(words, env)
 
     def run(self, *services: str, **env: str) -> Process:
@@ -259,16 +264,36 @@ class Program:
 
 
 class App(Program):
-    """A tree with the repository's kernel, the app's package, and the services that a test writes."""
+    """A tree with the repository's kernel, the app's package, and the services that a test writes.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: Where it is.
+        artifact: What is run in place of the tree, with the tree's services in it; None: the tree itself.
+
+    """
+
+    def __init__(self, root: Path, artifact: Artifact | None = None) -> None:
         super().__init__(root)
+        self._artifact = artifact
+        self._held: dict[str, bytes] | None = None
         self._archives: list[Program] = []
         (root / "services").mkdir(parents=True)
         (root / "app").mkdir()
         # Links, since coverage counts a file where it really is; a run takes them as parts of this tree.
         for name in ("kernel", "pyproject.toml", "app/__init__.py", "app/__main__.py"):
             (root / name).symlink_to(REPO / name)
+
+    def open(self, words: Sequence[str], env: Mapping[str, str], **options: Any) -> Process:
+        """Start it, or its artifact in a folder where there is nothing else."""
+        if self._artifact is not None:
+            files = [path for top in ("app", "services") for path in sorted((self.root / top).rglob("*.*"))]
+            code = {path.relative_to(self.root).as_posix(): path.read_bytes() for path in files if path.is_file()}
+            if code != self._held:
+                self._held = code
+                self.folder = self.root.with_name(f"{self.root.name}-bare{len(self._runs)}")
+                self._argv = self._artifact.holding(code, self.folder)
+                self._env["XDG_CACHE_HOME"] = str(self._artifact.cache)
+        return super().open(words, env, **options)
 
     def write(self, path: str, source: str) -> None:
         """Write a file of the tree, as it is."""
@@ -307,6 +332,9 @@ class App(Program):
         for one in self._archives:
             one.close()
         super().close()
+        if self._artifact is not None:
+            for folder in self.root.parent.glob(f"{self.root.name}-bare*"):
+                shutil.rmtree(folder)  # some 40 MB each
 
 
 NewApp = Callable[[], App]

@@ -21,19 +21,19 @@ TELLTALE = 'print("imported", __name__, file=sys.stderr)\n'
 
 
 @pytest.mark.parametrize("folders", [True, False], ids=["with folder entries", "without"])
-def test_runs_from_a_bare_zip(app: App, folders: bool) -> None:
+def test_runs_from_a_bare_zip(tree: App, folders: bool) -> None:
     """Names, summaries, version, a group's service, a package, a config's error with its line, and a run."""
-    app.service("api", TELLTALE + "@service(depends=['billing-worker'])\nasync def api() -> None:\n    log.info('on')")
-    app.service(
+    tree.service("api", TELLTALE + "@service(depends=['billing-worker'])\nasync def api() -> None:\n    log.info('on')")
+    tree.service(
         "billing/worker",
         TELLTALE + WORKER,
     )
-    app.service("_shared", "GREETING = 'hello from below'")
-    app.service("packed/parts", "@service\nasync def packed() -> None: ...")
-    app.write("services/packed/__init__.py", 'from services.packed.parts import packed\nprint("imported packed")\n')
-    app.service("broken", "import nosuch")
-    app.service("late/shift/night", "@service(oneshot=True)\nasync def night() -> None:\n    log.info('at night')")
-    bare = app.archive(folders=folders)
+    tree.service("_shared", "GREETING = 'hello from below'")
+    tree.service("packed/parts", "@service\nasync def packed() -> None: ...")
+    tree.write("services/packed/__init__.py", 'from services.packed.parts import packed\nprint("imported packed")\n')
+    tree.service("broken", "import nosuch")
+    tree.service("late/shift/night", "@service(oneshot=True)\nasync def night() -> None:\n    log.info('at night')")
+    bare = tree.archive(folders=folders)
     names = "api,billing-worker,late-shift-night"
     listing, version, run, wrong, broken = (
         bare.start("list"),
@@ -68,9 +68,9 @@ def test_runs_from_a_bare_zip(app: App, folders: bool) -> None:
     assert result.said("app.zip/services/broken.py:7: service 'broken' does not import: ModuleNotFoundError")
 
 
-def test_hangs_and_failures_name_their_lines(app: App) -> None:
+def test_hangs_and_failures_name_their_lines(tree: App) -> None:
     """Inside a zip too."""
-    app.service(
+    tree.service(
         "hung",
         """
         @service
@@ -80,14 +80,14 @@ def test_hangs_and_failures_name_their_lines(app: App) -> None:
                     await anyio.sleep(20)
         """,
     )
-    result = app.archive(folders=False).run(RUNNER_SHUTDOWNTIMEOUT="500ms").stop()
+    result = tree.archive(folders=False).run(RUNNER_SHUTDOWNTIMEOUT="500ms").stop()
     assert result.code == 3
     assert result.said("could not be cut; it stands at app.zip/services/hung.py:11 in hung")
 
 
-def test_knows_its_name_when_installed(app: App) -> None:
+def test_knows_its_name_when_installed(tree: App) -> None:
     """Where there is no pyproject.toml, the distribution whose script starts the app tells its name and version."""
-    (app.root / "pyproject.toml").unlink()
-    app.write("my_app-1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: my-app\nVersion: 1.2\n")
-    app.write("my_app-1.2.dist-info/entry_points.txt", "[console_scripts]\nmy-app = app.__main__:main\n")
-    assert app.call("version").stdout == "my-app 1.2 (tree)\n"
+    (tree.root / "pyproject.toml").unlink()
+    tree.write("my_app-1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: my-app\nVersion: 1.2\n")
+    tree.write("my_app-1.2.dist-info/entry_points.txt", "[console_scripts]\nmy-app = app.__main__:main\n")
+    assert tree.call("version").stdout == "my-app 1.2 (tree)\n"

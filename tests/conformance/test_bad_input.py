@@ -246,6 +246,7 @@ def make(app: App, mistake: Mistake) -> None:
             app.service(name, source)
 
 
+@pytest.mark.core
 def test_each_mistake(new_app: NewApp) -> None:
     """One clear error for each, exit code 2, no traceback, nothing on stdout, and nothing starts."""
     names = list(MISTAKES)
@@ -299,6 +300,7 @@ def test_a_typo_imports_nothing(app: App) -> None:
         assert result.said("did you mean 'broken'?")
 
 
+@pytest.mark.core
 def test_what_is_left_out_is_not_imported(app: App) -> None:
     """A machine runs its subset without the other services' packages, and is warned of edges that are skipped."""
     app.service("api", idle("api", "depends=['broken', 'cache']", "cache: int = 3"))
@@ -324,6 +326,7 @@ def test_near_misses(app: App) -> None:
     ]
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_values_arrive(app: App, backend: str) -> None:
     """What the environment says is what the service gets; an empty variable is an unset one."""

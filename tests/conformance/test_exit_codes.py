@@ -128,6 +128,7 @@ def start(app: App, ending: Ending, backend: str) -> Process:
     return app.run(KERNEL_BACKEND=backend)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_each_ending(new_app: NewApp, backend: str) -> None:
     """Each has its exit code and its last words, and the others are stopped calmly."""

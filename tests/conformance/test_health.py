@@ -168,6 +168,7 @@ async def broken() -> None:
 """
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_status_of_a_start_that_hangs(app: App, client: httpx.Client, backend: str) -> None:
     """Nobody has to ask "what is it doing?" and gets no answer."""
@@ -214,6 +215,7 @@ def test_other_requests(app: App, client: httpx.Client) -> None:
     assert run.result().code == 0
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("mode", ["asked for", "dev"])
 def test_metrics(app: App, client: httpx.Client, mode: str) -> None:
     """As Prometheus reads them, also where the first who asks is the reason that they are collected."""

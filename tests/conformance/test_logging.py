@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.conformance.program import App
 
 CHATTY = """
@@ -40,6 +42,7 @@ def find(records: list[dict[str, object]], message: str) -> dict[str, object]:
     return record
 
 
+@pytest.mark.core
 def test_json(app: App) -> None:
     """One object a line, with the fields of the contract, from the kernel, services and libraries alike."""
     app.service("chatty", CHATTY)
@@ -74,6 +77,7 @@ def test_json(app: App) -> None:
     assert "service" not in last
 
 
+@pytest.mark.core
 def test_text(app: App) -> None:
     """Aligned columns for time, level and service; a traceback is indented below its line; no colours in a file."""
     app.service("chatty", CHATTY)
@@ -126,7 +130,7 @@ def test_handlers_of_the_users_own(app: App) -> None:
     app.service("chatty", CHATTY)
     result = app.run().stop()
     assert result.code == 0
-    written = (app.root / "app.log").read_text()
+    written = (app.folder / "app.log").read_text()
     assert "app 0.1.0 chatty kernel ready after" in written
     assert "app 0.1.0 chatty some.library from a library" in written
     assert "app 0.1.0 mine test with fields" in written

@@ -27,6 +27,7 @@ async def slow(serving: Serving[None]) -> None:
 """
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_each_signal_stops(app: App, backend: str) -> None:
     """SIGINT, SIGTERM and SIGHUP stop alike, and the last line names the one that came."""
@@ -39,6 +40,7 @@ def test_each_signal_stops(app: App, backend: str) -> None:
         assert result.seconds < 1
 
 
+@pytest.mark.core
 def test_same_signal_twice_is_one(app: App) -> None:
     """The same signal twice within half a second counts once: the clean-up takes its time."""
     app.service("slow", SLOW)
@@ -52,6 +54,7 @@ def test_same_signal_twice_is_one(app: App) -> None:
     assert result.said("slow: closed")
 
 
+@pytest.mark.core
 def test_second_signal_cuts(app: App) -> None:
     """Another one cuts what still runs, and that is said."""
     app.service("slow", SLOW)
@@ -150,6 +153,7 @@ def test_quits_when_all_is_done(app: App) -> None:
     assert result.messages[-1] == "exit 0: every service has ended"
 
 
+@pytest.mark.core
 def test_signal_during_imports(app: App) -> None:
     """Nothing is started, and the exit code is 0."""
     app.service("idle", 'print("importing", file=sys.stderr, flush=True)\ntime.sleep(0.3)\n' + IDLE)
@@ -267,10 +271,10 @@ def test_an_exit_handler_that_hangs(app: App) -> None:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_while_the_kernel_itself_is_imported(app: App, number: signal.Signals) -> None:
+def test_while_the_kernel_itself_is_imported(tree: App, number: signal.Signals) -> None:
     """Nothing was started, so the end is as asked; here the first module that the kernel imports takes its time."""
-    app.write("anyio.py", "import time\nprint('importing', flush=True)\ntime.sleep(20)\n")
-    result = app.run().stop(number, after="importing")
+    tree.write("anyio.py", "import time\nprint('importing', flush=True)\ntime.sleep(20)\n")
+    result = tree.run().stop(number, after="importing")
     assert result.code == 0
     assert result.stderr == ""
 

@@ -46,6 +46,7 @@ async def pool(serving: Serving[Pool]) -> None:
 """
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_resources_close_whole(app: App, backend: str) -> None:
     """A pool closes calmly, its own background task alive, after the holder's clean-up has used it."""
@@ -88,6 +89,7 @@ def test_stop_takes_the_critical_path(app: App) -> None:
     assert result.in_order("^e: stopped", "^b: stopping")
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_drain(app: App, backend: str) -> None:
     """A service that drains is told, finishes what is in flight, and is cut only when it overruns."""
@@ -113,6 +115,7 @@ def test_drain(app: App, backend: str) -> None:
     assert not result.said("drainer: drained")
 
 
+@pytest.mark.core
 def test_overrunning_costs_nobody_else(app: App) -> None:
     """One that overruns is cut early enough that each level below it still closes before the deadline."""
     app.service("a", "@service\nasync def a(serving: Serving[None]) -> None:\n" + _closing("log.info('closed')"))
@@ -163,6 +166,7 @@ async def worker(serving: Serving[None]) -> None:
 ORDER = ("outer opens", "inner opens", "worker opens", "worker closes", "inner closes", "outer closes")
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_lifespans_surround_the_services(new_app: NewApp, backend: str) -> None:
     """They are entered in order and left in reverse when all services have ended: asked to, done, or failed."""

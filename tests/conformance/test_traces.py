@@ -61,6 +61,7 @@ async def holder(flaky: int, serving: Serving[None]) -> None:
 """
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_phase_has_its_span(app: App, collector: Receiver, backend: str) -> None:
     """A start with a retry, a crash with a restart, and a stop: each span with its parent, link and resource."""
@@ -205,6 +206,7 @@ def test_metrics_and_logs(app: App, collector: Receiver) -> None:
     assert resource["service.namespace"] == "app"
 
 
+@pytest.mark.core
 def test_a_command_is_traced_too(app: App, collector: Receiver) -> None:
     """A command that runs a giver has its lifecycle; one that runs none has the spans that it makes itself."""
     app.service(

@@ -1,4 +1,4 @@
-"""A machine with this template to clone."""
+"""Clones of this template, and projects made of them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.scripts.projects import Machine, Project
-
-
-@pytest.fixture(scope="session")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    """Made once; a test clones it, and changes nothing of it."""
-    return Machine(tmp_path_factory.mktemp("machine"))
 
 
 @pytest.fixture(scope="session")

@@ -4,49 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conformance.program import OURS, REPO, Process
+from tests.artifacts import pythons
+from tests.conformance.program import OURS, Process
 from tests.scripts.projects import Machine, Project
 
-OTHERS = [*sorted(Path.home().glob(".pyenv/versions/3.1[1-9].*/bin/python")), Path("/usr/bin/python3")]
 NARROW = ("SERVICES=hello-world",)
 STATUS = f"{sys.implementation.cache_tag}-"
-
-
-@pytest.fixture(scope="session")
-def built(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A clone with build/app.pyz; for tests that read it."""
-    project = machine.clone(tmp_path_factory.mktemp("built") / "app")
-    done = project.just("build")
-    assert done.code == 0, done.err
-    assert done.out.startswith("build/app.pyz: app 0.1.0 (commit ")
-    return project
-
-
-@pytest.fixture(scope="session")
-def binary(built: Project) -> Path:
-    """The binary of that clone, whose frozen Python this tree keeps for the next time."""
-    home = runpy.run_path(str(REPO / "scripts" / "kernel" / "change.py"))["home"]  # made so that git does not see it
-    kept, used = home(REPO), home(built.root)
-    for one in kept.glob("runtime-*"):
-        shutil.copy2(one, used)
-    done = built.just("build-binary", PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if "check the network" in done.err:
-        pytest.skip(f"PyInstaller cannot be had: {done.err.splitlines()[-1]}")
-    assert done.code == 0, done.err
-    for one in used.glob("runtime-*"):
-        shutil.copy2(one, kept)
-    return built.root / "build" / "app"
 
 
 @pytest.fixture
@@ -63,41 +36,18 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**kept, "HOME": str(tmp_path_factory.mktemp("home")), "XDG_CACHE_HOME": "", "LOG_FORMAT": "json"}
 
 
-def pythons() -> Iterator[Path]:
-    """A Python of each version that is here."""
-    seen: set[str] = set()
-    for python in [Path(sys.executable).resolve(), *OTHERS]:
-        if not python.exists():
-            continue
-        words = [str(python), "-c", "import sys; print(sys.version_info >= (3, 11), '%d.%d' % sys.version_info[:2])"]
-        fits, version = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
-        if fits == "True" and version not in seen:
-            seen.add(version)
-            yield python
-
-
 def call(argv: list[str | Path], folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Runs it to its end."""
     return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=60)
 
 
-def core(argv: list[str], folder: Path, env: dict[str, str], how: str) -> None:
-    """Names, help, filter, lazy import, a command, values and drain, spans, a signal, an error: as in the tree."""
+def examples(argv: list[str], folder: Path, env: dict[str, str], how: str) -> None:
+    """The template's own services; for the rest there are the conformance tests that are marked as the core."""
     version = call([*argv, "version"], folder, env)
     assert version.stdout.startswith("app 0.1.0 (commit ")
     assert version.stdout.endswith(f", {how})\n")
-    listed = call([*argv, "list"], folder, {**env, "SERVICES_ENABLED": "hello-*"})
-    assert [line.split()[:2] for line in listed.stdout.splitlines()][-1] == ["hello-world", "enabled"]
-    assert len(listed.stdout.splitlines()) == 7
-    text = call([*argv, "--help"], folder, env).stdout
-    assert "Serves items over HTTP" in text
-    status = call([*argv, "example-migrator", "--help"], folder, env)
-    assert status.returncode == 0
-    bad = call([*argv, "run", "helo-world"], folder, env)
-    assert bad.returncode == 2
-    assert "hello-world" in bad.stderr
     given = {"EXAMPLE_API_PORT": "0", "OTEL_TRACES_EXPORTER": "console", "ADMIN_ADDR": "127.0.0.1:0"}
-    run = Process([*argv, "run", "!example-crasher"], folder, {**env, **given})
+    run = Process([*argv, "run", "example-api", "--with-dependencies"], folder, {**env, **given})
     try:
         result = run.stop(signal.SIGTERM)
     finally:
@@ -113,13 +63,13 @@ def core(argv: list[str], folder: Path, env: dict[str, str], how: str) -> None:
 @pytest.mark.parametrize("python", [*pythons()], ids=lambda path: path.parent.parent.name)
 def test_the_file_runs_on_each_python(bare: Path, env: dict[str, str], python: Path) -> None:
     """The .pyz, copied to where there is nothing, does what the tree does."""
-    core([str(python), "-I", str(bare / "app.pyz")], bare, env, "pyz")
+    examples([str(python), "-I", str(bare / "app.pyz")], bare, env, "pyz")
 
 
 def test_the_binary_runs_without_python(binary: Path, tmp_path: Path, env: dict[str, str]) -> None:
     """So does the binary, where no Python is on PATH."""
     shutil.copy2(binary, tmp_path)
-    core([str(tmp_path / "app")], tmp_path, {**env, "PATH": str(tmp_path)}, "binary")
+    examples([str(tmp_path / "app")], tmp_path, {**env, "PATH": str(tmp_path)}, "binary")
 
 
 def test_two_builds_are_equal(built: Project, machine: Machine, tmp_path: Path) -> None:
@@ -192,8 +142,18 @@ def test_a_subset_has_only_its_own(built: Project, tmp_path: Path, env: dict[str
     top, all_top = ({name.split("/")[0] for name in some} for some in (names, whole))
     assert "starlette" in all_top - top
     assert not all_top & {"pytest", "mypy", "ruff", "hypothesis", "httpx", "coverage"}
-    done = call([sys.executable, project.root / "build/app.pyz", "list"], tmp_path, env)
+    file = project.root / "build/app.pyz"
+    done = call([sys.executable, file, "list"], tmp_path, {**env, "SERVICES_ENABLED": "!example-api"})
     assert done.stdout.split()[:2] == ["hello-world", "enabled"]
+    done = call([sys.executable, file, "run", "example-api"], tmp_path, env)
+    assert done.returncode == 2
+    assert "example-api is not in this artifact; take it out, or build an artifact with it" in done.stderr
+    assert project.just("build", "SERVICES=example-api").code == 0
+    done = call([sys.executable, file, "run"], tmp_path, env)
+    assert done.returncode == 2
+    assert re.search(
+        "needs the value of example-database, which is not in this artifact; build one with it", done.stderr
+    )
 
 
 def test_a_changed_tree_is_marked(built: Project, tmp_path: Path, env: dict[str, str]) -> None:
@@ -206,6 +166,23 @@ def test_a_changed_tree_is_marked(built: Project, tmp_path: Path, env: dict[str,
     assert "warning: there are changes that are not committed" in done.err
     done_version = call([sys.executable, project.root / "build/app.pyz", "version"], tmp_path, env)
     assert " with changes, pyz)" in done_version.stdout
+
+
+@pytest.mark.parametrize("cache", ["file/below", "relative", "/proc/nowhere"])
+def test_a_cache_that_cannot_be_written_gives_way(bare: Path, env: dict[str, str], cache: str) -> None:
+    """To the temporary folder, and what a start that was killed long ago had left there is swept."""
+    (bare / "file").write_text("")
+    left = bare / f"cache-{os.getuid()}" / "pyz" / ".new-long-ago"
+    left.mkdir(parents=True, mode=0o700)
+    left.parent.chmod(0o700)
+    left.parent.parent.chmod(0o700)
+    os.utime(left, (1, 1))
+    place = str(bare / cache) if cache.startswith("file") else cache
+    given = {**env, "XDG_CACHE_HOME": place, "TMPDIR": str(bare)}
+    done = call([sys.executable, bare / "app.pyz", "version"], bare, given)
+    assert done.returncode == 0, done.stderr
+    (unpacked,) = left.parent.iterdir()
+    assert STATUS in unpacked.name
 
 
 @pytest.mark.parametrize("words", [("SERVICES=nosuch",), ("FOO=1",), ("a", "b")])
