@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import threading
 import tomllib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -31,6 +36,54 @@ def fresh(upstream: Upstream) -> Project:
     assert (said.code, said.out) == (0, "Nothing to do: this project has kernelpack 0.1.0; the newest is 0.1.0.\n")
     upstream.release_all()
     return project
+
+
+class GitByHttp(BaseHTTPRequestHandler):
+    """Has git itself answer, for the repositories in one folder; `locked` wants a password."""
+
+    folder: Path
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        if path.startswith("/locked"):
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="git"')
+            self.end_headers()
+            return
+        env = {
+            "PATH": os.environ["PATH"],
+            "GIT_PROJECT_ROOT": str(self.folder),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "REQUEST_METHOD": self.command,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+            "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+        }
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        done = subprocess.run(["git", "http-backend"], env=env, input=body, capture_output=True, check=False)
+        head, _, content = done.stdout.partition(b"\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
+        self.send_response(int(headers.pop("Status", "200").split()[0]))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_POST = do_GET  # noqa: N815  (as the library has it)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def server(upstream: Upstream) -> Iterator[str]:
+    """The address at which upstream's folder is served."""
+    handler = type("Handler", (GitByHttp,), {"folder": upstream.root.parent})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
 
 
 @pytest.fixture
@@ -433,12 +486,41 @@ def test_edits_that_git_was_told_not_to_see(project: Project) -> None:
     assert (project.files(), project.git("for-each-ref")) == before
 
 
-def test_an_upstream_by_url(project: Project, upstream: Upstream) -> None:
+SSH = """#!/bin/sh
+# As if the other machine were this one.
+for last; do :; done
+exec sh -c "$last"
+"""
+
+
+@pytest.mark.parametrize(
+    "address", ["file://{root}", "{http}/upstream", "ssh://git@git.example.com{root}", "box:{root}"]
+)
+def test_an_upstream_by_url(project: Project, upstream: Upstream, server: str, tmp_path: Path, address: str) -> None:
     """An address works as well as a folder."""
+    (tmp_path / "ssh").write_text(SSH)
+    (tmp_path / "ssh").chmod(0o755)
     file = project.root / "pyproject.toml"
-    edit(file, (f'upstream = "{upstream.root}"', f'upstream = "file://{upstream.root}"'))
+    full = address.format(root=upstream.root, http=server)
+    edit(file, (f'upstream = "{upstream.root}"', f'upstream = "{full}"'))
     project.commit()
-    update(project)
+    update(project, PATH=f"{tmp_path}:{project.machine.env['PATH']}")
+
+
+@pytest.mark.parametrize(("place", "told"), [("nothing", "not found"), ("locked", "terminal prompts disabled")])
+def test_an_upstream_that_does_not_answer_well(
+    project: Project, upstream: Upstream, server: str, place: str, told: str
+) -> None:
+    """One line says so; nobody is asked for a password, and nothing is changed."""
+    edit(project.root / "pyproject.toml", (f'upstream = "{upstream.root}"', f'upstream = "{server}/{place}"'))
+    project.commit()
+    assert project.just("--version").code == 0  # brings .venv up to date
+    with project.unchanged():
+        done = project.just("kernel-update")
+    assert done.code == 2
+    assert done.err.startswith(f"just kernel-update: upstream '{server}/{place}' cannot be fetched: ")
+    assert told in done.err
+    assert done.err.count("\n") == 1
 
 
 def test_tests_run_elsewhere(project: Project) -> None:
