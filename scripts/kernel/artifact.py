@@ -197,11 +197,12 @@ def _providers() -> dict[str, set[str]]:
     """The distributions that have files of a top-level module or of a package in it, by its dotted name."""
     found: dict[str, set[str]] = {}
     for one in distributions():
+        distribution_name = canonicalize_name(one.name)  # each time that it is asked for, it reads a file anew
         for file in one.files or ():
             parts = file.with_suffix("").parts if file.suffix in {".py", ".so"} else ()
             for depth in range(1, min(len(parts), 4) + 1):
                 name = ".".join(part.split(".")[0] for part in parts[:depth])
-                found.setdefault(name, set()).add(canonicalize_name(one.name))
+                found.setdefault(name, set()).add(distribution_name)
     return found
 
 
