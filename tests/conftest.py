@@ -13,6 +13,12 @@ pytest_plugins = ["kernel.testing", "tests.artifacts"]  # anyio_backend; machine
 
 HUNG = 60  # real seconds
 
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        # As with nohup, or with & in a script. What is ignored stays so in the programs that are tested, and what has a
+        # handler does not; this process goes on as if it ignored it.
+        signal.signal(number, lambda *_: None)
+
 
 @pytest.fixture(autouse=True)
 def _in_real_time(request: pytest.FixtureRequest) -> Iterator[None]:
