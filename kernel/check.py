@@ -57,9 +57,9 @@ def check(
         enabled = plan.select(files, *patterns)
     except PlanError as error:
         found.append(error)
-    misfits, warnings = Registry(services, files, files.absent).check()
+    misfits, warnings = plan.registry_of(services, files).check()
     found += misfits
-    chosen = Registry({name: services[name] for name in enabled if name in services}, files, files.absent)
+    chosen = plan.registry_of({name: services[name] for name in enabled if name in services}, files)
     left_out, skipped = chosen.check()
     found += [error for error in left_out if isinstance(error, LeftOutError)]
     warnings += [warning for warning in skipped if warning not in warnings]

@@ -260,12 +260,11 @@ class Program:
 
         """
         from kernel import drawing, plan
-        from kernel.registry import Registry
 
         patterns, source = self._patterns(service)
         names = plan.select(self.files, patterns, source)
         services, errors = plan.load_selected(self.files, names, with_dependencies=False)
-        misfits, _ = Registry(services, self.files, self.files.absent).check()
+        misfits, _ = plan.registry_of(services, self.files).check()
         Problems.raise_any([*errors, *(error for error in misfits if not isinstance(error, LeftOutError))])
         print(drawing.draw(services, format))
 

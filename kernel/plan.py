@@ -100,6 +100,11 @@ def load_selected(
     return services, errors
 
 
+def registry_of(services: Mapping[str, Service[..., Any]], files: Catalogue) -> Registry:
+    """Those *services* that are enabled, of all *files*."""
+    return Registry(services, files, files.absent)
+
+
 def make_plan(
     files: Catalogue,
     environ: Mapping[str, str],
@@ -129,7 +134,7 @@ def make_plan(
         Problems.raise_any([*errors, error])
         raise
     services, wrong = load_selected(files, names, with_dependencies=with_dependencies)
-    registry = Registry(services, files, files.absent)
+    registry = registry_of(services, files)
     misfits, warnings = registry.check()
     configs, bad_values, misses = registry.read_configs(environ)
     try:
@@ -159,10 +164,10 @@ def plan_command(
     """
     givers = [edge.target for edge in needs.edges if edge.target in files]
     services, wrong = load_selected(files, givers, with_dependencies=True)
-    registry = Registry(services, files, files.absent)
+    registry = registry_of(services, files)
     misfits, _ = registry.check()
     own = [registry.check_edge(owner, edge) for edge in needs.edges]
-    readers = Registry({**services, owner.name: owner}, files, files.absent) if needs.config else registry
+    readers = registry_of({**services, owner.name: owner}, files) if needs.config else registry
     configs, bad_values, _ = readers.read_configs(environ)
     Problems.raise_any([*errors, *wrong, *misfits, *(one for one in own if isinstance(one, PlanError)), *bad_values])
     return Plan(registry.units(configs)), configs.get(owner.name)

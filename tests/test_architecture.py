@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "runner": "backend debugger journal lifecycle logs orchestrator outside report settings signals spec supervisor "
     "traces unit watch",
     "alone": "backend errors logs settings signals",
-    "cli": "alone check discovery drawing errors identity logs outside plan registry runner settings spec traces",
+    "cli": "alone check discovery drawing errors identity logs outside plan runner settings spec traces",
     # What users import
     "__init__": "errors policy spec values",
     "virtual": "",
