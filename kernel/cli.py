@@ -192,6 +192,7 @@ class Program:
     def _import_init(self) -> None:
         self._import("init")
         logs.add_context(self.identity)
+        logs.keep_handlers()
 
     # -- the built-in commands -----------------------------------------------------------------------------------
 
