@@ -29,6 +29,13 @@ observe/       what can be seen of a run
                otel_resource what identifies the app in telemetry
                exporters     OTLP: traces, metrics, log records
                wiring        puts the observers of a run together
+bricks/        what services are made of, imported when they are first used
+               asgi          `serve_asgi`: an ASGI app as a service's work
+               uvicorn_server hypercorn_server  the servers that run it
+               drain         how a server ends
+               lifespan      the app's lifespan, whichever server runs it
+               listen        sockets that listen
+               unwrap        an error without the group of one around it
 lifecycle/     one service, then all of them
                events        the states, the legal moves, and the events that tell of them
                supervisor    one service: start, attempts, stop
@@ -58,10 +65,28 @@ context        which service the current code belongs to
 ```
 """
 
+from typing import TYPE_CHECKING, Any
+
 from kernel.config.values import Seconds, Secret
 from kernel.declare.retry import Retry
 from kernel.declare.service import Service, Serving, Started, Work, command, lifespan, service, started
 from kernel.errors import KernelError, PlanError, ServiceError
+
+if TYPE_CHECKING:
+    from kernel.bricks.asgi import serve_asgi
+
+_LAZY = {"serve_asgi": "kernel.bricks.asgi"}
+"""The modules of public names that a start should not pay for: imported when they are first asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'kernel' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return value
+
 
 __all__ = [
     "KernelError",
@@ -76,6 +101,7 @@ __all__ = [
     "Work",
     "command",
     "lifespan",
+    "serve_asgi",
     "service",
     "started",
 ]

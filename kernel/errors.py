@@ -9,6 +9,10 @@
     │   ├── NotImportable        a service's file that does not import
     │   ├── ConfigError          a value in the environment that cannot be used
     │   └── LeftOutError         a value is needed from a service that is not enabled
+    ├── CannotListen             a service's address cannot be listened on
+    ├── ServerMissing            no ASGI server is installed that runs here
+    ├── LifespanFailed           an ASGI app says that its lifespan failed
+    ├── ProgramError             an external program does not run, or no longer
     └── ServiceError             what became of one running service
         ├── NeverServed          it returned without ever serving
         ├── ServedTwice          it entered `serving` twice in one attempt
@@ -233,3 +237,41 @@ class Uncuttable(ServiceError):
 
     def __str__(self) -> str:
         return f"{self.service} could not be cut; it stands at {self.where}"
+
+
+@attrs.define(eq=False, repr=False)
+class CannotListen(KernelError):
+    """The address cannot be listened on, for the reason `why`; `hint` says what to change."""
+
+    address: str
+    why: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"cannot listen on {self.address}: {self.why}{f'; {self.hint}' if self.hint else ''}"
+
+
+class ServerMissing(KernelError):
+    """No ASGI server is installed that runs on this event loop."""
+
+
+class LifespanFailed(KernelError):
+    """An ASGI app says that its startup or its shutdown failed, and raises nothing."""
+
+
+@attrs.define(eq=False, repr=False)
+class ProgramError(KernelError):
+    """The external program `program` cannot run, or runs no longer.
+
+    `code` is its exit code, negative for the signal that killed it, and None where it never ran; `lines` are the last
+    that it wrote.
+    """
+
+    program: str
+    what: str
+    code: int | None = None
+    lines: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        last = f"; it last said: {self.lines[-1]}" if self.lines else ""
+        return f"{self.program} {self.what}{last}"
