@@ -1,12 +1,67 @@
 """A declarative micro-kernel for services: write each one as a plain async function, and run them all in one process.
 
-What is named here is public and has its one home here; `kernel.testing` is the public test kit.
+What is named here is public and has its one home here; `kernel.testing` is the public test kit. All else is the
+kernel's own, in rooms. Imports point downwards only, which `lint-imports` checks:
+
+```
+cli            the command line: `app run`, `list`, `graph`, `check`, `version`, and the commands of services
+run/           one run of the program
+               runner        signals, deadline, event loop, last words, exit code
+               standalone    a command that asks for no value: it starts no kernel
+testing/       the public test kit
+               faults        what a fake service or a broken resource does
+               virtual_time  an event loop whose clock jumps
+plan/          what there is to run
+               discovery     finds the services by their files, imports those that are enabled
+               registry      the services as a graph, and what does not fit
+               selection     SERVICES_ENABLED, names and patterns
+               check         `app check`
+               drawing       `app graph`
+observe/       what can be seen of a run
+               logs          the one pipeline of log records, and their formats
+               lifecycle_log the log lines about each service and the end
+               status stats  what `/status` tells, and the numbers in it
+               admin         the HTTP server of ADMIN_ADDR
+               systemd       readiness and watchdog, told to systemd
+               spans tracer  lifecycle spans; the tracer through which users' spans get their service
+               metrics prometheus  instruments; `/metrics`
+               loop_shares   each service's share of the event loop's time
+               otel_resource what identifies the app in telemetry
+               exporters     OTLP: traces, metrics, log records
+               wiring        puts the observers of a run together
+lifecycle/     one service, then all of them
+               events        the states, the legal moves, and the events that tell of them
+               supervisor    one service: start, attempts, stop
+               block tasks   the `serving` block; the tasks of a service
+               orchestrator  all services: start order, stop order, failure policy
+               graph units   dependencies; what an orchestrator runs
+               clock         alarms and deadlines
+               explain       the sentences that say what a service waits for
+               report        how each service ended, and the exit code
+declare/       what users write
+               service       `@service`, `Serving`, commands, lifespans
+               retry         restart policy: `Retry`, backoff
+config/        what the environment says
+               values        the types of config fields: durations, secrets, lists
+               settings      the kernel's own variables, and the configs of services
+               otel          OTEL_*
+process/       the process around the services
+               signals       SIGINT, SIGTERM, SIGHUP, and the watchdog over the shutdown
+               event_loop    asyncio or trio
+               loop_watch    notices a blocked event loop
+               hard_exit     ends the process when the interpreter no longer answers
+               debugger      deadlines rest while one is attached
+errors         every exception of the kernel
+stacks         where a coroutine or thread is, in the user's own lines
+identity       the app's name, version and commit
+context        which service the current code belongs to
+```
 """
 
+from kernel.config.values import Seconds, Secret
+from kernel.declare.retry import Retry
+from kernel.declare.service import Service, Serving, Started, Work, command, lifespan, service, started
 from kernel.errors import KernelError, PlanError, ServiceError
-from kernel.policy import Retry
-from kernel.spec import Service, Serving, Started, Work, command, lifespan, service, started
-from kernel.values import Seconds, Secret
 
 __all__ = [
     "KernelError",

@@ -16,18 +16,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from kernel import discovery, logs
+from kernel.config.settings import Settings, read_settings
+from kernel.declare.service import EXTENSIONS, Needs, Service, command_needs, evaluate, signature_of
 from kernel.errors import LeftOutError, NamingError, NotImportable, PlanError, Problems, did_you_mean
 from kernel.identity import Identity, identify
-from kernel.settings import Settings, read_settings
-from kernel.spec import EXTENSIONS, Needs, Service, command_needs, evaluate, signature_of
-from kernel.traces import shorten
+from kernel.observe import logs
+from kernel.plan import discovery
+from kernel.stacks import shorten
 
 if TYPE_CHECKING:
     from cyclopts import App
 
-    from kernel.outside import Outside
-    from kernel.plan import Plan
+    from kernel.observe.wiring import Outside
+    from kernel.plan.selection import Plan
 
 USAGE = 2  # exit code: nothing was started
 BUILT_IN = ("run", "list", "graph", "check", "version")
@@ -205,7 +206,7 @@ class Program:
             Run what they need as well.
 
         """
-        from kernel.runner import around, execute
+        from kernel.run.runner import around, execute
 
         logs.configure(self.settings, self.identity, tuple(self.files))
 
@@ -217,12 +218,12 @@ class Program:
         return execute(self.settings, prepare, self._outside(serve=True), to_the_end=self.process)
 
     def _outside(self, *, serve: bool) -> Outside:
-        from kernel.outside import Outside
+        from kernel.observe.wiring import Outside
 
         return Outside(self.settings, self.identity, serve=serve)
 
     def _plan(self, service: Sequence[str], *, with_dependencies: bool = False) -> Plan:
-        from kernel.plan import make_plan
+        from kernel.plan.selection import make_plan
 
         patterns, source = self._patterns(service)
         return make_plan(
@@ -239,7 +240,7 @@ class Program:
 
     def _list(self) -> None:
         """List all services, and which of them are enabled."""
-        from kernel.plan import select
+        from kernel.plan.selection import select
 
         patterns, source = self._patterns(())
         enabled = set(select(self.files, patterns, source))
@@ -259,18 +260,18 @@ class Program:
             text for people, the others for programs.
 
         """
-        from kernel import drawing, plan
+        from kernel.plan import drawing, selection
 
         patterns, source = self._patterns(service)
-        names = plan.select(self.files, patterns, source)
-        services, errors = plan.load_selected(self.files, names, with_dependencies=False)
-        misfits, _ = plan.registry_of(services, self.files).check()
+        names = selection.select(self.files, patterns, source)
+        services, errors = selection.load_selected(self.files, names, with_dependencies=False)
+        misfits, _ = selection.registry_of(services, self.files).check()
         Problems.raise_any([*errors, *(error for error in misfits if not isinstance(error, LeftOutError))])
         print(drawing.draw(services, format))
 
     def _check(self) -> int:
         """Import everything, and say all that is wrong; 2 where anything is."""
-        from kernel.check import check
+        from kernel.plan.check import check
 
         findings = check(self.files, os.environ, self._patterns(()), self.settings.shutdown_timeout, self._check_own())
         for warning in findings.warnings:
@@ -314,7 +315,7 @@ class Program:
         return _for_command_line(fn, Needs(), lambda values: self._run_alone(functools.partial(fn, **values)))
 
     def _run_alone(self, call: Callable[[], Any]) -> int:
-        from kernel.alone import run_alone
+        from kernel.run.standalone import run_alone
 
         with self._exporting():
             self._import_init()
@@ -338,12 +339,12 @@ class Program:
     def _call_command(
         self, service: Service[..., Any], name: str, fn: Callable[..., Any], needs: Needs, given: dict[str, Any]
     ) -> int:
-        from kernel.plan import plan_command
+        from kernel.plan.selection import plan_command
 
         if "LOG_LEVEL" not in os.environ:
             logs.logger.setLevel("WARNING")  # a command's output is what it prints
         if needs.edges:
-            from kernel.runner import command_unit, execute
+            from kernel.run.runner import command_unit, execute
 
             def prepare() -> tuple[Sequence[Any], Sequence[str]]:
                 self._import_init()

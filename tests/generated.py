@@ -16,12 +16,12 @@ import anyio
 import attrs
 from hypothesis import strategies as st
 
-from kernel.lifecycle import Event
-from kernel.orchestrator import Orchestrator
-from kernel.policy import Retry
-from kernel.report import Report
-from kernel.spec import Service, Serving, service, started
-from kernel.unit import Unit
+from kernel.declare.retry import Retry
+from kernel.declare.service import Service, Serving, service, started
+from kernel.lifecycle.events import Event
+from kernel.lifecycle.orchestrator import Orchestrator
+from kernel.lifecycle.report import Report
+from kernel.lifecycle.units import Unit
 from tests.harness import hang
 
 # -- what is generated -----------------------------------------------------------------------------------------------

@@ -16,12 +16,12 @@ import anyio
 import attrs
 from trio.testing import MockClock
 
-from kernel.lifecycle import MOVES, AllReady, Event, Forced, Notice, Observer, State, StopBegan, Transition
-from kernel.orchestrator import Orchestrator
-from kernel.report import Ending, Report
-from kernel.spec import Service
+from kernel.declare.service import Service
+from kernel.lifecycle.events import MOVES, AllReady, Event, Forced, Notice, Observer, State, StopBegan, Transition
+from kernel.lifecycle.orchestrator import Orchestrator
+from kernel.lifecycle.report import Ending, Report
+from kernel.lifecycle.units import Unit
 from kernel.testing import VirtualLoop, backend_options
-from kernel.unit import Unit
 
 FOR_EVER = 10_000_000.0  # virtual seconds
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import attrs
 
 from kernel.errors import StartTimeout, StopTimeout, Uncuttable, ValueLost
-from kernel.lifecycle import MOVES, AllReady, Forced, State, StopBegan, Transition
+from kernel.lifecycle.events import MOVES, AllReady, Forced, State, StopBegan, Transition
 from tests.generated import App, Fake, Fault, Mark, Stage
 
 A_MOMENT = 1e-6  # what rounding may add to a time

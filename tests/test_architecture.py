@@ -1,83 +1,31 @@
-"""The imports of the kernel point one way, and this table is their only description."""
+"""The imports of the kernel point one way: downwards from layer to layer, and in no cycle within one."""
 
 from __future__ import annotations
 
 import ast
 import graphlib
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import kernel
+
 ROOT = Path(__file__).parents[1]
 KERNEL = ROOT / "kernel"
+MODULES = sorted(KERNEL.rglob("*.py"))
+LAYERS = ROOT / "pyproject.toml"
 
-# Each module with those that it may import, those at the bottom first. Imports within functions count too.
-MAY_IMPORT = {
-    # What is said and shown
-    "errors": "",
-    "context": "",
-    "lifecycle": "",
-    "traces": "",
-    # Pure: no tasks, no loop
-    "policy": "",
-    "values": "",
-    "graph": "errors",
-    "otel": "errors",
-    "settings": "errors otel traces values",
-    "spec": "errors policy traces",
-    "unit": "spec",
-    # One service, then all of them
-    "clock": "",
-    "serving": "",
-    "tasks": "",
-    "supervisor": "clock context errors lifecycle serving spec tasks traces",
-    "waiting": "errors lifecycle supervisor",
-    "report": "errors lifecycle",
-    "orchestrator": "clock graph lifecycle report spec supervisor tasks unit waiting",
-    # What there is to run
-    "discovery": "errors spec traces",
-    "registry": "errors graph settings spec unit",
-    "plan": "discovery errors registry spec unit",
-    "drawing": "graph spec",
-    "check": "discovery errors graph orchestrator plan registry spec traces",
-    # The process around it
-    "backend": "",
-    "watch": "backend",
-    "debugger": "",
-    "identity": "",
-    "lastresort": "",
-    "signals": "lastresort",
-    "logs": "context errors identity settings traces",
-    "journal": "errors lifecycle logs report",
-    # What the outside world sees
-    "stats": "lifecycle",
-    "shares": "context",
-    "status": "errors identity lifecycle orchestrator stats supervisor waiting",
-    "resources": "errors identity logs",
-    "tracing": "context",
-    "spans": "errors lifecycle resources tracing",
-    "metrics": "lifecycle status",
-    "prometheus": "resources",
-    "telemetry": "identity logs otel resources tracing",
-    "systemd": "lifecycle",
-    "admin": "errors logs policy settings spec status",
-    "outside": "admin identity lifecycle logs metrics orchestrator prometheus report resources settings shares spans "
-    "status systemd telemetry unit watch",
-    "runner": "backend debugger journal lifecycle logs orchestrator outside report settings signals spec supervisor "
-    "traces unit watch",
-    "alone": "backend errors logs settings signals",
-    "cli": "alone check discovery drawing errors identity logs outside plan runner settings spec traces",
-    # What users import
-    "__init__": "errors policy spec values",
-    "virtual": "",
-    "faults": "errors spec",
-    "testing": "errors faults lifecycle orchestrator registry report serving spec virtual",
-}
+
+def name_of(path: Path) -> str:
+    """The module's full name."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imported(path: Path, package: str) -> set[str]:
-    """The modules of *package* that the file imports, at any depth; the package itself is its `__init__`."""
-    modules = {one.stem for one in (ROOT / package).glob("*.py")}
+    """What the file imports of *package*, at any depth, as full names of modules."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -85,53 +33,69 @@ def imported(path: Path, package: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}:{node.lineno}: write the import out, from {package}"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    found: set[str] = set()
-    for first, *rest in (name.split(".") for name in names):
-        if first == package:
-            found.add(rest[0] if rest and rest[0] in modules else "__init__")
+    return {name for name in names if name.split(".")[0] == package}
+
+
+def modules_of(names: set[str]) -> set[str]:
+    """The modules of the kernel that hold the *names*."""
+    known = {name_of(path) for path in MODULES}
+    found = set()
+    for name in names:
+        while name not in known:
+            name = name.rpartition(".")[0]  # noqa: PLW2901
+        found.add(name)
     return found
 
 
-@pytest.mark.parametrize("path", sorted(KERNEL.glob("*.py")), ids=lambda path: path.stem)
-def test_imports_point_one_way(path: Path) -> None:
-    """A module imports only what the table allows it to."""
-    assert path.stem in MAY_IMPORT, (
-        f"kernel/{path.name} is new: give it a line in MAY_IMPORT, at its place from the bottom to the top,"
-        f" with what it imports now: {path.stem!r}: {' '.join(sorted(imported(path, 'kernel')))!r}"
-    )
-    beyond = imported(path, "kernel") - set(MAY_IMPORT[path.stem].split())
-    assert not beyond, (
-        f"kernel/{path.name} imports {', '.join(sorted(beyond))}, which MAY_IMPORT does not allow:"
-        " move what it needs down, or say in the table why the arrow is right"
+def lint(config: Path) -> subprocess.CompletedProcess[str]:
+    """Run import-linter with this configuration."""
+    program = Path(sys.executable).with_name("lint-imports")
+    return subprocess.run(
+        [program, "--no-logo", "--no-cache", config], cwd=ROOT, capture_output=True, text=True, check=False
     )
 
 
-@pytest.mark.parametrize("module", MAY_IMPORT)
-def test_the_table_allows_no_more_than_is_used(module: str) -> None:
-    """A line of the table tells what is, not what once was."""
-    path = KERNEL / f"{module}.py"
-    assert path.exists(), f"kernel/{module}.py is gone: take its line out of MAY_IMPORT"
-    unused = set(MAY_IMPORT[module].split()) - imported(path, "kernel")
-    assert not unused, f"kernel/{module}.py no longer imports {', '.join(sorted(unused))}: take it out of MAY_IMPORT"
+def test_the_layers_hold() -> None:
+    """No module imports from a layer above its own."""
+    done = lint(LAYERS)
+    assert done.returncode == 0, done.stdout
 
 
-def test_the_table_has_no_cycle() -> None:
-    """One way means that there is an order from the bottom to the top; it is the table's own."""
-    table = {module: set(others.split()) for module, others in MAY_IMPORT.items()}
-    graphlib.TopologicalSorter(table).prepare()
-    seen: set[str] = set()
-    for module, others in table.items():
-        assert others <= seen, f"{module} stands in the table before {', '.join(sorted(others - seen))}"
-        seen.add(module)
+def test_swapped_layers_are_noticed(tmp_path: Path) -> None:
+    """The contract looks at what is there: with two layers swapped it breaks."""
+    text = LAYERS.read_text()
+    swapped = text.replace('"lifecycle",\n    "declare | config",', '"declare | config",\n    "lifecycle",')
+    assert swapped != text
+    (tmp_path / "pyproject.toml").write_text(swapped)
+    done = lint(tmp_path / "pyproject.toml")
+    assert done.returncode == 1
+    assert "kernel.lifecycle is not allowed to import" in done.stdout or "kernel.declare is not allowed" in done.stdout
+
+
+def test_no_import_cycle() -> None:
+    """The modules have an order, from the bottom to the top."""
+    graph = {name_of(path): modules_of(imported(path, "kernel")) - {name_of(path)} for path in MODULES}
+    assert len(graph) > 50
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_the_map_names_every_module() -> None:
+    """The docstring of `kernel` is the map: it names each room, and each module in it."""
+    assert kernel.__doc__ is not None
+    told = set(re.findall(r"[a-z_]+", kernel.__doc__.partition("```")[2]))
+    rooms = {path.parent.name for path in MODULES if path.name == "__init__.py"} - {"kernel"}
+    modules = {path.stem for path in MODULES} - {"__init__"}
+    assert rooms | modules <= told, f"missing from the map in kernel/__init__.py: {sorted((rooms | modules) - told)}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "services").rglob("*.py")), ids=lambda path: path.stem)
 def test_services_import_only_what_is_public(path: Path) -> None:
     """A service imports from `kernel`, not from its modules."""
-    assert imported(path, "kernel") <= {"__init__"}
+    public = {f"kernel.{name}" for name in kernel.__all__}
+    assert imported(path, "kernel") <= public
 
 
-@pytest.mark.parametrize("path", sorted(KERNEL.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_the_kernel_imports_no_code_of_the_user(path: Path) -> None:
     """`services/` and `app/` are found at run time, never imported by name."""
     assert not imported(path, "services")

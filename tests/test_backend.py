@@ -7,7 +7,7 @@ import gc
 import anyio
 import pytest
 
-from kernel import backend
+from kernel.process import event_loop
 
 
 async def exits() -> None:
@@ -18,19 +18,19 @@ async def exits() -> None:
 def test_the_loop_outlives_a_task_that_exits() -> None:
     """A SystemExit in a task is that task's, and its group's."""
 
-    async def main(_: backend.Wake) -> str:
+    async def main(_: event_loop.Wake) -> str:
         with pytest.raises(BaseExceptionGroup) as caught:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(exits)
         assert caught.group_contains(SystemExit)
         return "alive"
 
-    assert backend.run(main, "asyncio") == "alive"
+    assert event_loop.run(main, "asyncio") == "alive"
 
 
 def test_the_loop_stops_although_a_task_exits_at_the_same_time() -> None:
     """An exception that leaves the same iteration makes asyncio forget that it was to stop, but not this loop."""
-    loop = backend._new_loop()
+    loop = event_loop._new_loop()
     left = []
     try:
         loop.call_soon(loop.stop)
@@ -45,34 +45,37 @@ def test_the_loop_stops_although_a_task_exits_at_the_same_time() -> None:
 def test_wakes(name: str) -> None:
     """What is handed to `wake` is called by the loop, where anyio knows it."""
 
-    async def main(wake: backend.Wake) -> bool:
+    async def main(wake: event_loop.Wake) -> bool:
         woken = anyio.Event()
         await anyio.to_thread.run_sync(wake, woken.set)
         with anyio.fail_after(5):
             await woken.wait()
         return woken.is_set()
 
-    assert backend.run(main, name)
+    assert event_loop.run(main, name)
 
 
 @pytest.mark.parametrize("backend_name", ["asyncio", "trio"])
 def test_the_collector_is_patient_while_the_loop_runs(backend_name: str) -> None:
     """Afterwards it is as it was."""
 
-    async def main(_: backend.Wake) -> tuple[int, int, int]:
+    async def main(_: event_loop.Wake) -> tuple[int, int, int]:
         return gc.get_threshold()
 
-    assert backend.run(main, backend_name, 100) == (backend.YOUNG + 100 * backend.YOUNG_EACH, *backend.USUAL[1:])
-    assert gc.get_threshold() == backend.USUAL
+    assert event_loop.run(main, backend_name, 100) == (
+        event_loop.YOUNG + 100 * event_loop.YOUNG_EACH,
+        *event_loop.USUAL[1:],
+    )
+    assert gc.get_threshold() == event_loop.USUAL
 
 
 def test_a_collector_that_somebody_has_set_up_is_left_alone() -> None:
-    async def main(_: backend.Wake) -> tuple[int, int, int]:
+    async def main(_: event_loop.Wake) -> tuple[int, int, int]:
         return gc.get_threshold()
 
     gc.set_threshold(555, 5, 5)
     try:
-        assert backend.run(main, "asyncio") == (555, 5, 5)
+        assert event_loop.run(main, "asyncio") == (555, 5, 5)
         assert gc.get_threshold() == (555, 5, 5)
     finally:
-        gc.set_threshold(*backend.USUAL)
+        gc.set_threshold(*event_loop.USUAL)

@@ -6,9 +6,9 @@ import attrs
 import pytest
 
 from kernel import Retry, service
-from kernel.check import _check_budget, _check_retries
-from kernel.registry import Registry
-from kernel.spec import Service
+from kernel.declare.service import Service
+from kernel.plan.check import _check_budget, _check_retries
+from kernel.plan.registry import Registry
 
 
 def named(name: str, stop_timeout: float | None, *depends: str) -> Service[[], None]:

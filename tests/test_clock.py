@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from kernel.clock import COMPACT, Clock
+from kernel.lifecycle.clock import COMPACT, Clock
 
 pytestmark = pytest.mark.anyio
 

@@ -15,16 +15,16 @@ import anyio
 import attrs
 import pytest
 
-from kernel import journal
-from kernel.discovery import ServiceFile, _refuse_name
+from kernel.declare.retry import Retry
+from kernel.declare.service import Service, Serving, service
 from kernel.errors import StartTimeout, StopTimeout, ValueLost
-from kernel.lifecycle import Event, State, Transition
-from kernel.policy import Retry
-from kernel.registry import Registry
-from kernel.runner import around
-from kernel.signals import Signals
-from kernel.spec import Service, Serving, service
-from kernel.unit import Unit
+from kernel.lifecycle.events import Event, State, Transition
+from kernel.lifecycle.units import Unit
+from kernel.observe import lifecycle_log
+from kernel.plan.discovery import ServiceFile, _refuse_name
+from kernel.plan.registry import Registry
+from kernel.process.signals import Signals
+from kernel.run.runner import around
 from tests.harness import Lab, crash_after, hang, resource
 
 ALWAYS = Retry(times=None, delay=1, factor=1, jitter=0)
@@ -771,8 +771,8 @@ async def test_the_last_lines_tell_each_end_once(lab: Lab, caplog: pytest.LogCap
     parts = chain(db=Part(closing=50, limit=2), cache=Part(), api=Part(crashes=(5,), retries=0))
     await lab.run(*parts)
     with caplog.at_level(logging.INFO):
-        journal.log_endings(lab.report)
-        journal.log_verdict(lab.report)
+        lifecycle_log.log_endings(lab.report)
+        lifecycle_log.log_verdict(lab.report)
     table, last = (record.getMessage() for record in caplog.records)
     ends = dict(line.split(maxsplit=1) for line in table.splitlines()[1:])
     assert list(ends) == ["db", "cache", "api"]
@@ -791,7 +791,7 @@ async def test_done_unasked_is_worth_a_warning(lab: Lab, caplog: pytest.LogCaptu
     async def brief() -> None: ...
 
     with caplog.at_level(logging.INFO):
-        await lab.run(brief, observers=[journal.LogObserver()])
+        await lab.run(brief, observers=[lifecycle_log.LogObserver()])
     (done,) = (record for record in caplog.records if record.getMessage().startswith("done"))
     assert done.levelno == (logging.INFO if oneshot else logging.WARNING)
     assert lab.exit_code == 0
@@ -854,7 +854,7 @@ def test_the_same_signal_twice_within_half_a_second_is_one(
     signals.listen(lambda _: None)
     monkeypatch.setattr(os, "_exit", leave)
     for number, when in came:
-        monkeypatch.setattr("kernel.signals.time", SimpleNamespace(monotonic=lambda when=when: 100 + when))
+        monkeypatch.setattr("kernel.process.signals.time", SimpleNamespace(monotonic=lambda when=when: 100 + when))
         try:
             signals._handle(number)
         except Left:

@@ -20,12 +20,12 @@ import sniffio
 from anyio._backends._asyncio import CancelScope as AsyncioScope
 from trio import CancelScope as TrioScope
 
-from kernel.clock import COMPACT
-from kernel.lifecycle import Event, State, Transition
-from kernel.orchestrator import Orchestrator
-from kernel.policy import Retry
-from kernel.spec import Service, Serving, service
-from kernel.unit import Unit
+from kernel.declare.retry import Retry
+from kernel.declare.service import Service, Serving, service
+from kernel.lifecycle.clock import COMPACT
+from kernel.lifecycle.events import Event, State, Transition
+from kernel.lifecycle.orchestrator import Orchestrator
+from kernel.lifecycle.units import Unit
 from tests.conformance.program import App
 
 pytestmark = pytest.mark.anyio
@@ -276,7 +276,7 @@ HEAVY = (
 )
 
 
-@pytest.mark.parametrize("module", ["kernel", "kernel.orchestrator"])
+@pytest.mark.parametrize("module", ["kernel", "kernel.lifecycle.orchestrator"])
 def test_imports(module: str) -> None:
     """To import the core imports nothing heavy."""
     assert loaded(f"import {module}", ROOT, HEAVY) == []
@@ -305,9 +305,9 @@ ONLY_A_RUN_NEEDS = [
     "anyio",
     "asyncio",
     "ssl",
-    "kernel.orchestrator",
-    "kernel.runner",
-    "kernel.lifecycle",
+    "kernel.lifecycle.orchestrator",
+    "kernel.run.runner",
+    "kernel.lifecycle.events",
     "services.calm",
 ]
 ONLY_HELP_NEEDS = ["rich", "cyclopts.help"]
@@ -319,8 +319,8 @@ ONLY_HELP_NEEDS = ["rich", "cyclopts.help"]
         (["--help"], ONLY_A_RUN_NEEDS),
         (["list"], [*ONLY_A_RUN_NEEDS, "cyclopts", "rich"]),
         (["version"], [*ONLY_A_RUN_NEEDS, "cyclopts", "rich"]),
-        (["run"], ["cyclopts", "rich", "random", "kernel.check", "kernel.drawing"]),
-        (["calm", "tell"], [*(set(ONLY_A_RUN_NEEDS) - {"services.calm"}), *ONLY_HELP_NEEDS, "kernel.check"]),
+        (["run"], ["cyclopts", "rich", "random", "kernel.plan.check", "kernel.plan.drawing"]),
+        (["calm", "tell"], [*(set(ONLY_A_RUN_NEEDS) - {"services.calm"}), *ONLY_HELP_NEEDS, "kernel.plan.check"]),
     ],
     ids=["--help", "list", "version", "run", "calm tell"],
 )

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, note, settings
 from hypothesis import strategies as st
 
-from kernel.lifecycle import AllReady, State, Transition
-from kernel.policy import Retry
-from kernel.spec import Service, Serving, service, started
+from kernel.declare.retry import Retry
+from kernel.declare.service import Service, Serving, service, started
+from kernel.lifecycle.events import AllReady, State, Transition
 from kernel.testing import BACKENDS
 from tests.harness import Lab, run_virtually
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from kernel.discovery import find_services
+from kernel.plan.discovery import find_services
 from tests.conformance.program import REPO, Process
 from tests.scripts.projects import Project
 

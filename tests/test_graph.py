@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel.errors import CycleError
-from kernel.graph import closure, depths, find_cycle, reverse, topological
+from kernel.lifecycle.graph import closure, depths, find_cycle, reverse, topological
 
 DIAMOND = {"d": ["b", "c"], "b": ["a"], "c": ["a"], "a": []}
 LONG = 20_000

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from kernel.journal import HEALTHY, SHOWN_EVERY, LogObserver
-from kernel.lifecycle import Notice, State, Transition
+from kernel.lifecycle.events import Notice, State, Transition
+from kernel.observe.lifecycle_log import HEALTHY, SHOWN_EVERY, LogObserver
 
 
 def raised(words: str) -> Exception:

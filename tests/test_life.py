@@ -11,15 +11,15 @@ import anyio
 import attrs
 import pytest
 
+from kernel.config.settings import read_config
+from kernel.declare.retry import Retry
+from kernel.declare.service import Edge, Needs, Service, Serving, service, started
 from kernel.errors import ConfigError, StrayCancellation, ValueLost
-from kernel.journal import LogObserver, log_endings, log_verdict
-from kernel.lifecycle import AllReady, Event, Notice, State, StopBegan, Transition
-from kernel.logs import JsonFormatter, TextFormatter
-from kernel.policy import Retry
-from kernel.runner import around, command_unit
-from kernel.settings import read_config
-from kernel.spec import Edge, Needs, Service, Serving, service, started
-from kernel.unit import Unit
+from kernel.lifecycle.events import AllReady, Event, Notice, State, StopBegan, Transition
+from kernel.lifecycle.units import Unit
+from kernel.observe.lifecycle_log import LogObserver, log_endings, log_verdict
+from kernel.observe.logs import JsonFormatter, TextFormatter
+from kernel.run.runner import around, command_unit
 from tests.harness import Lab, crash_after, marking, resource
 
 pytestmark = pytest.mark.anyio

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from kernel.lifecycle import ENDED, LIVE, MOVES, AllReady, Forced, Notice, State, StopBegan, Transition
+from kernel.lifecycle.events import ENDED, LIVE, MOVES, AllReady, Forced, Notice, State, StopBegan, Transition
 
 
 def test_the_table_names_every_state() -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from kernel import metrics
-from kernel.lifecycle import State
-from kernel.logs import LIFECYCLE
-from kernel.otel import OTEL_VARIABLES
-from kernel.spans import NAMES
+from kernel.config.otel import OTEL_VARIABLES
+from kernel.lifecycle.events import State
+from kernel.observe import metrics
+from kernel.observe.logs import LIFECYCLE
+from kernel.observe.spans import NAMES
 from tests.conformance.program import REPO, App
 from tests.receiver import receiving
 

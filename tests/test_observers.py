@@ -8,9 +8,7 @@ from collections.abc import Callable
 import pytest
 from opentelemetry.sdk.resources import Resource
 
-from kernel import runner
-from kernel.journal import LogObserver
-from kernel.lifecycle import (
+from kernel.lifecycle.events import (
     MOVES,
     AllReady,
     Event,
@@ -22,11 +20,13 @@ from kernel.lifecycle import (
     StopBegan,
     Transition,
 )
-from kernel.signals import Watchdog
-from kernel.spans import SpanObserver
-from kernel.stats import Stats
-from kernel.systemd import Notifier
-from kernel.tracing import Dispatcher
+from kernel.observe.lifecycle_log import LogObserver
+from kernel.observe.spans import SpanObserver
+from kernel.observe.stats import Stats
+from kernel.observe.systemd import Notifier
+from kernel.observe.tracer import Dispatcher
+from kernel.process.signals import Watchdog
+from kernel.run import runner
 
 SAMPLES: dict[type, list[Event]] = {
     Transition: [

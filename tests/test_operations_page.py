@@ -20,10 +20,10 @@ import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from kernel.admin import PAGES
-from kernel.settings import KERNEL_VARIABLES, read_settings
-from kernel.telemetry import LAST
-from kernel.values import parse_duration
+from kernel.config.settings import KERNEL_VARIABLES, read_settings
+from kernel.config.values import parse_duration
+from kernel.observe.admin import PAGES
+from kernel.observe.exporters import LAST
 from tests.conformance.program import CALM, REPO, App
 
 PAGE = (REPO / "docs" / "operations.md").read_text()

@@ -13,13 +13,13 @@ import anyio
 import attrs
 import pytest
 
+from kernel.declare.retry import Retry
+from kernel.declare.service import Service, Serving, service, started
 from kernel.errors import CycleError, StartTimeout, StopTimeout, Uncuttable, ValueLost
-from kernel.lifecycle import AllReady, Event, Forced, Notice, State, StillWaiting, Transition
-from kernel.orchestrator import Orchestrator
-from kernel.policy import Retry
-from kernel.report import Ending, Report
-from kernel.spec import Service, Serving, service, started
-from kernel.unit import Unit
+from kernel.lifecycle.events import AllReady, Event, Forced, Notice, State, StillWaiting, Transition
+from kernel.lifecycle.orchestrator import Orchestrator
+from kernel.lifecycle.report import Ending, Report
+from kernel.lifecycle.units import Unit
 from tests.harness import Lab, block_the_loop, crash_after, hang, marking, resource
 
 pytestmark = pytest.mark.anyio

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernel.otel import OTEL_VARIABLES, SIGNALS, Exports, Otel, read_otel
+from kernel.config.otel import OTEL_VARIABLES, SIGNALS, Exports, Otel, read_otel
 
 URL = "http://collector:4318"
 

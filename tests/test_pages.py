@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from kernel.settings import KERNEL_VARIABLES
-from kernel.spec import service
+from kernel.config.settings import KERNEL_VARIABLES
+from kernel.declare.service import service
 from tests.conformance.program import REPO, App
 
 PAGES = ("services", "configuration")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel.policy import Retry
+from kernel.declare.retry import Retry
 
 
 def steady() -> float:

@@ -12,11 +12,11 @@ import attrs
 import pytest
 from anyio.abc import ObjectReceiveStream
 
-from kernel.lifecycle import State
-from kernel.policy import Retry
-from kernel.runner import around, command_unit
-from kernel.spec import Edge, Needs, Serving, Work, service
-from kernel.unit import Unit
+from kernel.declare.retry import Retry
+from kernel.declare.service import Edge, Needs, Serving, Work, service
+from kernel.lifecycle.events import State
+from kernel.lifecycle.units import Unit
+from kernel.run.runner import around, command_unit
 from tests.harness import Lab, crash_after, hang
 
 pytestmark = pytest.mark.anyio

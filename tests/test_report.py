@@ -6,8 +6,8 @@ import attrs
 import pytest
 
 from kernel.errors import StopTimeout, Uncuttable, ValueLost
-from kernel.lifecycle import State
-from kernel.report import Ending, Report, duration
+from kernel.lifecycle.events import State
+from kernel.lifecycle.report import Ending, Report, duration
 
 REFUSED = ConnectionError("refused")
 LOST = ValueLost("api", "db", "failed: ConnectionError: refused")

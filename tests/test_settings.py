@@ -11,8 +11,7 @@ import attrs
 import pytest
 from attrs import validators
 
-from kernel.errors import ConfigError
-from kernel.settings import (
+from kernel.config.settings import (
     KERNEL_VARIABLES,
     Address,
     Settings,
@@ -23,7 +22,8 @@ from kernel.settings import (
     variable,
     variables,
 )
-from kernel.values import Seconds, Secret
+from kernel.config.values import Seconds, Secret
+from kernel.errors import ConfigError
 
 
 def _short(_: object, __: object, value: Secret[str]) -> None:

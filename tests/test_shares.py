@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from kernel.context import current_service
-from kernel.shares import UNKNOWN, Shares, busy_with
+from kernel.observe.loop_shares import UNKNOWN, Shares, busy_with
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +48,7 @@ def test_no_loop() -> None:
 
 def test_between_two_rounds() -> None:
     """Asked without patience, the steps that are ready count; asked with patience, there are none."""
-    from kernel.shares import _LOOKS
+    from kernel.observe.loop_shares import _LOOKS
 
     class Step:
         def __init__(self, name: str) -> None:

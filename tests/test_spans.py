@@ -14,12 +14,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanContext
 
 from kernel.context import current_service
+from kernel.declare.retry import Retry
+from kernel.declare.service import Serving, service
 from kernel.errors import StartTimeout, StopTimeout, ValueLost
-from kernel.lifecycle import State, Transition
-from kernel.policy import Retry
-from kernel.spans import NAMES, SpanObserver
-from kernel.spec import Serving, service
-from kernel.tracing import Dispatcher
+from kernel.lifecycle.events import State, Transition
+from kernel.observe.spans import NAMES, SpanObserver
+from kernel.observe.tracer import Dispatcher
 from tests.harness import Lab, crash_after, hang
 
 pytestmark = pytest.mark.anyio

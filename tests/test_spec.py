@@ -13,10 +13,9 @@ import attrs
 import pytest
 
 import kernel
-from kernel import spec
-from kernel.errors import DeclarationError
-from kernel.policy import Retry
-from kernel.spec import (
+from kernel.declare import service as declared
+from kernel.declare.retry import Retry
+from kernel.declare.service import (
     SERVICE_NAME,
     Edge,
     Needs,
@@ -31,6 +30,7 @@ from kernel.spec import (
     started,
     to_parameter,
 )
+from kernel.errors import DeclarationError
 
 if TYPE_CHECKING:
     from somewhere import Pool  # type: ignore[import-not-found]
@@ -271,7 +271,7 @@ def test_serving_in_all_its_spellings() -> None:
 
     async def bare(s: Serving) -> None: ...  # type: ignore[type-arg]
 
-    async def qualified(s: spec.Serving[int]) -> None: ...
+    async def qualified(s: declared.Serving[int]) -> None: ...
 
     async def public(s: kernel.Serving[int]) -> None: ...
 
@@ -469,14 +469,14 @@ def test_commands_of_a_service() -> None:
 
 
 @pytest.fixture(autouse=True)
-def extensions(monkeypatch: pytest.MonkeyPatch) -> spec.Extensions:
+def extensions(monkeypatch: pytest.MonkeyPatch) -> declared.Extensions:
     """What the app registers, empty."""
-    fresh = spec.Extensions()
-    monkeypatch.setattr(spec, "EXTENSIONS", fresh)
+    fresh = declared.Extensions()
+    monkeypatch.setattr(declared, "EXTENSIONS", fresh)
     return fresh
 
 
-def test_commands_of_the_app(extensions: spec.Extensions) -> None:
+def test_commands_of_the_app(extensions: declared.Extensions) -> None:
     """Each name once."""
 
     @command
@@ -487,7 +487,7 @@ def test_commands_of_the_app(extensions: spec.Extensions) -> None:
         command(say_hello)
 
 
-def test_lifespans(extensions: spec.Extensions) -> None:
+def test_lifespans(extensions: declared.Extensions) -> None:
     """They are kept in order."""
 
     @lifespan

@@ -17,6 +17,8 @@ import pytest
 import sniffio
 
 from kernel.context import current_service
+from kernel.declare.retry import Retry
+from kernel.declare.service import Service, Serving, Work, service
 from kernel.errors import (
     NeverServed,
     ServedTwice,
@@ -25,9 +27,7 @@ from kernel.errors import (
     StrayCancellation,
     Uncuttable,
 )
-from kernel.lifecycle import Notice, State
-from kernel.policy import Retry
-from kernel.spec import Service, Serving, Work, service
+from kernel.lifecycle.events import Notice, State
 from tests.harness import Lab, block_the_loop, crash_after, hang, marking, resource
 
 pytestmark = pytest.mark.anyio

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel.lifecycle import AllReady, Forced, State, StopBegan, Transition
-from kernel.systemd import Notifier, notifier
+from kernel.lifecycle.events import AllReady, Forced, State, StopBegan, Transition
+from kernel.observe.systemd import Notifier, notifier
 
 
 class Systemd:

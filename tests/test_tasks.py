@@ -9,7 +9,7 @@ import anyio
 import pytest
 import sniffio
 
-from kernel.tasks import open_tasks
+from kernel.lifecycle.tasks import open_tasks
 
 pytestmark = pytest.mark.anyio
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from kernel import telemetry
-from kernel.telemetry import Delivery, LogExporter, counted
+from kernel.observe import exporters
+from kernel.observe.exporters import Delivery, LogExporter, counted
 
 
 class Outcome(enum.Enum):
@@ -38,9 +38,9 @@ class Exporter:
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody has failed yet, and what exporters log is taken as in a run."""
-    monkeypatch.setattr(telemetry, "_told", telemetry._Told())
+    monkeypatch.setattr(exporters, "_told", exporters._Told())
     theirs = logging.getLogger("opentelemetry.exporter")
-    monkeypatch.setattr(theirs, "handlers", [telemetry._Exporters()])
+    monkeypatch.setattr(theirs, "handlers", [exporters._Exporters()])
     monkeypatch.setattr(theirs, "propagate", False)
 
 
@@ -113,10 +113,10 @@ def test_a_record(caplog: pytest.LogCaptureFixture) -> None:
     try:
         with contextlib.suppress(KeyError):
             _fail(log)
-        telemetry._current.delivery = Delivery("span", "there")
+        exporters._current.delivery = Delivery("span", "there")
         log.warning("of an export")
     finally:
-        telemetry._current.delivery = None
+        exporters._current.delivery = None
         log.removeHandler(handler)
     (one,) = made
     assert one.resource == "resource of db"

@@ -15,6 +15,8 @@ import anyio.lowlevel
 import attrs
 import pytest
 
+from kernel.declare.retry import Retry
+from kernel.declare.service import Service, Serving, service
 from kernel.errors import (
     ConfigError,
     DeclarationError,
@@ -24,9 +26,7 @@ from kernel.errors import (
     ServedTwice,
     StrayCancellation,
 )
-from kernel.lifecycle import State, Transition
-from kernel.policy import Retry
-from kernel.spec import Service, Serving, service
+from kernel.lifecycle.events import State, Transition
 from kernel.testing import (
     CancelledWithin,
     FakeServing,
@@ -459,7 +459,9 @@ async def test_the_page(example: Callable[..., Awaitable[None]], fake_serving: F
     await (example(fake_serving) if inspect.signature(example).parameters else example())
 
 
-@pytest.mark.parametrize(("imported", "spared"), [("kernel.cli, kernel.runner", "pytest"), ("kernel.testing", "trio")])
+@pytest.mark.parametrize(
+    ("imported", "spared"), [("kernel.cli, kernel.run.runner", "pytest"), ("kernel.testing", "trio")]
+)
 def test_what_is_imported(imported: str, spared: str) -> None:
     """The kernel needs no pytest, and the test kit no trio before it is used."""
     code = f"import sys, {imported}; sys.exit({spared!r} in sys.modules)"

@@ -11,7 +11,7 @@ from types import FrameType
 import anyio
 import pytest
 
-from kernel import traces
+from kernel import stacks
 
 pytestmark = pytest.mark.anyio
 
@@ -50,7 +50,7 @@ async def test_a_coroutine_stands_at_the_users_innermost_line(function: object, 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run)
         await anyio.sleep(1)
-        where = traces.stands_at(coroutine)
+        where = stacks.stands_at(coroutine)
         tasks.cancel_scope.cancel()
     assert where.startswith("tests/test_traces.py:")
     assert where.endswith(stands)
@@ -59,10 +59,10 @@ async def test_a_coroutine_stands_at_the_users_innermost_line(function: object, 
 async def test_a_coroutine_that_has_not_begun_or_has_ended() -> None:
     """Before its first step it stands at its first line, after its last nowhere."""
     coroutine = inner()
-    assert traces.stands_at(coroutine).endswith("in inner")
+    assert stacks.stands_at(coroutine).endswith("in inner")
     coroutine.close()
-    assert traces.stands_at(coroutine) == "an unknown line"
-    assert traces.stands_at(None) == "an unknown line"
+    assert stacks.stands_at(coroutine) == "an unknown line"
+    assert stacks.stands_at(None) == "an unknown line"
 
 
 def test_a_thread_runs_at_the_users_innermost_line() -> None:
@@ -75,28 +75,28 @@ def test_a_thread_runs_at_the_users_innermost_line() -> None:
     thread = threading.Thread(target=wait)
     thread.start()
     try:
-        while not traces.runs_at(frame := sys._current_frames().get(thread.ident or 0)).endswith("<locals>.wait"):
+        while not stacks.runs_at(frame := sys._current_frames().get(thread.ident or 0)).endswith("<locals>.wait"):
             pass
         frames.append(frame)
-        where = traces.runs_at(frames[0])
+        where = stacks.runs_at(frames[0])
     finally:
         done.set()
         thread.join()
     assert where.startswith("tests/test_traces.py:")
-    assert traces.runs_at(None) == "an unknown line"
+    assert stacks.runs_at(None) == "an unknown line"
 
 
 def test_a_thread_without_a_line_of_the_users() -> None:
     """Where all frames are a library's, the innermost one is named."""
-    assert ": in" not in traces.runs_at(sys._getframe())
+    assert ": in" not in stacks.runs_at(sys._getframe())
     frames: list[FrameType] = []
     sorted([1], key=lambda _: frames.append(sys._getframe()))  # type: ignore[arg-type,return-value]
-    assert "test_a_thread_without_a_line_of_the_users" in traces.runs_at(frames[0])
+    assert "test_a_thread_without_a_line_of_the_users" in stacks.runs_at(frames[0])
 
 
 def test_a_traceback_begins_with_the_users_frames() -> None:
     """The kernel's own frames at its top say nothing."""
-    from kernel.spec import service
+    from kernel.declare.service import service
 
     @service
     async def fails() -> None:
@@ -104,7 +104,7 @@ def test_a_traceback_begins_with_the_users_frames() -> None:
 
     with pytest.raises(ValueError, match="boom") as caught:
         anyio.run(fails)
-    traceback = traces.without_kernel(caught.value)
+    traceback = stacks.without_kernel(caught.value)
     assert traceback is not None
-    assert not traceback.tb_frame.f_code.co_filename.startswith(traces.KERNEL)
-    assert traces.without_kernel(ValueError()) is None
+    assert not traceback.tb_frame.f_code.co_filename.startswith(stacks.KERNEL)
+    assert stacks.without_kernel(ValueError()) is None

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel.values import (
+from kernel.config.values import (
     Seconds,
     Secret,
     UnreadableType,

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from kernel import Retry, Serving, service, started
-from kernel.lifecycle import StillWaiting
+from kernel.lifecycle.events import StillWaiting
 from tests.harness import Lab, block_the_loop
 
 pytestmark = pytest.mark.anyio

@@ -70,9 +70,9 @@ def collect(root: Path, services: str) -> Contents:
     """
     if str(root) not in sys.path:  # as a script, this has its own folder there
         sys.path.append(str(root))
-    from kernel.discovery import Catalogue, find_services
     from kernel.errors import PlanError
-    from kernel.plan import select
+    from kernel.plan.discovery import Catalogue, find_services
+    from kernel.plan.selection import select
 
     own = [path for path in in_git("--cached", "--others", "--exclude-standard", root=root) if (root / path).is_file()]
     own = [path for path in own if path.split("/")[0] in {"kernel", "app", "services"}]

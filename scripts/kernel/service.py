@@ -18,9 +18,9 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from kernel.cli import BUILT_IN
-from kernel.discovery import RESERVED, ServiceFile, find_services, load_all
+from kernel.declare.service import EXTENSIONS
 from kernel.errors import PlanError, did_you_mean
-from kernel.spec import EXTENSIONS
+from kernel.plan.discovery import RESERVED, ServiceFile, find_services, load_all
 
 STUBS = Path(__file__).with_name("stubs")
 OURS = 'lint.isort.known-first-party = ["services"]'  # ruff looks for the file, which is not there yet

@@ -29,7 +29,7 @@ def play(folder: Path) -> str:
     """The page, as all commands in it say it now."""
     upstream = Upstream(folder / "machine")
     project = upstream.project(folder / "my-app")
-    upstream.edit("kernel/clock.py", ("\n\n", "\n\n# A clock that is more precise\n"))
+    upstream.edit("kernel/lifecycle/clock.py", ("\n\n", "\n\n# A clock that is more precise\n"))
     upstream.release("0.2.0", "The clock is more precise.")
     upstream.edit("app/__main__.py", ('"""', '"""The app. '))
     upstream.git("mv", "kernel/moves.txt", "kernel/moved.txt")

@@ -326,7 +326,7 @@ def test_off_loads_nothing(app: App) -> None:
     """With nothing set, no exporter, no SDK, no API and no server is imported."""
     app.service("once", LOADED)
     loaded = app.run().result().stdout.split()
-    assert "kernel.outside" in loaded
+    assert "kernel.observe.wiring" in loaded
     mine = {
         f"kernel.{one}" for one in ("telemetry", "tracing", "spans", "metrics", "admin", "status", "shares", "stats")
     }

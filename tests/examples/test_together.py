@@ -13,7 +13,7 @@ import anyio
 import httpx
 import pytest
 
-from kernel.unit import Unit
+from kernel.lifecycle.units import Unit
 from services import example_database as database_module
 from services import example_flaky as flaky_module
 from services.example_api import ApiConfig, example_api

@@ -108,11 +108,11 @@ def test_changed_deleted_and_added(request: pytest.FixtureRequest, fixture: str)
     assert not any(path.startswith(users) for path in before)
     project.write("kernel/cli.py", "# mine\n")
     project.write("kernel/added.py", "# mine\n")
-    (project.root / "kernel" / "watch.py").unlink()
-    assert marks(project) == {**before, "kernel/cli.py": "changed", "kernel/watch.py": "deleted"}
+    (project.root / "kernel" / "process" / "loop_watch.py").unlink()
+    assert marks(project) == {**before, "kernel/cli.py": "changed", "kernel/process/loop_watch.py": "deleted"}
     project.commit()
     added = {"kernel/added.py": ""} if fixture == "nothing" else {}
-    assert marks(project) == {**before, "kernel/cli.py": "changed", "kernel/watch.py": "deleted", **added}
+    assert marks(project) == {**before, "kernel/cli.py": "changed", "kernel/process/loop_watch.py": "deleted", **added}
 
 
 def test_what_was_shipped_can_be_checked_without_us(owned_once: Project) -> None:

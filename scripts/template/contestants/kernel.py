@@ -21,16 +21,18 @@ from typing import Any
 import anyio
 from contestants.moments import Run
 
-from kernel import Serving, backend, journal, logs
+from kernel import Serving
+from kernel.config.otel import Exports, Otel
+from kernel.config.settings import Settings
+from kernel.declare.service import Service
 from kernel.identity import Identity
-from kernel.lifecycle import AllReady, Event, Observer, State
-from kernel.orchestrator import Orchestrator
-from kernel.otel import Exports, Otel
-from kernel.settings import Settings
-from kernel.spec import Service
-from kernel.stats import Stats
-from kernel.unit import Unit
-from kernel.watch import LoopWatch
+from kernel.lifecycle.events import AllReady, Event, Observer, State
+from kernel.lifecycle.orchestrator import Orchestrator
+from kernel.lifecycle.units import Unit
+from kernel.observe import lifecycle_log, logs
+from kernel.observe.stats import Stats
+from kernel.process import event_loop
+from kernel.process.loop_watch import LoopWatch
 
 OPTIONS = {*sys.argv[3:]}
 OBSERVERS = OPTIONS & {"none", "log", "watch", "stats", "traces"} or {"log", "watch"}
@@ -70,8 +72,8 @@ def declare(run: Run, place: int) -> Service[..., Any]:
 
 def traces() -> Observer:
     """An observer that makes spans, which go to a collector in a process of its own."""
-    from kernel.spans import SpanObserver
-    from kernel.telemetry import Telemetry
+    from kernel.observe.exporters import Telemetry
+    from kernel.observe.spans import SpanObserver
 
     command = [sys.executable, "-m", "contestants.collector"]
     collector = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -86,7 +88,7 @@ def traces() -> Observer:
     return SpanObserver(telemetry.dispatcher)
 
 
-async def main(wake: backend.Wake) -> None:
+async def main(wake: event_loop.Wake) -> None:
     run = Run()
     units = [Unit(declare(run, place)) for place in run.places]
     all_ready = anyio.Event()
@@ -101,7 +103,7 @@ async def main(wake: backend.Wake) -> None:
 
     observers: list[Observer] = [Tell()]
     if "log" in OBSERVERS:
-        observers.append(journal.LogObserver())
+        observers.append(lifecycle_log.LogObserver())
     if "stats" in OBSERVERS:
         observers.append(Stats())
     if "traces" in OBSERVERS:
@@ -123,4 +125,4 @@ level = "INFO" if "info" in OPTIONS else "WARNING"
 if level == "INFO":
     sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
 logs.configure(Settings(log_level=level), IDENTITY)
-backend.run(main, "asyncio", int(sys.argv[2]) if sys.argv[1] == "noop" else 60)
+event_loop.run(main, "asyncio", int(sys.argv[2]) if sys.argv[1] == "noop" else 60)

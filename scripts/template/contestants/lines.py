@@ -18,12 +18,13 @@ from typing import Any
 
 import anyio
 
-from kernel import backend, logs
+from kernel.config.settings import Settings
+from kernel.declare.service import Service
 from kernel.identity import Identity
-from kernel.orchestrator import Orchestrator
-from kernel.settings import Settings
-from kernel.spec import Service
-from kernel.unit import Unit
+from kernel.lifecycle.orchestrator import Orchestrator
+from kernel.lifecycle.units import Unit
+from kernel.observe import logs
+from kernel.process import event_loop
 
 KIND, FORMAT, EACH = sys.argv[1], sys.argv[2], int(sys.argv[3])
 NAMES = [f"service-{place}" for place in range(1000)]
@@ -65,11 +66,11 @@ def service(name: str) -> Callable[[], Coroutine[Any, Any, None]]:
     return talk
 
 
-async def by_kernel(_: backend.Wake) -> None:
+async def by_kernel(_: event_loop.Wake) -> None:
     await Orchestrator([Unit(Service(service(name), name, oneshot=True)) for name in NAMES]).run()
 
 
-async def by_hand(_: backend.Wake) -> None:
+async def by_hand(_: event_loop.Wake) -> None:
     async with anyio.create_task_group() as tasks:
         for name in NAMES:
             tasks.start_soon(service(name))
@@ -84,5 +85,5 @@ else:
     handler = logging.StreamHandler()
     handler.setFormatter(ByHand() if FORMAT == "json" else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-backend.run(by_kernel if KIND == "kernel" else by_hand, "asyncio")
+event_loop.run(by_kernel if KIND == "kernel" else by_hand, "asyncio")
 print(json.dumps({"lines / s": len(NAMES) * EACH / (max(moments) - min(moments))}))

@@ -18,12 +18,14 @@ from time import perf_counter
 import anyio
 from contestants.moments import memory
 
-from kernel import Retry, backend, journal, logs
+from kernel import Retry
+from kernel.config.settings import Settings
+from kernel.declare.service import Service
 from kernel.identity import Identity
-from kernel.orchestrator import Orchestrator
-from kernel.settings import Settings
-from kernel.spec import Service
-from kernel.unit import Unit
+from kernel.lifecycle.orchestrator import Orchestrator
+from kernel.lifecycle.units import Unit
+from kernel.observe import lifecycle_log, logs
+from kernel.process import event_loop
 
 KIND, TIMES = sys.argv[1], int(sys.argv[2])
 SETTLED = TIMES // 10  # restarts after which memory may grow no more
@@ -41,12 +43,12 @@ async def crash() -> None:
     raise ConnectionError("refused")
 
 
-async def by_kernel(_: backend.Wake) -> None:
+async def by_kernel(_: event_loop.Wake) -> None:
     retry = Retry(times=TIMES - 1, delay=0)
-    await Orchestrator([Unit(Service(crash, "s", retry=retry))], observers=[journal.LogObserver()]).run()
+    await Orchestrator([Unit(Service(crash, "s", retry=retry))], observers=[lifecycle_log.LogObserver()]).run()
 
 
-async def by_hand(_: backend.Wake) -> None:
+async def by_hand(_: event_loop.Wake) -> None:
     for attempt in range(1, TIMES + 1):
         try:
             await crash()
@@ -58,7 +60,7 @@ async def by_hand(_: backend.Wake) -> None:
 sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
 logs.configure(Settings(log_level="CRITICAL" if KIND == "kernel-quiet" else "WARNING"), Identity("app", "0", ""))
 begun = perf_counter()
-backend.run(by_hand if KIND == "anyio" else by_kernel, "asyncio")
+event_loop.run(by_hand if KIND == "anyio" else by_kernel, "asyncio")
 seconds = perf_counter() - begun
 assert crashes == TIMES, f"it crashed {crashes} times"
 growth = (memories[1] - memories[0]) / (TIMES - SETTLED)

@@ -1,0 +1,1 @@
+"""What users write: services, their signatures, retries, the app's own parts."""

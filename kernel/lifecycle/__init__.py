@@ -1,0 +1,1 @@
+"""One service's life, then the life of all of them."""

@@ -1,0 +1,1 @@
+"""What can be seen of a run: logs, status, health, metrics, traces."""

@@ -1,0 +1,327 @@
+"""Spans, metrics and log records on their way out, by OpenTelemetry's SDK. Imported only where something is exported.
+
+Nothing in here may harm a service. Exporters work in threads of their own; what they say of a collector that does not
+answer becomes one warning; and at the end they get less than a second.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+
+from kernel.config.otel import Exports, Otel
+from kernel.identity import Identity
+from kernel.observe.logs import LIFECYCLE, extras, logger
+from kernel.observe.otel_resource import described, many_series, resource_of
+from kernel.observe.tracer import Dispatcher
+
+LAST = 0.9  # seconds for all that is still to be sent at the end
+SOON = 1000  # milliseconds between two exports of spans and records; SDK's 5,000 let a start-up wait too long
+BATCH, QUEUE = 1024, 65_536  # spans: a thousand services start in the time of one export, and make three each
+
+
+class Delivery:
+    """What became of what one signal had to send.
+
+    Args:
+        what: What it sends, for people: "span".
+        target: Where to.
+
+    """
+
+    def __init__(self, what: str, target: str) -> None:
+        self.what, self.target = what, target
+        self.failing = False
+        self.reason = ""
+        self._made = self._sent = 0
+        self._lock = threading.Lock()
+
+    def made(self, number: int = 1) -> None:
+        """So many more are to be sent."""
+        with self._lock:
+            self._made += number
+
+    @property
+    def unsent(self) -> int:
+        """How many were not sent, or not yet."""
+        return max(self._made - self._sent, 0)
+
+    def send(self, export: Callable[[], Any], number: int) -> Any:
+        """Call *export* for so many, and give its result; say so where it begins or ceases to fail."""
+        _current.delivery = self
+        self.reason = ""
+        result = None
+        try:
+            result = export()
+        except Exception as error:  # noqa: BLE001  (an exporter's fault is no service's)
+            self.reason = f"{type(error).__name__}: {error}"
+        finally:
+            _current.delivery = None
+        done = result is not None and result.name == "SUCCESS"
+        if done:
+            with self._lock:
+                self._sent += number
+        if done == self.failing:
+            self.failing = not done
+            _told.say(self)
+        return result
+
+
+class _Current(threading.local):
+    """Whose export the thread is at."""
+
+    delivery: Delivery | None = None
+
+
+_current = _Current()
+
+
+class _Told:
+    """Says once that a collector does not answer, whichever signal finds out first, and once that it does again."""
+
+    def __init__(self) -> None:
+        self._silent: set[Delivery] = set()
+        self._lock = threading.Lock()
+
+    def say(self, delivery: Delivery) -> None:
+        with self._lock:
+            before = bool(self._silent)
+            (self._silent.add if delivery.failing else self._silent.discard)(delivery)
+            after = bool(self._silent)
+        if after and not before:
+            reason = f": {delivery.reason}" if delivery.reason else ""
+            logger.warning(
+                "%ss cannot be sent to %s%s; nothing else is affected", delivery.what, delivery.target, reason
+            )
+        elif before and not after:
+            logger.info("%ss are sent to %s again", delivery.what, delivery.target)
+
+
+_told = _Told()
+
+
+class _Exporters(logging.Handler):
+    """Takes what the SDK and its exporters log: during an export it says why that fails, else it is passed on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        delivery = _current.delivery
+        if delivery is None:
+            logging.getLogger().handle(record)
+        elif not delivery.reason and record.levelno >= logging.WARNING:
+            delivery.reason = _reason(record)
+
+
+def _reason(record: logging.LogRecord) -> str:
+    """The cause in a record of an exporter, which says the rest at length."""
+    error = next((one for one in (record.args or ()) if isinstance(one, BaseException)), None)
+    while error is not None and (error.__cause__ or error.__context__):
+        error = error.__cause__ or error.__context__
+    if error is not None:
+        return f"{type(error).__name__}: {error}"
+    return record.getMessage()
+
+
+def counted(exporter: Any, delivery: Delivery, *, at_once: bool = False) -> Any:
+    """*exporter*, whatever it exports, its deliveries counted; *at_once* where what is made is counted here too."""
+    inner = exporter.export
+
+    def export(batch: Any, *args: Any, **kwargs: Any) -> Any:
+        number = 1 if at_once else len(batch)
+        if at_once:
+            delivery.made()
+        return delivery.send(lambda: inner(batch, *args, **kwargs), number)
+
+    exporter.export = export
+    return exporter
+
+
+def _line(item: Any) -> str:
+    """What goes to the console, as one line: stderr may be read by a program."""
+    return f"{item.to_json(indent=None)}\n"
+
+
+class _CountSpans(SpanProcessor):
+    """Counts the spans that are to be sent."""
+
+    def __init__(self, deliveries: Sequence[Delivery]) -> None:
+        self._deliveries = deliveries
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if span.context is not None and span.context.trace_flags.sampled:
+            for delivery in self._deliveries:
+                delivery.made()
+
+
+class LogExporter(logging.Handler):
+    """Hands log records to OpenTelemetry, under the name of the service that each is of.
+
+    Args:
+        emit: Takes a record of the SDK's.
+        resource: Gives the resource of a service, or of the app where the name is empty.
+
+    """
+
+    def __init__(self, emit: Callable[[Any], object], resource: Callable[[str], Any]) -> None:
+        super().__init__()
+        self._emit, self._resource = emit, resource
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand *record* on; not what an export itself logs, which would never end."""
+        if _current.delivery is None:
+            try:
+                self._emit(self._made_of(record))
+            except Exception:  # noqa: BLE001  (whoever logs must not suffer for it)
+                self.handleError(record)
+
+    def _made_of(self, record: logging.LogRecord) -> Any:
+        """The record of OpenTelemetry's."""
+        from opentelemetry._logs import LogRecord, SeverityNumber
+        from opentelemetry.sdk._logs import ReadWriteLogRecord
+        from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+        attributes: dict[str, Any] = {
+            name: value if isinstance(value, str | bool | int | float) else str(value)
+            for name, value in extras(record).items()
+            if name not in {"trace_id", "span_id"}
+        }
+        for name in LIFECYCLE & attributes.keys():
+            attributes[f"kernel.{name}"] = attributes.pop(name)
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            attributes |= described(error)
+        severity = min(record.levelno // 10 * 4 + 1, 21) if record.levelno >= logging.DEBUG else 1
+        made = LogRecord(
+            timestamp=int(record.created * 1e9),
+            observed_timestamp=time.time_ns(),
+            severity_number=SeverityNumber(severity),
+            severity_text=record.levelname,
+            body=record.getMessage(),
+            attributes=attributes,
+        )
+        ids = record.__dict__.get("trace_id"), record.__dict__.get("span_id")
+        if ids[0] and ids[1]:
+            made.trace_id, made.span_id = int(ids[0], 16), int(ids[1], 16)
+        resource = self._resource(record.__dict__.get("service") or "")
+        return ReadWriteLogRecord(made, resource, InstrumentationScope(record.name))
+
+
+class Telemetry:
+    """All that is exported, from `start` to `end`.
+
+    Args:
+        otel: What the environment asks for.
+        identity: The app.
+        environ: Where the SDK's own settings are looked up.
+
+    """
+
+    def __init__(self, otel: Otel, identity: Identity, environ: Mapping[str, str]) -> None:
+        self._otel, self._identity, self._environ = otel, identity, environ
+        self._deliveries: list[Delivery] = []
+        self._ends: list[Callable[[], object]] = []
+        self.dispatcher: Dispatcher | None = None
+        self.log_handler: logging.Handler | None = None
+        self.metric_readers: list[Any] = []
+
+    def _exporters(
+        self, exports: Exports, what: str, otlp: str, console: Callable[..., Any]
+    ) -> list[tuple[Any, Delivery]]:
+        """Who exports one signal, and what becomes of it.
+
+        Args:
+            exports: What is asked for.
+            what: What is sent, for people.
+            otlp: The exporter of that protocol, as "module:class", since its module is only loaded where it is used.
+            console: The one that prints.
+
+        """
+        made: list[tuple[Any, Delivery]] = []
+        if exports.otlp:
+            module, _, name = otlp.partition(":")
+            exporter = getattr(import_module(f"opentelemetry.exporter.otlp.proto.http.{module}"), name)
+            made.append((exporter(exports.endpoint, timeout=exports.timeout), Delivery(what, exports.target)))
+        if exports.console:
+            made.append((console(out=sys.stderr, formatter=_line), Delivery(what, "stderr")))
+        self._deliveries += [delivery for _, delivery in made]
+        return made
+
+    def resource(self, service: str) -> Any:
+        """The resource of a service, or of the app where the name is empty."""
+        return resource_of(self._identity, service)
+
+    def start(self) -> None:
+        """Set up what is exported, and be the providers of OpenTelemetry's API."""
+        for name in ("opentelemetry.exporter", "opentelemetry.sdk"):
+            theirs = logging.getLogger(name)
+            theirs.handlers[:], theirs.propagate = [_Exporters()], False
+        if self._otel.traces:
+            self._start_traces(self._otel.traces)
+        if self._otel.metrics:
+            self._start_metrics(self._otel.metrics)
+        if self._otel.logs:
+            self._start_logs(self._otel.logs)
+
+    def _start_traces(self, exports: Exports) -> None:
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+
+        made = self._exporters(exports, "span", "trace_exporter:OTLPSpanExporter", ConsoleSpanExporter)
+        self.dispatcher = Dispatcher(self.resource)
+        self.dispatcher.add_span_processor(_CountSpans([delivery for _, delivery in made]))
+        settings: dict[str, Any] = {}
+        if not any(f"OTEL_BSP_MAX_{one}_SIZE" in self._environ for one in ("QUEUE", "EXPORT_BATCH")):
+            settings = {"max_queue_size": QUEUE, "max_export_batch_size": BATCH}
+        if "OTEL_BSP_SCHEDULE_DELAY" not in self._environ:
+            settings["schedule_delay_millis"] = SOON
+        for exporter, delivery in made:
+            processor = BatchSpanProcessor(counted(exporter, delivery), **settings)
+            self.dispatcher.add_span_processor(processor)
+            self._ends.append(processor.shutdown)
+        trace.set_tracer_provider(self.dispatcher)
+
+    def _start_metrics(self, exports: Exports) -> None:
+        from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+
+        made = self._exporters(exports, "metric report", "metric_exporter:OTLPMetricExporter", ConsoleMetricExporter)
+        limits = many_series()
+        self.metric_readers = [
+            PeriodicExportingMetricReader(counted(one, to, at_once=True), cardinality_limits=limits) for one, to in made
+        ]
+        self._ends += [reader.shutdown for reader in self.metric_readers]
+
+    def _start_logs(self, exports: Exports) -> None:
+        from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter
+
+        made = self._exporters(exports, "log record", "_log_exporter:OTLPLogExporter", ConsoleLogRecordExporter)
+        settings: dict[str, Any] = {}
+        if "OTEL_BLRP_SCHEDULE_DELAY" not in self._environ:
+            settings["schedule_delay_millis"] = SOON
+        processors = [(BatchLogRecordProcessor(counted(one, to), **settings), to) for one, to in made]
+        self._ends += [processor.shutdown for processor, _ in processors]
+
+        def emit(record: Any) -> None:
+            for processor, delivery in processors:
+                delivery.made()
+                processor.on_emit(record)
+
+        self.log_handler = LogExporter(emit, self.resource)
+
+    def end(self) -> str:
+        """Send what is left, for at most `LAST` seconds, and say what was not; empty where all was."""
+        until = time.monotonic() + LAST
+        threads = [threading.Thread(target=one, daemon=True) for one in self._ends]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(until - time.monotonic(), 0))
+        unsent: dict[str, int] = {}
+        for delivery in self._deliveries:
+            unsent[delivery.what] = unsent.get(delivery.what, 0) + delivery.unsent
+        return ", ".join(f"{number} {what}{'s' * (number != 1)}" for what, number in unsent.items() if number)

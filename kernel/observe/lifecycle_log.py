@@ -1,0 +1,168 @@
+"""The lifecycle as log records, from the first launch to the last line."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, assert_never
+
+from kernel.errors import ORIGIN, ValueLost, one_line
+from kernel.lifecycle.events import BROKEN, AllReady, Event, Forced, Notice, State, StillWaiting, StopBegan, Transition
+from kernel.lifecycle.report import Report, duration, without_name
+from kernel.observe.logs import logger, text_of_traceback
+
+
+def _tells_more(error: BaseException) -> bool:
+    """Whether a traceback tells more than the message: not where nobody raised it, nor for what was told before."""
+    chain: BaseException | None = None if isinstance(error, ValueLost) else error
+    while chain is not None and chain.__traceback__ is None:
+        chain = chain.__cause__
+    return chain is not None
+
+
+HEALTHY = 60.0  # seconds ready after which a crash is a new one, and shown in full
+SHOWN_EVERY = 100  # attempts: whoever retries for days is read from logs that do not go back to the first
+
+LOUD = BROKEN | {State.BACKOFF, State.DONE}
+"""States of which `LOG_LEVEL=warning` may have to tell."""
+
+_APP = {"service": ""}  # an event of the app may be told from within the task of the service that led to it
+
+
+class LogObserver:
+    """Turns each event into one record.
+
+    A service that is tried again and again mostly fails in the same way. Its first and its last attempt show the whole
+    traceback; one in between that is the same, word for word, is a line which says where to find it.
+    """
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[str, int]] = {}  # by service: a traceback, and the attempt that showed it
+
+    def hears(self, state: State) -> bool:
+        """Whether a move into *state* could be logged, or ends the time in which a crash counts as the same."""
+        return state in LOUD or bool(self._told) or logger.isEnabledFor(logging.INFO)
+
+    def __call__(self, event: Event) -> None:
+        """Log *event*."""
+        match event:
+            case Transition():
+                self._log_transition(event)
+            case AllReady(seconds=seconds, chain=chain):
+                took = f", which {' -> '.join(chain)} took" if len(chain) > 1 else ""
+                logger.info("all ready in %s%s", duration(seconds), took, extra={**_APP, "seconds": seconds})
+            case StopBegan(reason=reason, seconds=seconds, failure=failure):
+                level = logging.ERROR if failure else logging.INFO
+                extra = {**_APP, "reason": reason}
+                logger.log(level, "stopping: %s (at most %s)", reason, duration(seconds), extra=extra)
+            case Forced(services=services):
+                logger.warning("cutting what still runs: %s", ", ".join(services), extra=_APP)
+            case Notice(service=service, message=message, error=error):
+                what = f": {one_line(error)}" if error is not None else ""
+                logger.warning("%s%s", message, what, exc_info=error, extra={"service": service})
+            case StillWaiting(stopping=stopping, seconds=seconds, lines=lines):
+                what = "the stop" if stopping else "the start"
+                tree = "".join(f"\n{line}" for line in lines)
+                logger.warning("%s is not over after %s:%s", what, duration(seconds), tree, extra=_APP)
+            case _:
+                assert_never(event)
+
+    def _log_transition(self, event: Transition) -> None:
+        if event.previous is State.READY and event.seconds >= HEALTHY:
+            self._told.pop(event.service, None)
+        level = self._level(event)
+        if not logger.isEnabledFor(level):
+            return
+        message = self._describe(event)
+        error = event.error if level > logging.INFO else None
+        trace = error if error is not None and _tells_more(error) else None
+        extra: dict[str, Any] = {}
+        if event.state is State.BACKOFF and trace is not None and (shown := self._shown_before(event, trace)):
+            message += f"; the traceback is the same as in attempt {shown}"
+            extra["error"] = one_line(trace)
+            trace = None
+        logger.log(
+            level,
+            message,
+            exc_info=trace,
+            extra={
+                **extra,
+                "service": event.service,
+                "state": event.state.value,
+                "previous": event.previous.value,
+                "attempt": event.attempt,
+                "seconds": round(event.seconds, 6),
+                "reason": event.reason,
+            },
+        )
+
+    def _shown_before(self, event: Transition, error: BaseException) -> int:
+        """The attempt at which the same traceback was shown; 0 where it should be shown now."""
+        lines = text_of_traceback(error).splitlines()
+        text = "\n".join(line for line in lines if not line.lstrip(" |").startswith(ORIGIN))  # it has the attempt in it
+        told, attempt = self._told.get(event.service, ("", 0))
+        if told == text and event.attempt - attempt < SHOWN_EVERY:
+            return attempt
+        self._told[event.service] = text, event.attempt
+        return 0
+
+    def _level(self, event: Transition) -> int:
+        if event.state in BROKEN:
+            return logging.WARNING if event.allowed else logging.ERROR
+        if event.state is State.BACKOFF or (event.state is State.DONE and event.reason):
+            return logging.WARNING
+        return logging.DEBUG if event.internal else logging.INFO
+
+    def _describe(self, event: Transition) -> str:  # noqa: PLR0911  (one for each state)
+        why = f" ({event.reason})" if event.reason else ""
+        what = without_name(event.error, event.service) if event.error else event.reason
+        match event.state:
+            case State.STARTING:
+                return "starting" if event.attempt == 1 else f"starting, attempt {event.attempt}"
+            case State.READY:
+                return f"ready after {duration(event.seconds)}"
+            case State.BACKOFF:
+                return f"{what}; {event.reason}"
+            case State.STOPPED:
+                return f"stopped{why or f' after {duration(event.seconds)}'}"
+            case State.DONE if event.reason:
+                return f"done{why}; if it should end by itself, it is a one-shot: say oneshot=True"
+            case State.DONE:
+                return f"done after {duration(event.seconds)}"
+            case State.FAILED | State.ABANDONED:
+                spent = f" {event.reason}" if event.reason and not event.reason.endswith(what) else ""
+                allowed = ", which is allowed" if event.allowed else ""
+                return f"{event.state.value}{spent}{allowed}: {what}"
+            case _:
+                return f"{event.state.value}{why}"
+
+
+def log_endings(report: Report) -> None:
+    """Say how each service ended."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    stopping = f"; the stop took {duration(report.stopping)}" if report.stopping else ""
+    logger.info(
+        "ended after %s%s%s",
+        duration(report.seconds),
+        stopping,
+        "".join(f"\n{line}" for line in report.lines),
+        extra={
+            **_APP,
+            "services": {one.service: one.state.value for one in report.endings if not one.internal or one.fatal},
+            "reason": report.reason,
+        },
+    )
+
+
+def log_verdict(report: Report, unsent: str = "") -> None:
+    """Say the exit code, and what it stands for: who overran, or the first error with its service.
+
+    Args:
+        report: How it all ended.
+        unsent: What could not be exported, in words; empty where all was.
+
+    """
+    code = report.exit_code
+    level = logging.ERROR if code else logging.INFO
+    also = f"; not sent: {unsent}" if unsent else ""
+    logger.log(level, "exit %d: %s%s", code, report.verdict, also, extra={**_APP, "exit_code": code})

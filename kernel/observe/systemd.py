@@ -1,0 +1,81 @@
+"""What systemd wants to be told, by its notify protocol (sd_notify(3)): ready, stopping, status, and signs of life."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+
+from kernel.lifecycle.events import BROKEN, AllReady, Event, State, StopBegan, Transition
+
+
+class Notifier:
+    """An observer that tells systemd. What cannot be told is not: the one who is to be told may be gone.
+
+    Args:
+        send: Takes a message of the protocol.
+        every: Seconds between two signs of life, or None where none are wanted.
+
+    """
+
+    def __init__(self, send: Callable[[str], object], every: float | None) -> None:
+        self._send = send
+        self._every = every
+        self._next = 0.0
+        self._states: dict[str, State] = {}
+        self._ready = self._stopping = False
+
+    def __call__(self, event: Event) -> None:
+        """Tell of *event*."""
+        match event:
+            case AllReady():
+                self._ready = True
+                self._send(f"READY=1\nSTATUS={self._summary()}")
+            case StopBegan(reason=reason):
+                self._stopping = True
+                self._send(f"STOPPING=1\nSTATUS=stopping: {_line(reason)}")
+            case Transition() if not event.internal:
+                self._states[event.service] = event.state
+                if event.state in BROKEN or event.state is State.BACKOFF or (self._ready and not self._stopping):
+                    self._send(f"STATUS={self._summary()}")
+            case _:
+                pass
+
+    def alive(self) -> None:
+        """The event loop answers: a sign of life, when one is due. May be called from any thread."""
+        now = time.monotonic()
+        if self._every is not None and now >= self._next:
+            self._next = now + self._every
+            self._send("WATCHDOG=1")
+
+    def _summary(self) -> str:
+        """Who is not ready, in a line."""
+        states = {State.READY, State.DONE}
+        others = [f"{name} {state.value}" for name, state in self._states.items() if state not in states]
+        ready = len(self._states) - len(others)
+        return f"{ready} of {len(self._states)} services ready" + (f"; {', '.join(others)}" if others else "")
+
+
+def _line(text: str) -> str:
+    return text.replace("\n", " ")
+
+
+def notifier(environ: Mapping[str, str]) -> Notifier | None:
+    """The observer, where systemd has asked for it; None where it has not."""
+    path = environ.get("NOTIFY_SOCKET", "")
+    if not path.startswith(("/", "@")):
+        return None
+    address = "\0" + path[1:] if path[0] == "@" else path  # a name that begins with a zero is in no file system
+
+    def send(message: str) -> None:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
+                to.settimeout(0.1)  # it is read at once, by a process that does little else
+                to.sendto(message.encode(), address)
+        except OSError:
+            pass
+
+    micros, whose = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
+    wanted = micros.isdigit() and int(micros) > 0 and whose in {"", str(os.getpid())}
+    return Notifier(send, int(micros) / 2e6 if wanted else None)

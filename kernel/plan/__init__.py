@@ -1,0 +1,1 @@
+"""What there is to run: found, chosen, checked and drawn."""

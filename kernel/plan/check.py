@@ -1,0 +1,239 @@
+"""All that can be known to be wrong without running anything: `app check`."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args, get_origin
+
+import attrs
+
+from kernel.declare.service import Service, command_needs, evaluate, signature_of
+from kernel.errors import LeftOutError, PlanError
+from kernel.lifecycle.graph import depths, topological
+from kernel.lifecycle.orchestrator import cut_at, level_share
+from kernel.plan import selection
+from kernel.plan.discovery import Catalogue, load_all
+from kernel.plan.registry import Registry, needs_of
+from kernel.stacks import shorten
+
+TASK_GROUPS = frozenset({"create_task_group", "open_nursery", "TaskGroup"})
+MANY = 100  # crashes in a row, after which a delay is what it will stay
+REST = 0.01  # seconds between two attempts that leave the processor to others
+
+
+@attrs.frozen
+class Findings:
+    """What was found: errors let nothing start, warnings are worth a look."""
+
+    errors: tuple[PlanError, ...]
+    warnings: tuple[str, ...]
+
+
+def check(
+    files: Catalogue,
+    environ: Mapping[str, str],
+    patterns: tuple[Sequence[str] | None, str],
+    shutdown_timeout: float,
+    errors: Sequence[PlanError] = (),
+) -> Findings:
+    """Import every service, and look at how they fit together and at the values for those that are enabled.
+
+    Args:
+        files: All services.
+        environ: The environment.
+        patterns: What is enabled, and what says so.
+        shutdown_timeout: Seconds for the whole shutdown.
+        errors: What is known to be wrong already.
+
+    """
+    found = list(errors)
+    services, broken = load_all(files)
+    found += broken
+    enabled: Sequence[str] = ()
+    try:
+        enabled = selection.select(files, *patterns)
+    except PlanError as error:
+        found.append(error)
+    misfits, warnings = selection.registry_of(services, files).check()
+    found += misfits
+    chosen = selection.registry_of({name: services[name] for name in enabled if name in services}, files)
+    left_out, skipped = chosen.check()
+    found += [error for error in left_out if isinstance(error, LeftOutError)]
+    warnings += [warning for warning in skipped if warning not in warnings]
+    _, bad_values, misses = chosen.read_configs(environ)
+    found += bad_values
+    warnings += misses
+    warnings += _check_budget(chosen, shutdown_timeout)
+    for service in services.values():
+        found += _check_commands(service)
+        warnings += _check_retries(service)
+        warnings += _check_shape(service)
+        warnings += _check_values(service, services)
+    return Findings(tuple(found), tuple(warnings))
+
+
+def _check_budget(registry: Registry, shutdown_timeout: float) -> list[str]:
+    """Services that would be cut before their own stop_timeout is over, if those above them took all of theirs.
+
+    One that has the default says nothing of how long it takes, and is counted as quick.
+    """
+    try:
+        below = depths(registry.graph)
+    except PlanError:
+        return []  # a cycle, reported elsewhere
+    default = attrs.fields(Service).stop_timeout.default
+    share = level_share(shutdown_timeout, below.values())
+    asked = dict.fromkeys(below, 0.0)  # when each is asked to stop, at the latest
+    warnings: list[str] = []
+    for name in reversed(topological(registry.graph)):
+        service = registry.services[name]
+        cut = cut_at(shutdown_timeout, share, below[name])
+        own = 0.0 if service.stop_timeout == default else service.stop_timeout
+        if asked[name] + own > cut:
+            warnings.append(
+                f"{service.where}: {name} has a stop_timeout of {own:g} s, but may be cut after"
+                f" {max(cut - asked[name], 0):.3g} s, since the whole shutdown has {shutdown_timeout:g} s"
+                " (RUNNER_SHUTDOWNTIMEOUT), which the services above and below it share"
+            )
+        ended = min(asked[name] + own, cut)
+        for target in registry.graph[name]:
+            asked[target] = max(asked[target], ended)
+    return warnings
+
+
+def _check_retries(service: Service[..., Any]) -> list[str]:
+    """A service that is tried for ever without a rest would be all that the process does."""
+    rest = service.retry.delay_after(MANY, rand=lambda: 0.5)
+    if service.retry.times is not None or rest is None or rest >= REST:
+        return []
+    warning = (
+        f"{service.where}: {service.name} is retried for ever, at last every {rest:.3g} s: if it crashes at once it"
+        " takes a whole processor; give its Retry a delay"
+    )
+    return [warning]
+
+
+def _check_commands(service: Service[..., Any]) -> list[PlanError]:
+    errors: list[PlanError] = []
+    for fn in service.commands.values():
+        try:
+            command_needs(service, fn)
+        except PlanError as error:
+            errors.append(error)
+    return errors
+
+
+def _check_values(service: Service[..., Any], services: Mapping[str, Service[..., Any]]) -> list[str]:
+    """Values that may be lost for good, and parameters annotated with another type than the giver's."""
+    warnings: list[str] = []
+    needs = needs_of(service)
+    for edge in needs.edges if needs else ():
+        giver = services.get(edge.target)
+        if edge.parameter is None or giver is None:
+            continue
+        if giver.allowed_failure and not service.allowed_failure and not edge.optional:
+            warnings.append(
+                f"{service.where}: {service.name} must not fail, but holds the value of {giver.name}, which may:"
+                f" when {giver.name} is gone for good, so is the app"
+            )
+        given, taken = _given_type(giver), _annotation(service.fn, edge.parameter)
+        if given is not None and taken is not None and given != taken and not _is_base(taken, given):
+            warnings.append(
+                f"{service.where}: {service.name} takes {edge.parameter!r} as {_name(taken)},"
+                f" but {giver.name} serves {_name(given)}"
+            )
+    return warnings
+
+
+def _given_type(giver: Service[..., Any]) -> Any:
+    """The T of the giver's `Serving[T]`; None where it cannot be told."""
+    needs = needs_of(giver)
+    annotation = _annotation(giver.fn, needs.serving) if needs and needs.serving else None
+    args = get_args(annotation)
+    return args[0] if args else None
+
+
+def _annotation(fn: Callable[..., Any], parameter: str) -> Any:
+    """The annotation of *parameter* as an object; None where only a type checker knows it, or where it says nothing."""
+    annotation = evaluate(signature_of(fn).parameters[parameter], fn, "", spare=True)
+    return None if annotation in {inspect.Parameter.empty, Any, object} else annotation
+
+
+def _is_base(taken: Any, given: Any) -> bool:
+    """Whether *taken* may stand for *given*: a base class, or something that cannot be told at run time."""
+    if isinstance(taken, type) and isinstance(given, type):
+        try:
+            return issubclass(given, taken)
+        except TypeError:  # a protocol that is no runtime one
+            return True
+    return get_origin(taken) is not None or get_origin(given) is not None
+
+
+def _name(tp: Any) -> str:
+    return getattr(tp, "__qualname__", str(tp))
+
+
+# -- the shape of a service's function ---------------------------------------------------------------------------
+
+
+def _check_shape(service: Service[..., Any]) -> list[str]:
+    """Resources that would be cut with the work, seen in the function's source."""
+    function = inspect.unwrap(service.fn)
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        serving = service.needs.serving
+    except (OSError, SyntaxError, PlanError):
+        return []
+    definition = tree.body[0]
+    assert isinstance(definition, ast.AsyncFunctionDef)
+    looker = _Looker(serving)
+    for statement in definition.body:
+        looker.visit(statement)
+    file = shorten(function.__code__.co_filename)
+    first = function.__code__.co_firstlineno - 1
+    warnings = []
+    if serving is None and looker.resources and not service.oneshot:
+        line = first + looker.resources[0]
+        warnings.append(
+            f"{file}:{line}: {service.name} holds a resource but takes no `Serving`: it is cancelled as a whole, so"
+            " the resource cannot await while it closes; take `Serving[None]` and work inside `async with serving()`"
+        )
+    if serving is not None:
+        warnings += [
+            f"{file}:{first + line}: {service.name} opens a task group around its serving block: its tasks are not"
+            " cancelled with the work; open it inside, or use work.start_soon"
+            for line in looker.groups
+        ]
+    return warnings
+
+
+class _Looker(ast.NodeVisitor):
+    """Finds `async with` outside the serving block, and task groups among them."""
+
+    def __init__(self, serving: str | None) -> None:
+        self.resources: list[int] = []
+        self.groups: list[int] = []
+        self._serving = serving
+
+    def visit_AsyncWith(self, node: ast.AsyncWith) -> None:
+        for item in node.items:
+            called = item.context_expr.func if isinstance(item.context_expr, ast.Call) else None
+            name = (
+                called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+            )
+            if name and name == self._serving:
+                return
+            if name in TASK_GROUPS:
+                self.groups.append(node.lineno)
+            else:
+                self.resources.append(node.lineno)
+        self.generic_visit(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        """Functions defined inside are not looked into."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        """Nor these."""

@@ -1,0 +1,303 @@
+"""Finds the services by their files, without importing any; imports one when it is enabled.
+
+One module or package in `services/` is one service, named after the file in kebab-case. A folder without
+``__init__.py`` groups: `services/billing/worker.py` is `billing-worker`. Names that begin with ``_`` are no services.
+It works the same in a tree and inside a zip file.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import keyword
+import os
+import re
+import sys
+import types
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from kernel.declare.service import SERVICE_NAME, Service
+from kernel.errors import DeclarationError, NamingError, NotImportable, PlanError, Problems
+from kernel.stacks import shorten
+
+RESERVED = frozenset({"admin", "kernel", "log", "otel", "runner", "services", "env"})
+"""Names that no service may have, since their variables or commands are the kernel's."""
+
+PACKAGE = "services"
+
+
+@attrs.frozen
+class ServiceFile:
+    """Where a service is written.
+
+    Args:
+        name: The service's name.
+        module: The module to import.
+        path: Its file, for people; inside a zip the path goes through it.
+        folder: The path of `services`.
+        read: Gives its source.
+
+    """
+
+    name: str
+    module: str
+    path: str
+    folder: str
+    read: Callable[[], bytes] = attrs.field(eq=False, repr=False)
+
+    @property
+    def summary(self) -> str:
+        """The first line of the module's docstring, without importing it; empty where there is none."""
+        try:
+            text = self.read()[:2000].decode("utf-8", "replace")
+        except OSError:
+            return ""
+        found = re.match(r'(?:\s*#[^\n]*\n|\s*\n)*\s*[rR]?("""|\'\'\'|"|\')(.*?)(\1|\n|$)', text)
+        return found[2].strip().rstrip(".") if found else ""
+
+
+class _Folder:
+    """The files below a folder, in a tree or in a zip, as relative paths with forward slashes."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def files(self) -> Iterable[str]:
+        if os.path.isdir(self.path):  # noqa: PTH112  (pathlib costs 5 ms at every start)
+            yield from self._walk("")
+            return
+        archive, inner = self._archive()
+        if archive:
+            import zipfile
+
+            with zipfile.ZipFile(archive) as opened:
+                prefix = f"{inner}/" if inner else ""
+                yield from sorted(name.removeprefix(prefix) for name in opened.namelist() if name.startswith(prefix))
+
+    def _walk(self, prefix: str) -> Iterable[str]:
+        with os.scandir(os.path.join(self.path, prefix)) as entries:  # noqa: PTH118
+            ordered = sorted(entries, key=lambda entry: entry.name)
+        for entry in ordered:
+            if entry.is_dir():
+                if not entry.name.startswith((".", "__")):
+                    yield from self._walk(f"{prefix}{entry.name}/")
+            else:
+                yield prefix + entry.name
+
+    def _archive(self) -> tuple[str, str]:
+        """The zip file that the path goes through, and the path inside it."""
+        head, inner = self.path, ""
+        while head and not os.path.exists(head):  # noqa: PTH110
+            head, _, tail = head.rpartition(os.sep)
+            inner = f"{tail}/{inner}" if inner else tail
+        return (head, inner) if os.path.isfile(head) else ("", "")  # noqa: PTH113
+
+    def read(self, relative: str) -> bytes:
+        if os.path.isdir(self.path):  # noqa: PTH112
+            with open(os.path.join(self.path, relative), "rb") as file:  # noqa: PTH118, PTH123
+                return file.read()
+        import zipfile
+
+        archive, inner = self._archive()
+        with zipfile.ZipFile(archive) as opened:
+            return opened.read(f"{inner}/{relative}" if inner else relative)
+
+
+def to_name(module: str) -> str:
+    """The service's name for a dotted module below `services`."""
+    return module.replace(".", "-").replace("_", "-")
+
+
+class Catalogue(dict[str, ServiceFile]):
+    """The services that are here, by name; and the names of those that the artifact was built without.
+
+    The latter exist: to depend on one, or to leave it out, is no misspelling.
+    """
+
+    def __init__(self, files: Mapping[str, ServiceFile], absent: Iterable[str] = ()) -> None:
+        super().__init__(files)
+        self.absent = tuple(absent)
+
+
+def find_services(root: str, taken: Collection[str] = ()) -> dict[str, ServiceFile]:
+    """Every service below ``<root>/services`` by name, in the order of their names. Imports none of them.
+
+    Args:
+        root: The folder, or the path in a zip file, that holds `services`.
+        taken: Names that the commands of the app have.
+
+    Raises:
+        NamingError: A name is malformed, reserved, taken, or used twice.
+
+    """
+    folder = _Folder(os.path.join(root, PACKAGE))  # noqa: PTH118
+    files = [name for name in folder.files() if name.endswith(".py")]
+    packages = {name.removesuffix("/__init__.py") for name in files if name.endswith("/__init__.py")}
+    found: dict[str, ServiceFile] = {}
+    errors: list[PlanError] = []
+    for file in files:
+        parts = file.removesuffix(".py").split("/")
+        if parts[-1] == "__init__":
+            parts.pop()
+        inside = any("/".join(parts[:depth]) in packages for depth in range(1, len(parts)))
+        if inside or not parts or any(part.startswith("_") for part in parts):
+            continue
+        module = ".".join(parts)
+        path = os.path.join(folder.path, *file.split("/"))  # noqa: PTH118
+        read = functools.partial(folder.read, file)
+        service = ServiceFile(to_name(module), f"{PACKAGE}.{module}", shorten(path), folder.path, read)
+        error = _refuse_name(service, parts, taken) or _refuse_twin(service, found.get(service.name))
+        if error:
+            errors.append(error)
+        else:
+            found[service.name] = service
+    Problems.raise_any(errors)
+    return dict(sorted(found.items()))
+
+
+def _refuse_name(service: ServiceFile, parts: Iterable[str], taken: Collection[str]) -> NamingError | None:
+    name, where = service.name, service.path
+    for part in parts:
+        if not part.isidentifier() or keyword.iskeyword(part):
+            return NamingError(f"{part!r} is no name for a module", where=where, hint="rename it, as in my_service.py")
+    if not SERVICE_NAME.fullmatch(name):
+        return NamingError(
+            f"{name!r} is no name for a service", where=where, hint="use lower-case letters, digits and underscores"
+        )
+    if name in RESERVED:
+        return NamingError(f"the name {name!r} is reserved", where=where, hint="rename the file")
+    if name in taken:
+        return NamingError(f"the app has a command named {name!r}", where=where, hint="rename the file")
+    return None
+
+
+def _refuse_twin(service: ServiceFile, twin: ServiceFile | None) -> NamingError | None:
+    if twin is None:
+        return None
+    return NamingError(
+        f"two services are named {service.name!r}", where=f"{twin.path} and {service.path}", hint="rename one of them"
+    )
+
+
+def load(file: ServiceFile) -> Service[..., Any]:
+    """Import the module of *file* and give its service, under the file's name.
+
+    Raises:
+        NotImportable: The import fails; the cause is chained.
+        DeclarationError: It holds no service, more than one, or one that is declared wrongly.
+
+    """
+    try:
+        module = _import(file)
+    except PlanError:
+        raise  # a declaration that the decorator refused tells where by itself
+    except Exception as error:
+        raise not_importable(f"service {file.name!r}", file.module, file.path, error) from error
+    except SystemExit as error:
+        raise NotImportable(
+            f"service {file.name!r} called sys.exit({error.code}) when imported", where=file.path
+        ) from error
+    own = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, Service) and _belongs(value.fn.__module__, file.module)
+    ]
+    services = list(dict.fromkeys(own))
+    if len(services) > 1:
+        names = ", ".join(service.fn.__name__ for service in services)
+        raise DeclarationError(
+            f"{len(services)} services in one file: {names}", where=file.path, hint="give each a file of its own"
+        )
+    if not services:
+        raise _no_service(file)
+    service = services[0]
+    service.name = file.name
+    return service
+
+
+def _belongs(module: str, owner: str) -> bool:
+    return module == owner or module.startswith(f"{owner}.")
+
+
+def _import(file: ServiceFile) -> types.ModuleType:
+    """Import the module from the file that was found.
+
+    The groups on the way are made here, not looked for: another folder on sys.path may be called `services` too, and
+    in a zip file folders need no entries of their own.
+    """
+    groups = file.module.split(".")[:-1]  # `services` itself, and the folders in it
+    for depth in range(1, len(groups) + 1):
+        name = ".".join(groups[:depth])
+        if name not in sys.modules:
+            group = types.ModuleType(name)
+            group.__path__ = [os.sep.join((file.folder, *groups[1:depth]))]  # noqa: PTH118
+            sys.modules[name] = group
+    return importlib.import_module(file.module)
+
+
+def not_importable(what: str, module: str, path: str, error: Exception) -> NotImportable:
+    """The error that says why the *module* of this name and *path* does not import.
+
+    Args:
+        what: What it holds; for a service, leaving it out would help as well.
+        module: Its dotted name.
+        path: Its file, for people.
+        error: What the import raised.
+
+    """
+    hint = "install the missing package" if isinstance(error, ModuleNotFoundError) else "mend the file"
+    if what:
+        hint += ", or leave the service out by SERVICES_ENABLED"
+    why = error.msg if isinstance(error, SyntaxError) else error  # its text repeats the file and the line
+    return NotImportable(
+        f"{what} does not import: {type(error).__name__}: {why}".lstrip(),
+        where=_line_in(module, path, error),
+        hint=hint,
+    )
+
+
+def _line_in(module: str, path: str, error: BaseException) -> str:
+    """The line of the module's own file that failed to import, else the file."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{shorten(error.filename)}:{error.lineno}"
+    line: int | None = None
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_globals.get("__name__") == module:
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return f"{path}:{line}" if line else path
+
+
+def _no_service(file: ServiceFile) -> DeclarationError:
+    """A file without a service; for a package, see whether its ``__init__.py`` hides those of its siblings."""
+    if file.path.endswith("__init__.py"):
+        folder = _Folder(file.path.removesuffix(f"{os.sep}__init__.py"))
+        hidden = [name for name in folder.files() if name.endswith(".py") and name != "__init__.py"]
+        hidden = [name for name in hidden if re.search(rb"^\s*@(kernel\.)?service\b", folder.read(name), re.MULTILINE)]
+        if hidden:
+            return DeclarationError(
+                f"holds no service, and hides those in {', '.join(hidden)}",
+                where=file.path,
+                hint="delete the __init__.py to make the folder a group, or import the one service in it",
+            )
+    return DeclarationError(
+        "holds no service",
+        where=file.path,
+        hint="decorate an async function with @service, or let the name begin with _ if it is a helper",
+    )
+
+
+def load_all(files: Mapping[str, ServiceFile]) -> tuple[dict[str, Service[..., Any]], list[PlanError]]:
+    """Every service that loads, by name, and the error of each that does not."""
+    services: dict[str, Service[..., Any]] = {}
+    errors: list[PlanError] = []
+    for name, file in files.items():
+        try:
+            services[name] = load(file)
+        except PlanError as error:
+            errors.append(error)
+    return services, errors

@@ -1,0 +1,95 @@
+"""The graph of dependencies for people and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from kernel.declare.service import Edge, Service
+from kernel.lifecycle.graph import topological
+
+Services = Mapping[str, Service[..., Any]]
+
+
+def draw(services: Services, style: Literal["text", "mermaid", "dot", "json"]) -> str:
+    """The graph of *services* in this *style*; what is depended on but not among them is marked.
+
+    Raises:
+        CycleError: Services wait for each other.
+
+    """
+    order = topological(
+        {
+            name: [edge.target for edge in service.needs.edges if edge.target in services]
+            for name, service in services.items()
+        }
+    )
+    return {"text": _text, "mermaid": _mermaid, "dot": _dot, "json": _json}[style](
+        {name: services[name] for name in order}
+    )
+
+
+def _kind(edge: Edge) -> str:
+    if edge.kind == "started":
+        return "started"
+    return "value" if edge.parameter else "order"
+
+
+def _text(services: Services) -> str:
+    width = max(len(name) for name in services)
+    lines = []
+    for name, service in services.items():
+        marks = [
+            mark for mark, given in (("one-shot", service.oneshot), ("may fail", service.allowed_failure)) if given
+        ]
+        edges = [
+            edge.target
+            + {"value": "", "order": " (order)", "started": " (started)"}[_kind(edge)]
+            + ("" if edge.target in services else " (left out)")
+            for edge in service.needs.edges
+        ]
+        after = f"<- {', '.join(edges)}" if edges else ""
+        note = f"[{', '.join(marks)}]" if marks else ""
+        lines.append("  ".join(part for part in (f"{name:<{width}}", after, note) if part).rstrip())
+    return "\n".join(lines)
+
+
+def _mermaid(services: Services) -> str:
+    lines = ["graph LR"]
+    lines += [f"    {name}[{name}]" for name in services]
+    for name, service in services.items():
+        for edge in service.needs.edges:
+            arrow = {"value": "-->", "order": "-.->", "started": "-. started .->"}[_kind(edge)]
+            lines.append(f"    {edge.target} {arrow} {name}")
+    return "\n".join(lines)
+
+
+def _dot(services: Services) -> str:
+    lines = ["digraph services {", "    rankdir=LR;"]
+    lines += [
+        f'    "{name}"{" [style=dashed]" if service.allowed_failure else ""};' for name, service in services.items()
+    ]
+    for name, service in services.items():
+        for edge in service.needs.edges:
+            style = {"value": "solid", "order": "dashed", "started": "dotted"}[_kind(edge)]
+            lines.append(f'    "{edge.target}" -> "{name}" [style={style}];')
+    return "\n".join([*lines, "}"])
+
+
+def _json(services: Services) -> str:
+    import json
+
+    return json.dumps(
+        {
+            name: {
+                "depends": {edge.target: _kind(edge) for edge in service.needs.edges},
+                "oneshot": service.oneshot,
+                "allowed_failure": service.allowed_failure,
+                "retries": service.retry.times,
+                "start_timeout": service.start_timeout,
+                "stop_timeout": service.stop_timeout,
+            }
+            for name, service in services.items()
+        },
+        indent=2,
+    )

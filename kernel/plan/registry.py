@@ -1,0 +1,140 @@
+"""The services that are enabled, as one graph: how they fit together, and what they read from the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import attrs
+
+from kernel.config.settings import KERNEL_VARIABLES, near_misses, read_config, variable, variables
+from kernel.declare.service import Edge, Needs, Service
+from kernel.errors import ConfigError, CycleError, DeclarationError, LeftOutError, NamingError, PlanError, did_you_mean
+from kernel.lifecycle.graph import Graph, topological
+from kernel.lifecycle.units import Unit
+
+
+@attrs.frozen
+class Registry:
+    """Services by name.
+
+    Args:
+        services: Those that are enabled, and so are imported.
+        known: The names of all that are here, enabled or not.
+        absent: The names of those that the artifact was built without.
+
+    """
+
+    services: Mapping[str, Service[..., Any]]
+    known: Collection[str] = ()
+    absent: Collection[str] = ()
+
+    @property
+    def graph(self) -> Graph:
+        """Each service with those that it depends on and that are enabled; without those declared wrongly."""
+        return {
+            name: [edge.target for edge in needs.edges if edge.target in self.services]
+            for name, service in self.services.items()
+            if (needs := needs_of(service)) is not None
+        }
+
+    def units(self, configs: Mapping[str, object]) -> tuple[Unit, ...]:
+        """A unit for each service, in an order in which each comes after its dependencies.
+
+        Raises:
+            CycleError: Services wait for each other.
+
+        """
+        return tuple(Unit(self.services[name], configs.get(name)) for name in topological(self.graph))
+
+    # -- how they fit together -----------------------------------------------------------------------------------
+
+    def check(self) -> tuple[list[PlanError], list[str]]:
+        """All that is wrong with how the services fit together, and what is worth a warning."""
+        errors: list[PlanError] = []
+        warnings: list[str] = []
+        for service in self.services.values():
+            try:
+                edges = service.needs.edges
+            except PlanError as error:
+                errors.append(error)
+                continue
+            for edge in edges:
+                problem = self.check_edge(service, edge)
+                if isinstance(problem, PlanError):
+                    errors.append(problem)
+                elif problem:
+                    warnings.append(problem)
+        try:
+            topological(self.graph)
+        except CycleError as error:
+            error.where = ", ".join(self.services[name].where for name in error.members)
+            errors.append(error)
+        return errors, warnings
+
+    def check_edge(self, service: Service[..., Any], edge: Edge) -> PlanError | str | None:
+        """What is wrong with one dependency of *service*: an error, a warning, or nothing."""
+        name, target, where = service.name, edge.target, service.where
+        giver = self.services.get(target)
+        if giver is not None:
+            needs = needs_of(giver)
+            if edge.parameter is None or needs is None or needs.serving:
+                return None
+            return DeclarationError(
+                f"{name} takes the value of {target}, which hands over none",
+                where=where,
+                hint=f"let {target} take `Serving[...]`, or drop the parameter {edge.parameter!r}",
+            )
+        if target not in self.known and target not in self.absent:
+            names = [*self.known, *self.absent] or [*self.services]
+            hint = did_you_mean(target, names) or f"there are: {', '.join(names)}"
+            return NamingError(f"{name} depends on {target!r}, which does not exist", where=where, hint=hint)
+        is_not = "is not in this artifact" if target in self.absent else "is not enabled"
+        if edge.parameter is None:
+            return f"{name} does not wait for {target}, which {is_not}"
+        if edge.optional:
+            return f"{name} runs without the value of {target}, which {is_not}: its parameter takes its default"
+        enable = f"add {target} to SERVICES_ENABLED, run with --with-dependencies"
+        return LeftOutError(
+            f"{name} needs the value of {target}, which {is_not}",
+            where=where,
+            hint=f"{'build one with it' if target in self.absent else enable},"
+            f" or give the parameter {edge.parameter!r} a default",
+        )
+
+    # -- what they read ------------------------------------------------------------------------------------------
+
+    def read_configs(self, environ: Mapping[str, str]) -> tuple[dict[str, object], list[PlanError], list[str]]:
+        """The config of each service that takes one, all that is wrong in *environ*, and near misses in it."""
+        configs: dict[str, object] = {}
+        errors: list[PlanError] = []
+        owners: dict[str, str] = dict.fromkeys(KERNEL_VARIABLES, "the kernel")
+        for name, service in self.services.items():
+            needs = needs_of(service)
+            if needs is None or needs.config is None:
+                continue
+            cls = needs.config[1]
+            configs[name], wrong = read_config(name, cls, environ)
+            errors.extend(wrong)
+            for one, field in variables(name, cls).items():
+                owner = owners.setdefault(one, name)
+                if owner != name:
+                    errors.append(
+                        ConfigError(
+                            f"is read by {owner} and by {name} (for {cls.__name__}.{field})",
+                            where=one,
+                            hint="rename the field or the service",
+                        )
+                    )
+        # What names a variable of a service that is not enabled is no miss.
+        others = tuple(variable(name, "") for name in (*self.known, *self.absent) if name not in self.services)
+        rest = {name: text for name, text in environ.items() if not name.startswith(others)} if others else environ
+        return configs, errors, list(near_misses(rest, owners.keys() - set(KERNEL_VARIABLES)))
+
+
+def needs_of(service: Service[..., Any]) -> Needs | None:
+    """What *service* needs; None where it is declared wrongly, which `Registry.check` reports."""
+    try:
+        return service.needs
+    except PlanError:
+        return None

@@ -1,0 +1,173 @@
+"""What runs: from the files, the environment and the command line to the units of the orchestrator.
+
+Everything that can be wrong is found here, before anything starts, and is reported in one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from kernel.declare.service import Needs, Service
+from kernel.errors import NamingError, PlanError, Problems, did_you_mean
+from kernel.lifecycle.units import Unit
+from kernel.plan.discovery import Catalogue, ServiceFile, load, load_all
+from kernel.plan.registry import Registry, needs_of
+
+
+@attrs.frozen
+class Plan:
+    """What is to run.
+
+    Args:
+        units: The services with their configs, in an order in which each comes after its dependencies.
+        warnings: What an operator should know before they start.
+
+    """
+
+    units: tuple[Unit, ...]
+    warnings: tuple[str, ...] = ()
+
+
+# -- which ones --------------------------------------------------------------------------------------------------
+
+
+def select(files: Catalogue, patterns: Sequence[str] | None, source: str) -> list[str]:
+    """The names among *files* that *patterns* choose, in the order of *files*.
+
+    Args:
+        files: All services.
+        patterns: Names and globs; with ``!`` before it, one to leave out. Only such: all others. Leaving out wins.
+            None: all.
+        source: What gave the patterns, for errors.
+
+    Raises:
+        NamingError: A pattern matches nothing, or nothing is left.
+
+    """
+    if not files:
+        raise NamingError(
+            "there is no service", where="services", hint="write one: services/hello.py with an async function @service"
+        )
+    if patterns is None:
+        return list(files)
+    from fnmatch import fnmatchcase
+
+    chosen: set[str] = set()
+    dropped: set[str] = set()
+    errors: list[PlanError] = []
+    for pattern in patterns:
+        name = pattern.removeprefix("!").strip()
+        matches = {one for one in files if fnmatchcase(one, name)}
+        absent = [one for one in files.absent if fnmatchcase(one, name)]
+        if absent and not matches and not pattern.startswith("!"):
+            hint = "take it out, or build an artifact with it"
+            errors.append(NamingError(f"{', '.join(absent)} is not in this artifact", where=source, hint=hint))
+        elif not matches and not absent:
+            names = [*files, *files.absent]
+            hint = did_you_mean(name.replace("_", "-"), names) or f"there are: {', '.join(names)}"
+            errors.append(NamingError(f"no service is named {name!r}", where=source, hint=hint))
+        (dropped if pattern.startswith("!") else chosen).update(matches)
+    Problems.raise_any(errors)
+    if all(pattern.startswith("!") for pattern in patterns):
+        chosen = set(files)
+    result = [one for one in files if one in chosen - dropped]
+    if not result:
+        raise NamingError(
+            f"no service is left of {', '.join(patterns)}", where=source, hint="take one of the exclusions out"
+        )
+    return result
+
+
+def load_selected(
+    files: Mapping[str, ServiceFile], names: Iterable[str], *, with_dependencies: bool
+) -> tuple[dict[str, Service[..., Any]], list[PlanError]]:
+    """Import the services of these *names*, and with them all that they depend on if that is wanted."""
+    services, errors = load_all({name: files[name] for name in names})
+    todo = list(services.values()) if with_dependencies else []
+    while todo:
+        needs = needs_of(todo.pop())
+        for target in [edge.target for edge in needs.edges] if needs else ():
+            if target in files and target not in services:
+                try:
+                    services[target] = load(files[target])
+                except PlanError as error:
+                    errors.append(error)
+                else:
+                    todo.append(services[target])
+    return services, errors
+
+
+def registry_of(services: Mapping[str, Service[..., Any]], files: Catalogue) -> Registry:
+    """Those *services* that are enabled, of all *files*."""
+    return Registry(services, files, files.absent)
+
+
+def make_plan(
+    files: Catalogue,
+    environ: Mapping[str, str],
+    patterns: Sequence[str] | None,
+    source: str,
+    *,
+    with_dependencies: bool = False,
+    errors: Sequence[PlanError] = (),
+) -> Plan:
+    """Import what *patterns* choose, and make a plan of it.
+
+    Args:
+        files: All services, as found.
+        environ: The environment.
+        patterns: As `select` takes them.
+        source: Where they come from, for errors.
+        with_dependencies: Whether to add what they need.
+        errors: What is known to be wrong already; reported with the rest.
+
+    Raises:
+        PlanError: Anything is wrong; all of it in one.
+
+    """
+    try:
+        names = select(files, patterns, source)
+    except PlanError as error:
+        Problems.raise_any([*errors, error])
+        raise
+    services, wrong = load_selected(files, names, with_dependencies=with_dependencies)
+    registry = registry_of(services, files)
+    misfits, warnings = registry.check()
+    configs, bad_values, misses = registry.read_configs(environ)
+    try:
+        Problems.raise_any([*errors, *wrong, *misfits, *bad_values])
+    except PlanError as error:
+        for miss in misses:  # a variable that is not set may be set under a name that nearly is the right one
+            error.add_note(miss)
+        raise
+    return Plan(registry.units(configs), (*misses, *warnings))
+
+
+# -- a command and what it asks for ------------------------------------------------------------------------------
+
+
+def plan_command(
+    owner: Service[..., Any],
+    needs: Needs,
+    files: Catalogue,
+    environ: Mapping[str, str],
+    errors: Sequence[PlanError] = (),
+) -> tuple[Plan, object]:
+    """The givers that a command needs with all that they need, and the config of its service.
+
+    Raises:
+        PlanError: Anything is wrong with them; all of it in one.
+
+    """
+    givers = [edge.target for edge in needs.edges if edge.target in files]
+    services, wrong = load_selected(files, givers, with_dependencies=True)
+    registry = registry_of(services, files)
+    misfits, _ = registry.check()
+    own = [registry.check_edge(owner, edge) for edge in needs.edges]
+    readers = registry_of({**services, owner.name: owner}, files) if needs.config else registry
+    configs, bad_values, _ = readers.read_configs(environ)
+    Problems.raise_any([*errors, *wrong, *misfits, *(one for one in own if isinstance(one, PlanError)), *bad_values])
+    return Plan(registry.units(configs)), configs.get(owner.name)

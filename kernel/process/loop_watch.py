@@ -1,0 +1,74 @@
+"""A watch on the event loop: says who blocks it, and where, while it is happening.
+
+A thread asks the loop for a sign of life a few times a second. Nothing is measured on the loop's own way, so a loop
+that nobody blocks pays for a handful of calls a second and no more.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable
+
+from kernel.process.event_loop import Wake
+
+EVERY = 0.25  # seconds between an answer and the next question
+LIMIT = 1.0  # seconds without an answer after which the loop counts as blocked
+
+
+class LoopWatch:
+    """Watches the loop that *wake* reaches, from a daemon thread, until `end`.
+
+    Args:
+        wake: Has something called by the loop soon.
+        blocked: Is called in the thread when the loop has not answered for `LIMIT`, with the seconds so far.
+        free: Is called in the thread when it has answered after all, with the seconds that it took.
+        resting: Tells whether the watch rests, because somebody is debugging.
+        alive: Is called by the loop with each answer.
+
+    """
+
+    def __init__(
+        self,
+        wake: Wake,
+        blocked: Callable[[float], None],
+        free: Callable[[float], None],
+        resting: Callable[[], bool] = bool,
+        alive: Callable[[], object] = bool,
+    ) -> None:
+        self.delay = 0.0  # seconds that the loop took for its last answer
+        self._alive = alive
+        self._wake = wake
+        self._blocked = blocked
+        self._free = free
+        self._resting = resting
+        self._answer = threading.Event()
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, name="kernel loop watch", daemon=True).start()
+
+    def end(self) -> None:
+        """Watch no more."""
+        self._ended.set()
+        self._answer.set()
+
+    def _answers(self, asked: float) -> None:
+        self.delay = time.monotonic() - asked
+        self._answer.set()
+        self._alive()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(EVERY):
+            self._answer.clear()
+            asked = time.monotonic()
+            try:
+                self._wake(functools.partial(self._answers, asked))
+            except RuntimeError:  # the loop is gone
+                return
+            if self._answer.wait(LIMIT) or self._resting():
+                self._answer.wait()
+                continue
+            self._blocked(time.monotonic() - asked)
+            self._answer.wait()
+            if not self._ended.is_set():
+                self._free(time.monotonic() - asked)

@@ -1,0 +1,1 @@
+"""One run of the program, and the commands that need no run."""

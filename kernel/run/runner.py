@@ -1,0 +1,282 @@
+"""One run of the real program: signals, deadline, event loop, last words, exit code.
+
+Both `app run` and a command that asks for values go through `execute`; what differs is the units they run.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
+
+import attrs
+from anyio import sleep_forever
+
+from kernel.config.settings import Settings
+from kernel.declare.service import LifespanFunction, Needs, Retry, Service, Serving
+from kernel.lifecycle.events import LIVE, Event, Observer, State, StopBegan
+from kernel.lifecycle.orchestrator import Orchestrator
+from kernel.lifecycle.report import Report
+from kernel.lifecycle.supervisor import GRACE
+from kernel.lifecycle.units import Unit, nest
+from kernel.observe import lifecycle_log, logs
+from kernel.observe.wiring import Outside
+from kernel.process import debugger, event_loop
+from kernel.process.loop_watch import LoopWatch
+from kernel.process.signals import FORCED, LAST_WORDS, Signals, Watchdog, ignore, within
+from kernel.stacks import frame_of, runs_at
+
+Prepare = Callable[[], tuple[Sequence[Unit], Sequence[str]]]
+
+
+def execute(
+    settings: Settings,
+    prepare: Prepare,
+    outside: Outside,
+    *,
+    to_the_end: bool = False,
+) -> int:
+    """Run the units that *prepare* gives until all have ended, and give the exit code.
+
+    Args:
+        settings: Deadlines, format of the logs, backend.
+        prepare: Imports and validates; gives the units, and warnings. A signal during that lets nothing start.
+        outside: What is seen of the run from outside.
+        to_the_end: Whether the process ends with this run: signals and deadline then hold until the interpreter has
+            ended, which exit handlers and threads may keep from it.
+
+    Raises:
+        PlanError: What *prepare* raises.
+
+    The process may end in here, by `os._exit`, where a service cannot be cut.
+
+    """
+    run = _Run(settings, outside)
+    if to_the_end:
+        atexit.register(run.at_exit)  # before anything of the user's is imported, and so the last to be called
+    with contextlib.ExitStack() as watch:
+        try:
+            code = run.run(prepare, watch)
+            if not to_the_end:
+                run.say_end()
+            return code
+        finally:
+            if to_the_end:
+                watch.pop_all()
+
+
+@attrs.frozen
+class _StopWatch:
+    """Sets the watchdog when a stop begins."""
+
+    watchdog: Watchdog
+
+    def hears(self, _: State) -> bool:
+        """No move of a service is of interest."""
+        return False
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StopBegan):
+            self.watchdog.arm(event.seconds)
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(self, settings: Settings, outside: Outside) -> None:
+        self._settings = settings
+        self._outside = outside
+        self._resting = debugger.resting(self._say_resting) if settings.dev else bool
+        self._watchdog = Watchdog(self._overdue, self._resting)
+        self._observers: tuple[Observer, ...] = (lifecycle_log.LogObserver(), _StopWatch(self._watchdog))
+        self._orchestrator: Orchestrator | None = None
+        self._report: Report | None = None
+        self._unsent = ""
+        self._main = threading.get_ident()
+        self._signals = Signals(self._on_signal, logs.say_forced_exit)
+
+    def run(self, prepare: Prepare, watch: contextlib.ExitStack) -> int:
+        """Prepare and run; *watch* is what ends the watch over signals and deadline."""
+        watch.callback(self._watchdog.dismiss)
+        watch.enter_context(self._signals)
+        try:
+            self._outside.start()
+            units, warnings = prepare()
+            for warning in warnings:
+                logs.logger.warning(warning)
+            if self._signals.count:
+                logs.logger.info("exit 0: %s came before anything was started", self._signals.first)
+                return 0
+            units = self._outside.around(units)
+            self._report = event_loop.run(functools.partial(self._main_task, units), self._settings.backend, len(units))
+            self._close_outside()
+            return self._report.exit_code
+        finally:
+            self._signals.listen(None)
+
+    def _close_outside(self) -> None:
+        """Send what is still to be sent; the deadline was for the services, and this has one of its own."""
+        if self._outside.exports:
+            self._watchdog.postpone(LAST_WORDS)
+            self._unsent = self._outside.close()
+
+    async def _main_task(self, units: Sequence[Unit], wake: event_loop.Wake) -> Report:
+        self._orchestrator = Orchestrator(
+            units,
+            shutdown_timeout=self._settings.shutdown_timeout,
+            drain_delay=self._settings.drain_delay,
+            observers=(*self._observers, *self._outside.observers()),
+            resting=self._resting,
+        )
+
+        def on_signal(count: int) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                wake(functools.partial(self._signalled, count))
+
+        self._signals.listen(on_signal)
+        watch = LoopWatch(wake, self._say_blocked, self._say_free, self._resting, self._outside.alive)
+        self._outside.runs(self._orchestrator, watch)
+        try:
+            return await self._orchestrator.run(functools.partial(self._at_end, watch))
+        finally:
+            watch.end()
+
+    def _say_blocked(self, seconds: float) -> None:
+        """From the watch's thread, while it is happening."""
+        assert self._orchestrator is not None
+        frame = frame_of(self._main)
+        service = self._orchestrator.running(frame)
+        logs.logger.warning(
+            "%s has blocked the event loop for %.1f s, so that nothing else runs: it is at %s",
+            service or "something",
+            seconds,
+            runs_at(frame),
+            extra={"service": service, "seconds": seconds},
+        )
+
+    def _say_free(self, seconds: float) -> None:
+        logs.logger.warning("the event loop is free again, after %.1f s", seconds, extra={"seconds": seconds})
+
+    def _on_signal(self, count: int) -> None:
+        """Set the watchdog, from the thread that counts the signals: the loop may be blocked."""
+        if count == 1:
+            self._watchdog.arm(self._settings.shutdown_timeout)
+        else:
+            self._watchdog.arm(GRACE, FORCED)
+
+    def _signalled(self, count: int) -> None:
+        assert self._orchestrator is not None
+        if count > 1:
+            self._orchestrator.force()
+        elif self._orchestrator.stopping:
+            logs.logger.warning(
+                "%s: the app is stopping already; a further signal cuts what still runs", self._signals.first
+            )
+        else:
+            self._orchestrator.request_stop(self._signals.first, ago=time.monotonic() - self._signals.first_at)
+
+    def _at_end(self, watch: LoopWatch, report: Report) -> None:
+        """Say how each ended; leave the process from here where a task would keep the loop for ever."""
+        watch.end()  # the loop may be held by our own last words from here on
+        lifecycle_log.log_endings(report)
+        self._outside.ended(report)
+        if any(ending.state is State.ABANDONED for ending in report.endings):
+            self._report = report
+            self._close_outside()
+            self.say_end()
+            self._watchdog.told(LAST_WORDS, report.exit_code)
+            within(LAST_WORDS, logs.flush)
+            os._exit(report.exit_code)
+
+    def say_end(self) -> None:
+        """Say the last line, with the exit code; nothing where nothing was started."""
+        if self._report is not None:
+            lifecycle_log.log_verdict(self._report, self._unsent)
+            self._signals.told(self._report.exit_code)
+
+    def at_exit(self) -> None:
+        """Say the last line when the threads and exit handlers of others have ended: until then it might be untrue."""
+        self.say_end()
+        ignore()
+
+    def _say_resting(self) -> None:
+        logs.logger.warning("a debugger is attached: deadlines rest")
+
+    def _overdue(self, code: int) -> None:
+        """The watchdog's report, from a thread of its own: what keeps the process from ending."""
+        frame = frame_of(self._main)
+        others = _other_threads()
+        service, left = "", ""
+        if self._orchestrator is None:
+            what = f"the services are still being imported: it stands at {runs_at(frame)}"
+        elif self._orchestrator.live:
+            service = self._orchestrator.running(frame)
+            what = f"{f'service {service}' if service else 'something'} blocks the event loop at {runs_at(frame)}"
+            alive = [name for name, one in self._orchestrator.supervisors.items() if one.state in LIVE]
+            left = f"; not closed: {', '.join(alive)}"
+        elif others:
+            service = self._orchestrator.running(frame_of(others[0].ident))
+            where = "; ".join(f"{one.name} at {runs_at(frame_of(one.ident))}" for one in others)
+            what = f"threads{f' of {service}' if service else ''} still run: {where}"
+        else:
+            what = f"all has ended but the interpreter: it stands at {runs_at(frame)}"
+        why = "a further signal came, but" if code == FORCED else "past the shutdown deadline,"
+        logs.logger.critical("exit %d: %s %s%s", code, why, what, left, extra={"service": service, "exit_code": code})
+        logs.flush()
+
+
+def _other_threads() -> list[threading.Thread]:
+    """Threads that would keep the interpreter from ending."""
+    main = threading.main_thread()
+    return [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]
+
+
+# -- lifespans ---------------------------------------------------------------------------------------------------
+
+
+def around(units: Iterable[Unit], lifespans: Sequence[LifespanFunction], where: str) -> list[Unit]:
+    """*units* within the app's *lifespans*, each a service of the app's own."""
+    outer = [
+        Service(_as_service(fn), f"{where}:{fn.__name__}", start_timeout=None, stop_timeout=float("inf"))
+        for fn in lifespans
+    ]
+    return nest(units, outer)
+
+
+def _as_service(fn: LifespanFunction) -> Callable[..., Coroutine[Any, Any, None]]:
+    async def run(serving: Serving[None]) -> None:
+        async with contextlib.asynccontextmanager(fn)(), serving():
+            await sleep_forever()
+
+    return run
+
+
+# -- commands ----------------------------------------------------------------------------------------------------
+
+
+def command_unit(name: str, needs: Needs, call: Callable[..., Any]) -> Unit:
+    """A command as a one-shot service, started when the givers of its values are ready.
+
+    Args:
+        name: Its name in the logs.
+        needs: What it asks for.
+        call: Takes the values by parameter; may give a coroutine.
+
+    """
+
+    async def run(**values: Any) -> None:
+        result = call(**values)
+        if isinstance(result, Coroutine):
+            await result
+
+    service = Service(run, name, retry=Retry(), oneshot=True, start_timeout=None)
+    service.needs = Needs(edges=needs.edges)  # read from the command's signature, not from the wrapper's
+    return Unit(service, command=True)
+
+
+__all__ = ["around", "command_unit", "execute"]

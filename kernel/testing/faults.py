@@ -1,0 +1,236 @@
+"""Faults for tests: a service that crashes, hangs, is slow or is cancelled at a given step of a given phase."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import math
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Literal, TypeAlias
+
+import anyio
+import attrs
+from anyio.lowlevel import checkpoint
+
+from kernel.declare.service import Service
+from kernel.errors import DeclarationError
+
+AnyService: TypeAlias = Service[..., Any]
+
+run_is_over: ContextVar[anyio.Event] = ContextVar("run_is_over")
+"""Set when the run of a test has its report: what hangs for ever ends then, so that the test can end."""
+
+Phase: TypeAlias = Literal["start", "work", "clean-up"]
+
+
+class InjectedFault(Exception):
+    """The crash of a service that is `faulty`."""
+
+
+@attrs.frozen
+class Hang:
+    """The step, once over, ignores all cancellation for `seconds`; for ever, that is until `running` gives it up."""
+
+    seconds: float = math.inf
+
+
+@attrs.frozen
+class Slow:
+    """The step takes `seconds` more. A cancellation ends that, unless one ended the step, as a stop or trio's sleep."""
+
+    seconds: float
+
+
+@attrs.frozen
+class CancelledWithin:
+    """The step is cut short by a cancellation that nobody asked for."""
+
+
+Fault: TypeAlias = BaseException | type[BaseException] | Hang | Slow | CancelledWithin
+
+
+def faulty(
+    service: AnyService, fault: Fault, at: Phase = "start", step: int = 1, *, times: int | None = None
+) -> AnyService:
+    """A copy of *service*, of the same name, whose *step*-th suspension in the phase *at* goes wrong.
+
+    A suspension is a point at which the service's own task gives way to others; those of its background tasks and of
+    ``serving`` itself do not count. On asyncio, a crash is not to be put into the exit of a task group.
+
+    Args:
+        service: The service; it stays as it is.
+        fault: An exception, as `InjectedFault`, cuts the step short; else a `Hang`, a `Slow`, or a `CancelledWithin`.
+        at: "start" is before ``serving`` is entered, "work" is inside, and "clean-up" after it. A service without a
+            `Serving` parameter is work as a whole.
+        step: Which suspension, from 1 on.
+        times: In how many attempts, from the first one on; None for all.
+
+    Raises:
+        DeclarationError: The service has no such phase, or its signature is wrong.
+        ValueError: *step* is less than 1.
+
+    """
+    name = service.needs.serving
+    if step < 1:
+        raise ValueError(f"step is {step}; the first suspension is step 1")
+    if name is None and at != "work":
+        raise DeclarationError(
+            f"{service.name} has no {at}: it takes no `Serving`", where=service.where, hint='write at="work"'
+        )
+    attempts = 0
+
+    @functools.wraps(service.fn)
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        nonlocal attempts
+        attempts += 1
+        call = inspect.signature(service.fn).bind(*args, **kwargs)
+        plan = _Plan(at, step if times is None or attempts <= times else 0, "start" if name else "work")
+        error: BaseException | None = None
+        if isinstance(fault, CancelledWithin):
+            error = await _a_cancellation()
+        elif not isinstance(fault, Hang | Slow):
+            error = fault() if isinstance(fault, type) else fault
+        if name is not None:
+            call.arguments[name] = functools.partial(_PhasedBlock, plan, call.arguments[name])
+        return await _Driven(service.fn(*call.args, **call.kwargs), plan, error, functools.partial(_linger, fault))
+
+    copy = attrs.evolve(service, fn=run)
+    functools.update_wrapper(copy, service.fn, updated=())
+    copy.commands.update(service.commands)
+    return copy
+
+
+@attrs.define
+class _Plan:
+    at: Phase
+    left: int  # suspensions until the fault
+    phase: Phase | None  # None within `serving` itself
+
+    def is_due(self) -> bool:
+        if self.phase != self.at:
+            return False
+        self.left -= 1
+        return self.left == 0
+
+
+class _PhasedBlock:
+    def __init__(self, plan: _Plan, serving: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self._plan = plan
+        self._block = serving(*args, **kwargs)
+
+    async def __aenter__(self) -> Any:
+        self._plan.phase = None
+        work = await self._block.__aenter__()
+        self._plan.phase = "work"
+        return work
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> Any:
+        self._plan.phase = None
+        try:
+            return await self._block.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102
+        finally:
+            self._plan.phase = "clean-up"
+
+
+class _Driven(Generator[Any, Any, Any]):
+    """Awaits a coroutine step by step. By `cr_await` the kernel sees the line where the service stands."""
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        plan: _Plan,
+        error: BaseException | None,
+        linger: Callable[[bool], Coroutine[Any, Any, None]],
+    ) -> None:
+        self.cr_await = coroutine
+        self._steps = self._drive(coroutine, plan, error, linger)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self
+
+    def send(self, value: Any) -> Any:
+        return self._steps.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._steps.throw(*error)
+
+    def _drive(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        plan: _Plan,
+        error: BaseException | None,
+        linger: Callable[[bool], Coroutine[Any, Any, None]],
+    ) -> Generator[Any, Any, Any]:
+        resume: Callable[[], Any] = functools.partial(coroutine.send, None)
+        while True:
+            try:
+                trap = resume()
+            except StopIteration as end:
+                return end.value
+            due, told = plan.is_due(), False
+            if due and error is not None:
+                aborted, told = _abort(trap, error)
+                if aborted:
+                    resume = functools.partial(coroutine.throw, error)
+                    continue
+            try:
+                sent = yield trap
+                ended_by = getattr(sent, "error", None)  # trio sends an outcome, asyncio throws
+                resume = functools.partial(coroutine.send, sent)
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            except BaseException as thrown:  # noqa: ASYNC103, BLE001  (it is the coroutine's)
+                ended_by = thrown
+                resume = functools.partial(coroutine.throw, thrown)
+            if due and error is None:
+                # What the step gave is kept; a cancellation meanwhile comes again at the next one.
+                with contextlib.suppress(anyio.get_cancelled_exc_class()):
+                    yield from linger(isinstance(ended_by, anyio.get_cancelled_exc_class())).__await__()
+            elif due and error is not None and not told:
+                resume = functools.partial(coroutine.throw, error)
+
+
+def _abort(trap: Any, error: BaseException) -> tuple[bool, bool]:
+    """Whether what a coroutine is about to wait for was undone, and whether that took *error* instead.
+
+    asyncio's futures need no undoing. trio's waits come with a function for it, which may refuse.
+    """
+    undo = getattr(trap, "abort_func", None)
+    if undo is None:
+        return True, False
+    told = False
+
+    def raise_cancel() -> None:
+        nonlocal told
+        told = True
+        raise error
+
+    return undo(raise_cancel).name == "SUCCEEDED", told
+
+
+async def _linger(fault: Fault, cancelled: bool) -> None:  # noqa: FBT001
+    if isinstance(fault, Slow):
+        with anyio.CancelScope(shield=cancelled):
+            await anyio.sleep(fault.seconds)
+    else:
+        assert isinstance(fault, Hang)
+        with anyio.move_on_after(fault.seconds, shield=True):
+            over = run_is_over.get(None)
+            await (over.wait() if over is not None else anyio.sleep_forever())
+
+
+async def _a_cancellation() -> BaseException:
+    """A cancellation of the backend's own kind, which nobody waits for any more."""
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await checkpoint()
+        except anyio.get_cancelled_exc_class() as error:  # noqa: ASYNC103  (it was only fetched)
+            return error  # noqa: ASYNC104
+    raise AssertionError("a cancelled scope lets no checkpoint pass")  # pragma: no cover
