@@ -154,7 +154,12 @@ def _kind(schema: Any) -> str:
 
 
 def _members(schema: Any) -> list[Any]:
-    return list(schema["union"]) if _kind(schema) == "union" else [schema]
+    """What a union is one of; a literal is one of its values."""
+    found: list[Any] = []
+    for member in schema["union"] if _kind(schema) == "union" else [schema]:
+        values = member["literal"] if _kind(member) == "literal" else ()
+        found += [{"literal": [value]} for value in values] or [member]
+    return found
 
 
 def _untagged(member: Any) -> tuple[str | None, Any]:

@@ -19,8 +19,8 @@ from kernel.calls.codec import Shapes, described
 from kernel.calls.raised import ErrorShape, shape_of
 from kernel.calls.records import NO_DEFAULT, Field, hints_of, record_decoder
 from kernel.calls.shape import CannotTravel, Misfit, Shape
+from kernel.declare.service import declared_at
 from kernel.errors import DeclarationError, PlanError, Problems
-from kernel.spec import declared_at
 
 T = TypeVar("T")
 
