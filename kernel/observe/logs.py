@@ -269,6 +269,18 @@ class TextFormatter(_Formatter):
 class _ToStderr(logging.StreamHandler[TextIO]):
     """Writes to stderr, as far as that is possible: nothing is printed about the printing."""
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write *record*, also from the handler of a signal that has interrupted a write."""
+        text = self.format(record) + self.terminator
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except RuntimeError:  # a write within a write
+            with contextlib.suppress(OSError, ValueError):
+                os.write(self.stream.fileno(), text.encode(errors="backslashreplace"))
+        except Exception:  # noqa: BLE001  (whatever stderr is, whoever logs must not suffer for it)
+            self.handleError(record)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
         """Leave unsaid what cannot be said: stderr is closed or full."""
 

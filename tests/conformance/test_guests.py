@@ -274,7 +274,7 @@ TOGETHER = [
 
 @pytest.mark.parametrize("numbers", TOGETHER, ids=lambda pair: "+".join(one.name for one in pair))
 def test_two_that_come_together(app: App, numbers: tuple[signal.Signals, ...]) -> None:
-    """systemd's SendSIGHUP sends two, and so may a terminal and a parent: they are one."""
+    """With SendSIGHUP, systemd sends two, and so may a terminal and a parent: they are one."""
     app.service("db", DB.replace("0.05", "0.3"))
     run = app.run()
     run.wait_for("all ready")
