@@ -21,7 +21,8 @@ from anyio._backends._asyncio import CancelScope as AsyncioScope
 from trio import CancelScope as TrioScope
 
 from kernel.declare.retry import Retry
-from kernel.declare.service import Service, Serving, service
+from kernel.declare.service import Service, service
+from kernel.declare.serving import Serving
 from kernel.lifecycle.clock import COMPACT
 from kernel.lifecycle.events import Event, State, Transition
 from kernel.lifecycle.orchestrator import Orchestrator

@@ -49,7 +49,7 @@ async def pool(serving: Serving[Pool]) -> None:
 @pytest.mark.core
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_resources_close_whole(app: App, backend: str) -> None:
-    """A pool closes calmly, its own background task alive, after the holder's clean-up has used it."""
+    """A pool closes calmly, its own background task alive, after the consumer's clean-up has used it."""
     app.service("pool", POOL)
     app.service(
         "user",
