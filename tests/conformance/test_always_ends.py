@@ -252,7 +252,7 @@ def test_third_signal_ends_at_once(case: Case, ends: Ends) -> None:
     """Nothing is waited for any more, not even the deadline."""
     result, _ = ends(case)
     assert result.seconds < TIMEOUT
-    (told,) = (one for one in result.records if "ends the process at once" in one["message"])
+    (told,) = (one for one in result.records if "exiting now without clean-up" in one["message"])
     assert told["exit_code"] == 130
 
 

@@ -306,7 +306,7 @@ def test_an_abandoned_service_is_told_too(app: App, collector: Receiver) -> None
     assert result.code == 3
     assert collector.one("app stop").attributes["kernel.exit_code"] == 3
     assert collector.one("stone stop").failed
-    assert "could not be cut" in collector.one("stone stop").exceptions[0]["exception.message"]
+    assert "could not be cancelled" in collector.one("stone stop").exceptions[0]["exception.message"]
 
 
 # -- off -------------------------------------------------------------------------------------------------------------
