@@ -29,6 +29,17 @@ observe/       what can be seen of a run
                otel_resource what identifies the app in telemetry
                exporters     OTLP: traces, metrics, log records
                wiring        puts the observers of a run together
+bricks/        what services are made of, imported when they are first used
+               asgi          `serve_asgi`: an ASGI app as a service's work
+               uvicorn_server hypercorn_server  the servers that run it
+               drain         how a server ends
+               lifespan      the app's lifespan, whichever server runs it
+               listen        sockets that listen
+               unwrap        an error without the group of one around it
+calls/         typed calls between services, in one process or many; imported only where a service uses them
+               interface     `@interface`: what can be called of a service
+               codec         how a type's values are written and read: `shape scalars containers records raised`
+               contract      which changes of an interface its callers bear
 lifecycle/     one service, then all of them
                events        the states, the legal moves, and the events that tell of them
                supervisor    one service: start, attempts, stop
@@ -63,15 +74,56 @@ context        which service the current code belongs to
 ```
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from kernel.config.values import Seconds, Secret
 from kernel.declare.app import command, lifespan
 from kernel.declare.retry import Retry
 from kernel.declare.service import Service, Started, service, started
 from kernel.declare.serving import Serving, Work
-from kernel.errors import KernelError, PlanError, ServiceError
+from kernel.errors import (
+    BadRequest,
+    CallError,
+    CallFailed,
+    ContractMismatch,
+    DeadlineExceeded,
+    KernelError,
+    Overloaded,
+    PlanError,
+    ServiceError,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from kernel.bricks.asgi import serve_asgi
+    from kernel.calls.interface import interface
+
+_LAZY = {
+    "interface": "kernel.calls.interface",
+    "serve_asgi": "kernel.bricks.asgi",
+}
+"""The modules of public names that most apps do not use, and a start should not pay for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'kernel' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return value
+
 
 __all__ = [
+    "BadRequest",
+    "CallError",
+    "CallFailed",
+    "ContractMismatch",
+    "DeadlineExceeded",
     "KernelError",
+    "Overloaded",
     "PlanError",
     "Retry",
     "Seconds",
@@ -80,9 +132,12 @@ __all__ = [
     "ServiceError",
     "Serving",
     "Started",
+    "Unavailable",
     "Work",
     "command",
+    "interface",
     "lifespan",
+    "serve_asgi",
     "service",
     "started",
 ]
