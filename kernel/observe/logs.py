@@ -22,7 +22,7 @@ from kernel.config.settings import Settings
 from kernel.context import current_service
 from kernel.errors import encodable, one_line, text_of
 from kernel.identity import Identity
-from kernel.observe import guard
+from kernel.observe import console, guard
 from kernel.observe.plain import escaped, json_encoder, message_of
 from kernel.stacks import without_kernel
 
@@ -301,8 +301,7 @@ def configure(settings: Settings, identity: Identity, names: tuple[str, ...] = (
         names: The services whose names should fit into the column.
 
     """
-    if sys.stderr is None:  # closed by who started us: the next file to be opened would get its number, and our words
-        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    console.prepare()
     width = min(max((len(name) for name in names), default=len("kernel")), 28)
     formatter: logging.Formatter
     if settings.log_json:
