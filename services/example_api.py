@@ -7,12 +7,13 @@ import logging
 import socket
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import anyio
 import attrs
-from anycorn import Config as ServerConfig
-from anycorn import serve as run
+import sniffio
+import uvicorn
 from attrs.validators import ge, le
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -78,16 +79,29 @@ def listen(config: ApiConfig) -> socket.socket:
 async def serve(
     app: Any, listener: socket.socket, stop_requested: Callable[[], Awaitable[None]], drain_timeout: float
 ) -> None:
-    """Run *app* on *listener*, which it takes over, until *stop_requested* returns and all requests are answered.
+    """Run *app* on *listener* until *stop_requested* returns and all requests are answered.
 
-    What takes longer than *drain_timeout* (seconds) is cut.
+    What takes longer than *drain_timeout* (seconds) is cancelled.
+
+    Raises:
+        RuntimeError: The event loop is trio's, on which uvicorn does not run.
+
     """
-    config = ServerConfig()
-    config.bind = [f"fd://{listener.detach()}"]
-    config.graceful_timeout = drain_timeout
-    config.errorlog = logging.getLogger("anycorn.error")  # as it is: the root's handlers, not one of its own
-    config.errorlog.setLevel(logging.WARNING)  # its "CTRL + C to quit" is the kernel's to say
-    await run(app, config, shutdown_trigger=stop_requested)
+    if sniffio.current_async_library() != "asyncio":
+        raise RuntimeError("example-api is served by uvicorn, which runs on asyncio alone: unset KERNEL_BACKEND")
+    options: dict[str, Any] = {"lifespan": "off", "ws": "none", "access_log": False, "log_config": None}
+    server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=drain_timeout, **options))  # type: ignore[arg-type]
+    server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]  # they are the kernel's to hear
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # "Press CTRL+C to quit" is not its to say
+
+    async def end() -> None:
+        await stop_requested()
+        server.should_exit = True
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(end)
+        await server.serve([listener])
+        tasks.cancel_scope.cancel()
 
 
 def make_app(pool: Pool) -> Starlette:

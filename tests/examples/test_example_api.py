@@ -21,6 +21,12 @@ from tests.examples.fakes import FakeServing, running, until
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """What uvicorn runs on."""
+    return "asyncio"
+
+
 @asynccontextmanager
 async def api(pool: Pool, config: ApiConfig) -> AsyncIterator[tuple[httpx.AsyncClient, FakeServing]]:
     """A client of the running service."""
@@ -201,3 +207,11 @@ async def test_a_request_that_never_ends_is_cut(pool: Pool, port: int) -> None:
         began = time.monotonic()
     assert 0.2 < time.monotonic() - began < 2
     await stream.aclose()
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_on_trio_it_is_one_error(pool: Pool, port: int, anyio_backend: str) -> None:
+    """Uvicorn runs on asyncio alone, and the error says what to change."""
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await example_api(pool, ApiConfig(port=port), FakeServing())
+    assert caught.group_contains(RuntimeError, match="runs on asyncio alone: unset KERNEL_BACKEND")
