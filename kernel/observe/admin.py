@@ -22,6 +22,7 @@ from kernel.observe.prometheus import UnreadableAccept
 from kernel.observe.status import View
 from kernel.process.sockets import address_of, listen
 
+AS = {"service": "admin"}  # how its records are told from others; no service can be called so
 NEXT = 20  # ports that are tried after a default one that is taken
 
 Render = Callable[[str], tuple[bytes, str]]
@@ -45,7 +46,7 @@ def open_socket(address: Address) -> socket.socket | None:
             why = (getattr(error, "strerror", "") or str(error)).partition(" (")[0]  # Python adds the address
             continue
         if port != address.port:
-            logger.info("port %d is taken, so the admin server takes %d", address.port, port)
+            logger.info("port %d is taken, so the admin server takes %d", address.port, port, extra=AS)
         return found
     if address.asked_for:
         raise ConfigError(
@@ -53,7 +54,9 @@ def open_socket(address: Address) -> socket.socket | None:
             where="ADMIN_ADDR",
             hint="free the port or name another; `off` goes without",
         )
-    logger.warning("no admin server: cannot listen on %s: %s; set ADMIN_ADDR to name another address", address, why)
+    logger.warning(
+        "no admin server: cannot listen on %s: %s; set ADMIN_ADDR to name another address", address, why, extra=AS
+    )
     return None
 
 
@@ -74,7 +77,11 @@ class Admin:
         """Serve on *socks*, which listen and are then the server's, until that is closed."""
         server = Server(socks, self.answer)
         where = (address_of(sock) for sock in socks)
-        logger.info("status and health at %s", " and ".join(f"http://{one}" if one[0] != "/" else one for one in where))
+        logger.info(
+            "status and health at %s",
+            " and ".join(f"http://{one}" if one[0] != "/" else one for one in where),
+            extra=AS,
+        )
         server.start()
         return server
 
