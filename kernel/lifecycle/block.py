@@ -17,6 +17,11 @@ class Owner(Protocol):
 
     asked: bool
     live_holders: int
+    config: object
+
+    @property
+    def time_left(self) -> float:
+        """Seconds until the service is cut, once it was asked to stop; 0 where nobody counts them."""
 
     def enter(self, block: Block) -> None:
         """Take *block* as the attempt's work."""
@@ -97,6 +102,15 @@ class Block:
     def start_soon(self, func: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: object = None) -> None:
         """Start a background task that is cancelled with the work."""
         self._group.start_soon(func, *args, name=name)
+
+    @property
+    def config(self) -> object:
+        """The service's config; None where it has none."""
+        return self._owner.config
+
+    def time_left(self) -> float:
+        """Seconds until the service is cancelled as a whole, once a stop is requested; 0 where nobody counts them."""
+        return self._owner.time_left
 
     async def stop_requested(self) -> None:
         """Wait until the service is asked to stop."""
