@@ -28,10 +28,10 @@ NEXT = 20  # ports that are tried after a default one that is taken
 Render = Callable[[str], tuple[bytes, str]]
 
 
-def open_socket(address: Address) -> socket.socket | None:
-    """A socket that listens at *address*.
+def open_sockets(address: Address) -> list[socket.socket]:
+    """Sockets that listen at *address*.
 
-    Where nobody has asked for the address, a later port serves as well; None, and a warning, where no port can be had.
+    Where nobody has asked for the address, a later port serves as well; none, and a warning, where no port can be had.
 
     Raises:
         ConfigError: The address cannot be had.
@@ -42,7 +42,7 @@ def open_socket(address: Address) -> socket.socket | None:
     for port in ports:
         try:
             found = listen(address.host, port)
-        except (OSError, UnicodeError) as error:  # a name may be too long to be looked up
+        except (OSError, UnicodeError) as error:
             why = (getattr(error, "strerror", "") or str(error)).partition(" (")[0]  # Python adds the address
             continue
         if port != address.port:
@@ -57,7 +57,7 @@ def open_socket(address: Address) -> socket.socket | None:
     logger.warning(
         "no admin server: cannot listen on %s: %s; set ADMIN_ADDR to name another address", address, why, extra=AS
     )
-    return None
+    return []
 
 
 @attrs.frozen

@@ -115,13 +115,12 @@ class Outside:
         """
         if self._view is None or self._prometheus is None:
             return
-        from kernel.observe.admin import Admin, open_socket
+        from kernel.observe.admin import Admin, open_sockets
 
         socks = self._handed_over
         if not socks:
             assert self._address is not None
-            opened = open_socket(self._address)
-            socks = [opened] if opened is not None else []
+            socks = open_sockets(self._address)
         if socks:
             self._server = Admin(self._view, self._prometheus.render).serve(socks)
 

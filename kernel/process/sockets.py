@@ -2,48 +2,97 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, MutableMapping, Sequence
+from typing import Any
 
+Address = tuple[int, str]
+"""A family and what is an address in it."""
+NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+TRIES = 10  # ports that are tried where one must be free at several addresses
 FIRST = 3  # the descriptor of the first socket that is handed over
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Listen at the first address of *host* that can be had.
+def listen(host: str, port: int, backlog: int | None = None) -> list[socket.socket]:
+    """Listen on all addresses of *host* that this machine has.
 
     Args:
-        host: An address, or a name, all of whose addresses are tried; ``::`` is every address of IPv6 and of IPv4.
-        port: The port; 0 takes any that is free.
+        host: An address, or a name. ``::`` and an empty one are IPv6 and IPv4, or the one of them that there is.
+        port: The port; 0 takes one that is free, the same for all addresses.
+        backlog: Connections that may wait to be accepted; None for what Python takes.
 
     Raises:
-        OSError: None of them can be had; that of the first address, which is why.
+        OSError: One of them cannot be had, or *host* has none here.
+        OverflowError: There is no such port.
+        UnicodeError: The name is too long to be looked up.
 
     """
-    if host == "::":
-        return _listen_everywhere(port)
-    first: OSError | None = None
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    for family, _, _, _, address in dict.fromkeys(found):
-        try:
-            return socket.create_server(address, family=family)
-        except OSError as error:
-            first = first or error
-    assert first is not None  # a host without an address is an error of getaddrinfo's
-    raise first
+    return open_all(addresses_of(host, port) or by_name(look_up(host, port)), port, backlog)
 
 
-def _listen_everywhere(port: int) -> socket.socket:
-    """Listen on both stacks, or on the one that there is."""
-    if not socket.has_dualstack_ipv6():
+def addresses_of(host: str, port: int) -> list[Address]:
+    """What *host* stands for where that needs no look-up; empty where it does.
+
+    Raises:
+        OverflowError: There is no such *port*: Python would leave a socket open.
+
+    """
+    if not 0 <= port <= 65535:  # noqa: PLR2004
+        raise OverflowError("a port is a number from 0 to 65535")
+    if host not in {"", "::"}:
+        return []
+    return [(socket.AF_INET6, "::")] if socket.has_dualstack_ipv6() else [(socket.AF_INET, "0.0.0.0")]  # noqa: S104
+
+
+def look_up(host: str, port: int) -> list[Any]:
+    """What the resolver says of *host*."""
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+
+
+def by_name(found: Iterable[Any]) -> list[Address]:
+    """The families and addresses in an answer of the resolver's."""
+    return list(dict.fromkeys((int(family), str(where[0])) for family, _, _, _, where in found))
+
+
+def open_all(addresses: Sequence[Address], port: int, backlog: int | None = None) -> list[socket.socket]:
+    """Listen on all *addresses* that this machine has, at the same *port*.
+
+    Raises:
+        OSError: One of them cannot be had, or this machine has none.
+
+    """
+    for left in range(TRIES, 0, -1):
         try:
-            return socket.create_server(("::", port), family=socket.AF_INET6)
+            return _try_all(addresses, port, backlog)
         except OSError as error:
-            if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+            # A port that is free at the first address may be taken at the second.
+            if port or not left - 1 or error.errno != errno.EADDRINUSE:
                 raise
-            return socket.create_server(("0.0.0.0", port))  # noqa: S104  (`::` says so)
-    return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    raise AssertionError  # the last try either succeeded or raised
+
+
+def _try_all(addresses: Sequence[Address], port: int, backlog: int | None) -> list[socket.socket]:
+    with contextlib.ExitStack() as opened:
+        found: list[socket.socket] = []
+        absent: OSError | None = None
+        for family, where in addresses:
+            here = found[0].getsockname()[1] if found else port
+            both = family == socket.AF_INET6 and where == "::"
+            try:
+                one = socket.create_server((where, here), family=family, backlog=backlog, dualstack_ipv6=both)
+            except OSError as error:
+                if error.errno not in NOT_HERE:
+                    raise
+                absent = error  # a name may have addresses that this machine lacks
+                continue
+            found.append(opened.enter_context(one))
+        if not found and absent is not None:
+            raise absent
+        opened.pop_all()
+        return found
 
 
 def address_of(sock: socket.socket) -> str:

@@ -93,7 +93,7 @@ def test_on_trio_the_api_says_that_it_needs_asyncio(demo: Demo) -> None:
     """One clear error, and not a traceback of some library."""
     result = demo.start("run", KERNEL_BACKEND="trio").result()
     assert result.code == 1
-    assert "example-api is served by uvicorn, which runs on asyncio alone: unset KERNEL_BACKEND" in result.messages[-1]
+    assert "uvicorn does not run on trio; set KERNEL_BACKEND=asyncio" in result.messages[-1]
 
 
 def test_a_signal_stops_it_in_order(demo: Demo, path: Path) -> None:
