@@ -11,17 +11,8 @@ import attrs
 import pytest
 from attrs import validators
 
-from kernel.config.settings import (
-    KERNEL_VARIABLES,
-    Address,
-    Settings,
-    near_misses,
-    parse_address,
-    read_config,
-    read_settings,
-    variable,
-    variables,
-)
+from kernel.config.service_config import read_config, variable, variables
+from kernel.config.settings import KERNEL_VARIABLES, Address, Settings, near_misses, parse_address, read_settings
 from kernel.config.values import Seconds, Secret
 from kernel.errors import ConfigError
 
