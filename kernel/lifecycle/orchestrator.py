@@ -460,17 +460,17 @@ class Orchestrator:
     def _explain_start(self) -> None:
         """At first after `LONG_START`, then each time that it has taken twice as long."""
         if not self._all_ready and not self.stopping:
-            self.explain()
-            self.settle()
             now = self.clock.now()
             self.clock.at(now + (now - self._began), self._explain_start)
+            self.explain()
+            self.settle()
 
     def _explain_stop(self) -> None:
         now = self.clock.now()
+        self.clock.at(now + (now - self._asked_at), self._explain_stop)
         lines = stopping_tree(self._everything.values(), now)
         self._emit(StillWaiting(stopping=True, seconds=now - self._asked_at, lines=lines))
         self.settle()
-        self.clock.at(now + (now - self._asked_at), self._explain_stop)
 
     # -- stop ----------------------------------------------------------------------------------------------------
 
@@ -542,9 +542,12 @@ class Orchestrator:
 
     def _heard(self, state: State) -> bool:
         """Whether any observer wants to hear of a move into *state*."""
-        for hears in self._hears:  # noqa: SIM110  (`any` takes twice as long)
-            if hears(state):
-                return True
+        try:
+            for hears in self._hears:
+                if hears(state):
+                    return True
+        except BaseException:  # noqa: BLE001  (an observer must never take a service down)
+            return True
         return False
 
     def _emit(self, event: Event) -> None:

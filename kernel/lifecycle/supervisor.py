@@ -44,6 +44,7 @@ from kernel.lifecycle.block import Block
 from kernel.lifecycle.clock import Alarm, Clock
 from kernel.lifecycle.events import LIVE, MOVES, State
 from kernel.lifecycle.tasks import Run
+from kernel.process.contain import contained
 from kernel.stacks import stands_at
 
 GRACE = 1.0  # seconds: to reach `serving` when asked to stop while starting; to unwind when cut outside a shutdown
@@ -362,10 +363,10 @@ class Supervisor:
 
     def _cut(self, *, forced: bool = False) -> None:
         took, limit = self._now() - self._asked_at, self.spec.stop_timeout
+        self._cancel()
+        self._arm(self._give_up)  # before all that is only told: it does not depend on that
         earlier, self._timeout = self._timeout, StopTimeout(self.name, took, self.stands_at(), forced, limit)
         self._timeout.__cause__ = earlier
-        self._cancel()
-        self._arm(self._give_up)
 
     def _give_up(self) -> None:
         self._disarm()
@@ -377,7 +378,8 @@ class Supervisor:
     def _start_timed_out(self) -> None:
         assert self.spec.start_timeout is not None
         self.error = self._timeout = StartTimeout(self.name, self.spec.start_timeout, self.stands_at())
-        self.host.explain()
+        with contained("the explanation of a long start"):
+            self.host.explain()
         self._asked_at = self._now()
         self._move(State.STOPPING, f"it was not ready after {self.spec.start_timeout:g} s")
         self._cancel()

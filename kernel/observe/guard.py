@@ -64,6 +64,12 @@ def keep(*handlers: logging.Handler) -> None:
     kept.extend(handler for handler in handlers if handler not in kept)
 
 
+def drop(handler: logging.Handler) -> None:
+    """Have *handler* stay no longer."""
+    if handler in kept:
+        kept.remove(handler)
+
+
 def on_console(handler: logging.Handler) -> bool:
     """Whether *handler* writes where the pipeline does."""
     stream = getattr(handler, "stream", None)
