@@ -62,7 +62,8 @@ config/        what the environment says
                values        the types of config fields: durations, secrets, lists
                settings      the kernel's own variables
                service_config  the config of each service
-               otel          OTEL_*
+               otel          OTEL_*, what is exported
+               otel_sdk      OTEL_*, how: batches, limits, samplers
 process/       the process around the services
                signals       SIGINT, SIGTERM, SIGHUP
                guests        lets libraries have the signals too, and take none away

@@ -107,6 +107,7 @@ KERNEL_VARIABLES: tuple[str, ...] = (
     "KERNEL_BACKEND",
     "ADMIN_ADDR",
 )
+LONGEST = 100 * 86400.0  # seconds of a deadline: what is longer was meant in another unit, as in nanoseconds
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -131,10 +132,16 @@ def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[ConfigErro
 
         return parse
 
-    duration = expected(Seconds)
+    def span(text: str) -> float:
+        seconds = parse_duration(text)
+        if seconds > LONGEST:
+            raise ValueError(text)
+        return seconds
+
+    duration = f"{expected(Seconds)}, of at most 100 days; a number alone is seconds"
     read("SERVICES_ENABLED", "enabled", lambda text: tuple(parse_list(text)) or None, "names or patterns")
-    read("RUNNER_SHUTDOWNTIMEOUT", "shutdown_timeout", parse_duration, duration)
-    read("RUNNER_DRAINDELAY", "drain_delay", parse_duration, duration)
+    read("RUNNER_SHUTDOWNTIMEOUT", "shutdown_timeout", span, duration)
+    read("RUNNER_DRAINDELAY", "drain_delay", span, duration)
     read("LOG_LEVEL", "log_level", lambda text: choice(*_LEVELS)(text).upper(), f"one of {', '.join(_LEVELS)}")
     read("LOG_FORMAT", "log_json", lambda text: choice("text", "json")(text) == "json", "text or json")
     read("LOG_ADD_SOURCE", "log_source", parse_bool, expected(bool))

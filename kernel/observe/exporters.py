@@ -17,14 +17,13 @@ from typing import Any
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 from kernel.config.otel import Exports, Otel
+from kernel.config.otel_sdk import Batches
 from kernel.identity import Identity
 from kernel.observe.logs import LIFECYCLE, extras, logger
 from kernel.observe.otel_resource import described, many_series, resource_of
 from kernel.observe.tracer import Dispatcher
 
 LAST = 0.9  # seconds for all that is still to be sent at the end
-SOON = 1000  # milliseconds between two exports of spans and records; SDK's 5,000 let a start-up wait too long
-BATCH, QUEUE = 1024, 65_536  # spans: a thousand services start in the time of one export, and make three each
 
 
 class Delivery:
@@ -145,6 +144,14 @@ def counted(exporter: Any, delivery: Delivery, *, at_once: bool = False) -> Any:
 def _line(item: Any) -> str:
     """What goes to the console, as one line: stderr may be read by a program."""
     return f"{item.to_json(indent=None)}\n"
+
+
+def _settings(batches: Batches) -> dict[str, Any]:
+    return {
+        "schedule_delay_millis": batches.delay,
+        "max_queue_size": batches.queue,
+        "max_export_batch_size": batches.size,
+    }
 
 
 class _CountSpans(SpanProcessor):
@@ -275,13 +282,8 @@ class Telemetry:
         made = self._exporters(exports, "span", "trace_exporter:OTLPSpanExporter", ConsoleSpanExporter)
         self.dispatcher = Dispatcher(self.resource)
         self.dispatcher.add_span_processor(_CountSpans([delivery for _, delivery in made]))
-        settings: dict[str, Any] = {}
-        if not any(f"OTEL_BSP_MAX_{one}_SIZE" in self._environ for one in ("QUEUE", "EXPORT_BATCH")):
-            settings = {"max_queue_size": QUEUE, "max_export_batch_size": BATCH}
-        if "OTEL_BSP_SCHEDULE_DELAY" not in self._environ:
-            settings["schedule_delay_millis"] = SOON
         for exporter, delivery in made:
-            processor = BatchSpanProcessor(counted(exporter, delivery), **settings)
+            processor = BatchSpanProcessor(counted(exporter, delivery), **_settings(self._otel.sdk.spans))
             self.dispatcher.add_span_processor(processor)
             self._ends.append(processor.shutdown)
         trace.set_tracer_provider(self.dispatcher)
@@ -292,7 +294,13 @@ class Telemetry:
         made = self._exporters(exports, "metric report", "metric_exporter:OTLPMetricExporter", ConsoleMetricExporter)
         limits = many_series()
         self.metric_readers = [
-            PeriodicExportingMetricReader(counted(one, to, at_once=True), cardinality_limits=limits) for one, to in made
+            PeriodicExportingMetricReader(
+                counted(one, to, at_once=True),
+                export_interval_millis=self._otel.sdk.interval,
+                export_timeout_millis=self._otel.sdk.timeout,
+                cardinality_limits=limits,
+            )
+            for one, to in made
         ]
         self._ends += [reader.shutdown for reader in self.metric_readers]
 
@@ -300,9 +308,7 @@ class Telemetry:
         from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter
 
         made = self._exporters(exports, "log record", "_log_exporter:OTLPLogExporter", ConsoleLogRecordExporter)
-        settings: dict[str, Any] = {}
-        if "OTEL_BLRP_SCHEDULE_DELAY" not in self._environ:
-            settings["schedule_delay_millis"] = SOON
+        settings = _settings(self._otel.sdk.records)
         processors = [(BatchLogRecordProcessor(counted(one, to), **settings), to) for one, to in made]
         self._ends += [processor.shutdown for processor, _ in processors]
 
