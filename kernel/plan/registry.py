@@ -7,7 +7,10 @@ from typing import Any
 
 import attrs
 
-from kernel.config.settings import KERNEL_VARIABLES, near_misses, read_config, variable, variables
+from kernel.config.near_misses import near_misses
+from kernel.config.schema import variable
+from kernel.config.service_config import read_config, variables
+from kernel.config.settings import KERNEL_VARIABLES
 from kernel.declare.service import Edge, Needs, Service
 from kernel.errors import ConfigError, CycleError, DeclarationError, LeftOutError, NamingError, PlanError, did_you_mean
 from kernel.lifecycle.graph import Graph, topological
