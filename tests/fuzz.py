@@ -216,10 +216,10 @@ def check_order(result: Result) -> None:
     """Each service was asked to stop only when all that depend on it had ended."""
     moves = [(one["service"], one["state"]) for one in result.records if "previous" in one]
     for name, above in EDGES.items():
-        for giver in above:
-            asked = [place for place, move in enumerate(moves) if move == (giver, "stopping")]
+        for provider in above:
+            asked = [place for place, move in enumerate(moves) if move == (provider, "stopping")]
             ended = [place for place, (who, state) in enumerate(moves) if who == name and state in {"stopped", "done"}]
-            assert not asked or not ended or ended[-1] < asked[-1], f"{giver} stopped before {name} had ended"
+            assert not asked or not ended or ended[-1] < asked[-1], f"{provider} stopped before {name} had ended"
 
 
 def orphans(run: Process) -> list[int]:

@@ -16,7 +16,8 @@ import attrs
 import pytest
 
 from kernel.declare.retry import Retry
-from kernel.declare.service import Service, Serving, service
+from kernel.declare.service import Service, service
+from kernel.declare.serving import Serving
 from kernel.errors import StartTimeout, StopTimeout, ValueLost
 from kernel.lifecycle.events import Event, State, Transition
 from kernel.lifecycle.units import Unit
@@ -33,7 +34,7 @@ AnyService = Service[..., Any]
 virtual = pytest.mark.anyio
 
 
-# -- a chain of holders ----------------------------------------------------------------------------------------------
+# -- a chain of consumers ----------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -139,8 +140,8 @@ class Case:
 
 
 CASES = {
-    # -- a stop comes while holders stop because their giver crashed
-    "a draining holder goes on draining, and the giver's crash stays a failure": Case(
+    # -- a stop comes while consumers stop because their provider crashed
+    "a draining consumer goes on draining, and the provider's crash stays a failure": Case(
         1,
         db=(Part(crashes=(5,), closing=1), "ready@0 stopping@5 failed@12"),
         cache=(Part(drains=6), "ready@0 stopping@5 stopped@11"),
@@ -159,66 +160,66 @@ CASES = {
         stop=6,
         timeout=4,
     ),
-    "clean-up of a restarted holder that fails then is not retried": Case(
+    "clean-up of a restarted consumer that fails then is not retried": Case(
         1,
         db=(Part(crashes=(5,), closing=1), "ready@0 stopping@5 failed@9"),
         cache=(Part(closing=3, fails=1), "ready@0 stopping@5 failed@8"),
         stop=6,
     ),
-    "the giver crashes in the very tick of the stop": Case(
+    "the provider crashes in the very tick of the stop": Case(
         1,
         db=(Part(crashes=(5,)), "ready@0 stopping@5 failed@7"),
         cache=(Part(closing=2), "ready@0 stopping@5 stopped@7"),
         stop=5,
     ),
-    "the giver starts again, and its holder waits": Case(
+    "the provider starts again, and its consumer waits": Case(
         0,
         db=(Part(opening=3, crashes=(5,)), "starting@0 ready@3 stopping@8 backoff@8 starting@9 stopping@10 stopped@11"),
         cache=(Part(), "ready@3 stopping@8 waiting@8 stopped@10"),
         stop=10,
     ),
-    "the giver's giver crashes and the one in between has not been asked yet": Case(
+    "the provider's provider crashes and the one in between has not been asked yet": Case(
         1,
         db=(Part(crashes=(5,)), "ready@0 stopping@5 failed@10"),
         cache=(Part(closing=1), "ready@0 stopping@9 stopped@10"),
         api=(Part(closing=4), "ready@0 stopping@5 stopped@9"),
         stop=6,
     ),
-    # -- the giver ends, and the stop
-    "a giver leaves serving unasked during the stop": Case(
+    # -- the provider ends, and the stop
+    "a provider leaves serving unasked during the stop": Case(
         0,
         db=(Part(leaves=(6,), closing=1), "ready@0 stopping@6 stopped@9"),
         cache=(Part(closing=3), "ready@0 stopping@5 stopped@8"),
         stop=5,
     ),
-    "a giver leaves serving unasked during the drain delay": Case(
+    "a provider leaves serving unasked during the drain delay": Case(
         0,
         db=(Part(leaves=(6,)), "ready@0 stopping@6 done@7"),
         cache=(Part(closing=1), "ready@0 stopping@6 waiting@7 stopped@7"),
         stop=5,
         drain_delay=5,
     ),
-    "a giver that left serving unasked fails in its clean-up: it is retried, and its holder waits for it": Case(
+    "a provider that left serving unasked fails in its clean-up: it is retried, and its consumer waits for it": Case(
         0,
         db=(Part(leaves=(5,), closing=1, fails=1), "ready@0 stopping@5 backoff@6 ready@7 stopping@9 stopped@10"),
         cache=(Part(), "ready@0 stopping@5 waiting@5 ready@7 stopping@9 stopped@9"),
         stop=9,
     ),
-    "a draining holder, and a giver that left serving unasked: done after it, and the value is lost": Case(
+    "a draining consumer, and a provider that left serving unasked: done after it, and the value is lost": Case(
         1,
         db=(Part(leaves=(5,), closing=1, limit=2), "ready@0 stopping@5 done@12"),
         cache=(Part(drains=6), "ready@0 stopping@5 waiting@11 failed@12"),
         began="cache failed",
     ),
-    # -- what cannot be cut, and a giver that crashes
-    "a holder is abandoned while its giver's giver restarts; then the others go on": Case(
+    # -- what cannot be cut, and a provider that crashes
+    "a consumer is abandoned while its provider's provider restarts; then the others go on": Case(
         3,
         db=(Part(crashes=(5,), closing=1, limit=2), "ready@0 stopping@5 backoff@10 ready@11 stopping@31 stopped@32"),
         cache=(Part(closing=1, limit=2), "ready@0 stopping@8 waiting@9 ready@11 stopping@30 stopped@31"),
         api=(Part(hangs=50, limit=2, allowed=True), "ready@0 stopping@5 abandoned@8"),
         stop=30,
     ),
-    "an abandoned holder is left alone when its giver crashes again": Case(
+    "an abandoned consumer is left alone when its provider crashes again": Case(
         3,
         db=(
             Part(crashes=(5, 5)),
@@ -227,20 +228,20 @@ CASES = {
         cache=(Part(hangs=50, limit=2, allowed=True), "ready@0 stopping@5 abandoned@8"),
         stop=30,
     ),
-    "a holder is abandoned, which is fatal: its giver's crash is not retried": Case(
+    "a consumer is abandoned, which is fatal: its provider's crash is not retried": Case(
         3,
         db=(Part(crashes=(5,), closing=1), "ready@0 stopping@5 failed@9"),
         cache=(Part(hangs=50, limit=2), "ready@0 stopping@5 abandoned@8"),
         began="cache abandoned",
     ),
-    "a giver is abandoned in the clean-up of its crash: its holder has lost the value": Case(
+    "a provider is abandoned in the clean-up of its crash: its consumer has lost the value": Case(
         3,
         db=(Part(crashes=(5,), hangs=50, limit=2, allowed=True), "ready@0 stopping@5 abandoned@8"),
         cache=(Part(allowed=True), "ready@0 stopping@5 waiting@5 failed@8"),
         began="every service has ended",
     ),
     # -- more than one crash
-    "a holder crashes while it waits for its own holders to end: a retry of its own": Case(
+    "a consumer crashes while it waits for its own consumers to end: a retry of its own": Case(
         0,
         db=(Part(crashes=(5,), closing=2), "ready@0 stopping@5 backoff@11 ready@12 stopping@20 stopped@22"),
         cache=(
@@ -250,27 +251,27 @@ CASES = {
         api=(Part(closing=4), "ready@0 stopping@5 waiting@9 ready@12 stopping@16 stopped@20"),
         stop=16,
     ),
-    "clean-up of a restarted holder fails for good: the stop begins, and the giver's crash is not retried": Case(
+    "clean-up of a restarted consumer fails for good: the stop begins, and the provider's crash is not retried": Case(
         1,
         db=(Part(crashes=(5,), closing=1), "ready@0 stopping@5 failed@9"),
         cache=(Part(closing=3, fails=1, retries=0), "ready@0 stopping@5 failed@8"),
         began="cache failed",
     ),
     # -- drain, and no failure
-    "a giver drains when its draining holder has ended": Case(
+    "a provider drains when its draining consumer has ended": Case(
         0,
         db=(Part(drains=2), "ready@0 stopping@8 stopped@10"),
         cache=(Part(drains=3), "ready@0 stopping@5 stopped@8"),
         stop=5,
     ),
-    "holders drain from the outside in when a giver crashes": Case(
+    "consumers drain from the outside in when a provider crashes": Case(
         0,
         db=(Part(crashes=(5,)), "ready@0 stopping@5 backoff@10 ready@11 stopping@25 stopped@25"),
         cache=(Part(drains=2), "ready@0 stopping@8 waiting@10 ready@11 stopping@23 stopped@25"),
         api=(Part(drains=3), "ready@0 stopping@5 waiting@8 ready@11 stopping@20 stopped@23"),
         stop=20,
     ),
-    "a holder that reaches serving within its second, as its value goes, closes calmly and starts again": Case(
+    "a consumer that reaches serving within its second, as its value goes, closes calmly and starts again": Case(
         0,
         db=(Part(crashes=(5,)), "ready@0 stopping@5 backoff@7.5 ready@8.5 stopping@22 stopped@22"),
         cache=(
@@ -323,7 +324,7 @@ CASES = {
         force=6,
         drain_delay=4,
     ),
-    "a second signal while a holder drains because its giver crashed": Case(
+    "a second signal while a consumer drains because its provider crashed": Case(
         130,
         db=(Part(crashes=(5,), closing=50), "ready@0 stopping@5 failed@7"),
         cache=(Part(drains=50), "ready@0 stopping@5 failed@7"),
@@ -441,8 +442,8 @@ def command(lab: Lab, closing: float = 0.0) -> Unit:
 
 @virtual
 @pytest.mark.parametrize(("crash", "stop"), [(5, 6), (6, 5), (5, 5)], ids=["crash first", "signal first", "at once"])
-async def test_a_command_whose_giver_crashes_as_a_signal_comes(lab: Lab, crash: float, stop: float) -> None:
-    """The command has been stopped, the giver has failed, and closes only when the command has cleaned up."""
+async def test_a_command_whose_provider_crashes_as_a_signal_comes(lab: Lab, crash: float, stop: float) -> None:
+    """The command has been stopped, the provider has failed, and closes only when the command has cleaned up."""
     (db,) = chain(db=Part(crashes=(crash,), closing=1))
     await lab.stop_at(stop).run(db, command(lab, closing=3))
     assert story(lab, "ask") == "starting@0 stopping@5 stopped@8"
@@ -451,7 +452,7 @@ async def test_a_command_whose_giver_crashes_as_a_signal_comes(lab: Lab, crash: 
 
 
 @virtual
-async def test_a_signal_while_the_givers_of_a_command_start(lab: Lab) -> None:
+async def test_a_signal_while_the_providers_of_a_command_start(lab: Lab) -> None:
     """The command never starts, and what was set up is torn down: as asked."""
     (db,) = chain(db=Part(opening=5, closing=1))
     await lab.stop_at(4.5).run(db, command(lab))
@@ -476,14 +477,14 @@ async def test_a_command_names_the_value_that_went(lab: Lab) -> None:
     await lab.run(db, cache, other, Unit(ask, command=True))
     error = lab.error("ask")
     assert isinstance(error, ValueLost)
-    assert error.giver == "cache"
+    assert error.provider == "cache"
 
 
 # -- KeyboardInterrupt -----------------------------------------------------------------------------------------------
 
 
 @virtual
-async def test_keyboard_interrupt_in_a_giver_is_a_signal_to_its_holders_too(lab: Lab) -> None:
+async def test_keyboard_interrupt_in_a_provider_is_a_signal_to_its_consumers_too(lab: Lab) -> None:
     """The stop begins with it: its deadline holds for those who drain, and a command has been stopped, not failed."""
 
     @service
@@ -542,7 +543,7 @@ async def test_a_service_that_left_its_block_and_had_to_be_cut_has_failed(lab: L
         (60, "stopped"),
     ],
 )
-async def test_the_budget_of_a_holder_is_full_again_though_it_was_restarted(
+async def test_the_budget_of_a_consumer_is_full_again_though_it_was_restarted(
     lab: Lab, ready_for: float, end: str
 ) -> None:
     """Once ready for reset_after, a crash soon after the next restart is the first again."""
@@ -557,8 +558,8 @@ async def test_the_budget_of_a_holder_is_full_again_though_it_was_restarted(
 
 @virtual
 @pytest.mark.parametrize("crashes", [True, False], ids=["fails with permission", "leaves unasked"])
-async def test_a_holder_with_a_default_goes_on_without_a_value_that_is_gone_for_good(lab: Lab, crashes: bool) -> None:
-    """It has let go of the value before the giver closes, and then starts again with its default."""
+async def test_a_consumer_with_a_default_goes_on_without_a_value_that_is_gone_for_good(lab: Lab, crashes: bool) -> None:
+    """It has let go of the value before the provider closes, and then starts again with its default."""
     part = Part(crashes=(5,)) if crashes else Part(leaves=(5,))
     (db,) = chain(db=attrs.evolve(part, closing=1, retries=0, allowed=True))
 
@@ -575,7 +576,7 @@ async def test_a_holder_with_a_default_goes_on_without_a_value_that_is_gone_for_
 
 @virtual
 async def test_what_is_about_to_be_restarted_is_not_ready(lab: Lab) -> None:
-    """One whose value goes still serves its own holders; who waits for it and for another waits on."""
+    """One whose value goes still serves its own consumers; who waits for it and for another waits on."""
     parts = chain(db=Part(crashes=(2,)), cache=Part(), api=Part(closing=3))
 
     @service
@@ -776,7 +777,7 @@ async def test_the_last_lines_tell_each_end_once(lab: Lab, caplog: pytest.LogCap
     table, last = (record.getMessage() for record in caplog.records)
     ends = dict(line.split(maxsplit=1) for line in table.splitlines()[1:])
     assert list(ends) == ["db", "cache", "api"]
-    assert re.match("failed.*overran: cut 2 s after it was asked to stop", ends["db"])
+    assert re.match("failed.*overran: cancelled 2 s after the stop was requested", ends["db"])
     assert re.match("stopped", ends["cache"])
     assert re.match("failed", ends["api"])
     assert re.fullmatch("exit 1: api failed.*ValueError: boom", last)

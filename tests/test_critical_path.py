@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, Phase, assume, given, note, settings
 from hypothesis import strategies as st
 
 from kernel.declare.retry import Retry
-from kernel.declare.service import Service, Serving, service, started
+from kernel.declare.service import Service, service, started
+from kernel.declare.serving import Serving
 from kernel.lifecycle.events import AllReady, State, Transition
 from kernel.testing import BACKENDS
 from tests.harness import Lab, run_virtually

@@ -51,7 +51,7 @@ def test_what_differs_from_run_to_run_is_replaced() -> None:
     """Times, measured durations, the tree's place and other people's lines; what was configured stays."""
     root = REPO / "tree"
     told = (
-        "12:34:56.789 ERROR    api  failed after 12.3 ms (at most 10 s)\n"
+        "12:34:56.789 ERROR    api  failed after 12.3 ms (deadline 10 s)\n"
         "    Traceback (most recent call last):\n"
         f'      File "{root}/services/api.py", line 3, in api\n'
         "        fetch()\n"
@@ -63,7 +63,7 @@ def test_what_differs_from_run_to_run_is_replaced() -> None:
         f'      File "{root}/app/init.py", line 4, in vault\n'
     )
     assert failures.scrub(told, root).splitlines() == [
-        "10:00:00.000 ERROR    api  failed after # s (at most 10 s)",
+        "10:00:00.000 ERROR    api  failed after # s (deadline 10 s)",
         "    Traceback (most recent call last):",
         '      File "services/api.py", line 3, in api',
         "        fetch()",

@@ -88,5 +88,5 @@ def test_a_notice_names_its_error(told: Told) -> None:
     """Its line is a whole sentence without the traceback below it."""
     told.move(Notice("db", "clean-up failed after the crash", raised("hung up")))
     assert told.record.getMessage() == "clean-up failed after the crash: ConnectionError: hung up"
-    told.move(Notice("db", "starts although cache failed"))
-    assert told.record.getMessage() == "starts although cache failed"
+    told.move(Notice("db", "starting even though cache failed"))
+    assert told.record.getMessage() == "starting even though cache failed"

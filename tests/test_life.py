@@ -1,4 +1,4 @@
-"""The life of a service in combinations: every error from every place, and values with holders several levels deep."""
+"""The life of a service in combinations: every error from every place, and values with consumers on several levels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import anyio
 import attrs
 import pytest
 
-from kernel.config.settings import read_config
+from kernel.config.service_config import read_config
 from kernel.declare.retry import Retry
-from kernel.declare.service import Edge, Needs, Service, Serving, service, started
+from kernel.declare.service import Service, service, started
+from kernel.declare.serving import Serving
+from kernel.declare.signature import Edge, Needs
 from kernel.errors import ConfigError, StrayCancellation, ValueLost
 from kernel.lifecycle.events import AllReady, Event, Notice, State, StopBegan, Transition
 from kernel.lifecycle.units import Unit
@@ -309,7 +311,7 @@ async def test_an_interrupt_waits_for_the_drain_delay_as_a_signal_does(lab: Lab,
 
 
 @pytest.mark.parametrize("kind", ["unprintable", "unchangeable"])
-async def test_holders_of_what_failed_with_an_odd_error(lab: Lab, kind: str) -> None:
+async def test_consumers_of_what_failed_with_an_odd_error(lab: Lab, kind: str) -> None:
     """They fail with that reason, whatever it is."""
     error = await make(kind)
 
@@ -317,14 +319,14 @@ async def test_holders_of_what_failed_with_an_odd_error(lab: Lab, kind: str) -> 
         async with serving("pool"):
             await crash_after(1, error)
 
-    async def holder(db: str) -> None:
+    async def consumer(db: str) -> None:
         await anyio.sleep_forever()
 
-    units = [named("db", db, allowed_failure=True), named("holder", holder, depends=["db"], allowed_failure=True)]
+    units = [named("db", db, allowed_failure=True), named("consumer", consumer, depends=["db"], allowed_failure=True)]
     await lab.stop_at(5).run(*units, named("calm", _serve))
-    assert isinstance(lab.error("holder"), ValueLost)
-    assert lab.error("holder").__cause__ is error
-    assert str(lab.error("holder")).startswith("holder needs the value of db, which failed")
+    assert isinstance(lab.error("consumer"), ValueLost)
+    assert lab.error("consumer").__cause__ is error
+    assert str(lab.error("consumer")).startswith("consumer needs the value of db, which failed")
     assert lab.exit_code == 0
 
 
@@ -392,7 +394,7 @@ def test_any_error_from_a_config(kind: str, part: str) -> None:
     assert "ODD_PORT" in str(error)
 
 
-# -- values and their holders, four levels deep ----------------------------------------------------------------------
+# -- values and their consumers, four levels deep ----------------------------------------------------------------------
 
 DEPTH = 5
 LEVELS = [f"s{level}" for level in range(DEPTH)]
@@ -400,16 +402,16 @@ LEVELS = [f"s{level}" for level in range(DEPTH)]
 
 @attrs.define(eq=False)
 class Chain:
-    """A giver, and above it holders of holders; each hands over its name and the number of its attempt.
+    """A provider, and above it consumers of consumers; each hands over its name and the number of its attempt.
 
     Args:
         lab: Keeps the marks.
-        steady: The attempt of the giver from which on it does not crash any more.
+        steady: The attempt of the provider from which on it does not crash any more.
         lasts: Seconds for which it serves before that.
         opening: Seconds that each takes to open.
         closing: Seconds that each takes to close.
-        options: Of the giver.
-        of_holders: Options of the holders.
+        options: Of the provider.
+        of_consumers: Options of the consumers.
 
     """
 
@@ -419,11 +421,11 @@ class Chain:
     opening: float = 0.0
     closing: float = 0.0
     options: dict[str, Any] = attrs.field(factory=dict)
-    of_holders: dict[str, Any] = attrs.field(factory=dict)
+    of_consumers: dict[str, Any] = attrs.field(factory=dict)
     attempts: dict[str, int] = attrs.field(factory=lambda: dict.fromkeys(LEVELS, 0))
 
     def services(self) -> list[AnyService]:
-        """All of them, the giver first."""
+        """All of them, the provider first."""
         return [self._level(level) for level in range(DEPTH)]
 
     def _level(self, level: int) -> AnyService:
@@ -433,7 +435,7 @@ class Chain:
         parameter = f"{below}: str, " if below else ""
         code = f"async def {name}({parameter}serving: Serving[str]): await live('{name}', {below or None}, serving)"
         exec(code, scope)  # noqa: S102
-        options = {"depends": [below], **self.of_holders} if below else self.options
+        options = {"depends": [below], **self.of_consumers} if below else self.options
         declared: AnyService = service(**options)(scope[name])
         return declared
 
@@ -452,17 +454,17 @@ class Chain:
                 await anyio.sleep(self.closing)
 
     def check(self) -> None:
-        """Whoever holds a value begins after its giver serves, and has ended before that closes."""
+        """Whoever holds a value begins after its provider serves, and has ended before that closes."""
         marked = self.lab.marked
         for mark in marked:
-            holder, on, giver = mark.removesuffix(" begins").partition(" on ")
-            if mark.endswith(" begins") and on and giver != "None":
-                steps = [f"{giver} serves", mark, f"{holder} on {giver} ends", f"{giver} closes"]
+            consumer, on, provider = mark.removesuffix(" begins").partition(" on ")
+            if mark.endswith(" begins") and on and provider != "None":
+                steps = [f"{provider} serves", mark, f"{consumer} on {provider} ends", f"{provider} closes"]
                 places = [marked.index(step) for step in steps]
                 assert places == sorted(places), steps
 
 
-async def test_holders_of_holders_restart_in_order(lab: Lab) -> None:
+async def test_consumers_of_consumers_restart_in_order(lab: Lab) -> None:
     """The outermost ends first and starts last, each with the new value, and none uses up a retry."""
     chain = Chain(lab, closing=1, opening=1, options={"retries": 1})
     await lab.stop_at(40).run(*chain.services())
@@ -483,8 +485,8 @@ def _pairs(attempt: int) -> list[tuple[str, str | None]]:
 
 @pytest.mark.parametrize("lasts", [0, 0.5, 1, 2.5, 3])
 @pytest.mark.parametrize("delay", [0, 0.25, 4])
-async def test_a_giver_that_flaps_faster_than_its_holders_follow(lab: Lab, lasts: float, delay: float) -> None:
-    """Nobody is left with an old value, nobody fails, and once the giver is steady all are ready again."""
+async def test_a_provider_that_flaps_faster_than_its_consumers_follow(lab: Lab, lasts: float, delay: float) -> None:
+    """Nobody is left with an old value, nobody fails, and once the provider is steady all are ready again."""
     flaps = Retry(times=9, delay=delay, factor=1, jitter=0)
     chain = Chain(lab, steady=9, lasts=lasts, opening=1, closing=1.5, options={"retries": flaps})
     await lab.stop_at(500).run(*chain.services())
@@ -498,11 +500,11 @@ async def test_a_giver_that_flaps_faster_than_its_holders_follow(lab: Lab, lasts
     assert lab.exit_code == 0
 
 
-async def test_restarts_leave_the_retries_of_a_holder_whole(lab: Lab) -> None:
+async def test_restarts_leave_the_retries_of_a_consumer_whole(lab: Lab) -> None:
     """What it was restarted for does not count when it crashes itself."""
-    giver = Chain(lab, steady=4, options={"retries": Retry(times=9, delay=1, jitter=0)}).services()[0]
+    provider = Chain(lab, steady=4, options={"retries": Retry(times=9, delay=1, jitter=0)}).services()[0]
 
-    async def holder(s0: str, serving: Serving[None]) -> None:
+    async def consumer(s0: str, serving: Serving[None]) -> None:
         lab.mark(f"holds {s0}")
         async with serving():
             if lab.marked.count("holds s0.4") == 1:
@@ -510,35 +512,35 @@ async def test_restarts_leave_the_retries_of_a_holder_whole(lab: Lab) -> None:
             await anyio.sleep_forever()
 
     may_once = Retry(times=1, delay=1, jitter=0)
-    await lab.stop_at(50).run(giver, named("holder", holder, depends=["s0"], retries=may_once))
+    await lab.stop_at(50).run(provider, named("consumer", consumer, depends=["s0"], retries=may_once))
     assert [mark for mark in lab.marked if "holds" in mark] == [f"holds s0.{attempt}" for attempt in (1, 2, 3, 4, 4)]
-    assert lab.ending("holder").state is State.STOPPED
+    assert lab.ending("consumer").state is State.STOPPED
     assert lab.exit_code == 0
 
 
-async def test_a_holder_with_a_default_goes_on_without_the_value(lab: Lab) -> None:
-    """It ends first as any holder, and is started again with its default once the value is gone for good."""
-    giver = Chain(lab, closing=1, options={"allowed_failure": True}).services()[0]
+async def test_a_consumer_with_a_default_goes_on_without_the_value(lab: Lab) -> None:
+    """It ends first as any consumer, and is started again with its default once the value is gone for good."""
+    provider = Chain(lab, closing=1, options={"allowed_failure": True}).services()[0]
 
-    async def holder(serving: Serving[None], s0: str = "nothing") -> None:
-        with marking(lab, f"holder of {s0}"):
+    async def consumer(serving: Serving[None], s0: str = "nothing") -> None:
+        with marking(lab, f"consumer of {s0}"):
             async with serving():
                 await anyio.sleep_forever()
 
-    await lab.stop_at(50).run(giver, named("holder", holder, depends=["s0"]))
-    assert [mark for mark in lab.marks if "holder" in mark[1] or "closes" in mark[1]] == [
-        (0, "holder of s0.1 begins"),
-        (5, "holder of s0.1 ends"),
+    await lab.stop_at(50).run(provider, named("consumer", consumer, depends=["s0"]))
+    assert [mark for mark in lab.marks if "consumer" in mark[1] or "closes" in mark[1]] == [
+        (0, "consumer of s0.1 begins"),
+        (5, "consumer of s0.1 ends"),
         (5, "s0.1 closes"),
-        (6, "holder of nothing begins"),
-        (50, "holder of nothing ends"),
+        (6, "consumer of nothing begins"),
+        (50, "consumer of nothing ends"),
     ]
     assert lab.exit_code == 0
 
 
 async def test_a_default_is_kept_while_others_are_waited_for(lab: Lab) -> None:
     """A value that is gone ends nobody who can do without it: neither who waits for another, nor who backs off."""
-    giver = Chain(lab, options={"allowed_failure": True}).services()[0]
+    provider = Chain(lab, options={"allowed_failure": True}).services()[0]
 
     async def slow(serving: Serving[None]) -> None:
         await anyio.sleep(20)
@@ -553,7 +555,7 @@ async def test_a_default_is_kept_while_others_are_waited_for(lab: Lab) -> None:
 
     later = Retry(times=1, delay=20, jitter=0)
     await lab.stop_at(50).run(
-        giver,
+        provider,
         named("slow", slow),
         named("waits", waits, depends=["s0", "slow"]),
         named("backs-off", backs_off, depends=["s0"], retries=later, allowed_failure=True),
@@ -564,10 +566,10 @@ async def test_a_default_is_kept_while_others_are_waited_for(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("allowed", [True, False], ids=["with permission", "fatally"])
-async def test_a_giver_that_is_gone_takes_all_above_it(lab: Lab, allowed: bool) -> None:
-    """Its holders end first at each level; with permission they then fail, each for the loss below it."""
+async def test_a_provider_that_is_gone_takes_all_above_it(lab: Lab, allowed: bool) -> None:
+    """Its consumers end first at each level; with permission they then fail, each for the loss below it."""
     may = {"allowed_failure": True}
-    chain = Chain(lab, closing=1, options=may if allowed else {}, of_holders={**may, "retries": 9})
+    chain = Chain(lab, closing=1, options=may if allowed else {}, of_consumers={**may, "retries": 9})
     await lab.stop_at(50).run(*chain.services(), named("calm", _serve))
     chain.check()
     assert chain.attempts == dict.fromkeys(LEVELS, 1)
@@ -591,7 +593,7 @@ async def test_a_fatal_failure_acts_at_once_whatever_the_others_do(lab: Lab, opt
     async def never() -> None:
         lab.mark("never")
 
-    async def holder(doomed: str = "default") -> None:
+    async def consumer(doomed: str = "default") -> None:
         lab.mark("never")
 
     async def failing() -> None:
@@ -603,8 +605,8 @@ async def test_a_fatal_failure_acts_at_once_whatever_the_others_do(lab: Lab, opt
     await lab.run(
         named("doomed", doomed, **options),
         named("order", never, depends=["doomed"]),
-        named("holder", holder, depends=["doomed"]),
-        named("above", never, depends=["holder"]),
+        named("consumer", consumer, depends=["doomed"]),
+        named("above", never, depends=["consumer"]),
         named("launch", never, depends=[started("order")]),
         named("after-slow", never, depends=["slow"]),
         named("slow", slow),
@@ -614,7 +616,7 @@ async def test_a_fatal_failure_acts_at_once_whatever_the_others_do(lab: Lab, opt
     failed = 3 if options else 1
     assert lab.stopped_at == lab.when("doomed", "failed") == failed
     assert lab.marks == []
-    for name in ("order", "holder", "above", "launch", "after-slow"):
+    for name in ("order", "consumer", "above", "launch", "after-slow"):
         assert lab.path(name) == "waiting stopped"
         assert lab.when(name, "stopped") == failed
     assert lab.when("backing-off", "stopped") == lab.when("running", "stopped") == failed

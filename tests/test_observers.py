@@ -22,10 +22,10 @@ from kernel.lifecycle.events import (
 )
 from kernel.observe.lifecycle_log import LogObserver
 from kernel.observe.spans import SpanObserver
-from kernel.observe.stats import Stats
+from kernel.observe.status import Stats
 from kernel.observe.systemd import Notifier
 from kernel.observe.tracer import Dispatcher
-from kernel.process.signals import Watchdog
+from kernel.process.watchdog import Watchdog
 from kernel.run import runner
 
 SAMPLES: dict[type, list[Event]] = {

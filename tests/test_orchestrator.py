@@ -14,8 +14,9 @@ import attrs
 import pytest
 
 from kernel.declare.retry import Retry
-from kernel.declare.service import Service, Serving, service, started
-from kernel.errors import CycleError, StartTimeout, StopTimeout, Uncuttable, ValueLost
+from kernel.declare.service import Service, service, started
+from kernel.declare.serving import Serving
+from kernel.errors import CycleError, StartTimeout, StopTimeout, Uncancellable, ValueLost
 from kernel.lifecycle.events import AllReady, Event, Forced, Notice, State, StillWaiting, Transition
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.report import Ending, Report
@@ -132,24 +133,24 @@ async def test_started_by_a_service_that_is_never_launched(lab: Lab) -> None:
         raise ValueError
 
     @service(depends=["db"], allowed_failure=True)
-    async def holder(db: str) -> None:
+    async def consumer(db: str) -> None:
         lab.mark("never")
 
-    @service(depends=[started("holder")])
+    @service(depends=[started("consumer")])
     async def watcher() -> None:
         lab.mark("watches")
 
-    await lab.run(db, holder, watcher)
-    assert lab.path("holder") == "waiting failed"
+    await lab.run(db, consumer, watcher)
+    assert lab.path("consumer") == "waiting failed"
     assert lab.marked == ["watches"]
-    assert lab.notices == ["watcher: starts although holder failed"]
+    assert lab.notices == ["watcher: starting even though consumer failed"]
 
 
 @pytest.mark.parametrize("delay", [1, 20])
 async def test_started_stays_met(lab: Lab, delay: float) -> None:
     """A crash of what was launched, and its next attempt, change nothing for who waits for the launch only."""
     late = named("late", service(depends=[started("db"), "slow"])(_nothing))
-    db = giver(lab, failing=lambda: lab.now < 4, retries=Retry(times=1, delay=delay, jitter=0))
+    db = provider(lab, failing=lambda: lab.now < 4, retries=Retry(times=1, delay=delay, jitter=0))
     await lab.stop_at(40).run(db, sleeper("slow", opening=9), late)
     assert lab.when("db", "backoff") == 6
     assert lab.when("late", "starting") == 9
@@ -181,7 +182,7 @@ async def test_a_oneshot_that_failed_with_permission(lab: Lab) -> None:
 
     await lab.stop_at(3).run(migrate, sleeper("api", "migrate"))
     assert lab.ending("api").state is State.STOPPED
-    assert lab.notices == ["api: starts although migrate failed"]
+    assert lab.notices == ["api: starting even though migrate failed"]
     assert lab.exit_code == 0
 
 
@@ -349,7 +350,7 @@ async def test_an_allowed_failure_is_a_warning(lab: Lab) -> None:
     flaky = named("flaky", service(allowed_failure=True)(_crash_later))
     await lab.stop_at(9).run(flaky, sleeper("other"), sleeper("dependent", "flaky"))
     assert lab.when("dependent", "starting") == 2
-    assert lab.notices == ["dependent: starts although flaky failed"]
+    assert lab.notices == ["dependent: starting even though flaky failed"]
     assert lab.all_ready[0].chain == ("flaky", "dependent")
     assert lab.report.first == "flaky"
     assert lab.exit_code == 0
@@ -361,17 +362,17 @@ async def test_a_dependent_that_needs_the_value_of_what_failed(lab: Lab, allowed
     flaky = named("flaky", service(allowed_failure=True)(_crash_later))
 
     @service(depends=["flaky"], retries=5, allowed_failure=allowed)
-    async def holder(flaky: str) -> None:
+    async def consumer(flaky: str) -> None:
         lab.mark("never")
 
-    await lab.stop_at(9).run(flaky, holder, sleeper("other"))
-    assert lab.path("holder") == "waiting failed"
-    error = lab.error("holder")
+    await lab.stop_at(9).run(flaky, consumer, sleeper("other"))
+    assert lab.path("consumer") == "waiting failed"
+    error = lab.error("consumer")
     assert isinstance(error, ValueLost)
-    assert str(error) == "holder needs the value of flaky, which failed: ValueError: boom"
+    assert str(error) == "consumer needs the value of flaky, which failed: ValueError: boom"
     assert isinstance(error.__cause__, ValueError)
     assert lab.stopped_at == (9 if allowed else 2)
-    assert lab.report.first == ("flaky" if allowed else "holder")
+    assert lab.report.first == ("flaky" if allowed else "consumer")
     assert lab.exit_code == (0 if allowed else 1)
 
 
@@ -380,16 +381,16 @@ async def test_a_lost_value_is_waited_for_no_longer(lab: Lab) -> None:
     flaky = named("flaky", service(allowed_failure=True)(_crash_later))
 
     @service(depends=["flaky", "slow"], allowed_failure=True)
-    async def holder(flaky: str) -> None:
+    async def consumer(flaky: str) -> None:
         lab.mark("never")
 
-    await lab.stop_at(20).run(flaky, sleeper("slow", opening=9), holder)
-    assert lab.when("holder", "failed") == 2
+    await lab.stop_at(20).run(flaky, sleeper("slow", opening=9), consumer)
+    assert lab.when("consumer", "failed") == 2
     assert lab.marks == []
 
 
 async def test_a_lost_value_is_lost_for_all_above(lab: Lab) -> None:
-    """A chain of holders fails one after the other, without retries."""
+    """A chain of consumers fails one after the other, without retries."""
     flaky = named("flaky", service(allowed_failure=True)(_crash_later))
 
     @service(depends=["flaky"], allowed_failure=True)
@@ -414,37 +415,37 @@ async def test_a_dependency_that_was_abandoned_with_permission(lab: Lab) -> None
         await hang(20)
 
     @service(depends=["stuck"], allowed_failure=True)
-    async def holder(stuck: str) -> None:
+    async def consumer(stuck: str) -> None:
         lab.mark("never")
 
-    await lab.stop_at(9).run(stuck, holder, sleeper("orderly", "stuck"))
-    assert lab.when("stuck", "abandoned") == lab.when("holder", "failed") == lab.when("orderly", "starting") == 5
-    assert str(lab.error("holder")).startswith("holder needs the value of stuck, which was abandoned: ")
-    assert lab.notices[0] == "orderly: starts although stuck was abandoned"
+    await lab.stop_at(9).run(stuck, consumer, sleeper("orderly", "stuck"))
+    assert lab.when("stuck", "abandoned") == lab.when("consumer", "failed") == lab.when("orderly", "starting") == 5
+    assert str(lab.error("consumer")).startswith("consumer needs the value of stuck, which was abandoned: ")
+    assert lab.notices[0] == "orderly: starting even though stuck was abandoned"
     assert lab.marks == []
 
 
 async def test_a_value_with_a_default(lab: Lab) -> None:
-    """A parameter with a default keeps it when the giver has failed with permission."""
+    """A parameter with a default keeps it when the provider has failed with permission."""
     flaky = named("flaky", service(allowed_failure=True)(_crash_later))
 
     @service(depends=["flaky"])
-    async def holder(flaky: str = "none") -> None:
+    async def consumer(flaky: str = "none") -> None:
         lab.mark(flaky)
 
-    await lab.stop_at(9).run(flaky, holder)
+    await lab.stop_at(9).run(flaky, consumer)
     assert lab.marks == [(2, "none")]
 
 
 async def test_a_value_with_a_default_and_something_else_to_wait_for(lab: Lab) -> None:
-    """That the giver has failed leaves the default, and the wait for the others."""
+    """That the provider has failed leaves the default, and the wait for the others."""
     flaky = named("flaky", service(allowed_failure=True)(_crash_later))
 
     @service(depends=["flaky", "slow"])
-    async def holder(flaky: str = "none") -> None:
+    async def consumer(flaky: str = "none") -> None:
         lab.mark(flaky)
 
-    await lab.stop_at(20).run(flaky, sleeper("slow", opening=9), holder)
+    await lab.stop_at(20).run(flaky, sleeper("slow", opening=9), consumer)
     assert lab.marks == [(9, "none")]
 
 
@@ -521,10 +522,10 @@ async def test_a_cycle_is_refused() -> None:
         Orchestrator([Unit(sleeper("a", "b")), Unit(sleeper("b", "a"))])
 
 
-# -- holders end first -----------------------------------------------------------------------------------------------
+# -- consumers end first -----------------------------------------------------------------------------------------------
 
 
-def giver(lab: Lab, name: str = "db", *, failing: Callable[[], bool] = bool, **options: Any) -> AnyService:
+def provider(lab: Lab, name: str = "db", *, failing: Callable[[], bool] = bool, **options: Any) -> AnyService:
     """A service that gives a value, and crashes 5 s after it is ready as long as *failing*."""
 
     async def give(serving: Serving[str]) -> None:
@@ -536,8 +537,8 @@ def giver(lab: Lab, name: str = "db", *, failing: Callable[[], bool] = bool, **o
     return named(name, service(**{"retries": ONCE, **options})(give))
 
 
-async def test_holders_end_before_the_resources_close(lab: Lab) -> None:
-    """When a giver crashes, the holders stop first, at every level, then its resources close; all start again."""
+async def test_consumers_end_before_the_resources_close(lab: Lab) -> None:
+    """When a provider crashes, the consumers stop first, at every level, then its resources close; all start again."""
 
     @service(depends=["db"])
     async def cache(db: str, serving: Serving[str]) -> None:
@@ -549,7 +550,7 @@ async def test_holders_end_before_the_resources_close(lab: Lab) -> None:
         async with resource(lab, "api", closing=3), serving():
             await anyio.sleep_forever()
 
-    await lab.stop_at(50).run(giver(lab, failing=lambda: lab.now < 4), cache, api, sleeper("orderly", "db"))
+    await lab.stop_at(50).run(provider(lab, failing=lambda: lab.now < 4), cache, api, sleeper("orderly", "db"))
     assert lab.marks[:12] == [
         (0, "db open"),
         (0, "cache open"),
@@ -572,8 +573,8 @@ async def test_holders_end_before_the_resources_close(lab: Lab) -> None:
     assert lab.exit_code == 0
 
 
-async def test_restarts_of_holders_use_up_no_retries(lab: Lab) -> None:
-    """However often the giver crashes, its holders start again."""
+async def test_restarts_of_consumers_use_up_no_retries(lab: Lab) -> None:
+    """However often the provider crashes, its consumers start again."""
 
     @service(depends=["db"])
     async def api(db: str) -> None:
@@ -581,20 +582,20 @@ async def test_restarts_of_holders_use_up_no_retries(lab: Lab) -> None:
         await anyio.sleep_forever()
 
     forever = Retry(times=None, delay=1, factor=1, jitter=0)
-    await lab.stop_at(50).run(giver(lab, failing=lambda: True, retries=forever), api)
+    await lab.stop_at(50).run(provider(lab, failing=lambda: True, retries=forever), api)
     assert lab.ending("api").attempts == 8
     assert "got db of 7.0" in lab.marked
     assert lab.exit_code == 0
 
 
-async def test_a_holder_fails_when_the_value_never_comes_back(lab: Lab) -> None:
-    """A giver that fails for good takes its holders with it, each under its own allowance."""
+async def test_a_consumer_fails_when_the_value_never_comes_back(lab: Lab) -> None:
+    """A provider that fails for good takes its consumers with it, each under its own allowance."""
 
     @service(depends=["db"], retries=9, allowed_failure=True)
     async def api(db: str) -> None:
         await anyio.sleep_forever()
 
-    await lab.stop_at(50).run(giver(lab, failing=lambda: True, retries=0, allowed_failure=True), api, sleeper("x"))
+    await lab.stop_at(50).run(provider(lab, failing=lambda: True, retries=0, allowed_failure=True), api, sleeper("x"))
     assert lab.path("api") == "waiting starting ready stopping waiting failed"
     assert lab.when("api", "failed") == 6
     assert isinstance(lab.error("api"), ValueLost)
@@ -602,34 +603,34 @@ async def test_a_holder_fails_when_the_value_never_comes_back(lab: Lab) -> None:
     assert lab.exit_code == 0
 
 
-async def test_a_holder_in_backoff_fails_when_the_value_is_gone(lab: Lab) -> None:
+async def test_a_consumer_in_backoff_fails_when_the_value_is_gone(lab: Lab) -> None:
     """One that waits for its next attempt learns at once that it will not come."""
 
     @service(depends=["db"], retries=Retry(times=9, delay=30), allowed_failure=True)
     async def api(db: str) -> None:
         await crash_after(1, ValueError())
 
-    await lab.stop_at(50).run(giver(lab, failing=lambda: True, retries=0, allowed_failure=True), api, sleeper("x"))
+    await lab.stop_at(50).run(provider(lab, failing=lambda: True, retries=0, allowed_failure=True), api, sleeper("x"))
     assert lab.path("api") == "waiting starting ready stopping backoff failed"
     assert lab.when("api", "failed") == 6
 
 
-async def test_a_holder_restarts_beneath_those_that_wanted_the_order(lab: Lab) -> None:
-    """Those that depend on a holder without holding its value run on, and it does not wait for their end."""
+async def test_a_consumer_restarts_beneath_those_that_wanted_the_order(lab: Lab) -> None:
+    """Those that depend on a consumer without holding its value run on, and it does not wait for their end."""
 
     @service(depends=["db"])
     async def cache(db: str, serving: Serving[None]) -> None:
         async with serving():
             await anyio.sleep_forever()
 
-    await lab.stop_at(50).run(giver(lab, failing=lambda: lab.now < 4), cache, sleeper("orderly", "cache"))
+    await lab.stop_at(50).run(provider(lab, failing=lambda: lab.now < 4), cache, sleeper("orderly", "cache"))
     assert lab.path("cache") == "waiting starting ready stopping waiting starting ready stopping stopped"
     assert lab.path("orderly") == "waiting starting ready stopping stopped"
-    assert lab.moves("cache")[2].reason.endswith("it holds is going")
+    assert lab.moves("cache")[2].reason.endswith("it uses is stopping")
     assert (lab.when("cache", "stopping"), lab.when("cache", "starting", 2)) == (5, 7)
 
 
-async def test_the_last_holder_lets_the_giver_go(lab: Lab) -> None:
+async def test_the_last_consumer_lets_the_provider_go(lab: Lab) -> None:
     """Where several hold a value, its resources close when the slowest of them has ended."""
 
     @service(depends=["db"])
@@ -642,7 +643,7 @@ async def test_the_last_holder_lets_the_giver_go(lab: Lab) -> None:
         async with resource(lab, "slow", closing=4), serving():
             await anyio.sleep_forever()
 
-    await lab.stop_at(50).run(giver(lab, failing=lambda: lab.now < 4), quick, slow)
+    await lab.stop_at(50).run(provider(lab, failing=lambda: lab.now < 4), quick, slow)
     assert [mark for mark in lab.marks if mark[1].endswith("closed")][:3] == [
         (6, "quick closed"),
         (9, "slow closed"),
@@ -650,7 +651,7 @@ async def test_the_last_holder_lets_the_giver_go(lab: Lab) -> None:
     ]
 
 
-async def test_a_holder_that_was_leaving_anyway(lab: Lab) -> None:
+async def test_a_consumer_that_was_leaving_anyway(lab: Lab) -> None:
     """One whose work had ended before its value went is done, and is not started again."""
 
     @service(depends=["db"])
@@ -658,14 +659,14 @@ async def test_a_holder_that_was_leaving_anyway(lab: Lab) -> None:
         async with resource(lab, "api", closing=3), serving():
             await anyio.sleep(4)
 
-    await lab.stop_at(50).run(giver(lab, failing=lambda: lab.now < 4), api)
+    await lab.stop_at(50).run(provider(lab, failing=lambda: lab.now < 4), api)
     assert lab.path("api") == "waiting starting ready stopping done"
     assert lab.when("api", "done") == 7
     assert lab.marks[3:5] == [(7, "api closed"), (7, "db closing")]
 
 
-async def test_a_giver_leaves_serving_unasked(lab: Lab) -> None:
-    """Holders are stopped, the giver is done, and the holders fail with that reason."""
+async def test_a_provider_leaves_serving_unasked(lab: Lab) -> None:
+    """Consumers are stopped, the provider is done, and the consumers fail with that reason."""
 
     @service
     async def db(serving: Serving[str]) -> None:
@@ -685,7 +686,7 @@ async def test_a_giver_leaves_serving_unasked(lab: Lab) -> None:
 
 
 async def test_a_crash_out_of_the_resources_own_tasks(lab: Lab) -> None:
-    """A pool whose own task crashes cancels the block from outside; holders still end before the pool is left."""
+    """A pool whose own task crashes cancels the block from outside; consumers still end before the pool is left."""
 
     @asynccontextmanager
     async def pool() -> AsyncIterator[str]:
@@ -717,7 +718,7 @@ async def test_a_crash_out_of_the_resources_own_tasks(lab: Lab) -> None:
     assert lab.exit_code == 0
 
 
-async def test_the_giver_crashes_again_while_its_holders_stop(lab: Lab) -> None:
+async def test_the_provider_crashes_again_while_its_consumers_stop(lab: Lab) -> None:
     """One restart is pending, not two."""
 
     @service(retries=Retry(times=5, delay=0.1, factor=1, jitter=0))
@@ -741,8 +742,8 @@ async def test_the_giver_crashes_again_while_its_holders_stop(lab: Lab) -> None:
     assert isinstance(crash, ExceptionGroup)
 
 
-async def test_two_givers_crash(lab: Lab) -> None:
-    """A holder of two values that both go is stopped once, and starts when both are back."""
+async def test_two_providers_crash(lab: Lab) -> None:
+    """A consumer of two values that both go is stopped once, and starts when both are back."""
 
     @service(depends=["one", "two"])
     async def api(one: str, two: str, serving: Serving[None]) -> None:
@@ -750,15 +751,15 @@ async def test_two_givers_crash(lab: Lab) -> None:
             await anyio.sleep_forever()
         await anyio.sleep(1)
 
-    givers = [giver(lab, name, failing=lambda: lab.now < 4) for name in ("one", "two")]
-    slower = attrs.evolve(givers[1], retry=Retry(times=1, delay=10, jitter=0))
-    await lab.stop_at(50).run(givers[0], slower, api)
+    providers = [provider(lab, name, failing=lambda: lab.now < 4) for name in ("one", "two")]
+    slower = attrs.evolve(providers[1], retry=Retry(times=1, delay=10, jitter=0))
+    await lab.stop_at(50).run(providers[0], slower, api)
     assert lab.ending("api").attempts == 2
     assert lab.when("api", "starting", 2) == 17
 
 
-async def test_a_draining_holder(lab: Lab) -> None:
-    """A holder drains within its own stop_timeout, which does not count against the giver's."""
+async def test_a_draining_consumer(lab: Lab) -> None:
+    """A consumer drains within its own stop_timeout, which does not count against the provider's."""
 
     @service(depends=["db"], stop_timeout=8)
     async def api(db: str, serving: Serving[None]) -> None:
@@ -766,21 +767,21 @@ async def test_a_draining_holder(lab: Lab) -> None:
             await work.stop_requested()
             await anyio.sleep(7)
 
-    await lab.stop_at(50).run(giver(lab, failing=lambda: lab.now < 4, stop_timeout=2), api)
+    await lab.stop_at(50).run(provider(lab, failing=lambda: lab.now < 4, stop_timeout=2), api)
     assert lab.marks[1:3] == [(12, "db closing"), (13, "db closed")]
     assert lab.ending("api").attempts == 2
     assert lab.exit_code == 0
 
 
-async def test_a_holder_that_cannot_be_cut(lab: Lab) -> None:
-    """It is abandoned and never started again; then the giver closes and comes back."""
+async def test_a_consumer_that_cannot_be_cut(lab: Lab) -> None:
+    """It is abandoned and never started again; then the provider closes and comes back."""
 
     @service(depends=["db"], stop_timeout=2, allowed_failure=True)
     async def api(db: str, serving: Serving[None]) -> None:
         async with serving():
             await hang(20)
 
-    await lab.stop_at(50).run(giver(lab, failing=lambda: lab.now < 4), api)
+    await lab.stop_at(50).run(provider(lab, failing=lambda: lab.now < 4), api)
     assert lab.path("api") == "waiting starting ready stopping abandoned"
     assert lab.when("api", "abandoned") == 8
     assert lab.marks[1:3] == [(8, "db closing"), (9, "db closed")]
@@ -789,7 +790,7 @@ async def test_a_holder_that_cannot_be_cut(lab: Lab) -> None:
     assert lab.exit_code == 3
 
 
-async def test_a_holder_that_cannot_be_cut_is_fatal(lab: Lab) -> None:
+async def test_a_consumer_that_cannot_be_cut_is_fatal(lab: Lab) -> None:
     """Unless it may fail, it ends the app."""
 
     @service(depends=["db"], stop_timeout=2)
@@ -797,13 +798,13 @@ async def test_a_holder_that_cannot_be_cut_is_fatal(lab: Lab) -> None:
         async with serving():
             await hang(20)
 
-    await lab.run(giver(lab, failing=lambda: lab.now < 4), api)
+    await lab.run(provider(lab, failing=lambda: lab.now < 4), api)
     assert lab.stop_began.reason == "api abandoned"
     assert lab.exit_code == 3
 
 
-async def test_a_holder_that_is_cut(lab: Lab) -> None:
-    """A holder that overruns as its value goes has failed."""
+async def test_a_consumer_that_is_cut(lab: Lab) -> None:
+    """A consumer that overruns as its value goes has failed."""
 
     @service(depends=["db"], stop_timeout=2)
     async def api(db: str, serving: Serving[None]) -> None:
@@ -811,14 +812,14 @@ async def test_a_holder_that_is_cut(lab: Lab) -> None:
             await anyio.sleep_forever()
         await anyio.sleep(20)
 
-    await lab.run(giver(lab, failing=lambda: lab.now < 4), api)
+    await lab.run(provider(lab, failing=lambda: lab.now < 4), api)
     assert lab.when("api", "failed") == 7
     assert isinstance(lab.error("api"), StopTimeout)
     assert lab.exit_code == 1
 
 
-async def test_a_holder_that_is_starting(lab: Lab) -> None:
-    """A holder that had not served yet has 1 s to do so, and starts again with the new value."""
+async def test_a_consumer_that_is_starting(lab: Lab) -> None:
+    """A consumer that had not served yet has 1 s to do so, and starts again with the new value."""
 
     @service(depends=["db"])
     async def api(db: str, serving: Serving[None]) -> None:
@@ -827,14 +828,14 @@ async def test_a_holder_that_is_starting(lab: Lab) -> None:
         async with serving():
             await anyio.sleep_forever()
 
-    await lab.stop_at(50).run(giver(lab, failing=lambda: lab.now < 4), api)
+    await lab.stop_at(50).run(provider(lab, failing=lambda: lab.now < 4), api)
     assert lab.path("api") == "waiting starting stopping waiting starting ready stopping stopped"
     assert lab.when("api", "waiting") == 6
     assert "api has db of 8" in lab.marked[-3]
 
 
-async def test_a_holder_that_crashes_as_its_value_goes(lab: Lab) -> None:
-    """A crash in a holder's clean-up is its own, and costs it a retry."""
+async def test_a_consumer_that_crashes_as_its_value_goes(lab: Lab) -> None:
+    """A crash in a consumer's clean-up is its own, and costs it a retry."""
 
     @service(depends=["db"], retries=ONCE)
     async def api(db: str, serving: Serving[None]) -> None:
@@ -843,59 +844,59 @@ async def test_a_holder_that_crashes_as_its_value_goes(lab: Lab) -> None:
         if lab.now < 20:
             raise OSError
 
-    await lab.stop_at(50).run(giver(lab, failing=lambda: lab.now < 4), api)
+    await lab.stop_at(50).run(provider(lab, failing=lambda: lab.now < 4), api)
     assert lab.path("api") == "waiting starting ready stopping backoff waiting starting ready stopping stopped"
 
 
-async def test_a_oneshot_holder(lab: Lab) -> None:
-    """A one-shot that holds a value runs again when its giver crashed in the middle of it."""
+async def test_a_oneshot_consumer(lab: Lab) -> None:
+    """A one-shot that holds a value runs again when its provider crashed in the middle of it."""
 
     @service(depends=["db"], oneshot=True)
     async def migrate(db: str) -> None:
         await anyio.sleep(9)
 
-    await lab.stop_at(50).run(giver(lab, failing=lambda: lab.now < 4), migrate)
+    await lab.stop_at(50).run(provider(lab, failing=lambda: lab.now < 4), migrate)
     assert lab.path("migrate") == "waiting starting stopping waiting starting done"
     assert lab.when("migrate", "done") == 16
 
 
-async def test_a_oneshot_holder_that_is_done(lab: Lab) -> None:
-    """One that is done stays done when its giver crashes later."""
+async def test_a_oneshot_consumer_that_is_done(lab: Lab) -> None:
+    """One that is done stays done when its provider crashes later."""
 
     @service(depends=["db"], oneshot=True)
     async def migrate(db: str) -> None:
         await anyio.sleep(1)
 
-    await lab.stop_at(50).run(giver(lab, failing=lambda: lab.now < 4), migrate)
+    await lab.stop_at(50).run(provider(lab, failing=lambda: lab.now < 4), migrate)
     assert lab.path("migrate") == "waiting starting done"
 
 
 async def test_a_command_is_not_started_again(lab: Lab) -> None:
-    """A giver's crash ends the command that holds its value, and so the app."""
+    """A provider's crash ends the command that holds its value, and so the app."""
 
     @service(depends=["db"])
     async def command(db: str) -> None:
         await anyio.sleep_forever()
 
-    await lab.run(giver(lab, failing=lambda: True), Unit(command, command=True))
+    await lab.run(provider(lab, failing=lambda: True), Unit(command, command=True))
     error = lab.error("command")
     assert isinstance(error, ValueLost)
-    assert error.giver == "db"
+    assert error.provider == "db"
     assert lab.stop_began.reason == "command failed"
     assert lab.exit_code == 1
 
 
 async def test_a_command_is_told_which_value_it_lost(lab: Lab) -> None:
-    """Of several givers the error names the one that crashed."""
+    """Of several providers the error names the one that crashed."""
 
     @service(depends=["one", "two"])
     async def command(one: str, two: str) -> None:
         await anyio.sleep_forever()
 
-    await lab.run(giver(lab, "one"), giver(lab, "two", failing=lambda: True), Unit(command, command=True))
+    await lab.run(provider(lab, "one"), provider(lab, "two", failing=lambda: True), Unit(command, command=True))
     error = lab.error("command")
     assert isinstance(error, ValueLost)
-    assert error.giver == "two"
+    assert error.provider == "two"
 
 
 async def test_the_end_of_a_command_is_the_end(lab: Lab) -> None:
@@ -905,48 +906,48 @@ async def test_the_end_of_a_command_is_the_end(lab: Lab) -> None:
     async def command(db: str) -> None:
         await anyio.sleep(2)
 
-    await lab.run(giver(lab), Unit(command, command=True))
+    await lab.run(provider(lab), Unit(command, command=True))
     assert lab.stop_began.reason == "the command has ended"
     assert lab.marks[1:] == [(2, "db closing"), (3, "db closed")]
     assert lab.exit_code == 0
 
 
-async def test_a_stop_while_holders_restart(lab: Lab) -> None:
-    """A stop that comes while holders stop for a restart turns it into the end."""
+async def test_a_stop_while_consumers_restart(lab: Lab) -> None:
+    """A stop that comes while consumers stop for a restart turns it into the end."""
 
     @service(depends=["db"])
     async def api(db: str, serving: Serving[None]) -> None:
         async with resource(lab, "api", closing=3), serving():
             await anyio.sleep_forever()
 
-    await lab.stop_at(6).run(giver(lab, failing=lambda: True, retries=9), api)
+    await lab.stop_at(6).run(provider(lab, failing=lambda: True, retries=9), api)
     assert lab.path("api") == "waiting starting ready stopping stopped"
     assert lab.path("db") == "waiting starting ready stopping failed"
     assert lab.marks[-3:] == [(8, "api closed"), (8, "db closing"), (9, "db closed")]
     assert lab.exit_code == 1
 
 
-async def test_a_stop_while_a_giver_waits_for_its_holders(lab: Lab) -> None:
-    """The time that its holders take counts against no limit of the giver, also when the stop comes meanwhile."""
+async def test_a_stop_while_a_provider_waits_for_its_consumers(lab: Lab) -> None:
+    """The time that its consumers take counts against no limit of the provider, also when the stop comes meanwhile."""
 
     @service(depends=["db"])
     async def api(db: str, serving: Serving[None]) -> None:
         async with resource(lab, "api", closing=5), serving():
             await anyio.sleep_forever()
 
-    await lab.stop_at(6).run(giver(lab, failing=lambda: True, stop_timeout=2), api)
+    await lab.stop_at(6).run(provider(lab, failing=lambda: True, stop_timeout=2), api)
     assert lab.marks[2:] == [(5, "api closing"), (10, "api closed"), (10, "db closing"), (11, "db closed")]
     assert isinstance(lab.error("db"), ValueError)
 
 
-async def test_a_stop_while_a_holder_waits_for_its_value(lab: Lab) -> None:
+async def test_a_stop_while_a_consumer_waits_for_its_value(lab: Lab) -> None:
     """One that waits to start again is stopped at once, with nothing to say."""
 
     @service(depends=["db"])
     async def api(db: str) -> None:
         await anyio.sleep_forever()
 
-    await lab.stop_at(6.5).run(giver(lab, failing=lambda: True, retries=9), api)
+    await lab.stop_at(6.5).run(provider(lab, failing=lambda: True, retries=9), api)
     assert lab.path("api") == "waiting starting ready stopping waiting stopped"
     assert lab.ending("api").reason == ""
     assert lab.path("db").endswith("backoff stopped")
@@ -1144,7 +1145,7 @@ async def test_a_crash_during_the_stop_changes_only_its_service(lab: Lab) -> Non
 
 
 async def test_a_crash_during_the_stop_overtakes_nobody(lab: Lab) -> None:
-    """A holder whose value goes during the stop still outlives those that depend on it by order only."""
+    """A consumer whose value goes during the stop still outlives those that depend on it by order only."""
 
     @service
     async def db(serving: Serving[str]) -> None:
@@ -1243,13 +1244,13 @@ async def test_everything_ends_during_the_drain_delay(lab: Lab) -> None:
 
 
 async def test_a_value_that_goes_during_the_drain_delay(lab: Lab) -> None:
-    """Its holders are stopped as always, but none waits for its return."""
+    """Its consumers are stopped as always, but none waits for its return."""
 
     @service(depends=["db"])
     async def api(db: str) -> None:
         await anyio.sleep_forever()
 
-    await lab.stop_at(4).run(giver(lab, failing=lambda: True, retries=9), api, sleeper("x"), drain_delay=5)
+    await lab.stop_at(4).run(provider(lab, failing=lambda: True, retries=9), api, sleeper("x"), drain_delay=5)
     assert lab.path("api") == "waiting starting ready stopping waiting stopped"
     assert lab.path("db") == "waiting starting ready stopping failed"
     assert lab.ending("api").reason == ""
@@ -1270,7 +1271,7 @@ async def test_the_deadline_is_shared_out(lab: Lab, seconds: float, levels: int,
     for k in range(levels):
         assert lab.when(f"s{k}", "abandoned") == pytest.approx(5 + seconds - k * r)
         error = lab.error(f"s{k}")
-        assert isinstance(error, Uncuttable)
+        assert isinstance(error, Uncancellable)
         cut = error.__cause__
         assert isinstance(cut, StopTimeout)
         assert cut.seconds + lab.when(f"s{k}", "stopping") == pytest.approx(5 + seconds - (k + 0.5) * r)
@@ -1341,17 +1342,17 @@ async def test_clean_up_under_way_is_held_to_the_deadline(lab: Lab) -> None:
     assert lab.exit_code == 1
 
 
-async def test_a_holder_that_stops_already_is_held_to_the_deadline(lab: Lab) -> None:
+async def test_a_consumer_that_stops_already_is_held_to_the_deadline(lab: Lab) -> None:
     """So is one that is stopping since its value goes; its own time is no longer for that."""
-    api = attrs.evolve(service(depends=["db"], stop_timeout=60)(_slow_holder), name="api")
-    brief = attrs.evolve(service(depends=["db"], stop_timeout=3)(_slow_holder), name="brief")
-    await lab.stop_at(6).run(giver(lab, failing=lambda: True), api, brief)
+    api = attrs.evolve(service(depends=["db"], stop_timeout=60)(_slow_consumer), name="api")
+    brief = attrs.evolve(service(depends=["db"], stop_timeout=3)(_slow_consumer), name="brief")
+    await lab.stop_at(6).run(provider(lab, failing=lambda: True), api, brief)
     assert lab.when("api", "stopping") == lab.when("brief", "stopping") == 5
     assert (lab.when("api", "failed"), lab.when("brief", "failed")) == (14.5, 8)
     assert lab.exit_code == 1
 
 
-async def _slow_holder(db: str, serving: Serving[None]) -> None:
+async def _slow_consumer(db: str, serving: Serving[None]) -> None:
     async with serving():
         await anyio.sleep_forever()
     await anyio.sleep(50)
@@ -1473,15 +1474,15 @@ async def test_force_without_a_stop_before(lab: Lab) -> None:
     assert lab.report.stopping == pytest.approx(0)
 
 
-async def test_force_ends_what_waits_for_holders(lab: Lab) -> None:
-    """A giver that crashed and waits for its holders is cut as well."""
+async def test_force_ends_what_waits_for_consumers(lab: Lab) -> None:
+    """A provider that crashed and waits for its consumers is cut as well."""
 
     @service(depends=["db"])
     async def api(db: str, serving: Serving[None]) -> None:
         async with serving():
             await hang(30)
 
-    await lab.force_at(6).run(giver(lab, failing=lambda: True), api)
+    await lab.force_at(6).run(provider(lab, failing=lambda: True), api)
     assert lab.when("db", "failed") == 6
     assert lab.when("api", "abandoned") == 7
     assert lab.exit_code == 130
@@ -1524,7 +1525,7 @@ async def test_an_observer_that_fails_is_asked_no_more(lab: Lab) -> None:
     assert len(seen) == 1
     (notice,) = (event for event in lab.events if isinstance(event, Notice))
     assert "test_an_observer_that_fails_is_asked_no_more" in notice.message
-    assert notice.message.endswith("failed and is asked no more")
+    assert notice.message.endswith("failed and was disabled")
     assert isinstance(notice.error, ValueError)
     assert lab.path("a") == "waiting starting ready stopping stopped"
     assert lab.exit_code == 0
@@ -1584,7 +1585,7 @@ async def test_the_events_of_a_life(lab: Lab) -> None:
     assert [(move.previous, move.state, move.attempt, move.seconds, move.reason) for move in lab.moves("a")] == [
         (State.WAITING, State.STARTING, 1, 0, ""),
         (State.STARTING, State.READY, 1, 2, ""),
-        (State.READY, State.STOPPING, 1, 7, "asked to"),
+        (State.READY, State.STOPPING, 1, 7, "requested"),
         (State.STOPPING, State.STOPPED, 1, 0, ""),
     ]
     failed = lab.moves("bad")[-1]
@@ -1722,15 +1723,15 @@ async def test_a_chain_longer_than_the_stack(lab: Lab) -> None:
                 await crash_after(5, ValueError())
             await anyio.sleep_forever()
 
-    holders = [named(f"s{i}", service(depends=[f"s{i - 1}"])(_holder(f"s{i - 1}"))) for i in range(1, 5000)]
-    await lab.stop_at(20).run(named("s0", service(retries=ONCE)(first)), *holders)
+    consumers = [named(f"s{i}", service(depends=[f"s{i - 1}"])(_consumer(f"s{i - 1}"))) for i in range(1, 5000)]
+    await lab.stop_at(20).run(named("s0", service(retries=ONCE)(first)), *consumers)
     assert lab.order("stopped") == [f"s{i}" for i in reversed(range(5000))]
     assert lab.ending("s4999").attempts == 2
     assert len(lab.all_ready[0].chain) == 5000
     assert lab.exit_code == 0
 
 
-def _holder(parameter: str) -> Any:
+def _consumer(parameter: str) -> Any:
     scope: dict[str, Any] = {"Serving": Serving, "anyio": anyio}
     exec(  # noqa: S102  (a parameter's name is part of the contract)
         f"async def hold({parameter}: int, serving: Serving[int]):\n"
@@ -1742,10 +1743,10 @@ def _holder(parameter: str) -> Any:
 
 
 async def test_a_chain_of_lost_values(lab: Lab) -> None:
-    """A value that is lost is lost for 2,000 holders above, without recursion."""
-    holders = [
-        named(f"s{i}", service(depends=[f"s{i - 1}"], allowed_failure=True)(_holder(f"s{i - 1}")))
+    """A value that is lost is lost for 2,000 consumers above, without recursion."""
+    consumers = [
+        named(f"s{i}", service(depends=[f"s{i - 1}"], allowed_failure=True)(_consumer(f"s{i - 1}")))
         for i in range(1, 2000)
     ]
-    await lab.run(named("s0", service(allowed_failure=True)(_crash_later)), *holders)
-    assert {lab.path(one.name) for one in holders} == {"waiting failed"}
+    await lab.run(named("s0", service(allowed_failure=True)(_crash_later)), *consumers)
+    assert {lab.path(one.name) for one in consumers} == {"waiting failed"}

@@ -13,7 +13,9 @@ import pytest
 from anyio.abc import ObjectReceiveStream
 
 from kernel.declare.retry import Retry
-from kernel.declare.service import Edge, Needs, Serving, Work, service
+from kernel.declare.service import service
+from kernel.declare.serving import Serving, Work
+from kernel.declare.signature import Edge, Needs
 from kernel.lifecycle.events import State
 from kernel.lifecycle.units import Unit
 from kernel.run.runner import around, command_unit
@@ -53,7 +55,7 @@ class Pool:
 
 @attrs.define(eq=False)
 class Stage:
-    """The pool's service, two holders of it, and what happens to them. Times are in seconds.
+    """The pool's service, two consumers of it, and what happens to them. Times are in seconds.
 
     What goes wrong goes wrong at 5, and only in the first attempt.
     """
@@ -63,8 +65,8 @@ class Stage:
     work: str = "sleeps"  # crashes, returns, interrupts, or its background task crashes
     breaks: bool = False  # whether a task of the pool itself crashes
     options: dict[str, Any] = attrs.field(factory=dict)
-    holder: str = "sleeps"  # crashes, hangs, overruns, starts slowly; or both return
-    retries: int | Retry = 0  # of the holder
+    consumer: str = "sleeps"  # crashes, hangs, overruns, starts slowly; or both return
+    retries: int | Retry = 0  # of the consumer
     pools: int = 0
 
     @asynccontextmanager
@@ -91,7 +93,7 @@ class Stage:
                     tasks.cancel_scope.cancel()
 
     def units(self) -> list[Unit]:
-        """The pool's service, and its holders."""
+        """The pool's service, and its consumers."""
         open_pool, do_its_work = self.open_pool, self.do_its_work
 
         # At most 15 lines, by somebody who has not thought of any of this.
@@ -102,13 +104,13 @@ class Stage:
 
         @service(depends=["pool"], stop_timeout=2, retries=self.retries)
         async def one(pool: Pool, serving: Serving[None]) -> None:
-            await self.hold("one", self.holder, pool, serving)
+            await self.hold("one", self.consumer, pool, serving)
 
         @service(depends=["pool"])
         async def two(pool: Pool, serving: Serving[None]) -> None:
-            await self.hold("two", "returns" if self.holder == "returns" else "sleeps", pool, serving)
+            await self.hold("two", "returns" if self.consumer == "returns" else "sleeps", pool, serving)
 
-        return [Unit(pool, internal=self.holder == "returns"), Unit(one), Unit(two)]
+        return [Unit(pool, internal=self.consumer == "returns"), Unit(one), Unit(two)]
 
     async def do_its_work(self, work: Work) -> None:
         """The work of the pool's service."""
@@ -195,12 +197,12 @@ class Path:
         code: The exit code.
         pools: How many pools are opened, and closed whole.
         broken: How many of them are not whole.
-        stage: What is odd about the pool and its holders.
+        stage: What is odd about the pool and its consumers.
         others: What runs besides.
         lifespan: What surrounds it all.
         stop: When a signal comes, in seconds.
         drain_delay: In seconds.
-        unused: Holders that cannot use the pool any more as they end.
+        unused: Consumers that cannot use the pool any more as they end.
         ends: In which states services end that are not stopped.
 
     """
@@ -223,7 +225,7 @@ BOOM = ValueError("boom")
 PATHS = {
     "signal": Path(stop=5),
     "drain delay": Path(stop=5, drain_delay=2),
-    "everything done": Path(stage={"holder": "returns"}, ends={"one": "done", "two": "done"}),
+    "everything done": Path(stage={"consumer": "returns"}, ends={"one": "done", "two": "done"}),
     "a command has ended": Path(others=command(), ends={"pool use": "done"}),
     "another fails": Path(1, others=third(BOOM), ends={"third": "failed"}),
     "another fails with permission": Path(stop=9, others=third(BOOM, allowed_failure=True), ends={"third": "failed"}),
@@ -241,16 +243,18 @@ PATHS = {
     ),
     "its work returns": Path(1, stage={"work": "returns"}, ends={"pool": "done", **LOST}),
     "its work interrupts": Path(stage={"work": "interrupts"}),
-    "a holder crashes": Path(1, stage={"holder": "crashes"}, ends={"one": "failed"}),
-    "a holder crashes, and is retried": Path(stop=20, stage={"holder": "crashes", "retries": ONCE}),
-    "a holder overruns": Path(1, stop=5, stage={"holder": "overruns"}, ends={"one": "failed"}),
-    "a holder overruns as the work crashes": Path(
-        1, stage={"holder": "overruns", "work": "crashes", **RETRY}, ends={"one": "failed", "pool": "failed"}
+    "a consumer crashes": Path(1, stage={"consumer": "crashes"}, ends={"one": "failed"}),
+    "a consumer crashes, and is retried": Path(stop=20, stage={"consumer": "crashes", "retries": ONCE}),
+    "a consumer overruns": Path(1, stop=5, stage={"consumer": "overruns"}, ends={"one": "failed"}),
+    "a consumer overruns as the work crashes": Path(
+        1, stage={"consumer": "overruns", "work": "crashes", **RETRY}, ends={"one": "failed", "pool": "failed"}
     ),
-    "a holder hangs": Path(3, stop=5, stage={"holder": "hangs"}, unused=frozenset({"one"}), ends={"one": "abandoned"}),
-    "a holder is starting": Path(stop=5, stage={"holder": "starts slowly"}, unused=frozenset({"one"})),
-    "a holder is starting as the work crashes": Path(
-        pools=2, stop=20, stage={"holder": "starts slowly", "work": "crashes", **RETRY}, unused=frozenset({"one"})
+    "a consumer hangs": Path(
+        3, stop=5, stage={"consumer": "hangs"}, unused=frozenset({"one"}), ends={"one": "abandoned"}
+    ),
+    "a consumer is starting": Path(stop=5, stage={"consumer": "starts slowly"}, unused=frozenset({"one"})),
+    "a consumer is starting as the work crashes": Path(
+        pools=2, stop=20, stage={"consumer": "starts slowly", "work": "crashes", **RETRY}, unused=frozenset({"one"})
     ),
     "the pool is opening": Path(pools=0, stop=5, stage={"opening": 50}),
     "the pool is nearly open": Path(stop=5, stage={"opening": 5.5}),
@@ -270,8 +274,8 @@ PATHS = {
 
 
 @pytest.mark.parametrize("name", PATHS)
-async def test_the_pool_closes_whole_after_its_holders(lab: Lab, name: str) -> None:
-    """Every pool that was opened says goodbye, unless it broke; each holder has used it before, and has left it."""
+async def test_the_pool_closes_whole_after_its_consumers(lab: Lab, name: str) -> None:
+    """Every pool that was opened says goodbye, unless it broke; each consumer has used it before, and has left it."""
     path = PATHS[name]
     stage = Stage(lab, **path.stage)
     units = [*stage.units(), *path.others]
@@ -286,17 +290,17 @@ async def test_the_pool_closes_whole_after_its_holders(lab: Lab, name: str) -> N
     assert sum(mark.endswith("whole") for mark in marked) == path.pools - path.broken
     for number in range(1, path.pools + 1):
         closing = marked.index(f"pool {number} closing")
-        for holder in ("one", "two"):
-            taken, left = f"{holder} takes {number}", f"{holder} leaves {number}"
+        for consumer in ("one", "two"):
+            taken, left = f"{consumer} takes {number}", f"{consumer} leaves {number}"
             before = marked[:closing]
             if taken not in before:
                 continue
-            if lab.ending(holder).state is State.ABANDONED:
-                assert lab.when(holder, "abandoned") <= lab.marked_at(f"pool {number} closing")
+            if lab.ending(consumer).state is State.ABANDONED:
+                assert lab.when(consumer, "abandoned") <= lab.marked_at(f"pool {number} closing")
                 continue
             assert before.count(left) == marked.count(taken)
-            if holder not in path.unused and number > path.broken:
-                assert before.count(f"{holder} used {number}") == marked.count(taken)
+            if consumer not in path.unused and number > path.broken:
+                assert before.count(f"{consumer} used {number}") == marked.count(taken)
     ends = {ending.service: ending.state.value for ending in lab.report.endings}
     assert ends == {**dict.fromkeys(ends, "stopped"), **path.ends}
     assert lab.exit_code == path.code

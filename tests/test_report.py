@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from kernel.errors import StopTimeout, Uncuttable, ValueLost
+from kernel.errors import StopTimeout, Uncancellable, ValueLost
 from kernel.lifecycle.events import State
 from kernel.lifecycle.report import Ending, Report, duration
 
@@ -17,9 +17,9 @@ GOOD = Ending("good", State.STOPPED, 1, 2.5, "", None, allowed=False, internal=F
 DB = Ending("db", State.FAILED, 3, 0.25, "after 3 attempts", REFUSED, allowed=False, internal=False)
 API = Ending("api", State.FAILED, 1, 8.0, str(LOST), LOST, allowed=False, internal=False)
 CACHE = Ending("cache", State.FAILED, 1, 0.0, "", LookupError("none"), allowed=True, internal=False)
-HUNG = attrs.evolve(GOOD, service="hung", state=State.ABANDONED, error=Uncuttable("hung", "hung.py:3 in hung"))
+HUNG = attrs.evolve(GOOD, service="hung", state=State.ABANDONED, error=Uncancellable("hung", "hung.py:3 in hung"))
 SLOW = attrs.evolve(GOOD, service="slow", state=State.FAILED, error=StopTimeout("slow", 9.5, "slow.py:7", limit=30))
-CUT = attrs.evolve(GOOD, service="cut", state=State.FAILED, error=StopTimeout("cut", 1, "cut.py:5", forced=True))
+CUT = attrs.evolve(GOOD, service="late", state=State.FAILED, error=StopTimeout("late", 1, "late.py:5", forced=True))
 LIFESPAN = attrs.evolve(GOOD, service="app/init.py:own", internal=True)
 
 
@@ -37,33 +37,33 @@ VERDICTS = {
         attrs.evolve(CACHE, allowed=False, reason="while the app was stopping"), GOOD, first=CACHE
     ),
     "1: every service failed; the first was cache: LookupError: none": report(CACHE, CACHE, first=CACHE),
-    "1: slow failed: overran: cut 9.5 s after it was asked to stop, at slow.py:7;"
+    "1: slow failed: overran: cancelled 9.5 s after the stop was requested, at slow.py:7;"
     " its stop_timeout is 30 s, but RUNNER_SHUTDOWNTIMEOUT left no more time": report(GOOD, SLOW, first=SLOW),
-    "3: hung abandoned: could not be cut; it stands at hung.py:3 in hung": report(HUNG, CACHE, first=HUNG, late=True),
-    "3: hung abandoned: could not be cut; it stands at hung.py:3 in hung; db had failed before": report(
+    "3: hung abandoned: could not be cancelled; it is at hung.py:3 in hung": report(HUNG, CACHE, first=HUNG, late=True),
+    "3: hung abandoned: could not be cancelled; it is at hung.py:3 in hung; db had failed before": report(
         HUNG, DB, first=DB, late=True
     ),
-    "3: hung and other could not be cut, and were abandoned": report(
+    "3: hung and other could not be cancelled and were abandoned": report(
         HUNG, attrs.evolve(HUNG, service="other"), first=HUNG
     ),
-    "3: the stop took 1.5 s, and so passed its deadline, RUNNER_SHUTDOWNTIMEOUT": report(GOOD, late=True),
-    "3: the stop took 1.5 s, and so passed its deadline, RUNNER_SHUTDOWNTIMEOUT; slow overran": report(
+    "3: shutdown took 1.5 s, exceeding the deadline (RUNNER_SHUTDOWNTIMEOUT)": report(GOOD, late=True),
+    "3: shutdown took 1.5 s, exceeding the deadline (RUNNER_SHUTDOWNTIMEOUT); slow overran": report(
         GOOD, SLOW, first=SLOW, late=True
     ),
-    "130: a further signal cut cut before it had stopped": report(GOOD, CUT, first=CUT, forced=True),
-    "130: a further signal cut a, b and cut before they had stopped; db had failed before": report(
+    "130: another signal cancelled late before it had stopped": report(GOOD, CUT, first=CUT, forced=True),
+    "130: another signal cancelled a, b and late before they had stopped; db had failed before": report(
         attrs.evolve(CUT, service="a"), attrs.evolve(CUT, service="b"), CUT, DB, first=DB, forced=True
     ),
-    "130: a further signal cut cut before it had stopped, but hung could not be cut, and was abandoned": report(
-        HUNG, CUT, first=CUT, forced=True
+    "130: another signal cancelled x before it had stopped, but hung could not be cancelled and was abandoned": report(
+        HUNG, attrs.evolve(CUT, service="x"), first=CUT, forced=True
     ),
-    "130: a further signal came, but hung and other could not be cut, and were abandoned": report(
+    "130: received another signal, but hung and other could not be cancelled and were abandoned": report(
         HUNG, attrs.evolve(HUNG, service="other"), first=HUNG, forced=True
     ),
-    "130: a further signal cut cut before it had stopped; cache had failed before": report(
+    "130: another signal cancelled late before it had stopped; cache had failed before": report(
         SLOW, CUT, attrs.evolve(CACHE, allowed=False), first=CACHE, forced=True
     ),
-    "130: forced by a further signal": report(GOOD, forced=True),
+    "130: forced by another signal": report(GOOD, forced=True),
 }
 
 
@@ -84,7 +84,7 @@ def test_a_line_for_each_service() -> None:
     assert ended.lines == [
         "good      stopped; 1 attempt, up 2.5 s",
         "db        failed; 3 attempts, up 250 ms",
-        "cache     failed, which is allowed; 1 attempt, never ready: LookupError: none",
+        "cache     failed (allowed); 1 attempt, never ready: LookupError: none",
         f"slow      failed; 1 attempt, up 2.5 s: {SLOW.error}".replace("slow overran", "overran"),
         "waiting   stopped; never started",
         "unasked   done (returned by itself); 1 attempt, up 2.5 s",
@@ -102,11 +102,11 @@ def test_a_line_for_each_service() -> None:
                 "db   failed; 3 attempts, up 250 ms",
                 "api  failed; 1 attempt, up 8 s: needs the value of db, which failed",
             ],
-            id="the giver came first",
+            id="the provider came first",
         ),
         pytest.param(
             report(attrs.evolve(DB, allowed=True), API, first=API),
-            ["db   failed, which is allowed; 3 attempts, up 250 ms", "api  failed; 1 attempt, up 8 s"],
+            ["db   failed (allowed); 3 attempts, up 250 ms", "api  failed; 1 attempt, up 8 s"],
             id="its failure was allowed",
         ),
         pytest.param(

@@ -80,7 +80,7 @@ def test_empty_settings_are_unset_ones() -> None:
     [
         ("RUNNER_SHUTDOWNTIMEOUT", "soon", "a duration such as 10s"),
         ("RUNNER_DRAINDELAY", "-1s", "a duration such as 10s"),
-        ("LOG_LEVEL", "loud", "debug, info, warning, error or critical"),
+        ("LOG_LEVEL", "loud", "one of debug, info, warning, error, critical"),
         ("LOG_FORMAT", "xml", "text or json"),
         ("LOG_ADD_SOURCE", "maybe", "true/false"),
         ("ENV", "test", "dev or prod"),

@@ -15,7 +15,8 @@ from opentelemetry.trace import SpanContext
 
 from kernel.context import current_service
 from kernel.declare.retry import Retry
-from kernel.declare.service import Serving, service
+from kernel.declare.service import service
+from kernel.declare.serving import Serving
 from kernel.errors import StartTimeout, StopTimeout, ValueLost
 from kernel.lifecycle.events import State, Transition
 from kernel.observe.spans import NAMES, SpanObserver
@@ -164,15 +165,15 @@ async def test_a_value_that_is_lost(spans: Spans, lab: Lab) -> None:
     """Who waits for a value that will not come fails in waiting."""
 
     @service(allowed_failure=True)
-    async def giver(serving: Serving[int]) -> None:
+    async def provider(serving: Serving[int]) -> None:
         raise ConnectionError
 
-    @service(depends=[giver], allowed_failure=True)
-    async def holder(giver: int) -> None:
+    @service(depends=[provider], allowed_failure=True)
+    async def consumer(provider: int) -> None:
         pass
 
-    await spans.run(lab, giver, holder)
-    waiting = spans.one("holder waiting")
+    await spans.run(lab, provider, consumer)
+    waiting = spans.one("consumer waiting")
     assert waiting.events[0].attributes is not None
     assert waiting.events[0].attributes["exception.type"] == f"kernel.errors.{ValueLost.__name__}"
 

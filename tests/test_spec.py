@@ -13,23 +13,12 @@ import attrs
 import pytest
 
 import kernel
-from kernel.declare import service as declared
+from kernel.declare import app, serving
+from kernel.declare.app import command, lifespan
 from kernel.declare.retry import Retry
-from kernel.declare.service import (
-    SERVICE_NAME,
-    Edge,
-    Needs,
-    Service,
-    Serving,
-    Work,
-    command,
-    declared_at,
-    lifespan,
-    read_signature,
-    service,
-    started,
-    to_parameter,
-)
+from kernel.declare.service import SERVICE_NAME, Service, service, started
+from kernel.declare.serving import Serving, Work
+from kernel.declare.signature import Edge, Needs, declared_at, read_signature, to_parameter
 from kernel.errors import DeclarationError
 
 if TYPE_CHECKING:
@@ -271,7 +260,7 @@ def test_serving_in_all_its_spellings() -> None:
 
     async def bare(s: Serving) -> None: ...  # type: ignore[type-arg]
 
-    async def qualified(s: declared.Serving[int]) -> None: ...
+    async def qualified(s: serving.Serving[int]) -> None: ...
 
     async def public(s: kernel.Serving[int]) -> None: ...
 
@@ -469,14 +458,14 @@ def test_commands_of_a_service() -> None:
 
 
 @pytest.fixture(autouse=True)
-def extensions(monkeypatch: pytest.MonkeyPatch) -> declared.Extensions:
+def extensions(monkeypatch: pytest.MonkeyPatch) -> app.Extensions:
     """What the app registers, empty."""
-    fresh = declared.Extensions()
-    monkeypatch.setattr(declared, "EXTENSIONS", fresh)
+    fresh = app.Extensions()
+    monkeypatch.setattr(app, "EXTENSIONS", fresh)
     return fresh
 
 
-def test_commands_of_the_app(extensions: declared.Extensions) -> None:
+def test_commands_of_the_app(extensions: app.Extensions) -> None:
     """Each name once."""
 
     @command
@@ -487,7 +476,7 @@ def test_commands_of_the_app(extensions: declared.Extensions) -> None:
         command(say_hello)
 
 
-def test_lifespans(extensions: declared.Extensions) -> None:
+def test_lifespans(extensions: app.Extensions) -> None:
     """They are kept in order."""
 
     @lifespan

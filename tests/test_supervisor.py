@@ -18,14 +18,15 @@ import sniffio
 
 from kernel.context import current_service
 from kernel.declare.retry import Retry
-from kernel.declare.service import Service, Serving, Work, service
+from kernel.declare.service import Service, service
+from kernel.declare.serving import Serving, Work
 from kernel.errors import (
     NeverServed,
     ServedTwice,
     StartTimeout,
     StopTimeout,
     StrayCancellation,
-    Uncuttable,
+    Uncancellable,
 )
 from kernel.lifecycle.events import Notice, State
 from tests.harness import Lab, block_the_loop, crash_after, hang, marking, resource
@@ -482,7 +483,7 @@ async def test_start_timeout_names_the_line(lab: Lab) -> None:
     assert error.__notes__ == ["in service db, starting, attempt 1"]
     assert "the line where it stands" in stood(error.where)
     assert error.where.endswith("connect")
-    assert "was not ready after 7 s; it stood at tests/test_supervisor.py:" in str(error)
+    assert "was not ready after 7 s; it was at tests/test_supervisor.py:" in str(error)
 
 
 async def test_start_timeout_of_a_oneshot(lab: Lab) -> None:
@@ -582,7 +583,7 @@ async def test_start_timeout_that_cannot_be_cut(lab: Lab) -> None:
     assert lab.path("db") == "waiting starting stopping abandoned"
     assert lab.when("db", "abandoned") == 10
     error = lab.error("db")
-    assert isinstance(error, Uncuttable)
+    assert isinstance(error, Uncancellable)
     assert isinstance(error.__cause__, StartTimeout)
 
 
@@ -1472,7 +1473,7 @@ async def test_overran(lab: Lab) -> None:
     assert isinstance(error, StopTimeout)
     assert error.seconds == pytest.approx(3)
     assert "the slow clean-up" in stood(error.where)
-    assert lab.ending("db").reason.startswith("db overran: cut 3 s after it was asked to stop")
+    assert lab.ending("db").reason.startswith("db overran: cancelled 3 s after the stop was requested")
     assert lab.exit_code == 1
 
 
@@ -1519,7 +1520,7 @@ async def test_abandoned(lab: Lab) -> None:
     assert lab.path("db") == "waiting starting ready stopping abandoned"
     assert lab.when("db", "abandoned") == 15
     error = lab.error("db")
-    assert isinstance(error, Uncuttable)
+    assert isinstance(error, Uncancellable)
     assert "await anyio.sleep(seconds)" in stood(error.where)
     assert isinstance(error.__cause__, StopTimeout)
     assert lab.now == 50

@@ -16,7 +16,8 @@ import attrs
 import pytest
 
 from kernel.declare.retry import Retry
-from kernel.declare.service import Service, Serving, service
+from kernel.declare.service import Service, service
+from kernel.declare.serving import Serving
 from kernel.errors import (
     ConfigError,
     DeclarationError,
@@ -346,7 +347,7 @@ async def test_slow_and_hanging_steps(lab: Lab) -> None:
 async def test_a_hang_for_ever_is_abandoned(at: Phase) -> None:
     """And ends with the run, so that the test does."""
     hangs = attrs.evolve(faulty(store, Hang(), at), start_timeout=5)
-    with pytest.raises(RunFailed, match="store abandoned: store could not be cut") as failed:
+    with pytest.raises(RunFailed, match="store abandoned: store could not be cancelled") as failed:
         async with running(hangs):
             await anyio.sleep(1)
     assert "test_testing.py" in str(failed.value)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel.config.values import Secret, parse_bool, parse_duration, parse_list, write_seconds
+from kernel.config.values import Secret, parse_bool, parse_duration, parse_list
 
 
 @pytest.mark.parametrize(

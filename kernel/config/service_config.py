@@ -25,7 +25,7 @@ def variables(service: str, cls: Any) -> dict[str, str]:
 
 
 def read_config(
-    service: str, cls: Any, environ: Mapping[str, str], *, optional: bool = False
+    service: str, cls: Any, environ: Mapping[str, str], default: object = attrs.NOTHING
 ) -> tuple[Any, list[ConfigError]]:
     """An instance of the attrs class *cls* from the variables of *service*, and all that is wrong with them.
 
@@ -35,14 +35,15 @@ def read_config(
         service: The service's name.
         cls: The class; a generic one may have its arguments, as in ``Config[int]``.
         environ: The environment.
-        optional: Whether it may be None: it is where none of its variables is set, and it needs one.
+        default: An instance that has the values of fields which are not set. None: it is None where none of its
+            variables is set, although it needs one.
 
     """
     schema = schema_of(service, cls)
     reading = _Reading(environ, _secrets(schema, environ))
-    config = reading.read(schema, None)
+    config = reading.read(schema, default if isinstance(default, schema.cls) else None)
     errors = [*schema.errors, *reading.errors]
-    if optional and not schema.errors and not any(environ.get(leaf.variable) for leaf in schema.leaves()):
+    if default is None and not schema.errors and not any(environ.get(leaf.variable) for leaf in schema.leaves()):
         errors = []
     return (None if errors else config), errors
 

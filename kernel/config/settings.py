@@ -127,8 +127,7 @@ def _choice(name: str, field: str, known: Mapping[str, Any], default: str, meani
         except KeyError:
             raise ValueError(text) from None
 
-    *most, last = known
-    words = f"{', '.join(most)} or {last}"
+    words = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"  # noqa: PLR2004
     return Setting(name, field, " | ".join(known), default, meaning, words, parse)
 
 

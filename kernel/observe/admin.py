@@ -18,7 +18,8 @@ from anyio import to_thread
 
 from kernel.config.settings import Address
 from kernel.declare.retry import Retry
-from kernel.declare.service import Service, Serving
+from kernel.declare.service import Service
+from kernel.declare.serving import Serving
 from kernel.errors import ConfigError
 from kernel.observe.logs import logger
 from kernel.observe.status import View
@@ -118,7 +119,7 @@ class Admin:
     async def _page(self, scope: Mapping[str, Any]) -> tuple[int, bytes, str]:
         """The status, the body and its type."""
         if scope["method"] not in {"GET", "HEAD"}:
-            return _json(NOT_ALLOWED, {"error": f"{scope['method']} is not allowed: this is for looking only"})
+            return _json(NOT_ALLOWED, {"error": f"{scope['method']} is not allowed: the admin server is read-only"})
         view, path = self.view, scope["path"].rstrip("/")
         if path == "":
             return OK, "".join(f"{one}\n" for one in PAGES).encode(), "text/plain; charset=utf-8"

@@ -12,14 +12,50 @@ from anyio import current_time
 
 from kernel.errors import one_line
 from kernel.identity import Identity, instance
-from kernel.lifecycle.events import LIVE, State
+from kernel.lifecycle.events import LIVE, AllReady, Event, State, Transition
 from kernel.lifecycle.explain import awaited
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.supervisor import Supervisor
-from kernel.observe.stats import Stats
 
 SCHEMA = 1
 """The version of what `status` gives; fields may be added without a new one."""
+
+
+UNTIMED = frozenset({State.STARTING, State.STOPPING})
+"""A move into one of these ends neither a start nor a stop."""
+
+
+@attrs.define
+class Stats:
+    """An observer that keeps the last duration of each kind, and hands each on to whoever records them.
+
+    Args:
+        record: Is called with the kind ("start" or "stop"), the service and the seconds of each.
+
+    """
+
+    record: Callable[[str, str, float], Any] | None = None
+    last: dict[str, dict[str, float]] = attrs.field(factory=lambda: {"start": {}, "stop": {}})
+    all_ready: float | None = None
+
+    def hears(self, state: State) -> bool:
+        """Whether a move into *state* may end what is timed."""
+        return state not in UNTIMED
+
+    def __call__(self, event: Event) -> None:
+        """Take the time of *event*."""
+        if isinstance(event, AllReady):
+            self.all_ready = event.seconds
+        elif isinstance(event, Transition):
+            if event.previous is State.STOPPING:
+                self._took("stop", event)
+            elif event.previous is State.STARTING and event.state in {State.READY, State.DONE}:
+                self._took("start", event)
+
+    def _took(self, kind: str, event: Transition) -> None:
+        self.last[kind][event.service] = event.seconds
+        if self.record is not None and not event.internal:
+            self.record(kind, event.service, event.seconds)
 
 
 @attrs.define

@@ -1,0 +1,237 @@
+"""What the signature of a service or of a command asks for."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal, get_origin
+
+import attrs
+
+from kernel.annotations import attrs_class, model_kind, type_name, without_none
+from kernel.declare.serving import Serving
+from kernel.errors import DeclarationError, PlanError, Problems, did_you_mean
+from kernel.stacks import shorten
+
+
+@attrs.frozen
+class Edge:
+    """One dependency of a service.
+
+    Args:
+        target: The name of the service depended on.
+        kind: "ready" waits until it is ready, "started" until it was launched.
+        parameter: The parameter that takes its value; None for an edge of order only.
+        optional: Whether that parameter has a default.
+
+    """
+
+    target: str
+    kind: Literal["ready", "started"] = "ready"
+    parameter: str | None = None
+    optional: bool = False
+
+
+@attrs.frozen
+class Needs:
+    """What a signature asks for.
+
+    Args:
+        edges: The dependencies, with the parameters that take their values.
+        serving: The name of the parameter annotated `Serving`, or None.
+        config: The parameter annotated with an attrs class and that class, which may be a generic one with its
+            arguments; or None.
+        config_default: What that parameter has as a default; None where it may be None; `inspect.Parameter.empty`
+            where it has none.
+
+    """
+
+    edges: tuple[Edge, ...] = ()
+    serving: str | None = None
+    config: tuple[str, Any] | None = None
+    config_default: object = inspect.Parameter.empty
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """The names of the parameters that the kernel fills."""
+        names = {edge.parameter for edge in self.edges if edge.parameter}
+        if self.serving:
+            names.add(self.serving)
+        if self.config:
+            names.add(self.config[0])
+        return frozenset(names)
+
+
+def to_parameter(name: str) -> str:
+    """The parameter that is named after a service."""
+    return name.replace("-", "_")
+
+
+def declared_at(fn: Callable[..., Any]) -> str:
+    """File and line where *fn* was written."""
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    return f"{shorten(code.co_filename)}:{code.co_firstlineno}" if code else repr(fn)
+
+
+def read_signature(
+    fn: Callable[..., Any], edges: Sequence[Edge], owner: str, *, spare: bool, config: Any = None
+) -> Needs:
+    """Tell which parameters of *fn* take what: values of *edges*, `Serving`, or an attrs class.
+
+    Annotations of parameters named after a dependency are not evaluated.
+
+    Args:
+        fn: The function of a service or of a command.
+        edges: What its values may come from.
+        owner: The name used in errors.
+        spare: Whether parameters that nothing fills are left to somebody else (the command line), and so are attrs
+            classes with a default.
+        config: The attrs class that is a config there too; None for none.
+
+    Raises:
+        DeclarationError: A parameter that nothing can fill, or two that ask for the same; several are reported as
+            `Problems`.
+
+    """
+    reading = _Reading(fn, owner, spare, config, {to_parameter(edge.target): n for n, edge in enumerate(edges)}, edges)
+    errors: list[PlanError] = []
+    for parameter in signature_of(fn).parameters.values():
+        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
+            continue
+        try:
+            reading.read(parameter)
+        except PlanError as error:
+            errors.append(error)
+    Problems.raise_any(errors)
+    return reading.needs
+
+
+@attrs.define(eq=False)
+class _Reading:
+    """A signature being read."""
+
+    fn: Callable[..., Any]
+    owner: str
+    spare: bool
+    config: Any
+    by_parameter: Mapping[str, int]
+    edges: Sequence[Edge]
+    needs: Needs = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.needs = Needs(edges=tuple(self.edges))
+
+    def read(self, parameter: inspect.Parameter) -> None:
+        """Add what *parameter* takes to what is needed."""
+        has_default = parameter.default is not parameter.empty
+        index = self.by_parameter.get(parameter.name)
+        if index is not None and parameter.kind is not parameter.POSITIONAL_ONLY:
+            self._take_value(parameter.name, index, optional=has_default)
+            return
+        annotation = evaluate(parameter, self.fn, self.owner, spare=self.spare or has_default)
+        bare, may_be_none = without_none(annotation)
+        cls = attrs_class(bare)
+        if (get_origin(annotation) or annotation) is Serving:
+            self._take_serving(parameter.name)
+        elif cls is not None and (not (self.spare and has_default) or cls == self.config):
+            default = None if may_be_none and not has_default else parameter.default
+            self._take_config(parameter.name, cls, default)
+        elif not self.spare and not has_default:
+            raise self._unfilled(parameter.name, bare, positional=index is not None)
+
+    def _take_value(self, name: str, index: int, *, optional: bool) -> None:
+        edge = self.edges[index]
+        if edge.kind == "started":
+            raise DeclarationError(
+                f"{self.owner} takes the value of {edge.target!r}, but waits only for its start",
+                where=declared_at(self.fn),
+                hint=f'write depends=["{edge.target}"]',
+            )
+        edges = list(self.needs.edges)
+        edges[index] = attrs.evolve(edge, parameter=name, optional=optional)
+        self.needs = attrs.evolve(self.needs, edges=tuple(edges))
+
+    def _take_serving(self, name: str) -> None:
+        if before := self.needs.serving:
+            raise DeclarationError(f"{self.owner} takes `Serving` twice: {before}, {name}", where=declared_at(self.fn))
+        self.needs = attrs.evolve(self.needs, serving=name)
+
+    def _take_config(self, name: str, cls: Any, default: object) -> None:
+        if self.needs.config:
+            raise DeclarationError(
+                f"{self.owner} takes two configs: {self.needs.config[0]}, {name}",
+                where=declared_at(self.fn),
+                hint="put the fields into one attrs class",
+            )
+        self.needs = attrs.evolve(self.needs, config=(name, cls), config_default=default)
+
+    def _unfilled(self, name: str, tp: Any, *, positional: bool) -> DeclarationError:
+        """The error for a parameter that nothing can fill."""
+        if kind := model_kind(tp):
+            return DeclarationError(
+                f"{self.owner} has a parameter {name!r} that nothing can fill: {type_name(tp)} is {kind}",
+                where=declared_at(self.fn),
+                hint="for a config, make it an attrs class: decorate it with @attrs.frozen",
+            )
+        near = "values are given by name: drop the `/`" if positional else did_you_mean(name, self.by_parameter)
+        return DeclarationError(
+            f"{self.owner} has a parameter {name!r} that nothing can fill",
+            where=declared_at(self.fn),
+            hint=near
+            or "name it after a dependency, annotate it `Serving[...]` or an attrs class, or give it a default",
+        )
+
+
+def takes_parameters(fn: Callable[..., Any]) -> bool:
+    """Tell whether *fn* has parameters, without the slow `inspect.signature`."""
+    code = getattr(inspect.unwrap(fn), "__code__", None)  # a `functools.partial` has none
+    return code is None or bool(code.co_argcount + code.co_kwonlyargcount)
+
+
+def signature_of(fn: Callable[..., Any]) -> inspect.Signature:
+    """The signature of *fn*, its annotations as they were written: `evaluate` makes objects of them."""
+    if sys.version_info >= (3, 14):  # pragma: no cover  (there, a look at annotations evaluates all of them)
+        import annotationlib
+
+        return inspect.signature(fn, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(fn)
+
+
+def _closure(function: Callable[..., Any]) -> dict[str, object]:
+    """What *function* sees of the functions around it; without names that have no value yet."""
+    seen: dict[str, object] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):
+            seen[name] = cell.cell_contents
+    return seen
+
+
+def evaluate(parameter: inspect.Parameter, fn: Callable[..., Any], owner: str, *, spare: bool) -> Any:
+    """The annotation of *parameter* of *fn* as an object, evaluated where it was written.
+
+    Args:
+        parameter: As `inspect.signature` gives it; its annotation may be a text.
+        fn: The function that has it.
+        owner: The name used in errors.
+        spare: Whether one that cannot be evaluated is None.
+
+    Raises:
+        DeclarationError: It cannot be evaluated, and *spare* does not allow that.
+
+    """
+    annotation = getattr(parameter.annotation, "__forward_arg__", parameter.annotation)
+    function = inspect.unwrap(fn)
+    try:
+        while isinstance(annotation, str):  # one that is quoted although it is a text already takes two rounds
+            annotation = eval(annotation, function.__globals__, _closure(function))  # noqa: S307  (as typing does)
+    except Exception as error:
+        if spare:
+            return None
+        raise DeclarationError(
+            f"{owner}: the annotation of parameter {parameter.name!r} cannot be evaluated: {error}",
+            where=declared_at(fn),
+            hint="import the type at run time, not under TYPE_CHECKING",
+        ) from error
+    return annotation
