@@ -117,7 +117,7 @@ class _Run:
             if self._signals.count:
                 logs.logger.info("exit 0: %s came before anything was started", self._signals.first)
                 return 0
-            units = self._outside.around(units)
+            self._outside.serve()
             self._report = event_loop.run(functools.partial(self._main_task, units), self._settings.backend, len(units))
             self._close_outside()
             return self._report.exit_code
@@ -128,7 +128,7 @@ class _Run:
         """Send what is still to be sent; the deadline was for the services, and this has one of its own."""
         if self._outside.exports:
             self._watchdog.postpone(LAST_WORDS)
-            self._unsent = self._outside.close()
+        self._unsent = self._outside.close()
 
     async def _main_task(self, units: Sequence[Unit], wake: event_loop.Wake) -> Report:
         self._orchestrator = Orchestrator(
@@ -145,7 +145,7 @@ class _Run:
 
         self._signals.listen(on_signal)
         watch = LoopWatch(wake, self._say_blocked, self._say_free, self._resting, self._outside.alive)
-        self._outside.runs(self._orchestrator, watch)
+        self._outside.runs(self._orchestrator, watch, wake, self._running)
         try:
             return await self._orchestrator.run(functools.partial(self._at_end, watch))
         finally:
@@ -153,16 +153,20 @@ class _Run:
 
     def _say_blocked(self, seconds: float) -> None:
         """From the watch's thread, while it is happening."""
-        assert self._orchestrator is not None
-        frame = frame_of(self._main)
-        service = self._orchestrator.running(frame)
+        service, line = self._running()
         logs.logger.warning(
             "%s has been blocking the event loop for %.1f s at %s; nothing else can run",
             service or "something",
             seconds,
-            runs_at(frame),
+            line,
             extra={"service": service, "seconds": seconds},
         )
+
+    def _running(self) -> tuple[str, str]:
+        """The service whose code the loop's thread runs, empty where that is nobody's, and the line."""
+        assert self._orchestrator is not None
+        frame = frame_of(self._main)
+        return self._orchestrator.running(frame), runs_at(frame)
 
     def _say_free(self, seconds: float) -> None:
         logs.logger.warning("the event loop is free again, after %.1f s", seconds, extra={"seconds": seconds})
