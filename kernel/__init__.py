@@ -32,6 +32,9 @@ observe/       what can be seen of a run
 bricks/        what services are made of, imported when they are first used
                asgi          `serve_asgi`: an ASGI app as a service's work
                uvicorn_server hypercorn_server  the servers that run it
+               program       `program`: an external program as a resource
+               ready output  when it is ready; what it writes
+               guard         the process that ends it when the kernel is gone
                drain         how a server ends
                lifespan      the app's lifespan, whichever server runs it
                listen        sockets that listen
@@ -61,6 +64,7 @@ process/       the process around the services
                event_loop    asyncio or trio
                loop_watch    notices a blocked event loop
                hard_exit     ends the process when the interpreter no longer answers
+               programs      the external programs that run now
                debugger      deadlines rest while one is attached
 errors         every exception of the kernel
 stacks         where a coroutine or thread is, in the user's own lines
@@ -91,11 +95,18 @@ from kernel.errors import (
 
 if TYPE_CHECKING:
     from kernel.bricks.asgi import serve_asgi
+    from kernel.bricks.program import Program, program
+    from kernel.bricks.ready import http, output, tcp
     from kernel.calls.interface import interface
 
 _LAZY = {
+    "Program": "kernel.bricks.program",
+    "http": "kernel.bricks.ready",
     "interface": "kernel.calls.interface",
+    "output": "kernel.bricks.ready",
+    "program": "kernel.bricks.program",
     "serve_asgi": "kernel.bricks.asgi",
+    "tcp": "kernel.bricks.ready",
 }
 """The modules of public names that most apps do not use, and a start should not pay for."""
 
@@ -118,6 +129,7 @@ __all__ = [
     "KernelError",
     "Overloaded",
     "PlanError",
+    "Program",
     "Retry",
     "Seconds",
     "Secret",
@@ -128,9 +140,13 @@ __all__ = [
     "Unavailable",
     "Work",
     "command",
+    "http",
     "interface",
     "lifespan",
+    "output",
+    "program",
     "serve_asgi",
     "service",
     "started",
+    "tcp",
 ]
