@@ -91,7 +91,7 @@ async def program(
                     run.is_ready = True
                     yield run
             except Exception as error:
-                if await run.is_to_blame():
+                if await run.is_to_blame():  # noqa: ASYNC120  (0.1 s at most)
                     raise run.error() from error
                 raise
             finally:

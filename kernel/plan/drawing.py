@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from kernel.declare.service import Edge, Service
+from kernel.declare.service import Service
+from kernel.declare.signature import Edge
 from kernel.lifecycle.graph import topological
 
 Services = Mapping[str, Service[..., Any]]
@@ -83,6 +84,7 @@ def _json(services: Services) -> str:
         {
             name: {
                 "depends": {edge.target: _kind(edge) for edge in service.needs.edges},
+                "optional": [edge.target for edge in service.needs.edges if edge.optional],
                 "oneshot": service.oneshot,
                 "allowed_failure": service.allowed_failure,
                 "retries": service.retry.times,

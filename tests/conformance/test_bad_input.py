@@ -122,7 +122,7 @@ MISTAKES = {
     "malformed names": Mistake(
         {"my-api": API, "Api": API, "class": API},
         [
-            r"services/Api.py: 'Api' is no name for a service; use lower-case letters, digits and underscores",
+            r"services/Api.py: 'Api' is not a valid service name; use lower-case letters, digits and underscores",
             r"services/class.py: 'class' is no name for a module; rename it, as in my_service.py",
             r"services/my-api.py: 'my-api' is no name for a module; rename it, as in my_service.py",
         ],
@@ -130,7 +130,7 @@ MISTAKES = {
     # -- files
     "syntax error": Mistake(
         {"api.py": "x = 1\nasync def api(:\n"},
-        [r"services/api.py:2: service 'api' does not import: SyntaxError: invalid syntax.*; mend the file, or leave"],
+        [r"services/api.py:2: service 'api' does not import: SyntaxError: invalid syntax.*; fix the file, or leave"],
     ),
     "missing package": Mistake(
         {"api.py": "import os\nimport nosuch\n"},
@@ -150,7 +150,7 @@ MISTAKES = {
                 raise OSError("no seven") from error
             """
         },
-        [r"services/api.py:4: service 'api' does not import: OSError: no seven; mend the file"],
+        [r"services/api.py:4: service 'api' does not import: OSError: no seven; fix the file"],
         also=[r"^  caused by ValueError: invalid literal for int\(\) with base 10: 'seven'$"],
     ),
     "sys.exit": Mistake({"api": "sys.exit(3)"}, [r"services/api.py: service 'api' called sys.exit\(3\) when imported"]),
@@ -352,3 +352,20 @@ def test_values_arrive(app: App, backend: str) -> None:
     assert result.code == 0
     assert result.said(r"port=80, hosts=\['a', 'b'\], every=90.0, debug=True, token=Secret\('\*+'\)")
     assert result.said("api: hunter2")
+
+
+def test_hidden_files_are_no_services(app: App) -> None:
+    """An editor's lock, which is a link to nowhere, its backups, and what a system notes; in packages too."""
+    app.service("api", "@service(oneshot=True)\nasync def api() -> None:\n    log.info('here')")
+    app.write("services/packed/__init__.py", "")
+    leftovers = ["._api.py", "api.py~", "#api.py#", ".api.py.swp", ".idea/x.py", "packed/._b.py"]
+    for name in leftovers:
+        app.write(f"services/{name}", "\x00")
+    for folder in ("", "packed/"):
+        (app.root / "services" / f"{folder}.#api.py").symlink_to("ann@host.4321:1")
+    result = app.run("api").result()
+    assert result.code == 0, result.stderr
+    assert result.said("api: here")
+    listed = app.call("list")
+    assert (listed.code, [line.split()[0] for line in listed.stdout.splitlines()]) == (0, ["api", "packed"])
+    assert "packed/__init__.py: holds no service;" in app.call("check", LOG_FORMAT="text").stderr
