@@ -99,7 +99,11 @@ def read_otel(environ: Mapping[str, str]) -> tuple[Otel, list[ConfigError]]:
         return Otel(), errors
     found = {one: _read_signal(environ, one, errors) for one in SIGNALS}
     otlp, exported = ([one for one in SIGNALS if of(found[one])] for of in (lambda one: one.otlp, bool))
-    sdk = read_sdk(environ, otlp, exported, errors.append)
+    wrong: list[ConfigError] = []
+    sdk = read_sdk(environ, otlp, exported, wrong.append)
+    if wrong:
+        found = {}  # nothing runs, so that nothing is to be exported; some would fail before that is told
+        errors += wrong
     once = {str(error): error for error in errors}  # what is wrong for all signals is told once
     return Otel(**found, name=_get(environ, "OTEL_SERVICE_NAME"), sdk=sdk), list(once.values())
 

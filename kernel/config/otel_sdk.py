@@ -53,12 +53,14 @@ class Batches:
         delay: Milliseconds between two exports.
         queue: How many wait at most; what is beyond is dropped.
         size: How many are sent at once.
+        timeout: Milliseconds for one export.
 
     """
 
     delay: int = SOON
     queue: int = RECORDS[0]
     size: int = RECORDS[1]
+    timeout: int = PATIENCE
 
 
 @attrs.frozen
@@ -101,20 +103,24 @@ def read_sdk(environ: Mapping[str, str], otlp: Collection[str], signals: Collect
     if "metrics" in signals:
         interval = values.whole("METRIC_EXPORT_INTERVAL", INTERVAL, 1, "milliseconds")
         made = attrs.evolve(made, interval=interval, timeout=_timeout(values, "METRIC_EXPORT_TIMEOUT"))
-        for name in _CHOICES.keys() - {"TRACES_SAMPLER"}:
-            values.choice(name)
+        values.choice("EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE")
+        values.choice("EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION")
+    values.choice("METRICS_EXEMPLAR_FILTER", exactly=True)  # read for `/metrics` too
     for name in sorted({name for signal in signals for name in _LIMITS[signal]}):
         values.whole(name, 0, 0, "")
     if signals:
         values.pairs("RESOURCE_ATTRIBUTES", secret=False)
         values.propagators("PROPAGATORS")
-    for signal in otlp:
-        for scope in (f"EXPORTER_OTLP_{signal.upper()}", "EXPORTER_OTLP"):
-            values.choice(f"{scope}_COMPRESSION", ("none", "gzip", "deflate"))
-            values.pairs(f"{scope}_HEADERS", secret=True)
-            for what in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"):
-                values.file(f"{scope}_{what}")
+    for scope in [*(f"EXPORTER_OTLP_{signal.upper()}" for signal in otlp), *(["EXPORTER_OTLP"] if otlp else [])]:
+        _check_connection(values, scope)
     return made
+
+
+def _check_connection(values: _Values, scope: str) -> None:
+    values.choice(f"{scope}_COMPRESSION", ("none", "gzip", "deflate"))
+    values.pairs(f"{scope}_HEADERS", secret=True)
+    for what in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"):
+        values.file(f"{scope}_{what}")
 
 
 def _timeout(values: _Values, name: str) -> int:
@@ -124,13 +130,13 @@ def _timeout(values: _Values, name: str) -> int:
 def _batches(values: _Values, kind: str, queue: int, size: int) -> Batches:
     """The batches of "BSP" or "BLRP". Of queue and batch, what is set decides for what is not."""
     delay = values.whole(f"{kind}_SCHEDULE_DELAY", SOON, 1, "milliseconds")
-    _timeout(values, f"{kind}_EXPORT_TIMEOUT")
+    timeout = _timeout(values, f"{kind}_EXPORT_TIMEOUT")
     queue_name, size_name = f"{kind}_MAX_QUEUE_SIZE", f"{kind}_MAX_EXPORT_BATCH_SIZE"
     queue_set, size_set = values.whole(queue_name, 0, 1, ""), values.whole(size_name, 0, 1, "")
     if queue_set and size_set > queue_set:
         what = f"is {size_set}, more than OTEL_{queue_name} ({queue_set})"
         values.report(ConfigError(what, where=f"OTEL_{size_name}", hint="a batch is taken from the queue"))
-    return Batches(delay, queue_set or max(queue, size_set), size_set or min(size, queue_set or size))
+    return Batches(delay, queue_set or max(queue, size_set), size_set or min(size, queue_set or size), timeout)
 
 
 @attrs.frozen
@@ -166,10 +172,11 @@ class _Values:
         if not right:
             self._refuse(name, "expected a number from 0 to 1")
 
-    def choice(self, name: str, known: Collection[str] = ()) -> None:
-        """One of some words."""
+    def choice(self, name: str, known: Collection[str] = (), *, exactly: bool = False) -> None:
+        """One of some words, in any case, or *exactly* so."""
         known = known or _CHOICES[name]
-        if self.text(name) and self.text(name).lower() not in known:
+        text = self.text(name) if exactly else self.text(name).lower()
+        if text and text not in known:
             self._refuse(name, f"expected one of {', '.join(known)}")
 
     def pairs(self, name: str, *, secret: bool) -> None:

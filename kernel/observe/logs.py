@@ -330,6 +330,17 @@ def add_context(identity: Identity) -> None:
             handler.addFilter(Context(identity))
 
 
+def keep_handler(handler: logging.Handler) -> None:
+    """Keep *handler* from now on, whoever configures logging."""
+    guard.keep(handler)
+
+
+def drop_handler(handler: logging.Handler) -> None:
+    """Hand nothing more to *handler*."""
+    guard.drop(handler)
+    logging.getLogger().removeHandler(handler)
+
+
 def keep_handlers() -> None:
     """From now on a library that configures logging takes none of the root logger's handlers away."""
     guard.keep(*logging.getLogger().handlers)
