@@ -86,7 +86,7 @@ def test_did_you_mean(name: str, hint: str) -> None:
 
 
 def test_every_error_is_a_kernel_error() -> None:
-    """What was not started, what became of a service, and a call that failed are the kinds; the docstring names them all."""
+    """Three kinds: what was not started, a service's failure, a failed call. The docstring's tree names them all."""
     classes = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, KernelError)}
     for cls in classes - {KernelError}:
         assert issubclass(cls, PlanError | ServiceError | CallError)

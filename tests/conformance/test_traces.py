@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from kernel.testing import BACKENDS
 from tests.conformance.program import REPO, App, Program
+from tests.ports import free_port
 from tests.receiver import HANG, Receiver, attributes, receiving
 
 EXAMPLES = "example-database,example-flaky,example-api,example-migrator,example-optional,hello-world"
@@ -255,19 +255,13 @@ def ended(examples: Program, **env: str) -> tuple[float, list[str], str]:
     return result.seconds, warnings, result.messages[-1]
 
 
-def unused_port() -> int:
-    """A port at which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @pytest.mark.parametrize("mood", [503, 404, HANG, 0], ids=["503", "404", "hung", "refused"])
 def test_a_collector_that_does_not_answer(examples: Program, mood: int) -> None:
     """One warning, and an exit that takes at most a second longer; what was not sent is counted in the last line."""
     usual, _, last = ended(examples)
     assert "not sent" not in last
     with receiving(mood) as receiver:
-        url = receiver.url if mood else f"http://127.0.0.1:{unused_port()}"
+        url = receiver.url if mood else f"http://127.0.0.1:{free_port()}"
         took, warnings, last = ended(examples, OTEL_EXPORTER_OTLP_ENDPOINT=url, OTEL_EXPORTER_OTLP_TIMEOUT="700")
     assert took < usual + 1.0
     assert len(warnings) == 1

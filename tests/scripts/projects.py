@@ -20,6 +20,8 @@ from pathlib import Path
 
 import attrs
 
+from tests.ports import ANY_PORT
+
 REPO = Path(__file__).parents[2]
 PYTHON = Path(sys.executable).resolve()  # the one behind .venv
 PROGRAMS = Path(sys.executable).parent
@@ -75,6 +77,7 @@ class Machine:
         cache = subprocess.run([PROGRAMS / "uv", "cache", "dir"], capture_output=True, text=True, check=True)
         self.env = {
             **ours,
+            **ANY_PORT,
             "UV_CACHE_DIR": cache.stdout.strip(),
             "HOME": str(folder),
             "PATH": f"{self.bin}:{os.defpath}:/usr/bin:/bin",
