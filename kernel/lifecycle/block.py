@@ -18,6 +18,10 @@ class Owner(Protocol):
     asked: bool
     live_holders: int
 
+    @property
+    def next_step_at(self) -> float | None:
+        """When the service is cancelled, where it was asked to stop."""
+
     def enter(self, block: Block) -> None:
         """Take *block* as the attempt's work."""
 
@@ -105,6 +109,11 @@ class Block:
             if self._owner.asked:
                 self._stop.set()
         await self._stop.wait()
+
+    @property
+    def ends_at(self) -> float | None:
+        """When what still drains is cancelled, on the loop's clock; None before a stop is requested."""
+        return self._owner.next_step_at if self._owner.asked else None
 
     def stop(self) -> None:
         """End the work: tell it where it drains, else cancel it."""

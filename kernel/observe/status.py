@@ -57,7 +57,7 @@ class View:
     def supervisors(self) -> list[Supervisor]:
         """The services that the user knows of; none before the run begins."""
         every = self.orchestrator.supervisors.values() if self.orchestrator is not None else ()
-        return [one for one in every if not one.internal]
+        return [one for one in every if not one.internal or one.awaited]
 
     @property
     def ready(self) -> bool:

@@ -312,6 +312,7 @@ class FakeServing:
         self.error: BaseException | None = None
         self.asked = False
         self.live_holders = 0
+        self.next_step_at: float | None = None
         self._name = name
         self._block: Block | None = None
         self._served = anyio.Event()
