@@ -29,6 +29,13 @@ observe/       what can be seen of a run
                otel_resource what identifies the app in telemetry
                exporters     OTLP: traces, metrics, log records
                wiring        puts the observers of a run together
+bricks/        what services are made of, imported when they are first used
+               asgi          `serve_asgi`: an ASGI app as a service's work
+               uvicorn_server hypercorn_server  the servers that run it
+               drain         how a server ends
+               lifespan      the app's lifespan, whichever server runs it
+               listen        sockets that listen
+               unwrap        an error without the group of one around it
 calls/         typed calls between services, in one process or many; imported only where a service uses them
                interface     `@interface`: what can be called of a service
                codec         how a type's values are written and read: `shape scalars containers records raised`
@@ -64,7 +71,7 @@ context        which service the current code belongs to
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kernel.config.values import Seconds, Secret
 from kernel.declare.retry import Retry
@@ -83,16 +90,23 @@ from kernel.errors import (
 )
 
 if TYPE_CHECKING:
+    from kernel.bricks.asgi import serve_asgi
     from kernel.calls.interface import interface
 
+_LAZY = {
+    "interface": "kernel.calls.interface",
+    "serve_asgi": "kernel.bricks.asgi",
+}
+"""The modules of public names that most apps do not use, and a start should not pay for."""
 
-def __getattr__(name: str) -> object:
-    """Import what most apps do not use when it is first asked for."""
-    if name == "interface":
-        from kernel.calls.interface import interface
 
-        return interface
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'kernel' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return value
 
 
 __all__ = [
@@ -116,6 +130,7 @@ __all__ = [
     "command",
     "interface",
     "lifespan",
+    "serve_asgi",
     "service",
     "started",
 ]

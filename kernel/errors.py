@@ -9,6 +9,11 @@
     │   ├── NotImportable        a service's file that does not import
     │   ├── ConfigError          a value in the environment that cannot be used
     │   └── LeftOutError         a value is needed from a service that is not enabled
+    ├── BrickError               what `serve_asgi` or `program` could not do
+    │   ├── CannotListen         the address cannot be listened on
+    │   ├── ServerMissing        no ASGI server is installed that runs here
+    │   ├── LifespanFailed       the ASGI app says that its lifespan failed
+    │   └── ProgramError         the program cannot run, or no longer runs
     ├── CallError                a call to another service failed
     │   ├── CallFailed           it raised what its interface does not declare
     │   ├── Unavailable          nobody received the call
@@ -240,6 +245,48 @@ class Uncuttable(ServiceError):
 
     def __str__(self) -> str:
         return f"{self.service} could not be cut; it stands at {self.where}"
+
+
+class BrickError(KernelError):
+    """What a brick of the kernel's could not do for a service."""
+
+
+@attrs.define(eq=False, repr=False)
+class CannotListen(BrickError):
+    """The address cannot be listened on, for the reason `why`; `hint` says what to change."""
+
+    address: str
+    why: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"cannot listen on {self.address}: {self.why}{f'; {self.hint}' if self.hint else ''}"
+
+
+class ServerMissing(BrickError):
+    """No ASGI server is installed that runs on this event loop."""
+
+
+class LifespanFailed(BrickError):
+    """An ASGI app says that its startup or its shutdown failed, and raises nothing."""
+
+
+@attrs.define(eq=False, repr=False)
+class ProgramError(BrickError):
+    """The external program `program` cannot run, or runs no longer.
+
+    `code` is its exit code, negative for the signal that killed it, and None where it never ran; `lines` are the last
+    that it wrote.
+    """
+
+    program: str
+    what: str
+    code: int | None = None
+    lines: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        last = f"; it last said: {self.lines[-1]}" if self.lines else ""
+        return f"{self.program} {self.what}{last}"
 
 
 class CallError(KernelError):

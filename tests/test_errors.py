@@ -86,10 +86,10 @@ def test_did_you_mean(name: str, hint: str) -> None:
 
 
 def test_every_error_is_a_kernel_error() -> None:
-    """Three kinds: what was not started, a service's failure, a failed call. The docstring's tree names them all."""
+    """Four kinds: of a plan, a service, a call, a brick. The tree in the docstring names them all."""
     classes = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, KernelError)}
     for cls in classes - {KernelError}:
-        assert issubclass(cls, PlanError | ServiceError | CallError)
+        assert issubclass(cls, PlanError | ServiceError | CallError | errors.BrickError)
         assert cls.__name__ in (errors.__doc__ or "")
 
 

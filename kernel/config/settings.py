@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
+from kernel.config.nats import NATS_VARIABLES, Nats, read_nats
 from kernel.config.otel import OTEL_VARIABLES, Otel, read_otel
 from kernel.config.values import (
     MASK,
@@ -213,6 +214,7 @@ class Settings:
         backend: KERNEL_BACKEND.
         admin: ADMIN_ADDR, where health, metrics and status are served; None for nowhere.
         otel: OTEL_*, what is exported.
+        nats: NATS_*, where services that run elsewhere are called; None for nowhere.
 
     """
 
@@ -226,6 +228,7 @@ class Settings:
     backend: str = "asyncio"
     admin: Address | None = None
     otel: Otel = attrs.field(factory=Otel)
+    nats: Nats | None = None
 
 
 KERNEL_VARIABLES: tuple[str, ...] = (
@@ -238,6 +241,7 @@ KERNEL_VARIABLES: tuple[str, ...] = (
     "ENV",
     "KERNEL_BACKEND",
     "ADMIN_ADDR",
+    *NATS_VARIABLES,
 )
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -277,6 +281,8 @@ def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[ConfigErro
     if values.get("dev"):
         values.setdefault("admin", IN_DEV)
     values["otel"], wrong = read_otel(environ)
+    errors += wrong
+    values["nats"], wrong = read_nats(environ)
     errors += wrong
     settings = Settings(**values)
     if settings.drain_delay and settings.drain_delay >= settings.shutdown_timeout:

@@ -17,10 +17,11 @@ class Owner(Protocol):
 
     asked: bool
     live_holders: int
+    config: object
 
     @property
-    def next_step_at(self) -> float | None:
-        """When the service is cancelled, where it was asked to stop."""
+    def time_left(self) -> float:
+        """Seconds until the service is cut, once it was asked to stop; 0 where nobody counts them."""
 
     def enter(self, block: Block) -> None:
         """Take *block* as the attempt's work."""
@@ -102,6 +103,15 @@ class Block:
         """Start a background task that is cancelled with the work."""
         self._group.start_soon(func, *args, name=name)
 
+    @property
+    def config(self) -> object:
+        """The service's config; None where it has none."""
+        return self._owner.config
+
+    def time_left(self) -> float:
+        """Seconds until the service is cancelled as a whole, once a stop is requested; 0 where nobody counts them."""
+        return self._owner.time_left
+
     async def stop_requested(self) -> None:
         """Wait until the service is asked to stop."""
         if self._stop is None:
@@ -109,11 +119,6 @@ class Block:
             if self._owner.asked:
                 self._stop.set()
         await self._stop.wait()
-
-    @property
-    def ends_at(self) -> float | None:
-        """When what still drains is cancelled, on the loop's clock; None before a stop is requested."""
-        return self._owner.next_step_at if self._owner.asked else None
 
     def stop(self) -> None:
         """End the work: tell it where it drains, else cancel it."""

@@ -186,6 +186,11 @@ class Supervisor:
         """When its alarm goes off: the next try in backoff, else a limit; None where it has none."""
         return self._alarm.when if self._alarm is not None else None
 
+    @property
+    def time_left(self) -> float:
+        """Seconds until it is cut, once it was asked to stop; 0 where nobody counts them."""
+        return self._alarm.when - self._now() if self.asked and self._alarm is not None else 0.0
+
     def stands_at(self) -> str:
         """The line where its running attempt waits."""
         return stands_at(self._coroutine)

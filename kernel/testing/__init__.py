@@ -312,7 +312,8 @@ class FakeServing:
         self.error: BaseException | None = None
         self.asked = False
         self.live_holders = 0
-        self.next_step_at: float | None = None
+        self.config: object = None
+        self.time_left = 0.0
         self._name = name
         self._block: Block | None = None
         self._served = anyio.Event()
