@@ -123,10 +123,11 @@ def _thin(service: str, method: Method, fn: Call) -> Call:
         finally:
             enter(caller)
 
-    return _named(call, method)
+    return named(call, method)
 
 
-def _named(call: Any, method: Method) -> Call:
+def named(call: Any, method: Method) -> Call:
+    """*call*, with the name of *method*."""
     call.__name__ = method.name
     call.__qualname__ = f"{method.interface}.{method.name}"
     call.__doc__ = method.text
@@ -190,7 +191,7 @@ def _checked(service: str, method: Method, fn: Call, timeout: float) -> Call:
         except Misfit as error:
             raise CallFailed(service, name, f"executed, but its result does not fit: {error}") from None
 
-    return _named(call, method)
+    return named(call, method)
 
 
 def arrived(error: BaseException, service: str, method: Method) -> BaseException | None:
