@@ -20,7 +20,7 @@ plan/          what there is to run
 observe/       what can be seen of a run
                logs          the one pipeline of log records, and their formats
                lifecycle_log the log lines about each service and the end
-               status stats  what `/status` tells, and the numbers in it
+               status        what `/readyz` and `/status` tell
                admin         the HTTP server of ADMIN_ADDR
                systemd       readiness and watchdog, told to systemd
                spans tracer  lifecycle spans; the tracer through which users' spans get their service
@@ -50,14 +50,19 @@ lifecycle/     one service, then all of them
                explain       the sentences that say what a service waits for
                report        how each service ended, and the exit code
 declare/       what users write
-               service       `@service`, `Serving`, commands, lifespans
+               service       `@service`, and the declaration that it makes
+               serving       the protocols `Serving` and `Work`
+               signature     what each parameter asks for
+               app           `@lifespan` and `@command` of the app
                retry         restart policy: `Retry`, backoff
 config/        what the environment says
                values        the types of config fields: durations, secrets, lists
-               settings      the kernel's own variables, and the configs of services
+               settings      the kernel's own variables
+               service_config  the config of each service
                otel          OTEL_*
 process/       the process around the services
-               signals       SIGINT, SIGTERM, SIGHUP, and the watchdog over the shutdown
+               signals       SIGINT, SIGTERM, SIGHUP
+               watchdog      ends a process that outlives its shutdown
                event_loop    asyncio or trio
                loop_watch    notices a blocked event loop
                hard_exit     ends the process when the interpreter no longer answers
@@ -74,8 +79,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kernel.config.values import Seconds, Secret
+from kernel.declare.app import command, lifespan
 from kernel.declare.retry import Retry
-from kernel.declare.service import Service, Serving, Started, Work, command, lifespan, service, started
+from kernel.declare.service import Service, Started, service, started
+from kernel.declare.serving import Serving, Work
 from kernel.errors import (
     BadRequest,
     CallError,

@@ -12,11 +12,12 @@ import sniffio
 
 from kernel.bricks.drain import Drain, Prepare
 from kernel.bricks.lifespan import lifespan
-from kernel.bricks.listen import address, listening
-from kernel.config.settings import variable
+from kernel.bricks.listen import listening
+from kernel.config.service_config import variable
 from kernel.context import current_service
-from kernel.declare.service import Serving
+from kernel.declare.serving import Serving
 from kernel.errors import ServerMissing
+from kernel.process.sockets import address_of
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ async def serve_asgi(
     async with listening(host, port, hint) as sockets, lifespan(app) as wrapped:
         serve = prepare(wrapped, options)
         scheme = "https" if options.keys() & {"ssl_certfile", "certfile"} else "http"
-        log.info("listening on %s", " and ".join(f"{scheme}://{address(one)}" for one in sockets))
+        log.info("listening on %s", " and ".join(f"{scheme}://{address_of(one)}" for one in sockets))
         async with block as work:
             await serve(Drain(work, sockets, drain_timeout))
 

@@ -11,7 +11,7 @@ import attrs
 from anyio import sleep
 
 from kernel.bricks.lifespan import ASGIApp
-from kernel.declare.service import Work
+from kernel.declare.serving import Work
 
 MARGIN = 1.0  # seconds of the time to stop that are left to what is closed after the requests
 
