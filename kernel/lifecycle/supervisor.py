@@ -357,20 +357,13 @@ class Supervisor:
         """End a service that has no attempt running, because a value that it needs is gone for good."""
         self._disarm()
         words = {State.DONE: "has ended", State.FAILED: "failed", State.ABANDONED: "was abandoned"}
-<<<<<<< HEAD
-        why = f": {one_line(giver.error)}" if giver.error is not None else ""
-        self.error = ValueLost(self.name, giver.name, words.get(giver.state, "is gone") + why)
-        self.error.__cause__ = giver.error
+        why = f": {one_line(provider.error)}" if provider.error is not None else ""
+        self.error = ValueLost(self.name, provider.name, words.get(provider.state, "is gone") + why)
+        self.error.__cause__ = provider.error
         if self.internal:  # it was there for that value, and has nothing left to do
             self._end(State.STOPPED, None, str(self.error))
         else:
             self._move(State.FAILED, str(self.error))
-=======
-        why = f": {one_line(provider.error)}" if provider.error is not None else ""
-        self.error = ValueLost(self.name, provider.name, words.get(provider.state, "is gone") + why)
-        self.error.__cause__ = provider.error
-        self._move(State.FAILED, str(self.error))
->>>>>>> main
 
     def _end_grace(self) -> None:
         self._cancel()
