@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from kernel.calls.interface import Interface, Method
     from kernel.calls.telemetry import Telemetry
-    from kernel.declare.service import Serving
+    from kernel.declare.serving import Serving
 
 logger = logging.getLogger("kernel.calls")
 

@@ -23,7 +23,7 @@ from kernel.calls.nats import Link, NotConnected
 from kernel.calls.proxy import behind, methods_of
 from kernel.calls.shape import Misfit
 from kernel.context import current_service
-from kernel.errors import BadRequest, text_of
+from kernel.errors import BadRequest, CallFailed, text_of
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -277,6 +277,7 @@ class Exporter:
         failure = failure_of(error, service, method.name, method.declared)
         if isinstance(failure, BadRequest):
             return wire.BAD_REQUEST, b"", failure.message
+        assert failure is None or isinstance(failure, CallFailed)
         if failure is None:
             shape = method.raises.get(type(error).__name__)
             if shape is None or shape.cls is not type(error):
@@ -284,12 +285,12 @@ class Exporter:
             try:
                 return wire.RAISED, write(shape.encode, error), text_of(error)
             except Misfit as misfit:
-                words = f"{text_of(error)} ({misfit})"
-        else:
-            words = text_of(error)
+                failure = CallFailed(
+                    service, method.name, f"{text_of(error)} ({misfit})", type(error).__name__, trace_id()
+                )
         logger.error("a call of %s.%s failed", service, method.name, exc_info=error, extra={"service": service})
-        told = {"type": type(error).__name__, "message": words, "trace_id": trace_id()}
-        return wire.FAILED, write(_same, told), words
+        told = {"type": failure.type, "message": failure.message, "trace_id": failure.trace_id}
+        return wire.FAILED, write(_same, told), f"{failure.type}: {failure.message}"
 
     # -- answers -------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
-    from kernel.declare.service import Serving
+    from kernel.declare.serving import Serving
 
 Headers = Mapping[str, str]
 Receive = Callable[["Msg"], Awaitable[None]]

@@ -9,7 +9,7 @@ import functools
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anyio import current_effective_deadline, current_time, move_on_after
 
@@ -19,6 +19,9 @@ from kernel.calls.interface import Interface, Method
 from kernel.calls.shape import Misfit
 from kernel.context import current_service
 from kernel.errors import BadRequest, CallFailed, DeadlineExceeded, DeclarationError, text_of
+
+if TYPE_CHECKING:
+    from kernel.calls.telemetry import Telemetry
 
 Call = Callable[..., Awaitable[Any]]
 
@@ -92,15 +95,21 @@ def _is_plain(call: object) -> bool:
 # -- thin --------------------------------------------------------------------------------------------------------
 
 
-def thin(interface: Interface, service: str, value: object) -> Proxy:
+def thin(interface: Interface, service: str, value: object, telemetry: Telemetry | None = None) -> Proxy:
     """A proxy that calls *value* as it is: arguments by reference, no limit of time.
+
+    Args:
+        interface: What can be called.
+        service: The service's name.
+        value: What it hands over.
+        telemetry: Spans and durations; None for none.
 
     Raises:
         DeclarationError: *value* lacks a method.
 
     """
     calls = {
-        name: _thin(service, interface.methods[name], call)
+        name: _told(_thin(service, interface.methods[name], call), service, interface.methods[name], telemetry)
         for name, call in methods_of(interface, service, value).items()
     }
     return make_proxy(interface, calls, f"{service}, local", value)
@@ -126,6 +135,24 @@ def _thin(service: str, method: Method, fn: Call) -> Call:
     return named(call, method)
 
 
+def _told(call: Call, service: str, method: Method, telemetry: Telemetry | None) -> Call:
+    """*call*, with the spans and durations of its two sides, as if it went elsewhere."""
+    if telemetry is None:
+        return call
+
+    async def told(*args: Any, **kwargs: Any) -> Any:
+        with telemetry.client(service, method.name):
+            caller = current_service.get()
+            current_service.set(service)  # whose span it is
+            try:
+                with telemetry.server(service, method.name):
+                    return await call(*args, **kwargs)
+            finally:
+                current_service.set(caller)
+
+    return named(told, method)
+
+
 def named(call: Any, method: Method) -> Call:
     """*call*, with the name of *method*."""
     call.__name__ = method.name
@@ -137,15 +164,26 @@ def named(call: Any, method: Method) -> Call:
 # -- checked -----------------------------------------------------------------------------------------------------
 
 
-def checked(interface: Interface, service: str, value: object) -> Proxy:
+def checked(interface: Interface, service: str, value: object, telemetry: Telemetry | None = None) -> Proxy:
     """A proxy that calls *value* as if it were elsewhere: all goes by way of JSON, and within the interface's timeout.
+
+    Args:
+        interface: What can be called.
+        service: The service's name.
+        value: What it hands over.
+        telemetry: Spans and durations; None for none.
 
     Raises:
         DeclarationError: *value* lacks a method.
 
     """
     calls = {
-        name: _checked(service, interface.methods[name], call, interface.timeout)
+        name: _told(
+            _checked(service, interface.methods[name], call, interface.timeout),
+            service,
+            interface.methods[name],
+            telemetry,
+        )
         for name, call in methods_of(interface, service, value).items()
     }
     return make_proxy(interface, calls, f"{service}, checked", value)

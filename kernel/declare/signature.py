@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
@@ -41,12 +41,14 @@ class Needs:
         edges: The dependencies, with the parameters that take their values.
         serving: The name of the parameter annotated `Serving`, or None.
         config: The parameter annotated with an attrs class and that class, or None.
+        serves: The T of its ``Serving[T]``; None where it does not say.
 
     """
 
     edges: tuple[Edge, ...] = ()
     serving: str | None = None
     config: tuple[str, type] | None = None
+    serves: Any = None
 
     @property
     def parameters(self) -> frozenset[str]:
@@ -89,6 +91,7 @@ def read_signature(fn: Callable[..., Any], edges: Sequence[Edge], owner: str, *,
     filled = list(edges)
     serving: str | None = None
     config: tuple[str, type] | None = None
+    serves: Any = None
     for parameter in signature_of(fn).parameters.values():
         name = parameter.name
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
@@ -108,7 +111,7 @@ def read_signature(fn: Callable[..., Any], edges: Sequence[Edge], owner: str, *,
         if (get_origin(annotation) or annotation) is Serving:
             if serving:
                 raise DeclarationError(f"{owner} takes `Serving` twice: {serving}, {name}", where=declared_at(fn))
-            serving = name
+            serving, serves = name, next(iter(get_args(annotation)), None)
         elif isinstance(annotation, type) and attrs.has(annotation) and not (spare and has_default):
             if config:
                 raise DeclarationError(
@@ -125,7 +128,7 @@ def read_signature(fn: Callable[..., Any], edges: Sequence[Edge], owner: str, *,
                 hint=near
                 or "name it after a dependency, annotate it `Serving[...]` or an attrs class, or give it a default",
             )
-    return Needs(edges=tuple(filled), serving=serving, config=config)
+    return Needs(edges=tuple(filled), serving=serving, config=config, serves=serves)
 
 
 def takes_parameters(fn: Callable[..., Any]) -> bool:

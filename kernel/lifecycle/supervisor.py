@@ -325,7 +325,7 @@ class Supervisor:
         if self._block is not None:
             self._block.stop()
             self._arm(self._cut)
-        elif self.needs.serving:
+        elif self.needs.serving and not self.awaited:  # those hold nothing yet
             self._arm(self._end_grace)
         else:
             self._cancel()

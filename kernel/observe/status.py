@@ -103,6 +103,7 @@ class View:
         shares: Gives the part of the loop's time that each service takes.
         silent: Gives the seconds for which the event loop has not answered by now.
         runner: Gives the service whose code the loop's thread runs, and the line.
+        more: Gives further parts of the status, by name; each may be asked from any thread.
 
     """
 
@@ -113,6 +114,7 @@ class View:
     shares: Callable[[], Mapping[str, float]] = dict
     silent: Callable[[], float] = float
     runner: Callable[[], tuple[str, str]] = _nobody
+    more: dict[str, Callable[[], Any]] = attrs.field(factory=dict)
     orchestrator: Orchestrator | None = None
     _wake: Wake | None = None
     _offset: float = 0.0
@@ -231,6 +233,7 @@ class View:
                 "shares": {name or self.identity.name: round(share, 4) for name, share in sorted(shares.items())},
             },
             "services": {one.name: self._service(one) for one in (runs.supervisors.values() if runs else ())},
+            **{name: tell() for name, tell in self.more.items()},
         }
 
     def _service(self, one: Supervisor) -> dict[str, Any]:
