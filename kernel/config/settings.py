@@ -109,7 +109,6 @@ KERNEL_VARIABLES: tuple[str, ...] = (
     "ENV",
     "KERNEL_BACKEND",
     "ADMIN_ADDR",
-    *NATS_VARIABLES,
 )
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -172,11 +171,12 @@ _SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT)\w*|PORT(_\d+_(TCP|UDP)\w*)?)$
 
 def near_misses(environ: Mapping[str, str], known: Collection[str]) -> Iterable[str]:
     """A sentence for each variable that nobody reads but that nearly has the name of one in *known*."""
-    every = {*known, *KERNEL_VARIABLES, *OTEL_VARIABLES}
+    every = {*known, *KERNEL_VARIABLES, *NATS_VARIABLES, *OTEL_VARIABLES}
     joined = {name.replace("_", ""): name for name in every}
     # Comparing texts is slow, so only those are compared that share their first or last word with one of ours.
     firsts = {name.partition("_")[0] for name in every}
-    lasts = {name.rpartition("_")[2] for name in every if not name.startswith("OTEL_")}  # which are words of all kinds
+    kinds = ("OTEL_", "NATS_")  # whose last words are of all kinds
+    lasts = {name.rpartition("_")[2] for name in every if not name.startswith(kinds)}
     for name in sorted(environ.keys() - every):
         hint = joined.get(name.replace("_", ""), "")
         if not hint and (name.partition("_")[0] in firsts or name.rpartition("_")[2] in lasts):
