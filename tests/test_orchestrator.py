@@ -17,9 +17,9 @@ from kernel.declare.retry import Retry
 from kernel.declare.service import Service, service, started
 from kernel.declare.serving import Serving
 from kernel.errors import CycleError, StartTimeout, StopTimeout, Uncancellable, ValueLost
-from kernel.lifecycle.events import AllReady, Event, Forced, Notice, State, StillWaiting, Transition
+from kernel.lifecycle.events import AllReady, Ending, Event, Forced, Notice, State, StillWaiting, Transition
 from kernel.lifecycle.orchestrator import Orchestrator
-from kernel.lifecycle.report import Ending, Report
+from kernel.lifecycle.report import Report
 from kernel.lifecycle.units import Unit
 from tests.harness import Lab, block_the_loop, crash_after, hang, marking, resource
 

@@ -26,7 +26,7 @@ from kernel.declare.signature import Needs
 from kernel.lifecycle.events import LIVE, Event, Observer, State, StopBegan
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.report import Report
-from kernel.lifecycle.supervisor import GRACE
+from kernel.lifecycle.shutdown import GRACE
 from kernel.lifecycle.units import Unit, nest
 from kernel.observe import lifecycle_log, logs
 from kernel.observe.wiring import Outside
