@@ -12,12 +12,13 @@ from typing import Any
 WRAPPERS = frozenset({"async_generator_asend", "async_generator_athrow", "coroutine_wrapper"})
 KERNEL = os.path.dirname(__file__) + os.sep  # noqa: PTH120  (pathlib costs 5 ms at every start)
 ROOT = KERNEL.removesuffix(f"kernel{os.sep}")
+UNPACKED = os.path.isfile(f"{ROOT}build.json")  # noqa: PTH113  (an artifact: nobody cares where its code lies)
 
 
 @functools.cache
 def _places() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """How the paths of the user's code begin, and how those among them that are not the user's."""
-    if not os.path.isdir(ROOT):  # noqa: PTH112  (one file, which holds the packages too)
+    if UNPACKED or not os.path.isdir(ROOT):  # noqa: PTH112  (the packages lie elsewhere, or in the same file)
         return (f"{ROOT}app{os.sep}", f"{ROOT}services{os.sep}"), ()
     import sysconfig  # needed only when something hangs or fails
 
@@ -31,8 +32,11 @@ def _is_users(code: CodeType) -> bool:
 
 
 def shorten(path: str) -> str:
-    """*path*, relative to the current folder where it is below it: so that people can read and click it."""
-    return path.removeprefix(os.getcwd() + os.sep)  # noqa: PTH109
+    """*path*, relative to the current folder where it is below it: so that people can read and click it.
+
+    In an artifact it is relative to the artifact's own folder, and so as it is in the tree.
+    """
+    return path.removeprefix(ROOT if UNPACKED else os.getcwd() + os.sep)  # noqa: PTH109
 
 
 def _line(code: CodeType, line: int) -> str:

@@ -172,7 +172,7 @@ class Block:
             error = self._errors[0]
             if len(self._errors) > 1:  # a crash should read as what it is, not as a group of one
                 error = BaseExceptionGroup("several tasks of the service crashed", self._errors)
-            self._scope.__exit__(type(error), error, traceback)
+            self._scope.__exit__(None, None, None)  # given a group, trio's would raise it anew
         else:
             swallowed = self._scope.__exit__(exc_type, exc, traceback)
             if exc is None or not swallowed or self.cancelled:

@@ -131,7 +131,7 @@ def test_a_missing_variable() -> None:
     declared = re.search(r"Strict\.url, (.+):(\d+)\)", str(error))
     assert declared
     assert "url: str" in linecache.getline(declared[1], int(declared[2]))
-    assert declared[1] == "tests/test_settings.py"
+    assert declared[1] == "tests/config/test_settings.py"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_bad_value(name: str, text: str, words: str) -> None:
     error = one_error(Config, {name: text})
     assert error.where == name
     assert str(error).startswith(f"{name} is '{text}'; expected {words}")
-    assert "tests/test_settings.py:" in str(error)
+    assert "tests/config/test_settings.py:" in str(error)
 
 
 def test_all_bad_values_are_reported_in_one_go() -> None:

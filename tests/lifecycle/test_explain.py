@@ -70,7 +70,7 @@ async def test_a_long_start(lab: Lab) -> None:
         "second: waiting for 10.0 s",
         "└─ slow: see above",
     ]
-    assert "tests/test_waiting.py:24 in slow" in event.lines[1]
+    assert "tests/lifecycle/test_explain.py:24 in slow" in event.lines[1]
 
 
 async def test_nothing_is_told_of_a_start_that_is_over(lab: Lab) -> None:
@@ -89,7 +89,7 @@ async def test_a_start_timeout_is_explained(lab: Lab) -> None:
     await lab.stop_at(4).run(late, base)
     ((when, event),) = told(lab)
     assert when == 3
-    assert event.lines[0].startswith("late: starting for 3.0 s, at tests/test_waiting.py:")
+    assert event.lines[0].startswith("late: starting for 3.0 s, at tests/lifecycle/test_explain.py:")
 
 
 async def test_a_long_stop(lab: Lab) -> None:

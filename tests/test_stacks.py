@@ -52,7 +52,7 @@ async def test_a_coroutine_stands_at_the_users_innermost_line(function: object, 
         await anyio.sleep(1)
         where = stacks.stands_at(coroutine)
         tasks.cancel_scope.cancel()
-    assert where.startswith("tests/test_traces.py:")
+    assert where.startswith("tests/test_stacks.py:")
     assert where.endswith(stands)
 
 
@@ -82,7 +82,7 @@ def test_a_thread_runs_at_the_users_innermost_line() -> None:
     finally:
         done.set()
         thread.join()
-    assert where.startswith("tests/test_traces.py:")
+    assert where.startswith("tests/test_stacks.py:")
     assert stacks.runs_at(None) == "an unknown line"
 
 

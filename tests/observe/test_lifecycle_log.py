@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
 
+import anyio
 import pytest
 
+from kernel.declare.service import service
+from kernel.declare.serving import Serving
 from kernel.lifecycle.events import Notice, State, Transition
+from kernel.observe import lifecycle_log
 from kernel.observe.lifecycle_log import HEALTHY, SHOWN_EVERY, LogObserver
+from tests.harness import Lab, crash_after
+from tests.lifecycle.parts import Part, chain
 
 
 def raised(words: str) -> Exception:
@@ -90,3 +97,60 @@ def test_a_notice_names_its_error(told: Told) -> None:
     assert told.record.getMessage() == "clean-up failed after the crash: ConnectionError: hung up"
     told.move(Notice("db", "starting even though cache failed"))
     assert told.record.getMessage() == "starting even though cache failed"
+
+
+# -- what is said ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_the_last_lines_tell_each_end_once(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """Each service has a line, where whoever overran is named; the last line has the first error and its service."""
+    parts = chain(db=Part(closing=50, limit=2), cache=Part(), api=Part(crashes=(5,), retries=0))
+    await lab.run(*parts)
+    with caplog.at_level(logging.INFO):
+        lifecycle_log.log_endings(lab.report)
+        lifecycle_log.log_verdict(lab.report)
+    table, last = (record.getMessage() for record in caplog.records)
+    ends = dict(line.split(maxsplit=1) for line in table.splitlines()[1:])
+    assert list(ends) == ["db", "cache", "api"]
+    assert re.match("failed.*overran: cancelled 2 s after the stop was requested", ends["db"])
+    assert re.match("stopped", ends["cache"])
+    assert re.match("failed", ends["api"])
+    assert re.fullmatch("exit 1: api failed.*ValueError: boom", last)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("oneshot", [True, False])
+async def test_done_unasked_is_worth_a_warning(lab: Lab, caplog: pytest.LogCaptureFixture, oneshot: bool) -> None:
+    """Unless it is a one-shot, which is there to be done."""
+
+    @service(oneshot=oneshot)
+    async def brief() -> None: ...
+
+    with caplog.at_level(logging.INFO):
+        await lab.run(brief, observers=[lifecycle_log.LogObserver()])
+    (done,) = (record for record in caplog.records if record.getMessage().startswith("done"))
+    assert done.levelno == (logging.INFO if oneshot else logging.WARNING)
+    assert lab.exit_code == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("holds", [True, False])
+async def test_a_stop_gives_a_clean_up_no_second_stop_timeout(lab: Lab, holds: bool) -> None:
+    """It is on the clock since the crash; whether anybody depends on it changes nothing."""
+
+    @service(stop_timeout=3)
+    async def db(serving: Serving[None]) -> None:
+        try:
+            async with serving():
+                await crash_after(1, ValueError("boom"))
+        finally:
+            await anyio.sleep_forever()
+
+    @service(depends=["db"] if holds else [])
+    async def calm() -> None:
+        await anyio.sleep_forever()
+
+    await lab.stop_at(3).run(db, calm)
+    assert lab.when("db", "failed") == 4
+    assert isinstance(lab.error("db").__cause__, ValueError)
