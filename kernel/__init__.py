@@ -19,6 +19,9 @@ plan/          what there is to run
                drawing       `app graph`
 observe/       what can be seen of a run
                logs          the one pipeline of log records, and their formats
+               guard         keeps the pipeline when a library configures logging
+               console       stdout and stderr, which may be closed or full
+               plain         any value as text or JSON that cannot break its line
                lifecycle_log the log lines about each service and the end
                status        what `/readyz` and `/status` tell
                admin http_server http_connection  the admin server of ADMIN_ADDR, in a thread of its own
@@ -32,6 +35,9 @@ observe/       what can be seen of a run
 bricks/        what services are made of, imported when they are first used
                asgi          `serve_asgi`: an ASGI app as a service's work
                uvicorn_server hypercorn_server  the servers that run it
+               program       `program`: an external program as a resource
+               ready output  when it is ready; what it writes
+               guard         the process that ends it when the kernel is gone
                drain         how a server ends
                lifespan      the app's lifespan, whichever server runs it
                listen        sockets that listen
@@ -61,21 +67,30 @@ declare/       what users write
                app           `@lifespan` and `@command` of the app
                retry         restart policy: `Retry`, backoff
 config/        what the environment says
-               values        the types of config fields: durations, secrets, lists
-               settings      the kernel's own variables
-               service_config  the config of each service
-               otel          OTEL_*
+               values        durations, secrets, lists
+               scalars       the types of single values
+               readers       how a text becomes a value of a field's type, and back
+               schema        the variables of a config class
+               service_config  the config of each service, and all that is wrong with it
+               settings      the kernel's own variables, in one table
+               otel otel_table  OTEL_*, as the kernel and as people read it
+               near_misses   variables that nobody reads
+               field_texts   what comments and docstrings say of a field
 process/       the process around the services
                signals       SIGINT, SIGTERM, SIGHUP
+               guests        lets libraries have the signals too, and take none away
+               contain       what fails in the kernel's own threads is said once
                watchdog      ends a process that outlives its shutdown
                event_loop    asyncio or trio
                loop_watch    notices a blocked event loop
                hard_exit     ends the process when the interpreter no longer answers
+               programs      the external programs that run now
                debugger      deadlines rest while one is attached
 errors         every exception of the kernel
 stacks         where a coroutine or thread is, in the user's own lines
 identity       the app's name, version and commit
 context        which service the current code belongs to
+annotations    types as people write them
 ```
 """
 
@@ -103,11 +118,18 @@ from kernel.errors import (
 
 if TYPE_CHECKING:
     from kernel.bricks.asgi import serve_asgi
+    from kernel.bricks.program import Program, program
+    from kernel.bricks.ready import http, output, tcp
     from kernel.calls.interface import interface
 
 _LAZY = {
+    "Program": "kernel.bricks.program",
+    "http": "kernel.bricks.ready",
     "interface": "kernel.calls.interface",
+    "output": "kernel.bricks.ready",
+    "program": "kernel.bricks.program",
     "serve_asgi": "kernel.bricks.asgi",
+    "tcp": "kernel.bricks.ready",
 }
 """The modules of public names that most apps do not use, and a start should not pay for."""
 
@@ -130,6 +152,7 @@ __all__ = [
     "KernelError",
     "Overloaded",
     "PlanError",
+    "Program",
     "Retry",
     "Seconds",
     "Secret",
@@ -140,9 +163,13 @@ __all__ = [
     "Unavailable",
     "Work",
     "command",
+    "http",
     "interface",
     "lifespan",
+    "output",
+    "program",
     "serve_asgi",
     "service",
     "started",
+    "tcp",
 ]

@@ -19,6 +19,7 @@ from kernel.lifecycle.explain import reason_of
 from kernel.lifecycle.node import Node
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.process.event_loop import Wake
+from kernel.process.programs import programs_of
 
 T = TypeVar("T")
 
@@ -249,6 +250,7 @@ class View:
             "stands_at": node.stands_at() if node.state in LIVE - {State.READY} else None,
             "depends": [edge.target for target, edge in node.links if not target.internal],
             "waits_for": [target.name for target in node.awaited],
+            "programs": programs_of(node.name),
             "allowed_failure": node.spec.allowed_failure,
             "internal": node.internal,
         }
