@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from kernel.errors import ValueLost, one_line
@@ -26,13 +26,14 @@ class Explained(Protocol):
     attempt: int
     error: BaseException | None
     reason: str
+    doing: Callable[[], str] | None
 
     @property
     def next_step_at(self) -> float | None:
         """When its alarm goes off; None where it has none."""
 
     @property
-    def awaited(self) -> Sequence[Named]:
+    def waits_for(self) -> Sequence[Named]:
         """What it waits for before it can start."""
 
     def stands_at(self) -> str:
@@ -50,7 +51,7 @@ def describe(service: Explained, now: float) -> str:
     if service.state is State.BACKOFF and service.next_step_at is not None:
         words.append(f"next try in {service.next_step_at - now:.1f} s")
     if service.state in LIVE:
-        words.append(f"at {service.stands_at()}")
+        words.append(service.doing() if service.doing is not None else f"at {service.stands_at()}")
     if service.error is not None:
         words.append(f"last error: {one_line(service.error)}")
     return ", ".join(words)
@@ -59,7 +60,7 @@ def describe(service: Explained, now: float) -> str:
 def reason_of(service: Explained) -> str:
     """Why it is in its state; empty where the state says it."""
     if service.state is State.WAITING:
-        names = ", ".join(target.name for target in service.awaited)
+        names = ", ".join(target.name for target in service.waits_for)
         return f"waits for {names}" if names else service.reason
     if service.error is not None and service.state in UNWELL:
         error = one_line(service.error)

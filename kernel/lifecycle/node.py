@@ -37,7 +37,7 @@ class Node(Supervisor):
     depth: int = attrs.field(default=0, init=False)
 
     @property
-    def awaited(self) -> list[Node]:
+    def waits_for(self) -> list[Node]:
         """What it has to wait for before it can start; empty once it is launched, or has ended."""
         if self.state in LIVE or self.state in ENDED:
             return []
@@ -79,7 +79,7 @@ def build(units: Iterable[Unit], host: Host[Node]) -> dict[str, Node]:
     nodes: dict[str, Node] = {}
     made: list[tuple[Node, Unit]] = []
     for unit in units:
-        node = Node(unit.service, host, unit.config, unit.internal, unit.command)
+        node = Node(unit.service, host, unit.config, unit.internal, unit.command, unit.awaited, unit.wrap, unit.doing)
         nodes[node.name] = node
         made.append((node, unit))
     for node, unit in made:

@@ -229,7 +229,8 @@ class Orchestrator:
 
     def _build(self) -> None:
         self._nodes = build(self._units.values(), self)
-        self._unready = self._unended = sum(not node.internal for node in self._nodes.values())
+        self._unended = sum(not node.internal for node in self._nodes.values())
+        self._unready = sum(not node.internal or node.awaited for node in self._nodes.values())
 
     def _start(self) -> None:
         for node in list(self._nodes.values()):
@@ -311,7 +312,7 @@ class Orchestrator:
         if is_open == node.open:
             return
         node.open = is_open
-        if not node.internal:
+        if not node.internal or node.awaited:
             self._unready += -1 if is_open else 1
         if is_open:
             if not node.attempt:

@@ -15,7 +15,7 @@ Below = Callable[[Node], Iterable[Node]]
 
 def starting_tree(nodes: Iterable[Node], now: float) -> tuple[str, ...]:
     """Write a line for each service that is not ready yet, below those that wait for it."""
-    return _tree([node for node in nodes if not node.open], lambda node: node.awaited, now)
+    return _tree([node for node in nodes if not node.open], lambda node: node.waits_for, now)
 
 
 def stopping_tree(nodes: Iterable[Node], now: float) -> tuple[str, ...]:
