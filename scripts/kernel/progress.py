@@ -7,6 +7,7 @@ says little.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -31,8 +32,8 @@ class Progress:
 
     def __init__(self, *, workers: bool) -> None:
         self._workers = workers
-        self._screen = os.fdopen(os.dup(1), "w")  # which stays what it is while a test's output is captured
-        self._terminal = self._screen.isatty()
+        self._screen = os.dup(1)  # which stays what it is while a test's output is captured
+        self._terminal = os.isatty(self._screen)
         self._began = time.monotonic()
         self._total = 0
         self._done = 0
@@ -47,9 +48,13 @@ class Progress:
 
     # -- what pytest calls ---------------------------------------------------------------------------------------
 
+    @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
-        """Read what the last run took."""
-        if cache := getattr(config, "cache", None):
+        """Read what the last run took; let pytest's own reporter leave out the names of files and percentages."""
+        if reporter := config.pluginmanager.get_plugin("terminalreporter"):
+            reporter.showfspath = False
+            reporter._show_progress_info = False  # noqa: SLF001  (there is no public way)
+        if (cache := getattr(config, "cache", None)) is not None:
             self._before = cache.get(KEY, {})
 
     def pytest_sessionstart(self) -> None:
@@ -102,28 +107,28 @@ class Progress:
             self._teller.join(1)
         if self._terminal:
             self._write("")
+        os.close(self._screen)
         cache = getattr(session.config, "cache", None)
-        if cache and self._done == self._total:
+        if cache is not None and self._done == self._total:
             cache.set(KEY, {name: round(took, 2) for name, took in self._took.items()})
 
     # -- what is told --------------------------------------------------------------------------------------------
 
     def _tell(self) -> None:
         while not self._over.wait(EVERY if self._terminal else RARELY):
-            line = self.line()
-            with self._lock:
-                if self._terminal:
-                    width = shutil.get_terminal_size().columns - 1
-                    self._screen.write(f"\r\x1b[K{line[:width]}")
-                else:
-                    self._screen.write(f"{line}\n")
-                self._screen.flush()
+            if self._terminal:
+                width = shutil.get_terminal_size().columns - 1
+                self._put(f"\r\x1b[K{self.line()[:width]}")
+            else:
+                self._put(f"{self.line()}\n")
 
     def _write(self, line: str) -> None:
-        with self._lock:
-            start, end = ("\r\x1b[K", "\n" if line else "") if self._terminal else ("", "\n")
-            self._screen.write(f"{start}{line}{end}")
-            self._screen.flush()
+        """Put a line where the one about the state stands."""
+        self._put((f"\r\x1b[K{line}" if self._terminal else line) + ("\n" if line else ""))
+
+    def _put(self, text: str) -> None:
+        with self._lock, contextlib.suppress(OSError):  # nobody may read it any more
+            os.write(self._screen, text.encode())
 
     def line(self) -> str:
         """Return what there is to tell now."""

@@ -74,7 +74,7 @@ def main() -> int:
     """Run what was asked for; returns the exit code."""
     words = sys.argv[1:]
     if words not in ([], [ALL]):
-        os.execv(PROGRAMS / "pytest", ["pytest", *words])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, "-m", "pytest", *words])  # noqa: S606
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     found: list[int] = []
     with checks(found):
