@@ -14,17 +14,25 @@ What somebody changed between the kill and that is not overwritten: it is set as
 
 A file of git's own, as `.git/HEAD`, is replaced under git's lock of it. A journal that an older version of this file
 has written is finished by the newer one, where an update was killed: so its moves keep their meaning for ever.
+
+A journal may also come from somebody else, in an archive or in a commit. So it is read as a stranger's: a path leads
+nowhere but into the project, through folders and no links, and of git's own files only to those that an update moves.
+A `.kernel` that git tracks is not used at all.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
+import stat
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,11 +40,18 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
 GITS_PATIENCE = 50  # tenths of a second to wait for git to let go of its lock
 ENDING_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+# Within a hook, git tells its children by these which repository and which index they are to use.
+GITS_POINTERS = {
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"),
+    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX", "GIT_CEILING_DIRECTORIES", "GIT_QUARANTINE_PATH"),
+}
 
 
 class Conflict(Exception):
@@ -136,19 +151,32 @@ class Change:
         return self.expected[path] if path in self.expected else fingerprint(self.root / path)
 
     def _refuse_conflict(self, path: str) -> None:
-        target = self.root / path
-        for parent in target.relative_to(self.root).parents:
-            if (self.root / parent).is_symlink() or (
-                (self.root / parent).exists() and not (self.root / parent).is_dir()
-            ):
-                raise Conflict(f"{path} cannot be written, since {parent} is no folder")
+        target = inside(self.root, path)
         if target.is_dir() and not target.is_symlink():
             raise Conflict(f"{path} cannot be written, since there is a folder of that name")
 
 
+def inside(root: Path, path: str) -> Path:
+    """The place of *path* in the project at *root*.
+
+    Raises:
+        Conflict: It is no plain relative path, or leads through something that is no folder of the project's own.
+
+    """
+    parts = path.split("/")
+    if not all(parts) or {".", ".."}.intersection(parts) or "\0" in path:
+        raise Conflict(f"{path!a} is no path within the project")
+    here = root
+    for part in parts[:-1]:
+        here /= part
+        if here.is_symlink() or (here.exists() and not here.is_dir()):
+            raise Conflict(f"{path} cannot be written, since {here.relative_to(root)} is no folder")
+    return here / parts[-1]
+
+
 def take_turn(root: Path) -> int:
     """Waits until nobody else changes the project; the descriptor that is returned is the turn."""
-    turn = os.open(home(root) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    turn = os.open(home(root) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -166,7 +194,9 @@ def recover(root: Path) -> None:
     folder = home(root) / "change"
     if not folder.is_dir():
         return
-    what = (folder / "what").read_text()
+    if folder.is_symlink():
+        raise Conflict(f"{folder} is a link, which no recipe makes; delete it")
+    what = ascii((folder / "what").read_text(errors="replace"))[1:-1]
     if (folder / "journal").exists():
         with _no_signals():
             done = _finish(root, folder)
@@ -191,19 +221,86 @@ def say(text: str) -> None:
     print(f"scripts/just: {text}", file=sys.stderr)
 
 
+@functools.cache
 def home(root: Path) -> Path:
-    """The framework's own folder, which git does not see."""
+    """The framework's own folder, which git does not see, and which is its owner's alone.
+
+    Raises:
+        Conflict: It is something else, or a part of a commit: then nobody knows who made what is in it.
+
+    """
     home = root / ".kernel"
-    if not (home / ".gitignore").exists():
-        home.mkdir(exist_ok=True)
-        (home / ".gitignore").write_text("*\n")
+    with contextlib.suppress(FileExistsError):
+        home.mkdir(0o700)
+    found = home.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise Conflict(f"{home} is no folder, but the framework's folder of that name would be there")
+    if tracked := _tracked(root):
+        raise Conflict(
+            f"git tracks {tracked}, and whoever made that commit could let the recipes do anything; look at what it"
+            " is, and take it out by `git rm -r --cached .kernel`, then delete .kernel"
+        )
+    if found.st_mode & 0o077 and found.st_uid == os.geteuid():
+        home.chmod(0o700)
+    ignore = home / ".gitignore"
+    if not ignore.exists() and not ignore.is_symlink():
+        ignore.write_text("*\n")
     return home
+
+
+def _tracked(root: Path) -> str:
+    """A path in `.kernel` that git tracks; empty where there is none, or no git."""
+    env = {name: value for name, value in os.environ.items() if name not in GITS_POINTERS}
+    command = ["git", "ls-files", "-z", "--", ".kernel"]
+    try:
+        told = subprocess.run(command, cwd=root, env=env, capture_output=True, check=False).stdout
+    except OSError:
+        return ""
+    return os.fsdecode(told).partition("\0")[0]
+
+
+GITS = re.compile(r"\.git/(HEAD|index|packed-refs|(logs/)?refs/heads/[^\0]+)")
+
+
+def _read(root: Path, folder: Path) -> tuple[list[tuple[str, str, Any]], str]:
+    """The moves of a journal, and what is true when they are made.
+
+    Raises:
+        Conflict: It is none that a recipe has written.
+
+    """
+    try:
+        journal = json.loads((folder / "journal").read_bytes())
+        moves, done = [(str(kind), str(path), was) for kind, path, was in journal["moves"]], str(journal["done"])
+    except (ValueError, TypeError, LookupError):
+        raise Conflict(f"{folder.relative_to(root)}/journal is damaged; delete that folder") from None
+    for move in moves:
+        _refuse_strange(root, folder, *move)
+    return moves, done
+
+
+def _refuse_strange(root: Path, folder: Path, kind: str, path: str, was: Any) -> None:
+    """Raises `Conflict` for a move that no recipe makes, or that would lead out of the project as it is now."""
+    place = folder.relative_to(root)
+    files = [path]
+    if kind == "folder":
+        new, _, keep = str(was).partition(":")
+        files += [keep, f"{place}/{new}"]
+    elif kind == "put":
+        files.append(f"{place}/files/{path}")
+    elif kind != "remove":
+        raise Conflict(f"{place}/journal says {kind!a}, which no recipe does")
+    for file in files:
+        inside(root, file)
+    if path.lower().startswith(".git/") and kind != "folder" and not GITS.fullmatch(path):
+        raise Conflict(f"{place}/journal names {path!a}, which no recipe touches")
 
 
 def _finish(root: Path, folder: Path) -> str:
     """Makes the moves that are left, ends the change, and returns what is true now."""
-    journal = json.loads((folder / "journal").read_text())
-    for kind, path, was in journal["moves"]:
+    moves, done = _read(root, folder)
+    for kind, path, was in moves:
+        _refuse_strange(root, folder, kind, path, was)  # again: the move before may have made a link
         target = root / path
         if kind == "put":
             _put(root, folder / "files" / path, target, was)
@@ -213,7 +310,7 @@ def _finish(root: Path, folder: Path) -> str:
             new, _, keep = was.partition(":")
             _replace_folder(folder / new, target, root / keep)
     _throw_away(folder)
-    return str(journal["done"])
+    return done
 
 
 def _put(root: Path, staged: Path, target: Path, was: str | None) -> None:
@@ -280,7 +377,7 @@ def _set_aside_unless(root: Path, target: Path, known: Collection[str | None]) -
     """Keeps a file that was changed by somebody else, after the change was prepared."""
     if fingerprint(target) in {None, *known}:
         return
-    aside = _free(home(root) / "set-aside" / target.relative_to(root))
+    aside = _free(inside(root, f".kernel/set-aside/{target.relative_to(root).as_posix()}"))
     aside.parent.mkdir(parents=True, exist_ok=True)
     target.rename(aside)
     say(f"{target.relative_to(root)} was changed in the meantime; your version of it is {aside.relative_to(root)}")
@@ -312,6 +409,6 @@ if __name__ == "__main__":
     try:
         take_turn(ROOT)
         recover(ROOT)
-    except OSError as error:
+    except (OSError, Conflict) as error:
         say(f"what had been interrupted cannot be finished: {error}; mend that, and run this again.")
         sys.exit(2)

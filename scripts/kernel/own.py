@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import keyword
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import tomlkit
 
+from addresses import without_password
 from bootstrap import LOCK, VENV
 from change import Change, fingerprint
 from kernel_files import SHIPPED, cloned_commit, owners, shipped_text
@@ -115,7 +115,7 @@ def _origin() -> dict[str, str]:
     found = {"commit": cloned_commit()}
     if remotes:
         url = git("remote", "get-url", "origin" if "origin" in remotes else remotes[0]).strip()
-        found["upstream"] = re.sub(r"(?<=://)[^/@]*@", "", url)
+        found["upstream"] = without_password(url)
     return found
 
 

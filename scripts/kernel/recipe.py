@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from change import Conflict
+from addresses import mask
+from change import GITS_POINTERS, Conflict
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = 40  # characters of a bad word that an error repeats
@@ -132,8 +133,7 @@ def git(
         Refusal: git is missing, or fails; with its own reason.
 
     """
-    # Within a hook, git tells its children by these which repository and which index they are to use.
-    inherited = {name: value for name, value in os.environ.items() if name not in _POINTERS}
+    inherited = {name: value for name, value in os.environ.items() if name not in GITS_POINTERS}
     try:
         done = subprocess.run(
             ["git", *words],
@@ -148,16 +148,10 @@ def git(
         raise Refusal("git is not installed; install it (on Debian: apt install git)") from None
     if done.returncode not in accept:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-        reason = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1])
+        reason = mask(next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1]))
         command = next((word for word in words if not word.startswith("-")), "")
         raise Refusal(f"git {command} failed ({reason}); mend that, and run this again")
     return os.fsdecode(done.stdout)
-
-
-_POINTERS = {
-    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"),
-    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX", "GIT_CEILING_DIRECTORIES", "GIT_QUARANTINE_PATH"),
-}
 
 
 def copy_settings(keys: tuple[str, ...], target: Path) -> None:

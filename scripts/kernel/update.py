@@ -29,11 +29,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from addresses import PLAIN, scheme_of, without_password
 from backup import make_backup
 from bootstrap import VENV_UV
 from change import Change
 from lock import read_age, read_project
-from recipe import ROOT, Refusal, copy_settings, git, refuse_nobody, refuse_uncommitted, run, show
+from recipe import ROOT, Refusal, copy_settings, git, is_yes, refuse_nobody, refuse_uncommitted, run, show
 from switch import QUIET, commit_of, put_branch, put_files, put_head, refuse_unusual_git
 
 USE = "just kernel-update, or just kernel-update VERSION=1.4.0"
@@ -42,9 +43,6 @@ NOTE = ".kernel/update.json"
 BRANCH = "kernel_update_to_"
 GIT_AT_LEAST = (2, 38)  # `git merge-tree --write-tree`
 VERSION = re.compile(r"v?((?:0|[1-9][0-9]{0,8})(?:\.(?:0|[1-9][0-9]{0,8})){2})")
-ADDRESS = re.compile(
-    r"(https?|ssh|git|file)://[^-\s][^\s]*|[A-Za-z0-9_][\w.-]*(@[A-Za-z0-9][\w.-]*)?:(?!:)[^-\s][^\s]*"
-)
 COMMIT = re.compile("[0-9a-f]{40}([0-9a-f]{24})?")
 KEPT = ("user.", "commit.", "gpg.", "filter.", "core.autocrlf", "core.eol", "core.filemode", "core.symlinks")
 """The settings of the project that a commit or a checkout depends on."""
@@ -53,14 +51,18 @@ KEPT = ("user.", "commit.", "gpg.", "filter.", "core.autocrlf", "core.eol", "cor
 def update(words: Mapping[str, str]) -> None:
     """Makes the branch and checks it out, or says that there is nothing newer."""
     wanted, age = _wanted(words["VERSION"]), read_age(words["AGE"])
+    verify, plain = is_yes(words["VERIFY"], "VERIFY"), is_yes(words["PLAIN"], "PLAIN")
     template = _look_around()
+    upstream = _address(template["upstream"], plain=plain)
     start, onto = git("rev-parse", "HEAD").strip(), git("branch", "--show-current").strip()
     with Change("just kernel-update") as change:
         aside = change.folder / "git"
-        _fetch(template["upstream"], aside)
+        _fetch(upstream, aside)
         version = _choose(wanted, template, aside)
         if not version:
             return
+        if verify:
+            _verify(f"v{version}", aside)
         print(f"{template['template']} {template['version']} -> {version}", flush=True)
         git(f"--git-dir={aside}", "worktree", "add", "--quiet", "--detach", str(change.folder / "new"), f"v{version}")
         job = _job(template, version, aside, age, start)
@@ -117,7 +119,7 @@ def _look_around() -> dict[str, str]:
     refuse_uncommitted()
     refuse_nobody("the commit of the update")
     known = {"template": str(table.get("template", "the framework")), **{key: table[key] for key in _RECORDED}}
-    return {**known, "version": known["version"].removeprefix("v"), "upstream": _address(table["upstream"])}
+    return {**known, "version": known["version"].removeprefix("v")}
 
 
 _RECORDED = ("version", "commit", "upstream")
@@ -136,22 +138,38 @@ def _missing_tools() -> list[str]:
     return missing
 
 
-def _address(upstream: str) -> str:
+def _address(upstream: str, *, plain: bool) -> str:
     """What git is told of upstream: a URL, or the path of a folder.
+
+    Args:
+        upstream: As pyproject.toml has it.
+        plain: Whether http and git, which anybody on the way can change, will do.
 
     Raises:
         Refusal: It is neither, or something that git would take for an option or a command.
 
     """
-    if ADDRESS.fullmatch(upstream):
+    scheme = scheme_of(upstream)
+    if scheme in PLAIN and not plain:
+        raise Refusal(
+            f"upstream {show_address(upstream)} is reached by {scheme}, where anybody on the way can put in code, which"
+            " an update runs; let upstream under [tool.kernel] in pyproject.toml begin with https:// or ssh://, or say"
+            " PLAIN=1"
+        )
+    if scheme:
         return upstream
     folder = ROOT / Path(upstream).expanduser()
     if upstream.startswith("-") or "::" in upstream or not upstream.isprintable() or not folder.exists():
         raise Refusal(
-            f"upstream = {show(upstream)} under [tool.kernel] in pyproject.toml is neither a folder that is there nor"
-            " an address that git knows (https, ssh, git or file)"
+            f"upstream = {show_address(upstream)} under [tool.kernel] in pyproject.toml is neither a folder that is"
+            " there nor an address that git knows (https, ssh or file)"
         )
     return str(folder.resolve())
+
+
+def show_address(upstream: str) -> str:
+    """An address for people: in quotes, shortened, and without a password."""
+    return show(without_password(upstream))
 
 
 def _fetch(upstream: str, aside: Path) -> None:
@@ -165,7 +183,8 @@ def _fetch(upstream: str, aside: Path) -> None:
     try:
         git(*QUIET, f"--git-dir={aside}", "fetch", "--quiet", "--no-tags", "--", upstream, *refs, root=aside, env=env)
     except Refusal as refusal:
-        raise Refusal(f"upstream {show(upstream)} cannot be fetched: {refusal}") from None
+        reason = str(refusal).replace(upstream, without_password(upstream))
+        raise Refusal(f"upstream {show_address(upstream)} cannot be fetched: {reason}") from None
 
 
 def _choose(wanted: str, template: Mapping[str, str], aside: Path) -> str:
@@ -179,7 +198,7 @@ def _choose(wanted: str, template: Mapping[str, str], aside: Path) -> str:
     versions = sorted((one[1] for tag in tags if tag[0] == "v" and (one := VERSION.fullmatch(tag))), key=_order)
     present = template["version"]
     if not versions:
-        raise Refusal(f"upstream {show(template['upstream'])} has no version: no tag like v1.4.0")
+        raise Refusal(f"upstream {show_address(template['upstream'])} has no version: no tag like v1.4.0")
     if wanted and wanted not in versions:
         raise Refusal(f"upstream has no version {wanted}; the newest is {versions[-1]}")
     version = wanted or versions[-1]
@@ -189,6 +208,17 @@ def _choose(wanted: str, template: Mapping[str, str], aside: Path) -> str:
         print(f"Nothing to do: this project has {template['template']} {present}; the newest is {versions[-1]}.")
         return ""
     return version
+
+
+def _verify(tag: str, aside: Path) -> None:
+    """Raises `Refusal` unless git finds that somebody whom its user trusts has signed the *tag*."""
+    try:
+        git(f"--git-dir={aside}", "verify-tag", tag)
+    except Refusal as refusal:
+        raise Refusal(
+            f"VERIFY=1, and git cannot verify the tag {tag} ({refusal}); see `git help verify-tag`, and gpg.format and"
+            " gpg.ssh.allowedSignersFile in `git help config`"
+        ) from None
 
 
 def _order(version: str) -> tuple[int, ...]:
@@ -238,4 +268,4 @@ def _prepare(change: Change, note: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run("kernel-update", USE, update, "VERSION", "AGE")
+    run("kernel-update", USE, update, "VERSION", "AGE", "VERIFY", "PLAIN")
