@@ -55,7 +55,7 @@ def scheme_of(address: str) -> str:
     if url:
         scheme, (host, path) = url[1].lower(), _split(url[2])
         user, _, host = host.rpartition("@")
-    elif short and "::" not in address:
+    elif short:
         scheme, user, host, path = "ssh", short[1] or "", short[2], short[3]
     else:
         return ""

