@@ -29,6 +29,10 @@ observe/       what can be seen of a run
                otel_resource what identifies the app in telemetry
                exporters     OTLP: traces, metrics, log records
                wiring        puts the observers of a run together
+calls/         typed calls between services, in one process or many; imported only where a service uses them
+               interface     `@interface`: what can be called of a service
+               codec         how a type's values are written and read: `shape scalars containers records raised`
+               contract      which changes of an interface its callers bear
 lifecycle/     one service, then all of them
                events        the states, the legal moves, and the events that tell of them
                supervisor    one service: start, attempts, stop
@@ -58,13 +62,47 @@ context        which service the current code belongs to
 ```
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from kernel.config.values import Seconds, Secret
 from kernel.declare.retry import Retry
 from kernel.declare.service import Service, Serving, Started, Work, command, lifespan, service, started
-from kernel.errors import KernelError, PlanError, ServiceError
+from kernel.errors import (
+    BadRequest,
+    CallError,
+    CallFailed,
+    ContractMismatch,
+    DeadlineExceeded,
+    KernelError,
+    Overloaded,
+    PlanError,
+    ServiceError,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from kernel.calls.interface import interface
+
+
+def __getattr__(name: str) -> object:
+    """Import what most apps do not use when it is first asked for."""
+    if name == "interface":
+        from kernel.calls.interface import interface
+
+        return interface
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
+    "BadRequest",
+    "CallError",
+    "CallFailed",
+    "ContractMismatch",
+    "DeadlineExceeded",
     "KernelError",
+    "Overloaded",
     "PlanError",
     "Retry",
     "Seconds",
@@ -73,8 +111,10 @@ __all__ = [
     "ServiceError",
     "Serving",
     "Started",
+    "Unavailable",
     "Work",
     "command",
+    "interface",
     "lifespan",
     "service",
     "started",

@@ -9,6 +9,13 @@
     │   ├── NotImportable        a service's file that does not import
     │   ├── ConfigError          a value in the environment that cannot be used
     │   └── LeftOutError         a value is needed from a service that is not enabled
+    ├── CallError                a call to another service failed
+    │   ├── CallFailed           it raised what its interface does not declare
+    │   ├── Unavailable          nobody received the call
+    │   ├── Overloaded           too many calls wait for it
+    │   ├── DeadlineExceeded     no answer in time; a TimeoutError too
+    │   ├── ContractMismatch     it has another contract than its caller
+    │   └── BadRequest           the arguments are not of their types, or too large
     └── ServiceError             what became of one running service
         ├── NeverServed          it returned without ever serving
         ├── ServedTwice          it entered `serving` twice in one attempt
@@ -233,3 +240,59 @@ class Uncuttable(ServiceError):
 
     def __str__(self) -> str:
         return f"{self.service} could not be cut; it stands at {self.where}"
+
+
+class CallError(KernelError):
+    """A call to another service that failed.
+
+    Attributes:
+        service: The service that was called.
+        method: The method.
+        message: What went wrong.
+
+    """
+
+    def __init__(self, service: str, method: str, message: str) -> None:
+        super().__init__(service, method, message)
+        self.service, self.method, self.message = service, method, message
+
+    def __str__(self) -> str:
+        return f"{self.service}.{self.method}: {self.message}"
+
+
+class CallFailed(CallError):
+    """The service raised an error that its interface does not declare. It may have been executed.
+
+    Attributes:
+        type: The name of the error's class.
+        trace_id: The trace in which it happened, in hexadecimal digits; empty where nothing is traced.
+
+    """
+
+    def __init__(self, service: str, method: str, message: str, type: str = "", trace_id: str = "") -> None:  # noqa: A002
+        super().__init__(service, method, message)
+        self.type, self.trace_id = type, trace_id
+
+    def __str__(self) -> str:
+        what = f"{self.type}: {self.message}" if self.type and self.message else self.type or self.message
+        return f"{self.service}.{self.method}: {what}{f' (trace {self.trace_id})' if self.trace_id else ''}"
+
+
+class Unavailable(CallError):
+    """Nobody received the call: it was not executed."""
+
+
+class Overloaded(CallError):
+    """The service has as many calls waiting as it takes: it was not executed."""
+
+
+class DeadlineExceeded(CallError, TimeoutError):
+    """There was no answer in time. It may have been executed, or still be."""
+
+
+class ContractMismatch(CallError):
+    """The service that runs elsewhere has another contract than its caller: it was not executed."""
+
+
+class BadRequest(CallError):
+    """The arguments are not of their types, or too large: it was not executed."""

@@ -8,6 +8,7 @@ import pytest
 
 from kernel import errors
 from kernel.errors import (
+    CallError,
     ConfigError,
     CycleError,
     KernelError,
@@ -85,10 +86,10 @@ def test_did_you_mean(name: str, hint: str) -> None:
 
 
 def test_every_error_is_a_kernel_error() -> None:
-    """What was not started and what became of a service are the two kinds; the tree in the docstring names them all."""
+    """What was not started, what became of a service, and a call that failed are the three kinds; the tree in the docstring names them all."""
     classes = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, KernelError)}
     for cls in classes - {KernelError}:
-        assert issubclass(cls, PlanError | ServiceError)
+        assert issubclass(cls, PlanError | ServiceError | CallError)
         assert cls.__name__ in (errors.__doc__ or "")
 
 

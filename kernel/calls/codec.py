@@ -1,0 +1,228 @@
+"""Makes shapes of annotations: how values of a type are written as JSON, read back, and described.
+
+cattrs reads the environment, where texts are to be converted. Here nothing may be: each type is checked on both sides,
+an error says where in the value it is, and the same pass gives the description that contracts are compared by.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import attrs
+
+from kernel.calls.containers import dict_of, enum_of, literal_of, sequence_of, tuple_of, union_of
+from kernel.calls.records import Field, Made, dict_encoder, fields_of, is_record, record_decoder, record_encoder
+from kernel.calls.scalars import SCALARS
+from kernel.calls.shape import OBJECT, CannotTravel, Convert, Misfit, Shape, words
+
+Binding = Mapping[Any, Any]
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_decode = json.JSONDecoder().decode
+
+
+def write(encode: Convert, value: object) -> bytes:
+    """*value*, as *encode* makes JSON of it.
+
+    Raises:
+        Misfit: It is not of its type.
+
+    """
+    try:
+        return _encode(encode(value)).encode()
+    except RecursionError:
+        raise Misfit("nested too deeply to be sent") from None
+
+
+def read(decode: Convert, payload: bytes) -> Any:
+    """What *decode* makes of the JSON in *payload*.
+
+    Raises:
+        Misfit: It is none, or of another type.
+
+    """
+    try:
+        data = _decode(payload.decode())
+    except (ValueError, RecursionError) as error:
+        raise Misfit(f"expected JSON, got something else: {error}") from None
+    try:
+        return decode(data)
+    except RecursionError:
+        raise Misfit("nested too deeply to be read") from None
+
+
+@attrs.define(eq=False)
+class Shapes:
+    """Gives the shapes of types, each made once.
+
+    Args:
+        ignore_unknown: Whether a field that a record does not have is ignored, as in a result, or refused, as in an
+            argument.
+        names: What annotations may name besides what their module holds.
+        described: The fields of each record, by the name that refers to it.
+        known: The names of the records.
+
+    """
+
+    ignore_unknown: bool = False
+    names: Mapping[str, Any] | None = None
+    described: dict[str, Any] = attrs.field(factory=dict)
+    known: dict[Any, str] = attrs.field(factory=dict)
+    _made: dict[Any, Shape] = attrs.field(factory=dict)
+
+    def of(self, tp: Any, binding: Binding | None = None) -> Shape:  # noqa: PLR0911
+        """The shape of the type *tp*.
+
+        Args:
+            tp: The annotation, evaluated.
+            binding: What the type variables in it stand for.
+
+        Raises:
+            CannotTravel: Its values cannot be sent.
+
+        """
+        binding = binding or {}
+        tp = _bare(tp)
+        if isinstance(tp, TypeVar):
+            if tp not in binding:
+                raise CannotTravel(f"{tp} stands for any type; say which")
+            return self.of(binding[tp])
+        origin, args = get_origin(tp) or tp, get_args(tp)
+        if origin is Literal:
+            return literal_of(args)
+        if origin in {Union, types.UnionType}:
+            return union_of([self.of(one, binding) for one in args])
+        try:
+            plain = SCALARS.get(types.NoneType if tp is None else tp)
+        except TypeError:  # it has no hash
+            plain = None
+        if plain is not None:
+            return plain
+        if origin in _CONTAINERS:
+            return self._container(tp, origin, args, binding)
+        if isinstance(origin, type) and issubclass(origin, enum.Enum):
+            return enum_of(origin)
+        if is_record(origin):
+            return self._record(origin, tuple(binding.get(one, one) for one in args))
+        raise CannotTravel(_refusal(tp))
+
+    def _container(self, tp: Any, origin: Any, args: tuple[Any, ...], binding: Binding) -> Shape:
+        if not args and tp != tuple[()]:
+            raise CannotTravel(f"{origin.__name__} does not say what is in it; write {_CONTAINERS[origin]}")
+        if origin is dict:
+            return dict_of(self.of(args[0], binding), self.of(args[1], binding))
+        if origin is tuple and (not args or args[-1] is not ...):
+            return tuple_of([self.of(one, binding) for one in args])
+        return sequence_of(origin, self.of(args[0], binding))
+
+    def _record(self, cls: Any, args: tuple[Any, ...]) -> Shape:
+        key = (cls, args)
+        if key in self._made:
+            return self._made[key]
+        name = self._name(cls, args)
+        converts: list[Convert] = []  # come last, as a record may hold others of its kind
+        shape = self._made[key] = Shape(
+            {"ref": name},
+            OBJECT,
+            lambda value: converts[0](value),  # noqa: PLW0108  (it is not there yet)
+            lambda data: converts[1](data),  # noqa: PLW0108
+            (dict if typing.is_typeddict(cls) else cls,),
+        )
+        binding = dict(zip(getattr(cls, "__parameters__", ()), args, strict=False))
+        try:
+            found = fields_of(cls, self.names)
+        except TypeError as error:
+            raise CannotTravel(str(error)) from None
+        fields = self.fields(name, found, binding)
+        self.described[name].update({field.name: described(field, inner) for field, inner in fields})
+        keyed = typing.is_typeddict(cls)
+        converts += [
+            dict_encoder(name, fields) if keyed else record_encoder(cls, name, fields),
+            record_decoder(cls, name, fields, ignore_unknown=self.ignore_unknown),
+        ]
+        return shape
+
+    def fields(self, owner: str, fields: list[Field], binding: Binding | None = None) -> list[tuple[Field, Shape]]:
+        """Each of *fields* with its shape; *owner* is whose they are, for errors.
+
+        Raises:
+            CannotTravel: One of them cannot be sent.
+
+        """
+        found = []
+        for field in fields:
+            try:
+                found.append((field, self.of(field.type, binding)))
+            except CannotTravel as error:
+                raise CannotTravel(f"{owner}.{field.name}: {error}") from None
+        return found
+
+    def _name(self, cls: Any, args: tuple[Any, ...]) -> str:
+        """The name of a record: its class's, with the module where another one has that name."""
+        if (cls, args) in self.known:
+            return self.known[cls, args]
+        name: str = cls.__name__
+        if args:
+            name += f"[{', '.join(words(self.of(one).schema) for one in args)}]"
+        if name in self.described:
+            name = f"{cls.__module__}.{name}"
+        self.described[name] = {}
+        self.known[cls, args] = name
+        return name
+
+
+def described(field: Field, shape: Shape) -> dict[str, Any]:
+    """The schema of a field or a parameter: its type, and its default where it has one."""
+    found: dict[str, Any] = {"type": shape.schema}
+    if field.has_default:
+        if isinstance(field.default, Made):
+            found["default made by"] = field.default.name
+        else:
+            try:
+                found["default"] = shape.encode(field.default)
+            except Misfit:  # None for what must be an int, say, which is never sent
+                found["default is"] = repr(field.default)
+    elif field.optional:
+        found["optional"] = True
+    return found
+
+
+def _bare(tp: Any) -> Any:
+    """*tp* without what says nothing of its values: NewType, Annotated, aliases, Required."""
+    while True:
+        if isinstance(tp, typing.NewType):
+            tp = tp.__supertype__
+        elif get_origin(tp) in _WRAPPERS:
+            tp = get_args(tp)[0]
+        elif type(tp).__name__ == "TypeAliasType":  # Python 3.12's
+            tp = tp.__value__
+        else:
+            return tp
+
+
+_WRAPPERS = {typing.Annotated, typing.Required, typing.NotRequired, typing.Final}
+
+
+def _refusal(tp: Any) -> str:
+    name = getattr(tp, "__name__", None) or str(tp)
+    if tp is Any or tp is object:
+        return f"{name} may be anything, which cannot be sent; name a type"
+    origin = get_origin(tp) or tp
+    module = getattr(origin, "__module__", "")
+    if module in {"collections.abc", "typing"}:
+        return f"{name} is no type of a value; write list[...], dict[...], or a record"
+    return f"a {name} cannot be sent; send plain values, or a record of them: an attrs class, say"
+
+
+_CONTAINERS = {
+    list: "list[int], say",
+    set: "set[int], say",
+    frozenset: "frozenset[int], say",
+    tuple: "tuple[int, ...], say",
+    dict: "dict[str, int], say",
+}
