@@ -26,7 +26,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from lock import pins, read_project
-from recipe import Refusal, git, in_git
+from recipe import Refusal, commit_of_head, git, project_files
 
 NEVER = frozenset({"dev", "template"})  # groups of what only tests and tools need
 UNWANTED = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")  # they tell of this machine
@@ -74,7 +74,7 @@ def collect(root: Path, services: str) -> Contents:
     from kernel.plan.discovery import Catalogue, find_services
     from kernel.plan.selection import select
 
-    own = [path for path in in_git("--cached", "--others", "--exclude-standard", root=root) if (root / path).is_file()]
+    own = [path for path in project_files(root) if (root / path).is_file()]
     own = [path for path in own if path.split("/")[0] in {"kernel", "app", "services"}]
     try:
         files = find_services(str(root))
@@ -92,18 +92,19 @@ def collect(root: Path, services: str) -> Contents:
     left_out = {path: (root / path).read_bytes() for path in own if path not in code}
     packages = _packages(root, code, left_out)
     code["pyproject.toml"] = (root / "pyproject.toml").read_bytes()
-    return Contents(_stamp(root, kept, others), dict(sorted(code.items())), packages)
+    return Contents(_stamp(root, own, kept, others), dict(sorted(code.items())), packages)
 
 
-def _stamp(root: Path, kept: list[str], others: list[str]) -> dict[str, object]:
-    commit = git("rev-parse", "--verify", "HEAD", root=root).strip()
+def _stamp(root: Path, own: Iterable[str], kept: list[str], others: list[str]) -> dict[str, object]:
+    commit = commit_of_head(root)
     project = read_project(root)["project"]
+    newest = max(int((root / path).stat().st_mtime) for path in own)
     return {
         "name": project["name"],
         "version": str(project.get("version", "0")),
         "commit": commit,
-        "dirty": bool(git("status", "--porcelain", root=root).strip()),
-        "time": int(git("log", "-1", "--format=%ct", root=root)),
+        "dirty": bool(commit and git("status", "--porcelain", "--", ".", root=root).strip()),
+        "time": int(git("log", "-1", "--format=%ct", root=root)) if commit else newest,
         "services": kept,
         "left-out": others,
         "python": project["requires-python"].removeprefix(">="),

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from change import Change, Conflict, fingerprint, home
-from recipe import ROOT, Refusal, git, in_git, run, show
+from recipe import ROOT, Refusal, git, project_files, run, show
 
 FOLDER = ".kernel/backups"
 BEFORE = "before-"  # marks one that nobody asked for: what a restore has replaced, or an update was made from
@@ -41,7 +41,7 @@ def make_backup(mark: str = "") -> str:
         mark: A word in its name.
 
     """
-    paths = list(dict.fromkeys(in_git("--cached", "--others", "--exclude-standard")))
+    paths = project_files()
     folder = home(ROOT) / "backups"
     folder.mkdir(0o700, exist_ok=True)
     folder.chmod(0o700)
@@ -209,11 +209,10 @@ def _as_it_was(path: str, unpacked: Path) -> bool:
 
 def _ignored(paths: list[str]) -> set[str]:
     """Those that git ignores by now."""
-    return _split(git("check-ignore", "-z", "--stdin", stdin="\0".join(paths), accept=(0, 1))) if paths else set()
-
-
-def _split(text: str) -> set[str]:
-    return {path for path in text.split("\0") if path}
+    if not paths:
+        return set()
+    told = git("check-ignore", "-z", "--stdin", stdin="\0".join(paths), accept=(0, 1, 128))  # 128: in no repository
+    return {path for path in told.split("\0") if path}
 
 
 def _ask(name: str, there: Mapping[str, bool]) -> None:

@@ -54,7 +54,8 @@ def tell(contents: Contents) -> str:
     assert isinstance(services, list)
     mark = ", changed" if stamp["dirty"] else ""
     count = f"{len(services)} service{'s' * (len(services) != 1)}, {len(contents.packages)} packages"
-    return f"{stamp['name']} {stamp['version']} (commit {str(stamp['commit'])[:12]}{mark}), {count}"
+    commit = str(stamp["commit"])[:12] or "unknown"
+    return f"{stamp['name']} {stamp['version']} (commit {commit}{mark}), {count}"
 
 
 def write(path: Path, data: bytes) -> None:

@@ -23,9 +23,9 @@ def hook(words: Mapping[str, str]) -> None:
     folder = file.parent.resolve()
     if not any(folder.is_relative_to((ROOT / place).resolve()) for place in (top, common)):
         raise Refusal(
-            f"git's hooks are in {folder} (`git config --show-origin core.hooksPath` says why), which other repositories"
-            " may share; say `git config core.hooksPath .git/hooks` to have hooks of this repository's own, or let the"
-            " hook there call scripts/kernel/pre-commit"
+            f"git's hooks are in {folder} (`git config --show-origin core.hooksPath` says why), which may be those of"
+            " other repositories too; say `git config core.hooksPath .git/hooks` to have this repository's own,"
+            " or let the hook there call scripts/kernel/pre-commit"
         )
     place = ROOT.relative_to(top.resolve()).as_posix()  # git starts a hook at the repository's top
     text = HOOK.format(enter="" if place == "." else f"cd -- {shlex.quote(place)} || exit\n")

@@ -66,7 +66,7 @@ def locked(lock: str, names: Iterable[str]) -> list[str]:
 
 def _build(command: list[str], folder: Path, contents: Contents) -> None:
     stamp = contents.stamp
-    revision = f"{stamp['commit']}{'-dirty' if stamp['dirty'] else ''}"
+    revision = f"{stamp['commit'] or 'unknown'}{'-dirty' if stamp['dirty'] else ''}"
     labels = {
         "title": stamp["name"],
         "version": stamp["version"],

@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -163,8 +164,10 @@ def copy_settings(keys: tuple[str, ...], target: Path) -> None:
 
 
 def refuse_uncommitted() -> None:
-    """Raises `Refusal` where there are changes that are not committed, or files that git does not know."""
-    changed = git("status", "--porcelain", "--untracked-files=normal").splitlines()
+    """Raises `Refusal` where the project has changes that are not committed, or files that git does not know."""
+    changed = git("status", "--porcelain", "--untracked-files=normal", "--", ".").splitlines()
+    if not git("diff", "--no-ext-diff", "--name-only", "-z", "--", "."):
+        changed = [line for line in changed if line[1] != "M"]  # their line ends are others, which is no change
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise Refusal(f"there are changes that are not committed ({changed[0][3:]}{more}); commit or remove them first")
@@ -185,6 +188,43 @@ def refuse_nobody(what: str) -> None:
 def in_git(*options: str, root: Path = ROOT) -> list[str]:
     """The paths that `git ls-files` with these *options* names."""
     return [path for path in git("ls-files", "-z", *options, root=root).split("\0") if path]
+
+
+def project_files(root: Path = ROOT) -> list[str]:
+    """The files of the project at *root*: what git tracks or would track.
+
+    Where git knows nothing of it, as of an archive that was downloaded, or refuses it because the folder is somebody
+    else's: all that no .gitignore names.
+    """
+    try:
+        found = in_git("--cached", "--others", "--exclude-standard", root=root)
+    except Refusal as refusal:
+        if not NO_REPOSITORY.search(str(refusal)):
+            raise
+        with tempfile.TemporaryDirectory() as folder:
+            git("init", "--quiet", "--bare", "--template=", folder, root=Path(folder))
+            where = [f"--git-dir={folder}", f"--work-tree={root}"]
+            told = git(*where, "ls-files", "-z", "--others", "--exclude-standard", root=root)
+        found = [path for path in told.split("\0") if path and path.split("/")[0] not in {".git", ".kernel", ".venv"}]
+    return list(dict.fromkeys(found))
+
+
+NO_REPOSITORY = re.compile("not a git repository|dubious ownership")
+
+
+def commit_of_head(root: Path = ROOT) -> str:
+    """The commit that is checked out; empty where there is none, or no repository that git will look at."""
+    try:
+        return git("rev-parse", "--quiet", "--verify", "HEAD", root=root, accept=(0, 1)).strip()
+    except Refusal as refusal:
+        if not NO_REPOSITORY.search(str(refusal)):
+            raise
+        return ""
+
+
+def unix(content: bytes) -> bytes:
+    """The *content* of a text with the line ends of Unix; that of anything else, as it is."""
+    return content if b"\0" in content else content.replace(b"\r\n", b"\n")
 
 
 def bring_venv_up_to_date() -> None:

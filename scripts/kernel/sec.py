@@ -23,7 +23,7 @@ import attrs
 from bootstrap import LOCK, NO_NETWORK, VENV, VENV_UV, reason
 from kernel_files import SHIPPED
 from lock import PIN, read_project
-from recipe import ROOT, Refusal, in_git, run, show
+from recipe import ROOT, Refusal, project_files, run, show
 
 USE = "just sec"
 FOUND = 1  # exit code
@@ -137,7 +137,7 @@ def secrets() -> Iterator[Finding]:
     from detect_secrets.settings import default_settings
 
     with default_settings():
-        for path in in_git("--cached", "--others", "--exclude-standard"):
+        for path in project_files():
             if path in HASHES or not (ROOT / path).is_file():
                 continue
             for secret in scan_file(str(ROOT / path)):

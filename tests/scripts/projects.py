@@ -163,6 +163,13 @@ class Project:
         yield
         assert (self.files(), self.repository()) == before
 
+    @contextlib.contextmanager
+    def unchanged_files(self) -> Iterator[None]:
+        """Asserts that the block changes no file outside of .git."""
+        before = self.files()
+        yield
+        assert self.files() == before
+
 
 def _files(root: Path, skipped: set[str]) -> Iterator[tuple[str, str]]:
     for folder, names, files in os.walk(root):

@@ -123,7 +123,7 @@ def test_over_three_versions_at_once(project: Project, upstream: Upstream) -> No
     """Untouched, changed, renamed, deleted and new files; links, binaries, modes; the user's own, wherever they lie."""
     edit(project.root / "kernel" / "letters.txt", ("m\n", "m, mine\n"))
     edit(project.root / "kernel" / "moves.txt", ("line 20 of", "line 20, mine, of"))
-    (project.root / "kernel" / "clock.py").chmod(0o755)
+    (project.root / "kernel" / "lifecycle" / "clock.py").chmod(0o755)
     project.commit()
     before = project.files()
     done = update(project)
@@ -140,7 +140,9 @@ def test_over_three_versions_at_once(project: Project, upstream: Upstream) -> No
     assert (project.root / "kernel" / "pointer").readlink() == Path("letters.txt")
     assert (project.root / "kernel" / "logo.bin").read_bytes() == b"\0\1logo 4"
     assert (project.root / "scripts" / "kernel" / "tool").stat().st_mode & 0o111
-    assert (project.root / "kernel" / "clock.py").stat().st_mode & 0o111, "a mode of the user's is a change too"
+    assert (project.root / "kernel" / "lifecycle" / "clock.py").stat().st_mode & 0o111, (
+        "a mode of the user's is a change too"
+    )
     assert (project.root / "kernel" / "added.txt").read_text() == "new in 0.2.0\n"
     after = project.files()
     touched = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
