@@ -20,7 +20,7 @@ plan/          what there is to run
 observe/       what can be seen of a run
                logs          the one pipeline of log records, and their formats
                lifecycle_log the log lines about each service and the end
-               status stats  what `/status` tells, and the numbers in it
+               status        what `/readyz` and `/status` tell
                admin         the HTTP server of ADMIN_ADDR
                systemd       readiness and watchdog, told to systemd
                spans tracer  lifecycle spans; the tracer through which users' spans get their service
@@ -29,6 +29,13 @@ observe/       what can be seen of a run
                otel_resource what identifies the app in telemetry
                exporters     OTLP: traces, metrics, log records
                wiring        puts the observers of a run together
+bricks/        what services are made of, imported when they are first used
+               asgi          `serve_asgi`: an ASGI app as a service's work
+               uvicorn_server hypercorn_server  the servers that run it
+               drain         how a server ends
+               lifespan      the app's lifespan, whichever server runs it
+               listen        sockets that listen
+               unwrap        an error without the group of one around it
 calls/         typed calls between services, in one process or many; imported only where a service uses them
                interface     `@interface`: what can be called of a service
                codec         how a type's values are written and read: `shape scalars containers records raised`
@@ -43,14 +50,19 @@ lifecycle/     one service, then all of them
                explain       the sentences that say what a service waits for
                report        how each service ended, and the exit code
 declare/       what users write
-               service       `@service`, `Serving`, commands, lifespans
+               service       `@service`, and the declaration that it makes
+               serving       the protocols `Serving` and `Work`
+               signature     what each parameter asks for
+               app           `@lifespan` and `@command` of the app
                retry         restart policy: `Retry`, backoff
 config/        what the environment says
                values        the types of config fields: durations, secrets, lists
-               settings      the kernel's own variables, and the configs of services
+               settings      the kernel's own variables
+               service_config  the config of each service
                otel          OTEL_*
 process/       the process around the services
-               signals       SIGINT, SIGTERM, SIGHUP, and the watchdog over the shutdown
+               signals       SIGINT, SIGTERM, SIGHUP
+               watchdog      ends a process that outlives its shutdown
                event_loop    asyncio or trio
                loop_watch    notices a blocked event loop
                hard_exit     ends the process when the interpreter no longer answers
@@ -64,11 +76,13 @@ context        which service the current code belongs to
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kernel.config.values import Seconds, Secret
+from kernel.declare.app import command, lifespan
 from kernel.declare.retry import Retry
-from kernel.declare.service import Service, Serving, Started, Work, command, lifespan, service, started
+from kernel.declare.service import Service, Started, service, started
+from kernel.declare.serving import Serving, Work
 from kernel.errors import (
     BadRequest,
     CallError,
@@ -83,16 +97,23 @@ from kernel.errors import (
 )
 
 if TYPE_CHECKING:
+    from kernel.bricks.asgi import serve_asgi
     from kernel.calls.interface import interface
 
+_LAZY = {
+    "interface": "kernel.calls.interface",
+    "serve_asgi": "kernel.bricks.asgi",
+}
+"""The modules of public names that most apps do not use, and a start should not pay for."""
 
-def __getattr__(name: str) -> object:
-    """Import what most apps do not use when it is first asked for."""
-    if name == "interface":
-        from kernel.calls.interface import interface
 
-        return interface
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'kernel' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return value
 
 
 __all__ = [
@@ -116,6 +137,7 @@ __all__ = [
     "command",
     "interface",
     "lifespan",
+    "serve_asgi",
     "service",
     "started",
 ]

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from kernel.config.settings import Settings, read_settings
-from kernel.declare.service import EXTENSIONS, Needs, Service, command_needs, evaluate, signature_of
+from kernel.declare.app import EXTENSIONS
+from kernel.declare.service import Service, command_needs
+from kernel.declare.signature import Needs, evaluate, signature_of
 from kernel.errors import LeftOutError, NamingError, NotImportable, PlanError, Problems, did_you_mean
 from kernel.identity import Identity, identify
 from kernel.observe import logs
@@ -278,7 +280,7 @@ class Program:
             print(f"warning: {warning}")
         Problems.raise_any([*self.wrong, *findings.errors])
         print(
-            f"{len(self.files)} services: all right"
+            f"{len(self.files)} services checked, no problems"
             + (f", {len(findings.warnings)} warnings" if findings.warnings else "")
         )
         return 0

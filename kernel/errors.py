@@ -9,6 +9,11 @@
     │   ├── NotImportable        a service's file that does not import
     │   ├── ConfigError          a value in the environment that cannot be used
     │   └── LeftOutError         a value is needed from a service that is not enabled
+    ├── BrickError               what `serve_asgi` or `program` could not do
+    │   ├── CannotListen         the address cannot be listened on
+    │   ├── ServerMissing        no ASGI server is installed that runs here
+    │   ├── LifespanFailed       the ASGI app says that its lifespan failed
+    │   └── ProgramError         the program cannot run, or no longer runs
     ├── CallError                a call to another service failed
     │   ├── CallFailed           it raised what its interface does not declare
     │   ├── Unavailable          nobody received the call
@@ -23,7 +28,7 @@
         ├── StopTimeout          it had to be cut while stopping
         ├── ValueLost            the value it holds is gone for good
         ├── StrayCancellation    it was cancelled, but not by the kernel
-        └── Uncuttable           it ignored even that, and was abandoned
+        └── Uncancellable           it ignored even that, and was abandoned
 
 A `PlanError` says what is wrong, where, and what to do. A `ServiceError` is what the log, the span and
 the final report show where the service itself raised nothing.
@@ -186,7 +191,7 @@ class StartTimeout(ServiceError):
     where: str
 
     def __str__(self) -> str:
-        return f"{self.service} was not ready after {self.seconds:g} s; it stood at {self.where}"
+        return f"{self.service} was not ready after {self.seconds:g} s; it was at {self.where}"
 
 
 @attrs.define(eq=False, repr=False)
@@ -203,43 +208,87 @@ class StopTimeout(ServiceError):
 
     def __str__(self) -> str:
         if self.forced:
-            return f"{self.service} was cut by a further signal, at {self.where}"
+            return f"{self.service} was cancelled by another signal, at {self.where}"
         short = self.seconds < self.limit - 0.001  # by less is no more than rounding
         why = f"; its stop_timeout is {self.limit:g} s, but RUNNER_SHUTDOWNTIMEOUT left no more time" if short else ""
-        return f"{self.service} overran: cut {self.seconds:.3g} s after it was asked to stop, at {self.where}{why}"
+        return (
+            f"{self.service} overran: cancelled {self.seconds:.3g} s after the stop was requested, at {self.where}{why}"
+        )
 
 
 @attrs.define(eq=False, repr=False)
 class ValueLost(ServiceError):
-    """The service needs the value of `giver`, which will not come (back)."""
+    """The service needs the value of `provider`, which will not come (back)."""
 
-    giver: str
+    provider: str
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.service} needs the value of {self.giver}, which {self.reason}"
+        return f"{self.service} needs the value of {self.provider}, which {self.reason}"
 
     @property
     def short(self) -> str:
-        """Without what the giver failed with, for where that is told beside it."""
-        return f"needs the value of {self.giver}, which {self.reason.partition(': ')[0]}"
+        """Without what the provider failed with, for where that is told beside it."""
+        return f"needs the value of {self.provider}, which {self.reason.partition(': ')[0]}"
 
 
 class StrayCancellation(ServiceError):
     """A cancellation came out of the service, but nobody had cancelled it; the original is chained."""
 
     def __str__(self) -> str:
-        return f"{self.service} was cancelled from within: nobody had asked it to stop"
+        return f"{self.service} was cancelled from within: no stop was requested"
 
 
 @attrs.define(eq=False, repr=False)
-class Uncuttable(ServiceError):
+class Uncancellable(ServiceError):
     """The service ignored its cancellation; `where` is the line where it stands."""
 
     where: str
 
     def __str__(self) -> str:
-        return f"{self.service} could not be cut; it stands at {self.where}"
+        return f"{self.service} could not be cancelled; it is at {self.where}"
+
+
+class BrickError(KernelError):
+    """What a brick of the kernel's could not do for a service."""
+
+
+@attrs.define(eq=False, repr=False)
+class CannotListen(BrickError):
+    """The address cannot be listened on, for the reason `why`; `hint` says what to change."""
+
+    address: str
+    why: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"cannot listen on {self.address}: {self.why}{f'; {self.hint}' if self.hint else ''}"
+
+
+class ServerMissing(BrickError):
+    """No ASGI server is installed that runs on this event loop."""
+
+
+class LifespanFailed(BrickError):
+    """An ASGI app says that its startup or its shutdown failed, and raises nothing."""
+
+
+@attrs.define(eq=False, repr=False)
+class ProgramError(BrickError):
+    """The external program `program` cannot run, or runs no longer.
+
+    `code` is its exit code, negative for the signal that killed it, and None where it never ran; `lines` are the last
+    that it wrote.
+    """
+
+    program: str
+    what: str
+    code: int | None = None
+    lines: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        last = f"; it last said: {self.lines[-1]}" if self.lines else ""
+        return f"{self.program} {self.what}{last}"
 
 
 class CallError(KernelError):

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
-import socket
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import attrs
-from anycorn import Config as ServerConfig
-from anycorn import serve as run
 from attrs.validators import ge, le
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,13 +16,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from kernel import Seconds, Serving, service
+from kernel import Seconds, Serving, serve_asgi, service
 from services._pool import Pool
 
 MAX_BODY = 64 * 1024  # bytes of a request
 MAX_NAME = 200  # characters
-
-log = logging.getLogger(__name__)
 
 
 @attrs.frozen
@@ -48,46 +42,19 @@ class ApiConfig:
 # example-database gives a value, as there is a parameter of its name; example-flaky is there for the order only.
 @service(depends=["example-database", "example-flaky"])
 async def example_api(example_database: Pool, config: ApiConfig, serving: Serving[None]) -> None:
-    """Wrap a server that knows nothing of the kernel: listen, say that it is ready, hand it the request to stop.
+    """Serve an ordinary ASGI app; ready once it listens, and ended once the requests in flight are answered.
 
-    With `drain=True` the work is not cancelled but told, and leaves the block when the last request is answered. The
-    pool is whole until then: a dependency is asked to stop only when its dependents have ended.
+    The pool is whole until then: a dependency is asked to stop only when its dependents have ended.
     """
-    with listen(config) as listener:  # before `serving`: whoever connects from then on is answered
-        host, port = listener.getsockname()[:2]
-        log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
-        async with serving(drain=True) as work:
-            await serve(make_app(example_database), listener, work.stop_requested, config.drain_timeout)
-
-
-def listen(config: ApiConfig) -> socket.socket:
-    """A socket that accepts connections.
-
-    Raises:
-        RuntimeError: The address cannot be had; the message names the variables to change.
-
-    """
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    try:
-        return socket.create_server((config.host, config.port), family=family)
-    except OSError as error:
-        where = f"EXAMPLE_API_HOST={config.host}, EXAMPLE_API_PORT={config.port}"
-        raise RuntimeError(f"{where}: cannot listen there: {error.strerror}") from error
-
-
-async def serve(
-    app: Any, listener: socket.socket, stop_requested: Callable[[], Awaitable[None]], drain_timeout: float
-) -> None:
-    """Run *app* on *listener*, which it takes over, until *stop_requested* returns and all requests are answered.
-
-    What takes longer than *drain_timeout* (seconds) is cut.
-    """
-    config = ServerConfig()
-    config.bind = [f"fd://{listener.detach()}"]
-    config.graceful_timeout = drain_timeout
-    config.errorlog = logging.getLogger("anycorn.error")  # as it is: the root's handlers, not one of its own
-    config.errorlog.setLevel(logging.WARNING)  # its "CTRL + C to quit" is the kernel's to say
-    await run(app, config, shutdown_trigger=stop_requested)
+    await serve_asgi(
+        make_app(example_database),
+        config.host,
+        config.port,
+        serving=serving,
+        server="uvicorn",
+        drain_timeout=config.drain_timeout,
+        ws="none",  # it has no websockets
+    )
 
 
 def make_app(pool: Pool) -> Starlette:

@@ -51,7 +51,7 @@ async def example_migrator(example_database: Pool) -> None:
     await repeat(upgrade, example_database, None, log.info)
 
 
-# A command asks for values as a service does; the kernel starts their givers around it, and nothing else.
+# A command asks for values as a service does; the kernel starts their providers around it, and nothing else.
 @example_migrator.command
 async def up(example_database: Pool, *, steps: int | None = None) -> None:
     """Apply the migrations that are pending.

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.harness import Lab
+from tests.ports import ANY_PORT
 
 pytest_plugins = ["kernel.testing", "tests.artifacts"]  # anyio_backend; machine, built, binary, artifact
 
 HUNG = 60  # real seconds
+
+os.environ |= ANY_PORT
 
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:

@@ -27,7 +27,7 @@ from kernel.testing import BACKENDS
 from tests.conformance.program import App as Tree
 from tests.conformance.program import Process, Result
 from tests.generated import App, apps, reduced
-from tests.test_generated import play
+from tests.lifecycle.test_generated import play
 
 QUIET = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 BATCH = 250  # apps between two looks at the clock
@@ -62,7 +62,7 @@ def batch(backend: str, number: int, size: int) -> None:
         app = reduced(tried[-1], lambda app: breaks(backend, app))
         told = traceback.format_exception_only(error)[0]
         raise Find(
-            f"seed {number} on {backend}: {told}in tests/test_generated.py, add\n\n    @example({app!r})\n"
+            f"seed {number} on {backend}: {told}in tests/lifecycle/test_generated.py, add\n\n    @example({app!r})\n"
         ) from None
 
 
@@ -216,10 +216,10 @@ def check_order(result: Result) -> None:
     """Each service was asked to stop only when all that depend on it had ended."""
     moves = [(one["service"], one["state"]) for one in result.records if "previous" in one]
     for name, above in EDGES.items():
-        for giver in above:
-            asked = [place for place, move in enumerate(moves) if move == (giver, "stopping")]
+        for provider in above:
+            asked = [place for place, move in enumerate(moves) if move == (provider, "stopping")]
             ended = [place for place, (who, state) in enumerate(moves) if who == name and state in {"stopped", "done"}]
-            assert not asked or not ended or ended[-1] < asked[-1], f"{giver} stopped before {name} had ended"
+            assert not asked or not ended or ended[-1] < asked[-1], f"{provider} stopped before {name} had ended"
 
 
 def orphans(run: Process) -> list[int]:

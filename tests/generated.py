@@ -17,7 +17,8 @@ import attrs
 from hypothesis import strategies as st
 
 from kernel.declare.retry import Retry
-from kernel.declare.service import Service, Serving, service, started
+from kernel.declare.service import Service, service, started
+from kernel.declare.serving import Serving
 from kernel.lifecycle.events import Event
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.report import Report
@@ -105,7 +106,7 @@ SIZES = st.sampled_from([1, 2, 2, 3, 3, 4, 4, 6, 6, 9, 12, 20, 30])
 PLACES = st.integers(0, 29)
 EDGES = st.sampled_from([0, 1, 1, 2, 2, 3])
 KINDS = st.sampled_from(["orders", "launches"])
-KINDS_OF_A_GIVER = st.sampled_from(["values", "values", "values", "optional", "orders", "launches"])
+KINDS_OF_A_PROVIDER = st.sampled_from(["values", "values", "values", "optional", "orders", "launches"])
 STYLES = st.sampled_from(["serving", "serving", "serving", "plain", "oneshot"])
 FAULTS = st.sampled_from(
     [*["none"] * 5, "return", "early", "crash", "background", "resource", "never serves", "hang", "slow"]
@@ -143,7 +144,7 @@ def draw_fake(draw: st.DrawFn, name: str, before: list[Fake]) -> Fake:
     wanted = draw(EDGES) if near else 0
     for place in {draw(PLACES) % len(near) for _ in range(wanted)}:
         one = near[place]
-        edges[draw(KINDS_OF_A_GIVER if one.style == "serving" else KINDS)].append(one.name)
+        edges[draw(KINDS_OF_A_PROVIDER if one.style == "serving" else KINDS)].append(one.name)
     common: dict[str, Any] = {
         "name": name,
         "style": draw(STYLES),
@@ -252,7 +253,7 @@ class Mark:
     service: str
     attempt: int
     what: str
-    holds: tuple[tuple[str, int], ...] = ()  # givers and their attempts
+    holds: tuple[tuple[str, int], ...] = ()  # providers and their attempts
 
 
 class Fault(Exception):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from kernel.errors import StartTimeout, StopTimeout, Uncuttable, ValueLost
+from kernel.errors import StartTimeout, StopTimeout, Uncancellable, ValueLost
 from kernel.lifecycle.events import MOVES, AllReady, Forced, State, StopBegan, Transition
 from tests.generated import App, Fake, Fault, Mark, Stage
 
@@ -47,7 +47,7 @@ class Life:
     faulty: bool = False  # whether this attempt may end by itself
     left: bool = False  # whether it left its work by itself
     crashed: bool = False  # whether its work crashed
-    must_stop: float | None = None  # since when a value that it holds is going
+    must_stop: float | None = None  # since when a dependency it uses is stopping
     grace: float | None = None  # until when it has to serve, having been asked to stop while starting
     asked: float | None = None  # when it was asked to stop, in the shutdown
     closing: float | None = None  # since when it closes after its own end, held by nobody
@@ -112,7 +112,7 @@ class Oracle:
     def available(self, name: str) -> bool:
         """Whether *name* is ready, and holds no value that is going, which would soon stop it too."""
         life = self.lives[name]
-        return life.state is State.READY and all(self.available(giver) for giver, _ in self.held(life))
+        return life.state is State.READY and all(self.available(provider) for provider, _ in self.held(life))
 
     def satisfied(self, fake: Fake) -> bool:
         """Whether nothing keeps *fake* from starting."""
@@ -121,19 +121,19 @@ class Oracle:
         )
 
     def held(self, life: Life) -> tuple[tuple[str, int], ...]:
-        """The givers whose values it holds, with the attempts that gave them."""
+        """The providers whose values it holds, with the attempts that gave them."""
         return life.begun.holds if life.begun else ()
 
-    def holders(self, giver: str) -> Iterator[Life]:
-        """Those that run now with the value that *giver* gave in its present attempt."""
-        begun = self.lives[giver].begun
-        held = (giver, begun.attempt if begun else 0)
-        return (life for name in self.dependents[giver] if held in self.held(life := self.lives[name]))
+    def consumers(self, provider: str) -> Iterator[Life]:
+        """Those that run now with the value that *provider* gave in its present attempt."""
+        begun = self.lives[provider].begun
+        held = (provider, begun.attempt if begun else 0)
+        return (life for name in self.dependents[provider] if held in self.held(life := self.lives[name]))
 
-    def outermost_holders(self, giver: str) -> set[str]:
-        """Those that hold the value of *giver*, directly or not, and whose own value nobody holds."""
-        names = [life.fake.name for life in self.holders(giver)]
-        return {outer for name in names for outer in self.outermost_holders(name) or {name}}
+    def outermost_consumers(self, provider: str) -> set[str]:
+        """Those that hold the value of *provider*, directly or not, and whose own value nobody holds."""
+        names = [life.fake.name for life in self.consumers(provider)]
+        return {outer for name in names for outer in self.outermost_consumers(name) or {name}}
 
     def running_dependents(self, name: str) -> list[str]:
         return [one for one in self.dependents[name] if self.lives[one].state in RUNNING]
@@ -165,8 +165,8 @@ class Oracle:
             self.breaks(event, life)
         if event.state not in RUNNING:
             life.must_stop = life.grace = life.asked = life.closing = None
-            for giver in life.fake.above:
-                self.maybe_closing(self.lives[giver])
+            for provider in life.fake.above:
+                self.maybe_closing(self.lives[provider])
 
     def starts(self, life: Life) -> None:
         fake = life.fake
@@ -193,7 +193,7 @@ class Oracle:
                 self.leaves(life)
             return
         if self.now < self.shutdown.services - A_MOMENT:
-            return  # until the delay is over, a holder whose value goes is still stopped as it always is
+            return  # until the delay is over, a consumer whose value goes is still stopped as it always is
         if previous is State.READY and self.was_asked(life):
             alive = self.running_dependents(name)
             assert not alive, f"{name} was asked to stop while {alive} still ran"
@@ -202,13 +202,13 @@ class Oracle:
     def leaves(self, life: Life) -> None:
         """It leaves ready while the app runs."""
         name = life.fake.name
-        for outer in self.outermost_holders(name):
+        for outer in self.outermost_consumers(name):
             if self.lives[outer].state in WORKING:
                 self.lives[outer].must_stop = self.now
         if life.fake.style == "serving" and not life.faulty:
-            going = [giver for giver, _ in self.held(life) if not self.available(giver)]
+            going = [provider for provider, _ in self.held(life) if not self.available(provider)]
             assert going, f"{name} was stopped for nothing"
-            held = [one.fake.name for one in self.holders(name) if one.state in RUNNING]
+            held = [one.fake.name for one in self.consumers(name) if one.state in RUNNING]
             assert not held, f"{name} was asked to stop while {held} still held its value"
 
     def was_asked(self, life: Life) -> bool:
@@ -218,7 +218,7 @@ class Oracle:
             return False
         # At the end of the delay, both reasons come together.
         delayed = self.shutdown.services > self.shutdown.began and self.now <= self.shutdown.services
-        return not delayed or all(self.lives[giver].state is State.READY for giver, _ in self.held(life))
+        return not delayed or all(self.lives[provider].state is State.READY for provider, _ in self.held(life))
 
     def backs_off(self, life: Life) -> None:
         assert self.shutdown is None, f"{life.fake.name} wants to be retried after the stop began"
@@ -247,12 +247,12 @@ class Oracle:
             if self.shutdown is not None:
                 self.shutdown.services = min(self.shutdown.services, self.now)  # a failure waits for no drain delay
         self.first = self.first or fake.name
-        if self.shutdown is None and not isinstance(event.error, ValueLost | StopTimeout | Uncuttable):
+        if self.shutdown is None and not isinstance(event.error, ValueLost | StopTimeout | Uncancellable):
             assert self.spent(life), f"{fake.name} was given up although it had retries left"
         if isinstance(event.error, ValueLost):
-            giver = self.lives[event.error.giver]
-            assert giver.state in ENDED, f"{fake.name} failed for {giver.fake.name}, which may come back"
-            assert giver.fake.name in fake.values, f"{fake.name} can do without {giver.fake.name}"
+            provider = self.lives[event.error.provider]
+            assert provider.state in ENDED, f"{fake.name} failed for {provider.fake.name}, which may come back"
+            assert provider.fake.name in fake.values, f"{fake.name} can do without {provider.fake.name}"
         elif isinstance(event.error, StopTimeout) and self.shares_are_known:
             assert life.asked is None or self.now >= self.cut_at(life) - A_MOMENT, f"{fake.name} was cut too early"
         elif event.state is State.ABANDONED and self.shutdown and self.shutdown.levels and self.shares_are_known:
@@ -278,10 +278,10 @@ class Oracle:
         if entry.what == "begins":
             assert life.state in WORKING, f"{name} began to work in {life.state}"
             life.begun, life.runs = entry, entry.attempt
-            for giver, attempt in entry.holds:
-                begun = self.lives[giver].begun
-                assert begun is not None, f"{name} holds the value of {giver}, which does not run"
-                assert begun.attempt == attempt, f"{name} holds an old value of {giver}"
+            for provider, attempt in entry.holds:
+                begun = self.lives[provider].begun
+                assert begun is not None, f"{name} holds the value of {provider}, which does not run"
+                assert begun.attempt == attempt, f"{name} holds an old value of {provider}"
         elif entry.what == "poked":
             life.faulty = True
         elif entry.what == "serves":
@@ -299,16 +299,16 @@ class Oracle:
     def releases(self, entry: Mark, life: Life) -> None:
         if self.shutdown and self.shutdown.forced:
             return
-        for holder in self.lives.values():
-            if (entry.service, entry.attempt) in self.held(holder):
-                assert holder.state is State.ABANDONED, (
-                    f"the resources of {entry.service} close while {holder.fake.name} runs with its value"
+        for consumer in self.lives.values():
+            if (entry.service, entry.attempt) in self.held(consumer):
+                assert consumer.state is State.ABANDONED, (
+                    f"the resources of {entry.service} close while {consumer.fake.name} runs with its value"
                 )
         self.maybe_closing(life)
 
     def maybe_closing(self, life: Life) -> None:
         """Its clean-up is on the clock from when nobody holds its value."""
-        held = any(one.state in RUNNING for one in self.holders(life.fake.name))
+        held = any(one.state in RUNNING for one in self.consumers(life.fake.name))
         if life.state is State.STOPPING and life.left and life.closing is None and not held:
             life.closing = self.now
 
@@ -326,7 +326,7 @@ class Oracle:
                 limit = life.closing + fake.stop_timeout + (1 if fake.hangs else 0)
                 assert then <= limit + A_MOMENT, f"{name} closed for longer than it may"
             if self.shutdown is None and life.state in HALTED:
-                gone = [giver for giver in fake.values if self.lives[giver].state in ENDED]
+                gone = [provider for provider in fake.values if self.lives[provider].state in ENDED]
                 assert not gone, f"{name} waits for {gone}, which will never come back"
                 waits = life.state is State.WAITING and self.satisfied(fake)
                 assert not waits, f"{name} could have started, and did not"
@@ -386,7 +386,7 @@ class Oracle:
         """Whether some service ends in the very moment in which the delay does: it may count as alive, or not."""
         for when, entry in self.stage.log:
             if self.shutdown and abs(when - self.shutdown.services) < A_MOMENT and isinstance(entry, Transition):
-                if entry.reason.startswith("asked to"):
+                if entry.reason.startswith("requested"):
                     break
                 if entry.previous in RUNNING and entry.state not in RUNNING and self.app.drain_delay:
                     return True

@@ -21,7 +21,8 @@ from anyio._backends._asyncio import CancelScope as AsyncioScope
 from trio import CancelScope as TrioScope
 
 from kernel.declare.retry import Retry
-from kernel.declare.service import Service, Serving, service
+from kernel.declare.service import Service, service
+from kernel.declare.serving import Serving
 from kernel.lifecycle.clock import COMPACT
 from kernel.lifecycle.events import Event, State, Transition
 from kernel.lifecycle.orchestrator import Orchestrator
@@ -285,8 +286,8 @@ def test_imports(module: str) -> None:
 def loaded(code: str, root: Path, unwanted: Sequence[str]) -> list[str]:
     """Those of the *unwanted* modules that a process has loaded in the end, which has run *code* in *root*."""
     told = f"print('loaded', *[name for name in {tuple(unwanted)!r} if name in sys.modules], file=sys.stderr)"
-    # `coverage` measures children too, and brings modules of its own.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    # `coverage` measures children too, and the admin server loads what a plain run does not: both bring modules.
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE", "ADMIN_ADDR"))}
     done = subprocess.run(
         [sys.executable, "-I", "-c", f"import atexit, sys\nsys.path.insert(0, {str(root)!r})\n{code}\n{told}"],
         capture_output=True,

@@ -21,7 +21,7 @@ from kernel.errors import (
     StartTimeout,
     StopTimeout,
     StrayCancellation,
-    Uncuttable,
+    Uncancellable,
     ValueLost,
     did_you_mean,
 )
@@ -36,11 +36,11 @@ from kernel.errors import (
         (PlanError("it is wrong", where="x.py:3", hint="mend it"), "x.py:3: it is wrong; mend it"),
         (NeverServed("api"), "api returned without ever serving: it takes `Serving`, so it must enter `serving(...)`"),
         (ServedTwice("api"), "api entered `serving(...)` a second time; one attempt serves once"),
-        (StartTimeout("api", 60.0, "x.py:3 in api"), "api was not ready after 60 s; it stood at x.py:3 in api"),
-        (StopTimeout("api", 9.25, "x.py:3"), "api overran: cut 9.25 s after it was asked to stop, at x.py:3"),
+        (StartTimeout("api", 60.0, "x.py:3 in api"), "api was not ready after 60 s; it was at x.py:3 in api"),
+        (StopTimeout("api", 9.25, "x.py:3"), "api overran: cancelled 9.25 s after the stop was requested, at x.py:3"),
         (ValueLost("api", "db", "failed"), "api needs the value of db, which failed"),
-        (StrayCancellation("api"), "api was cancelled from within: nobody had asked it to stop"),
-        (Uncuttable("api", "x.py:3"), "api could not be cut; it stands at x.py:3"),
+        (StrayCancellation("api"), "api was cancelled from within: no stop was requested"),
+        (Uncancellable("api", "x.py:3"), "api could not be cancelled; it is at x.py:3"),
     ],
     ids=str,
 )
@@ -86,10 +86,10 @@ def test_did_you_mean(name: str, hint: str) -> None:
 
 
 def test_every_error_is_a_kernel_error() -> None:
-    """What was not started, what became of a service, and a call that failed are the three kinds; the tree in the docstring names them all."""
+    """Four kinds: of a plan, a service, a call, a brick. The tree in the docstring names them all."""
     classes = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, KernelError)}
     for cls in classes - {KernelError}:
-        assert issubclass(cls, PlanError | ServiceError | CallError)
+        assert issubclass(cls, PlanError | ServiceError | CallError | errors.BrickError)
         assert cls.__name__ in (errors.__doc__ or "")
 
 

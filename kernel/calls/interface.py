@@ -19,7 +19,7 @@ from kernel.calls.codec import Shapes, described
 from kernel.calls.raised import ErrorShape, shape_of
 from kernel.calls.records import NO_DEFAULT, Field, hints_of, record_decoder
 from kernel.calls.shape import CannotTravel, Misfit, Shape
-from kernel.declare.service import declared_at
+from kernel.declare.signature import declared_at
 from kernel.errors import DeclarationError, PlanError, Problems
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""What a service is: the decorator, and what its signature asks for.
+"""What a service is: the decorator, and the declaration that it makes.
 
 Nothing here runs a service. A `Service` is a declaration that can still be called like the function it was
 made from, so that it can be tested with fakes.
@@ -9,58 +9,20 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-import sys
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_origin, overload
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 import attrs
 
 from kernel.declare.retry import Retry
-from kernel.errors import DeclarationError, did_you_mean
-from kernel.stacks import shorten
+from kernel.declare.signature import Edge, Needs, declared_at, read_signature, takes_parameters
+from kernel.errors import DeclarationError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-T_contra = TypeVar("T_contra", contravariant=True)
 CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
-LifespanFunction = Callable[[], AsyncGenerator[None, None]]
 
 SERVICE_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-
-
-class Work(Protocol):
-    """The work of a service that is serving; what `async with serving(...)` gives."""
-
-    def start_soon(self, func: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: object = None) -> None:
-        """Start a background task that is cancelled with the work; what it raises is the service's crash.
-
-        Args:
-            func: The coroutine function to run.
-            args: Its positional arguments.
-            name: The task's name in debuggers; None takes the function's.
-
-        """
-
-    async def stop_requested(self) -> None:
-        """Wait until the service is asked to stop. Only useful with ``drain=True``, as the wait is cancelled else."""
-
-
-class Serving(Protocol[T_contra]):
-    """How a service says that it is ready, and hands over a value: ``async with serving(value) as work``.
-
-    Entered, the service is ready; the block is its work. When a stop is requested the block is cancelled, and what
-    surrounds it closes uncancelled. With ``drain=True`` the block is not cancelled: it awaits
-    `Work.stop_requested`, finishes what is in flight, and ends by itself within the service's ``stop_timeout``.
-
-    Leaving the block waits until those who hold the value have stopped. One attempt may serve once
-    (`kernel.errors.ServedTwice`).
-    """
-
-    @overload
-    def __call__(self: Serving[None], *, drain: bool = False) -> AbstractAsyncContextManager[Work]: ...
-    @overload
-    def __call__(self, value: T_contra, *, drain: bool = False) -> AbstractAsyncContextManager[Work]: ...
 
 
 @attrs.frozen
@@ -75,72 +37,23 @@ def started(service: str | Service[..., Any]) -> Started:
     return Started(service)
 
 
-@attrs.frozen
-class Edge:
-    """One dependency of a service.
-
-    Args:
-        target: The name of the service depended on.
-        kind: "ready" waits until it is ready, "started" until it was launched.
-        parameter: The parameter that takes its value; None for an edge of order only.
-        optional: Whether that parameter has a default.
-
-    """
-
-    target: str
-    kind: Literal["ready", "started"] = "ready"
-    parameter: str | None = None
-    optional: bool = False
-
-
-@attrs.frozen
-class Needs:
-    """What a signature asks for.
-
-    Args:
-        edges: The dependencies, with the parameters that take their values.
-        serving: The name of the parameter annotated `Serving`, or None.
-        config: The parameter annotated with an attrs class and that class, or None.
-
-    """
-
-    edges: tuple[Edge, ...] = ()
-    serving: str | None = None
-    config: tuple[str, type] | None = None
-
-    @property
-    def parameters(self) -> frozenset[str]:
-        """The names of the parameters that the kernel fills."""
-        names = {edge.parameter for edge in self.edges if edge.parameter}
-        if self.serving:
-            names.add(self.serving)
-        if self.config:
-            names.add(self.config[0])
-        return frozenset(names)
-
-
-def to_parameter(name: str) -> str:
-    """The parameter that is named after a service."""
-    return name.replace("-", "_")
-
-
 def _to_name(fn: Callable[..., Any]) -> str:
     """The name in kebab-case of what *fn* becomes."""
     return getattr(fn, "__name__", repr(fn)).strip("_").replace("_", "-")
 
 
-def _register(fn: CommandFunction, commands: dict[str, Callable[..., Any]], whose: str) -> CommandFunction:
+def register_command(fn: CommandFunction, commands: dict[str, Callable[..., Any]], whose: str) -> CommandFunction:
+    """Add *fn* to *commands* under its name in kebab-case.
+
+    Raises:
+        DeclarationError: There is a command of that name already; *whose* begins the sentence.
+
+    """
     name = _to_name(fn)
     if name in commands:
         raise DeclarationError(f"{whose} two commands named {name!r}", where=declared_at(fn))
     commands[name] = fn
     return fn
-
-
-def declared_at(fn: Callable[..., Any]) -> str:
-    """File and line where *fn* was written."""
-    code = getattr(inspect.unwrap(fn), "__code__", None)
-    return f"{shorten(code.co_filename)}:{code.co_firstlineno}" if code else repr(fn)
 
 
 @attrs.define(eq=False, slots=False)
@@ -184,7 +97,7 @@ class Service(Generic[P, R]):
             DeclarationError: There is a command of that name already.
 
         """
-        return _register(fn, self.commands, f"{self.name} has")
+        return register_command(fn, self.commands, f"{self.name} has")
 
     @property
     def where(self) -> str:
@@ -200,7 +113,7 @@ class Service(Generic[P, R]):
 
         """
         edges = self._edges()
-        if not _takes_parameters(self.fn):
+        if not takes_parameters(self.fn):
             return Needs(edges=edges)  # nothing to fill: spares the slow inspect.signature
         needs = read_signature(self.fn, edges, self.name, spare=False)
         if self.oneshot and needs.serving:
@@ -225,116 +138,6 @@ class Service(Generic[P, R]):
                 raise DeclarationError(f"{self.name} names the dependency {name!r} twice", where=self.where)
             edges.append(Edge(name, kind))
         return tuple(edges)
-
-
-def read_signature(fn: Callable[..., Any], edges: Sequence[Edge], owner: str, *, spare: bool) -> Needs:
-    """Tell which parameters of *fn* take what: values of *edges*, `Serving`, or an attrs class.
-
-    Annotations of parameters named after a dependency are not evaluated.
-
-    Args:
-        fn: The function of a service or of a command.
-        edges: What its values may come from.
-        owner: The name used in errors.
-        spare: Whether parameters that nothing fills are left to somebody else (the command line).
-
-    Raises:
-        DeclarationError: A parameter that nothing can fill, or two that ask for the same.
-
-    """
-    by_parameter = {to_parameter(edge.target): index for index, edge in enumerate(edges)}
-    filled = list(edges)
-    serving: str | None = None
-    config: tuple[str, type] | None = None
-    for parameter in signature_of(fn).parameters.values():
-        name = parameter.name
-        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
-            continue
-        has_default = parameter.default is not parameter.empty
-        index = by_parameter.get(name)
-        if index is not None and parameter.kind is not parameter.POSITIONAL_ONLY:
-            if edges[index].kind == "started":
-                raise DeclarationError(
-                    f"{owner} takes the value of {edges[index].target!r}, but waits only for its start",
-                    where=declared_at(fn),
-                    hint=f'write depends=["{edges[index].target}"]',
-                )
-            filled[index] = attrs.evolve(edges[index], parameter=name, optional=has_default)
-            continue
-        annotation = evaluate(parameter, fn, owner, spare=spare or has_default)
-        if (get_origin(annotation) or annotation) is Serving:
-            if serving:
-                raise DeclarationError(f"{owner} takes `Serving` twice: {serving}, {name}", where=declared_at(fn))
-            serving = name
-        elif isinstance(annotation, type) and attrs.has(annotation) and not (spare and has_default):
-            if config:
-                raise DeclarationError(
-                    f"{owner} takes two configs: {config[0]}, {name}",
-                    where=declared_at(fn),
-                    hint="put the fields into one attrs class",
-                )
-            config = (name, annotation)
-        elif not spare and not has_default:
-            near = "values are given by name: drop the `/`" if index is not None else did_you_mean(name, by_parameter)
-            raise DeclarationError(
-                f"{owner} has a parameter {name!r} that nothing can fill",
-                where=declared_at(fn),
-                hint=near
-                or "name it after a dependency, annotate it `Serving[...]` or an attrs class, or give it a default",
-            )
-    return Needs(edges=tuple(filled), serving=serving, config=config)
-
-
-def _takes_parameters(fn: Callable[..., Any]) -> bool:
-    code = getattr(inspect.unwrap(fn), "__code__", None)  # a `functools.partial` has none
-    return code is None or bool(code.co_argcount + code.co_kwonlyargcount)
-
-
-def signature_of(fn: Callable[..., Any]) -> inspect.Signature:
-    """The signature of *fn*, its annotations as they were written: `evaluate` makes objects of them."""
-    if sys.version_info >= (3, 14):  # pragma: no cover  (there, a look at annotations evaluates all of them)
-        import annotationlib
-
-        return inspect.signature(fn, annotation_format=annotationlib.Format.FORWARDREF)
-    return inspect.signature(fn)
-
-
-def _closure(function: Callable[..., Any]) -> dict[str, object]:
-    """What *function* sees of the functions around it; without names that have no value yet."""
-    seen: dict[str, object] = {}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        with suppress(ValueError):
-            seen[name] = cell.cell_contents
-    return seen
-
-
-def evaluate(parameter: inspect.Parameter, fn: Callable[..., Any], owner: str, *, spare: bool) -> Any:
-    """The annotation of *parameter* of *fn* as an object, evaluated where it was written.
-
-    Args:
-        parameter: As `inspect.signature` gives it; its annotation may be a text.
-        fn: The function that has it.
-        owner: The name used in errors.
-        spare: Whether one that cannot be evaluated is None.
-
-    Raises:
-        DeclarationError: It cannot be evaluated, and *spare* does not allow that.
-
-    """
-    annotation = getattr(parameter.annotation, "__forward_arg__", parameter.annotation)
-    function = inspect.unwrap(fn)
-    try:
-        while isinstance(annotation, str):  # one that is quoted although it is a text already takes two rounds
-            annotation = eval(annotation, function.__globals__, _closure(function))  # noqa: S307  (as typing does)
-    except Exception as error:
-        if spare:
-            return None
-        raise DeclarationError(
-            f"{owner}: the annotation of parameter {parameter.name!r} cannot be evaluated: {error}",
-            where=declared_at(fn),
-            hint="import the type at run time, not under TYPE_CHECKING",
-        ) from error
-    return annotation
 
 
 def _check_seconds(name: str, value: float | None, where: str, service: str) -> None:
@@ -411,48 +214,6 @@ def service(
     return declare if fn is None else declare(fn)
 
 
-@attrs.define(eq=False)
-class Extensions:
-    """What `app/init.py` and `app/commands.py` register: the app's lifespans, in order, and its commands."""
-
-    lifespans: list[LifespanFunction] = attrs.field(factory=list)
-    commands: dict[str, Callable[..., Any]] = attrs.field(factory=dict)
-
-
-EXTENSIONS = Extensions()
-
-
-def lifespan(fn: LifespanFunction) -> LifespanFunction:
-    """Run *fn*, an async generator function, around all services: ``@lifespan async def setup(): ...; yield; ...``.
-
-    What comes before its ``yield`` runs before any service starts, what comes after when all have ended, on every
-    path. Several run in the order of their declaration and are undone in reverse. One that fails before its
-    ``yield`` lets nothing start; either failure makes the exit code 1. What comes after is not cancelled before
-    the shutdown deadline is near.
-
-    Raises:
-        DeclarationError: *fn* is no async generator function, or takes parameters.
-
-    """
-    if not inspect.isasyncgenfunction(fn) or _takes_parameters(fn):
-        raise DeclarationError(
-            f"lifespan {getattr(fn, '__name__', fn)!r} must be an `async def` without parameters that yields once",
-            where=declared_at(fn),
-        )
-    EXTENSIONS.lifespans.append(fn)
-    return fn
-
-
-def command(fn: CommandFunction) -> CommandFunction:
-    """Make *fn* a command of the app: ``app <name>``. Its parameters are the command line's.
-
-    Raises:
-        DeclarationError: There is a command of that name already.
-
-    """
-    return _register(fn, EXTENSIONS.commands, "there are")
-
-
 def command_needs(owner: Service[..., Any], fn: Callable[..., Any]) -> Needs:
     """What the command *fn* of the service *owner* asks for; its other parameters are the command line's.
 
@@ -473,27 +234,3 @@ def command_needs(owner: Service[..., Any], fn: Callable[..., Any]) -> Needs:
             hint=f"take {owner.needs.config[1].__name__}",
         )
     return attrs.evolve(needs, edges=tuple(edge for edge in needs.edges if edge.parameter))
-
-
-__all__ = [
-    "EXTENSIONS",
-    "SERVICE_NAME",
-    "Edge",
-    "Extensions",
-    "Needs",
-    "Retry",
-    "Service",
-    "Serving",
-    "Started",
-    "Work",
-    "command",
-    "command_needs",
-    "declared_at",
-    "evaluate",
-    "lifespan",
-    "read_signature",
-    "service",
-    "signature_of",
-    "started",
-    "to_parameter",
-]

@@ -16,7 +16,12 @@ class Owner(Protocol):
     """What a block needs from the service's supervisor."""
 
     asked: bool
-    live_holders: int
+    live_consumers: int
+    config: object
+
+    @property
+    def time_left(self) -> float:
+        """Seconds until the service is cancelled, once a stop was requested; 0 where nobody counts them."""
 
     def enter(self, block: Block) -> None:
         """Take *block* as the attempt's work."""
@@ -40,7 +45,7 @@ class Owner(Protocol):
 class Block:
     """One ``async with serving(value)``: the work of an attempt, in a task group of its own."""
 
-    __slots__ = ("_cut", "_drain", "_group", "_hold", "_holders_left", "_owner", "_stop", "cancelled", "value")
+    __slots__ = ("_consumers_left", "_cut", "_drain", "_group", "_hold", "_owner", "_stop", "cancelled", "value")
 
     def __init__(self, owner: Owner, value: object, drain: bool) -> None:  # noqa: FBT001
         self._owner = owner
@@ -51,7 +56,7 @@ class Block:
         self._stop: Event | None = None
         self._cut = False
         self._hold: CancelScope | None = None
-        self._holders_left: Event | None = None
+        self._consumers_left: Event | None = None
 
     async def __aenter__(self) -> Self:
         self._owner.enter(self)
@@ -67,11 +72,11 @@ class Block:
             # No scope around us was cancelled. Once ours is, the group would take this for its own cancellation.
             raised = owner.stray(exc)
         owner.work_ended(raised)
-        if owner.live_holders and not self._cut:
+        if owner.live_consumers and not self._cut:
             # The shield keeps a cancellation from the resources' own task group out; `cut` reaches this scope.
-            self._holders_left = Event()
+            self._consumers_left = Event()
             with CancelScope(shield=True) as self._hold:
-                await self._holders_left.wait()  # as long as they take: each has a limit of its own
+                await self._consumers_left.wait()  # as long as they take: each has a limit of its own
         owner.closing()
         self._group.cancel_scope.cancel()
         error: BaseException
@@ -98,6 +103,15 @@ class Block:
         """Start a background task that is cancelled with the work."""
         self._group.start_soon(func, *args, name=name)
 
+    @property
+    def config(self) -> object:
+        """The service's config; None where it has none."""
+        return self._owner.config
+
+    def time_left(self) -> float:
+        """Seconds until the service is cancelled as a whole, once a stop is requested; 0 where nobody counts them."""
+        return self._owner.time_left
+
     async def stop_requested(self) -> None:
         """Wait until the service is asked to stop."""
         if self._stop is None:
@@ -116,8 +130,8 @@ class Block:
 
     def release(self) -> None:
         """Go on closing: nobody holds the value any more."""
-        if self._holders_left is not None:
-            self._holders_left.set()
+        if self._consumers_left is not None:
+            self._consumers_left.set()
 
     def cut(self) -> None:
         """Go on closing, whoever still holds the value."""

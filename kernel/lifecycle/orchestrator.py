@@ -18,7 +18,7 @@ from typing import Any
 from anyio import Event as AsyncEvent
 from anyio import create_task_group, get_cancelled_exc_class
 
-from kernel.declare.service import Edge
+from kernel.declare.signature import Edge
 from kernel.lifecycle.clock import Clock
 from kernel.lifecycle.events import (
     BROKEN,
@@ -226,20 +226,24 @@ class Orchestrator:
             )
         self._queue.append((supervisor, previous, supervisor.state))
 
-    def withdraw(self, giver: Supervisor) -> None:
-        """Ask all who hold the value of *giver*, directly or not, to stop; the outermost first."""
+    def withdraw(self, provider: Supervisor) -> None:
+        """Ask all who hold the value of *provider*, directly or not, to stop; the outermost first."""
         touched: list[Supervisor] = []
-        todo = [giver]
+        todo = [provider]
         while todo:
             lost = todo.pop()
-            for holder, _ in lost.dependents:
-                if holder.state in {State.STARTING, State.READY} and holder.wanted is Want.RUN and lost in holder.holds:
-                    holder.wanted = Want.RESTART
-                    self._publish(holder)
-                    touched.append(holder)
-                    todo.append(holder)
-        for holder in touched:
-            self._proceed(holder)
+            for consumer, _ in lost.dependents:
+                if (
+                    consumer.state in {State.STARTING, State.READY}
+                    and consumer.wanted is Want.RUN
+                    and lost in consumer.holds
+                ):
+                    consumer.wanted = Want.RESTART
+                    self._publish(consumer)
+                    touched.append(consumer)
+                    todo.append(consumer)
+        for consumer in touched:
+            self._proceed(consumer)
 
     def limits(self, supervisor: Supervisor, asked_at: float) -> tuple[float, float]:
         """When it is cut and given up: by its own stop_timeout, and early enough for each level below it."""
@@ -310,12 +314,12 @@ class Orchestrator:
         for target, edge in one.links:
             target.live_dependents += 1
             if edge.parameter and target.state is State.READY:
-                target.live_holders += 1
+                target.live_consumers += 1
                 holds.append(target)
                 values[edge.parameter] = target.value
             elif target.state in BROKEN:
                 was = "was " if target.state is State.ABANDONED else ""
-                self.notice(one, f"starts although {target.name} {was}{target.state.value}")
+                self.notice(one, f"starting even though {target.name} {was}{target.state.value}")
         one.holds = tuple(holds)
         self._live += 1
         one.launch(self._spawn, values)
@@ -358,9 +362,9 @@ class Orchestrator:
         for target, _ in one.links:
             target.live_dependents -= 1
             if target in holds:
-                target.live_holders -= 1
-                if not target.live_holders:
-                    target.holders_left()
+                target.live_consumers -= 1
+                if not target.live_consumers:
+                    target.consumers_left()
             self._proceed(target)
         if self.stopping and not self._live:
             self._finished.set()
@@ -369,7 +373,7 @@ class Orchestrator:
         """Ask *one* to stop if that is wanted, and nobody needs it any more."""
         if one.wanted is Want.RUN or one.state not in LIVE:
             return
-        if not (one.live_dependents if one.wanted is Want.STOP else one.live_holders):
+        if not (one.live_dependents if one.wanted is Want.STOP else one.live_consumers):
             one.ask()
 
     def _publish(self, one: Supervisor) -> None:
@@ -557,4 +561,4 @@ class Orchestrator:
                 if isinstance(error, KeyboardInterrupt):
                     self.interrupt()
                 self._observers.remove(observer)
-                self._emit(Notice("", f"observer {observer!r} failed and is asked no more", error))
+                self._emit(Notice("", f"observer {observer!r} failed and was disabled", error))

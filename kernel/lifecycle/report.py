@@ -43,7 +43,7 @@ class Report:
         first: The name of the service whose failure came first, one that may not fail before others; or None.
         seconds: Time from the first launch to the end.
         stopping: Time from when the stop was asked for to the end.
-        forced: Whether a further signal cut services that still ran.
+        forced: Whether another signal cancelled services that still ran.
         late: Whether the deadline had passed when the last of them ended.
 
     """
@@ -92,9 +92,9 @@ class Report:
             cut = [one for one in overran if isinstance(one.error, StopTimeout) and one.error.forced]
             words = _forced(cut, abandoned)
         elif len(abandoned) > 1:
-            words = f"{_names(abandoned)} could not be cut, and were abandoned"
+            words = f"{_names(abandoned)} could not be cancelled and were abandoned"
         elif self.late and cause is None:
-            words = f"the stop took {duration(self.stopping)}, and so passed its deadline, RUNNER_SHUTDOWNTIMEOUT"
+            words = f"shutdown took {duration(self.stopping)}, exceeding the deadline (RUNNER_SHUTDOWNTIMEOUT)"
             words += f"; {_names(overran)} overran" if overran else ""
         elif cause is not None and cause.state is State.FAILED and not cause.fatal:
             words = f"every service failed; the first was {cause.service}{_why(cause)}"
@@ -122,7 +122,7 @@ class Report:
         """A line for each service: its end, its attempts, how long it was ready, and its error.
 
         What is read last should say everything once: an error that the verdict tells is left out here, and where a
-        service failed for want of a value, why that was missing stands beside the giver.
+        service failed for want of a value, why that was missing stands beside the provider.
         """
         told = set()
         error = self.cause.error if self.cause is not None else None
@@ -145,7 +145,7 @@ def _end(ending: Ending) -> str:
         text += f" ({ending.reason})"
     if ending.state is State.FAILED and ending.reason.startswith("while "):
         text += f" {ending.reason}"
-    return text + (", which is allowed" if ending.state is State.FAILED and ending.allowed else "")
+    return text + (" (allowed)" if ending.state is State.FAILED and ending.allowed else "")
 
 
 def _effort(ending: Ending) -> str:
@@ -170,12 +170,12 @@ def _why(ending: Ending, *, short: bool = False) -> str:
 def _forced(cut: Sequence[Ending], abandoned: Sequence[Ending]) -> str:
     """Whom a further signal has cut, and who did not even then end."""
     if not cut and not abandoned:
-        return "forced by a further signal"
+        return "forced by another signal"
     they = "it" if len(cut) == 1 else "they"
-    words = f"a further signal cut {_names(cut)} before {they} had stopped" if cut else "a further signal came"
+    words = f"another signal cancelled {_names(cut)} before {they} had stopped" if cut else "received another signal"
     if abandoned:
         were = "was" if len(abandoned) == 1 else "were"
-        words += f", but {_names(abandoned)} could not be cut, and {were} abandoned"
+        words += f", but {_names(abandoned)} could not be cancelled and {were} abandoned"
     return words
 
 

@@ -25,7 +25,8 @@ import attrs
 from anyio import CancelScope, current_effective_deadline, get_cancelled_exc_class
 
 from kernel.context import current_service
-from kernel.declare.service import Edge, Needs, Service
+from kernel.declare.service import Service
+from kernel.declare.signature import Edge, Needs
 from kernel.errors import (
     ORIGIN,
     NeverServed,
@@ -34,7 +35,7 @@ from kernel.errors import (
     StartTimeout,
     StopTimeout,
     StrayCancellation,
-    Uncuttable,
+    Uncancellable,
     ValueLost,
     add_note,
     one_line,
@@ -72,8 +73,8 @@ class Host(Protocol):
     def settle(self) -> None:
         """Draw the consequences of all moves so far. Called at the end of each step, when all is consistent."""
 
-    def withdraw(self, giver: Supervisor) -> None:
-        """Ask those who hold the value of *giver* to stop."""
+    def withdraw(self, provider: Supervisor) -> None:
+        """Ask those who hold the value of *provider* to stop."""
 
     def limits(self, supervisor: Supervisor, asked_at: float) -> tuple[float, float]:
         """The times at which one that was asked to stop at *asked_at* is cut, and given up."""
@@ -149,7 +150,7 @@ class Supervisor:
     last_met: Supervisor | None = attrs.field(default=None, init=False)
     open: bool = attrs.field(default=False, init=False)
     live_dependents: int = attrs.field(default=0, init=False)
-    live_holders: int = attrs.field(default=0, init=False)
+    live_consumers: int = attrs.field(default=0, init=False)
     depth: int = attrs.field(default=0, init=False)
 
     _now: Callable[[], float] = attrs.field(init=False)
@@ -179,6 +180,11 @@ class Supervisor:
     def next_step_at(self) -> float | None:
         """When its alarm goes off: the next try in backoff, else a limit; None where it has none."""
         return self._alarm.when if self._alarm is not None else None
+
+    @property
+    def time_left(self) -> float:
+        """Seconds until it is cut, once it was asked to stop; 0 where nobody counts them."""
+        return self._alarm.when - self._now() if self.asked and self._alarm is not None else 0.0
 
     def stands_at(self) -> str:
         """The line where its running attempt waits."""
@@ -250,7 +256,7 @@ class Supervisor:
     def work_ended(self, exc: BaseException | None) -> None:
         """The block is being left: by itself, by a crash, or because it was asked to."""
         if exc is not None and _interrupts(exc):
-            self.host.interrupt()  # at once, and not when the holders have left
+            self.host.interrupt()  # at once, and not when the consumers have left
         if self.state is State.READY:
             # A cancellation that nobody here asked for comes from a crash: of a background task, or of a resource's.
             self._leaves_ready("its work ended" if exc is None else "crashed")
@@ -258,7 +264,7 @@ class Supervisor:
             self.host.settle()
 
     def closing(self) -> None:
-        """The holders have left: from here on the clean-up is on the clock."""
+        """The consumers have left: from here on the clean-up is on the clock."""
         if not self.asked and self.state is State.STOPPING:
             self._asked_at = self._now()
             self._arm(self._cut)
@@ -307,9 +313,9 @@ class Supervisor:
             return
         self._asked_at = self._now()
         if self.state is State.STARTING:
-            self._move(State.STOPPING, "asked to, while starting")
+            self._move(State.STOPPING, "requested while starting")
         elif self.state is State.READY:
-            self._leaves_ready("asked to" if self.wanted is Want.STOP else "a value that it holds is going")
+            self._leaves_ready("requested" if self.wanted is Want.STOP else "a dependency it uses is stopping")
         if self._block is not None:
             self._block.stop()
             self._arm(self._cut)
@@ -319,7 +325,7 @@ class Supervisor:
             self._cancel()
             self._arm(self._cut)
 
-    def holders_left(self) -> None:
+    def consumers_left(self) -> None:
         """Nobody holds the value any more."""
         if self._block is not None:
             self._block.release()
@@ -341,13 +347,13 @@ class Supervisor:
         self._disarm()
         self._end(State.STOPPED, None, reason)
 
-    def lose(self, giver: Supervisor) -> None:
+    def lose(self, provider: Supervisor) -> None:
         """End a service that has no attempt running, because a value that it needs is gone for good."""
         self._disarm()
         words = {State.DONE: "has ended", State.FAILED: "failed", State.ABANDONED: "was abandoned"}
-        why = f": {one_line(giver.error)}" if giver.error is not None else ""
-        self.error = ValueLost(self.name, giver.name, words.get(giver.state, "is gone") + why)
-        self.error.__cause__ = giver.error
+        why = f": {one_line(provider.error)}" if provider.error is not None else ""
+        self.error = ValueLost(self.name, provider.name, words.get(provider.state, "is gone") + why)
+        self.error.__cause__ = provider.error
         self._move(State.FAILED, str(self.error))
 
     def _end_grace(self) -> None:
@@ -363,7 +369,7 @@ class Supervisor:
 
     def _give_up(self) -> None:
         self._disarm()
-        self.error = Uncuttable(self.name, self.stands_at())
+        self.error = Uncancellable(self.name, self.stands_at())
         self.error.__cause__ = self._crash or self._timeout
         self._move(State.ABANDONED, str(self.error))
         self.host.settle()
@@ -476,7 +482,11 @@ class Supervisor:
 
     def _starts_over(self) -> None:
         if self.once:
-            going = (giver for giver in self.holds if giver.state is not State.READY or giver.wanted is not Want.RUN)
+            going = (
+                provider
+                for provider in self.holds
+                if provider.state is not State.READY or provider.wanted is not Want.RUN
+            )
             lost = next(going, self.holds[0])
             error = ValueLost(self.name, lost.name, "crashed or ended while it was in use")
             self._end(State.FAILED, error, str(error))

@@ -48,21 +48,21 @@ class LogObserver:
             case Transition():
                 self._log_transition(event)
             case AllReady(seconds=seconds, chain=chain):
-                took = f", which {' -> '.join(chain)} took" if len(chain) > 1 else ""
+                took = f" (critical path: {' -> '.join(chain)})" if len(chain) > 1 else ""
                 logger.info("all ready in %s%s", duration(seconds), took, extra={**_APP, "seconds": seconds})
             case StopBegan(reason=reason, seconds=seconds, failure=failure):
                 level = logging.ERROR if failure else logging.INFO
                 extra = {**_APP, "reason": reason}
-                logger.log(level, "stopping: %s (at most %s)", reason, duration(seconds), extra=extra)
+                logger.log(level, "stopping: %s (deadline %s)", reason, duration(seconds), extra=extra)
             case Forced(services=services):
-                logger.warning("cutting what still runs: %s", ", ".join(services), extra=_APP)
+                logger.warning("cancelling what still runs: %s", ", ".join(services), extra=_APP)
             case Notice(service=service, message=message, error=error):
                 what = f": {one_line(error)}" if error is not None else ""
                 logger.warning("%s%s", message, what, exc_info=error, extra={"service": service})
             case StillWaiting(stopping=stopping, seconds=seconds, lines=lines):
-                what = "the stop" if stopping else "the start"
+                what = "stopping" if stopping else "starting"
                 tree = "".join(f"\n{line}" for line in lines)
-                logger.warning("%s is not over after %s:%s", what, duration(seconds), tree, extra=_APP)
+                logger.warning("still %s after %s:%s", what, duration(seconds), tree, extra=_APP)
             case _:
                 assert_never(event)
 
@@ -125,12 +125,12 @@ class LogObserver:
             case State.STOPPED:
                 return f"stopped{why or f' after {duration(event.seconds)}'}"
             case State.DONE if event.reason:
-                return f"done{why}; if it should end by itself, it is a one-shot: say oneshot=True"
+                return f"done{why}; if that is intended, set oneshot=True"
             case State.DONE:
                 return f"done after {duration(event.seconds)}"
             case State.FAILED | State.ABANDONED:
                 spent = f" {event.reason}" if event.reason and not event.reason.endswith(what) else ""
-                allowed = ", which is allowed" if event.allowed else ""
+                allowed = " (allowed)" if event.allowed else ""
                 return f"{event.state.value}{spent}{allowed}: {what}"
             case _:
                 return f"{event.state.value}{why}"

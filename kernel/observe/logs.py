@@ -44,7 +44,7 @@ class _Logger(logging.Logger):
             handler.handle(record)
         except Exception as error:  # noqa: BLE001  (it is not ours)
             whose.removeHandler(handler)
-            self.error("log handler %r failed and is asked no more", handler, exc_info=error)
+            self.error("log handler %r failed and was disabled", handler, exc_info=error)
 
 
 def _make_logger() -> logging.Logger:
@@ -291,7 +291,7 @@ def _log_unraisable(args: Any) -> None:
 
 def say_forced_exit(code: int, name: str) -> None:
     """Say that the signal *name* ends the process at once, with exit *code*."""
-    message = "exit %d: a further signal (%s) ends the process at once; nothing more is closed"
+    message = "exit %d: received another signal (%s); exiting now without clean-up"
     logger.critical(message, code, name, extra={"exit_code": code})
     flush()
 

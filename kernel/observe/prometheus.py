@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricReader
 
 
+class UnreadableAccept(ValueError):
+    """The value of an Accept header cannot be read."""
+
+
 class Prometheus:
     """The kernel's metrics, those made by OpenTelemetry's API, and those of Prometheus' own client.
 
@@ -35,10 +39,18 @@ class Prometheus:
                 self._provide(self._reader)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The text and its content type, in the format that *accept* asks for; it may take a while."""
+        """The text and its content type, in the format that *accept* asks for; it may take a while.
+
+        Raises:
+            UnreadableAccept: *accept* is malformed.
+
+        """
         from prometheus_client import REGISTRY
         from prometheus_client.exposition import choose_encoder
 
         self.start()
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except Exception as error:  # it has none of its own for what is malformed
+            raise UnreadableAccept(accept) from error
         return encode(REGISTRY), content_type

@@ -2,29 +2,98 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from anyio import current_time
 
 from kernel.errors import one_line
 from kernel.identity import Identity, instance
-from kernel.lifecycle.events import LIVE, State
+from kernel.lifecycle.events import LIVE, AllReady, Event, State, Transition
 from kernel.lifecycle.explain import awaited
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.supervisor import Supervisor
-from kernel.observe.stats import Stats
+from kernel.process.event_loop import Wake
+
+T = TypeVar("T")
+
+DEAD = 10.0  # seconds without an answer of the event loop after which the process counts as dead
+PATIENCE = 0.2  # seconds that the event loop gets to take a snapshot
+TRIES = 5  # to look from another thread at what the loop may be changing
 
 SCHEMA = 1
 """The version of what `status` gives; fields may be added without a new one."""
 
 
+UNTIMED = frozenset({State.STARTING, State.STOPPING})
+"""A move into one of these ends neither a start nor a stop."""
+
+
+@attrs.define
+class Stats:
+    """An observer that keeps the last duration of each kind, and hands each on to whoever records them.
+
+    Args:
+        record: Is called with the kind ("start" or "stop"), the service and the seconds of each.
+
+    """
+
+    record: Callable[[str, str, float], Any] | None = None
+    last: dict[str, dict[str, float]] = attrs.field(factory=lambda: {"start": {}, "stop": {}})
+    all_ready: float | None = None
+
+    def hears(self, state: State) -> bool:
+        """Whether a move into *state* may end what is timed."""
+        return state not in UNTIMED
+
+    def __call__(self, event: Event) -> None:
+        """Take the time of *event*."""
+        if isinstance(event, AllReady):
+            self.all_ready = event.seconds
+        elif isinstance(event, Transition):
+            if event.previous is State.STOPPING:
+                self._took("stop", event)
+            elif event.previous is State.STARTING and event.state in {State.READY, State.DONE}:
+                self._took("start", event)
+
+    def _took(self, kind: str, event: Transition) -> None:
+        self.last[kind][event.service] = event.seconds
+        if self.record is not None and not event.internal:
+            self.record(kind, event.service, event.seconds)
+
+
+@attrs.frozen
+class Blocked:
+    """The event loop does not answer.
+
+    Args:
+        seconds: For how long by now.
+        service: Whose code it runs; empty where that is nobody's.
+        at: The line.
+
+    """
+
+    seconds: float
+    service: str
+    at: str
+
+    def __str__(self) -> str:
+        who = self.service or "something"
+        return f"{who} has been blocking the event loop for {self.seconds:g} s at {self.at}"
+
+
+def _nobody() -> tuple[str, str]:
+    return "", "an unknown line"
+
+
 @attrs.define
 class View:
-    """What can be seen of a run from outside; all of it is there before the run begins.
+    """What can be seen of a run from outside, by any thread; all of it is there before the run begins.
 
     Args:
         identity: The app.
@@ -32,6 +101,8 @@ class View:
         stats: How long starts and stops took.
         delay: Gives the seconds by which the event loop was late when it was last asked.
         shares: Gives the part of the loop's time that each service takes.
+        silent: Gives the seconds for which the event loop has not answered by now.
+        runner: Gives the service whose code the loop's thread runs, and the line.
 
     """
 
@@ -40,14 +111,53 @@ class View:
     stats: Stats = attrs.field(factory=Stats)
     delay: Callable[[], float] = float
     shares: Callable[[], Mapping[str, float]] = dict
+    silent: Callable[[], float] = float
+    runner: Callable[[], tuple[str, str]] = _nobody
     orchestrator: Orchestrator | None = None
+    _wake: Wake | None = None
     _offset: float = 0.0
     _began: float = attrs.field(factory=time.monotonic)
 
-    def runs(self, orchestrator: Orchestrator) -> None:
-        """The run of *orchestrator* begins, in the thread of its loop."""
-        self.orchestrator = orchestrator
+    def runs(self, orchestrator: Orchestrator, wake: Wake) -> None:
+        """The run of *orchestrator* begins, in the thread of its loop, which *wake* reaches."""
+        self.orchestrator, self._wake = orchestrator, wake
         self._offset = current_time() - time.monotonic()
+
+    def ended(self) -> None:
+        """The run is over, and its loop about to be closed."""
+        self._wake = None
+
+    def snapshot(self, take: Callable[[], T]) -> T:
+        """What *take* gives: taken by the loop between two steps, or by the calling thread while that is blocked."""
+        wake = self._wake
+        if wake is None or self.silent():
+            return _unchanged(take)
+        found: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
+
+        def on_loop() -> None:
+            try:
+                found.put((take(), None))
+            except Exception as error:  # noqa: BLE001  (it is told to who has asked, and not to the loop)
+                found.put((None, error))
+
+        with contextlib.suppress(RuntimeError, queue.Empty):  # the loop has ended; or it is busy, or blocked
+            wake(on_loop)
+            taken, error = found.get(timeout=PATIENCE)
+            if error is None:
+                return taken  # type: ignore[return-value]
+        return _unchanged(take)
+
+    def blocked(self) -> Blocked | None:
+        """Who blocks the event loop by now; None where nobody does."""
+        seconds = self.silent()
+        return Blocked(seconds, *self.runner()) if seconds else None
+
+    def liveness(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the event loop lives, and if not, who blocks it."""
+        blocked = self.blocked()
+        if blocked is None or blocked.seconds < DEAD:
+            return True, {"alive": True}
+        return False, {"alive": False, "reason": str(blocked)}
 
     def now(self) -> float:
         """The time on the loop's clock, in seconds; for any thread, unlike that clock itself."""
@@ -69,11 +179,15 @@ class View:
         """Whether all were ready at some time."""
         return self.stats.all_ready is not None
 
-    def readiness(self) -> dict[str, Any]:
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether it is ready, and if not, for whose sake."""
+        ready = self.ready
+        return ready, _unchanged(lambda: self._readiness(ready))
+
+    def _readiness(self, ready: bool) -> dict[str, Any]:  # noqa: FBT001  (the page says what the status says)
         services = self.supervisors
         return {
-            "ready": self.ready,
+            "ready": ready,
             "reason": self._reason(services),
             "services": {one.name: {"state": one.state.value, "reason": _reason(one)} for one in services},
         }
@@ -97,6 +211,7 @@ class View:
         """Everything; docs/observability.md describes it."""
         runs = self.orchestrator
         shares = self.shares()
+        blocked = self.blocked()
         return {
             "schema": SCHEMA,
             "app": {
@@ -111,7 +226,8 @@ class View:
             "reason": self._reason(self.supervisors),
             "all_ready_after": _rounded(self.stats.all_ready),
             "loop": {
-                "delay": round(self.delay(), 6),
+                "delay": round(max(self.delay(), self.silent()), 6),
+                "blocked": attrs.asdict(blocked) if blocked is not None else None,
                 "shares": {name or self.identity.name: round(share, 4) for name, share in sorted(shares.items())},
             },
             "services": {one.name: self._service(one) for one in (runs.supervisors.values() if runs else ())},
@@ -136,6 +252,14 @@ class View:
             "allowed_failure": one.spec.allowed_failure,
             "internal": one.internal,
         }
+
+
+def _unchanged(take: Callable[[], T]) -> T:
+    """What *take* gives, though it may look at what another thread changes just then."""
+    for _ in range(TRIES):
+        with contextlib.suppress(RuntimeError):  # a dictionary has changed its size
+            return take()
+    return take()
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -8,26 +8,33 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kernel.config.settings import Settings
 from kernel.identity import Identity
 from kernel.lifecycle.events import Observer
 from kernel.lifecycle.report import Report
-from kernel.lifecycle.units import Unit, nest
 from kernel.observe import logs
 from kernel.observe.systemd import notifier
+from kernel.process.sockets import HANDED_OVER
 
 if TYPE_CHECKING:
     from kernel.lifecycle.orchestrator import Orchestrator
     from kernel.observe.exporters import Telemetry
+    from kernel.observe.http_server import Server
     from kernel.observe.loop_shares import Shares
     from kernel.observe.prometheus import Prometheus
     from kernel.observe.spans import SpanObserver
     from kernel.observe.status import View
+    from kernel.process.event_loop import Wake
     from kernel.process.loop_watch import LoopWatch
+
+
+ADMIN = "admin"
+"""What a socket is called that is handed over for the admin server; no service can be called so."""
 
 
 class Outside:
@@ -44,16 +51,27 @@ class Outside:
         self._settings, self._identity = settings, identity
         self._address = settings.admin if serve else None
         self._notifier = notifier(os.environ) if serve else None
+        self._handed_over: list[socket.socket] = []
+        if serve:
+            HANDED_OVER.read(os.environ)
+            if settings.admin is not None or not os.environ.get("ADMIN_ADDR"):  # `off` means off
+                self._handed_over = HANDED_OVER.take(ADMIN)
         self._telemetry: Telemetry | None = None
         self._view: View | None = None
         self._prometheus: Prometheus | None = None
         self._spans: SpanObserver | None = None
         self._shares: Shares | None = None
+        self._server: Server | None = None
 
     @property
     def exports(self) -> bool:
         """Whether anything is exported, so that there may be something to send at the end."""
         return self._telemetry is not None
+
+    @property
+    def _serves(self) -> bool:
+        """Whether there is to be an admin server."""
+        return self._address is not None or bool(self._handed_over)
 
     def start(self) -> None:
         """Be there before any code of the user's, so that whatever it makes is exported."""
@@ -66,15 +84,15 @@ class Outside:
             if self._telemetry.log_handler is not None:
                 logging.getLogger().addHandler(self._telemetry.log_handler)
                 logs.add_context(self._identity)
-        if otel.metrics or self._address is not None:
+        if otel.metrics or self._serves:
             from kernel.observe.status import View
 
             self._view = View(self._identity, backend=self._settings.backend)
-        if self._address is not None:
+        if self._serves:
             from kernel.observe.prometheus import Prometheus
 
             self._prometheus = Prometheus(self._provide)
-            if self._address.asked_for or otel.metrics:
+            if self._address is None or self._address.asked_for or otel.metrics:
                 self._prometheus.start()  # else with the first who asks: it takes 0.1 s, and in `dev` few do
         elif otel.metrics:
             self._provide()
@@ -88,19 +106,23 @@ class Outside:
         exporting = self._telemetry.metric_readers if self._telemetry is not None else []
         provide(self._view, resource_of(self._identity), [*readers, *exporting])
 
-    def around(self, units: Iterable[Unit]) -> list[Unit]:
-        """*units*, with the admin server first to start and last to stop.
+    def serve(self) -> None:
+        """Have the admin server answer from now on.
 
         Raises:
-            ConfigError: ADMIN_ADDR cannot be listened at.
+            ConfigError: ADMIN_ADDR cannot be had.
 
         """
-        if self._address is None or self._view is None or self._prometheus is None:
-            return list(units)
-        from kernel.observe.admin import Admin, listen
+        if self._view is None or self._prometheus is None:
+            return
+        from kernel.observe.admin import Admin, open_sockets
 
-        admin = Admin(self._view, self._prometheus.render, listen(self._address))
-        return nest(units, [admin.service()])
+        socks = self._handed_over
+        if not socks:
+            assert self._address is not None
+            socks = open_sockets(self._address)
+        if socks:
+            self._server = Admin(self._view, self._prometheus.render).serve(socks)
 
     def observers(self) -> list[Observer]:
         """Who is to be told of each event."""
@@ -118,14 +140,26 @@ class Outside:
             found.append(self._spans)
         return found
 
-    def runs(self, orchestrator: Orchestrator, watch: LoopWatch) -> None:
-        """The run begins, in the thread of its event loop."""
+    def runs(
+        self, orchestrator: Orchestrator, watch: LoopWatch, wake: Wake, runner: Callable[[], tuple[str, str]]
+    ) -> None:
+        """The run begins, in the thread of its event loop.
+
+        Args:
+            orchestrator: What runs.
+            watch: Watches the loop.
+            wake: Reaches it.
+            runner: Gives the service whose code the loop's thread runs, and the line.
+
+        """
         if self._view is not None:
             from kernel.observe.loop_shares import Shares
 
             self._shares = Shares(threading.get_ident())
-            self._view.runs(orchestrator)
+            self._view.runs(orchestrator, wake)
             self._view.delay = lambda: watch.delay
+            self._view.silent = lambda: watch.silent
+            self._view.runner = runner
             self._view.shares = self._shares.shares
 
     def alive(self) -> None:
@@ -139,9 +173,20 @@ class Outside:
             self._spans.end(report.reason, report.exit_code)
         if self._shares is not None:
             self._shares.end()
+        if self._view is not None:
+            self._view.ended()
+        if self._server is not None:
+            self._server.close(wait=False)
 
     def close(self) -> str:
-        """Send what is left, for less than a second, and tell in words what could not be sent."""
+        """Close the admin server, and send what is left, for less than a second; tell in words what was not sent."""
+        try:
+            return self._close_exports()
+        finally:
+            if self._server is not None:
+                self._server.close()
+
+    def _close_exports(self) -> str:
         if self._telemetry is None:
             return ""
         if self._telemetry.log_handler is not None:

@@ -10,7 +10,8 @@ from typing import Any, get_args, get_origin
 
 import attrs
 
-from kernel.declare.service import Service, command_needs, evaluate, signature_of
+from kernel.declare.service import Service, command_needs
+from kernel.declare.signature import evaluate, signature_of
 from kernel.errors import LeftOutError, PlanError
 from kernel.lifecycle.graph import depths, topological
 from kernel.lifecycle.orchestrator import cut_at, level_share
@@ -127,31 +128,31 @@ def _check_commands(service: Service[..., Any]) -> list[PlanError]:
 
 
 def _check_values(service: Service[..., Any], services: Mapping[str, Service[..., Any]]) -> list[str]:
-    """Values that may be lost for good, and parameters annotated with another type than the giver's."""
+    """Values that may be lost for good, and parameters annotated with another type than the provider's."""
     warnings: list[str] = []
     needs = needs_of(service)
     for edge in needs.edges if needs else ():
-        giver = services.get(edge.target)
-        if edge.parameter is None or giver is None:
+        provider = services.get(edge.target)
+        if edge.parameter is None or provider is None:
             continue
-        if giver.allowed_failure and not service.allowed_failure and not edge.optional:
+        if provider.allowed_failure and not service.allowed_failure and not edge.optional:
             warnings.append(
-                f"{service.where}: {service.name} must not fail, but holds the value of {giver.name}, which may:"
-                f" when {giver.name} is gone for good, so is the app"
+                f"{service.where}: {service.name} must not fail, but holds the value of {provider.name}, which may:"
+                f" when {provider.name} is gone for good, so is the app"
             )
-        given, taken = _given_type(giver), _annotation(service.fn, edge.parameter)
+        given, taken = _given_type(provider), _annotation(service.fn, edge.parameter)
         if given is not None and taken is not None and given != taken and not _is_base(taken, given):
             warnings.append(
                 f"{service.where}: {service.name} takes {edge.parameter!r} as {_name(taken)},"
-                f" but {giver.name} serves {_name(given)}"
+                f" but {provider.name} serves {_name(given)}"
             )
     return warnings
 
 
-def _given_type(giver: Service[..., Any]) -> Any:
-    """The T of the giver's `Serving[T]`; None where it cannot be told."""
-    needs = needs_of(giver)
-    annotation = _annotation(giver.fn, needs.serving) if needs and needs.serving else None
+def _given_type(provider: Service[..., Any]) -> Any:
+    """The T of the provider's `Serving[T]`; None where it cannot be told."""
+    needs = needs_of(provider)
+    annotation = _annotation(provider.fn, needs.serving) if needs and needs.serving else None
     args = get_args(annotation)
     return args[0] if args else None
 

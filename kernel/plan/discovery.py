@@ -165,7 +165,7 @@ def _refuse_name(service: ServiceFile, parts: Iterable[str], taken: Collection[s
             return NamingError(f"{part!r} is no name for a module", where=where, hint="rename it, as in my_service.py")
     if not SERVICE_NAME.fullmatch(name):
         return NamingError(
-            f"{name!r} is no name for a service", where=where, hint="use lower-case letters, digits and underscores"
+            f"{name!r} is not a valid service name", where=where, hint="use lower-case letters, digits and underscores"
         )
     if name in RESERVED:
         return NamingError(f"the name {name!r} is reserved", where=where, hint="rename the file")
@@ -248,7 +248,7 @@ def not_importable(what: str, module: str, path: str, error: Exception) -> NotIm
         error: What the import raised.
 
     """
-    hint = "install the missing package" if isinstance(error, ModuleNotFoundError) else "mend the file"
+    hint = "install the missing package" if isinstance(error, ModuleNotFoundError) else "fix the file"
     if what:
         hint += ", or leave the service out by SERVICES_ENABLED"
     why = error.msg if isinstance(error, SyntaxError) else error  # its text repeats the file and the line

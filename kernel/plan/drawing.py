@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from kernel.declare.service import Edge, Service
+from kernel.declare.service import Service
+from kernel.declare.signature import Edge
 from kernel.lifecycle.graph import topological
 
 Services = Mapping[str, Service[..., Any]]

@@ -7,8 +7,10 @@ from typing import Any
 
 import attrs
 
-from kernel.config.settings import KERNEL_VARIABLES, near_misses, read_config, variable, variables
-from kernel.declare.service import Edge, Needs, Service
+from kernel.config.service_config import read_config, variable, variables
+from kernel.config.settings import KERNEL_VARIABLES, near_misses
+from kernel.declare.service import Service
+from kernel.declare.signature import Edge, Needs
 from kernel.errors import ConfigError, CycleError, DeclarationError, LeftOutError, NamingError, PlanError, did_you_mean
 from kernel.lifecycle.graph import Graph, topological
 from kernel.lifecycle.units import Unit
@@ -75,9 +77,9 @@ class Registry:
     def check_edge(self, service: Service[..., Any], edge: Edge) -> PlanError | str | None:
         """What is wrong with one dependency of *service*: an error, a warning, or nothing."""
         name, target, where = service.name, edge.target, service.where
-        giver = self.services.get(target)
-        if giver is not None:
-            needs = needs_of(giver)
+        provider = self.services.get(target)
+        if provider is not None:
+            needs = needs_of(provider)
             if edge.parameter is None or needs is None or needs.serving:
                 return None
             return DeclarationError(

@@ -10,7 +10,8 @@ from typing import Any
 
 import attrs
 
-from kernel.declare.service import Needs, Service
+from kernel.declare.service import Service
+from kernel.declare.signature import Needs
 from kernel.errors import NamingError, PlanError, Problems, did_you_mean
 from kernel.lifecycle.units import Unit
 from kernel.plan.discovery import Catalogue, ServiceFile, load, load_all
@@ -156,14 +157,14 @@ def plan_command(
     environ: Mapping[str, str],
     errors: Sequence[PlanError] = (),
 ) -> tuple[Plan, object]:
-    """The givers that a command needs with all that they need, and the config of its service.
+    """The providers that a command needs with all that they need, and the config of its service.
 
     Raises:
         PlanError: Anything is wrong with them; all of it in one.
 
     """
-    givers = [edge.target for edge in needs.edges if edge.target in files]
-    services, wrong = load_selected(files, givers, with_dependencies=True)
+    providers = [edge.target for edge in needs.edges if edge.target in files]
+    services, wrong = load_selected(files, providers, with_dependencies=True)
     registry = registry_of(services, files)
     misfits, _ = registry.check()
     own = [registry.check_edge(owner, edge) for edge in needs.edges]

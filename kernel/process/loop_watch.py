@@ -38,6 +38,11 @@ class LoopWatch:
         alive: Callable[[], object] = bool,
     ) -> None:
         self.delay = 0.0  # seconds that the loop took for its last answer
+        self.silent = 0.0
+        """Seconds for which it has not answered by now, in steps of `EVERY`; 0 where it has.
+
+        Counted by the thread that waits, and not told by a clock: while the process is paused nobody is silent.
+        """
         self._alive = alive
         self._wake = wake
         self._blocked = blocked
@@ -65,10 +70,15 @@ class LoopWatch:
                 self._wake(functools.partial(self._answers, asked))
             except RuntimeError:  # the loop is gone
                 return
-            if self._answer.wait(LIMIT) or self._resting():
-                self._answer.wait()
-                continue
-            self._blocked(time.monotonic() - asked)
-            self._answer.wait()
-            if not self._ended.is_set():
+            told = False
+            while not self._answer.wait(EVERY):
+                if self._resting():
+                    self._answer.wait()
+                    break
+                self.silent += EVERY
+                if self.silent >= LIMIT and not told:
+                    told = True
+                    self._blocked(time.monotonic() - asked)
+            self.silent = 0.0
+            if told and not self._ended.is_set():
                 self._free(time.monotonic() - asked)

@@ -18,7 +18,11 @@ import attrs
 from anyio import sleep_forever
 
 from kernel.config.settings import Settings
-from kernel.declare.service import LifespanFunction, Needs, Retry, Service, Serving
+from kernel.declare.app import LifespanFunction
+from kernel.declare.retry import Retry
+from kernel.declare.service import Service
+from kernel.declare.serving import Serving
+from kernel.declare.signature import Needs
 from kernel.lifecycle.events import LIVE, Event, Observer, State, StopBegan
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.report import Report
@@ -28,7 +32,8 @@ from kernel.observe import lifecycle_log, logs
 from kernel.observe.wiring import Outside
 from kernel.process import debugger, event_loop
 from kernel.process.loop_watch import LoopWatch
-from kernel.process.signals import FORCED, LAST_WORDS, Signals, Watchdog, ignore, within
+from kernel.process.signals import Signals, ignore
+from kernel.process.watchdog import FORCED, LAST_WORDS, Watchdog, within
 from kernel.stacks import frame_of, runs_at
 
 Prepare = Callable[[], tuple[Sequence[Unit], Sequence[str]]]
@@ -112,7 +117,7 @@ class _Run:
             if self._signals.count:
                 logs.logger.info("exit 0: %s came before anything was started", self._signals.first)
                 return 0
-            units = self._outside.around(units)
+            self._outside.serve()
             self._report = event_loop.run(functools.partial(self._main_task, units), self._settings.backend, len(units))
             self._close_outside()
             return self._report.exit_code
@@ -123,7 +128,7 @@ class _Run:
         """Send what is still to be sent; the deadline was for the services, and this has one of its own."""
         if self._outside.exports:
             self._watchdog.postpone(LAST_WORDS)
-            self._unsent = self._outside.close()
+        self._unsent = self._outside.close()
 
     async def _main_task(self, units: Sequence[Unit], wake: event_loop.Wake) -> Report:
         self._orchestrator = Orchestrator(
@@ -140,7 +145,7 @@ class _Run:
 
         self._signals.listen(on_signal)
         watch = LoopWatch(wake, self._say_blocked, self._say_free, self._resting, self._outside.alive)
-        self._outside.runs(self._orchestrator, watch)
+        self._outside.runs(self._orchestrator, watch, wake, self._running)
         try:
             return await self._orchestrator.run(functools.partial(self._at_end, watch))
         finally:
@@ -148,16 +153,20 @@ class _Run:
 
     def _say_blocked(self, seconds: float) -> None:
         """From the watch's thread, while it is happening."""
-        assert self._orchestrator is not None
-        frame = frame_of(self._main)
-        service = self._orchestrator.running(frame)
+        service, line = self._running()
         logs.logger.warning(
-            "%s has blocked the event loop for %.1f s, so that nothing else runs: it is at %s",
+            "%s has been blocking the event loop for %.1f s at %s; nothing else can run",
             service or "something",
             seconds,
-            runs_at(frame),
+            line,
             extra={"service": service, "seconds": seconds},
         )
+
+    def _running(self) -> tuple[str, str]:
+        """The service whose code the loop's thread runs, empty where that is nobody's, and the line."""
+        assert self._orchestrator is not None
+        frame = frame_of(self._main)
+        return self._orchestrator.running(frame), runs_at(frame)
 
     def _say_free(self, seconds: float) -> None:
         logs.logger.warning("the event loop is free again, after %.1f s", seconds, extra={"seconds": seconds})
@@ -175,7 +184,7 @@ class _Run:
             self._orchestrator.force()
         elif self._orchestrator.stopping:
             logs.logger.warning(
-                "%s: the app is stopping already; a further signal cuts what still runs", self._signals.first
+                "%s: the app is stopping already; another signal cancels what still runs", self._signals.first
             )
         else:
             self._orchestrator.request_stop(self._signals.first, ago=time.monotonic() - self._signals.first_at)
@@ -224,8 +233,8 @@ class _Run:
             where = "; ".join(f"{one.name} at {runs_at(frame_of(one.ident))}" for one in others)
             what = f"threads{f' of {service}' if service else ''} still run: {where}"
         else:
-            what = f"all has ended but the interpreter: it stands at {runs_at(frame)}"
-        why = "a further signal came, but" if code == FORCED else "past the shutdown deadline,"
+            what = f"services have stopped, but the interpreter has not exited; it is at {runs_at(frame)}"
+        why = "received another signal, but" if code == FORCED else "past the shutdown deadline,"
         logs.logger.critical("exit %d: %s %s%s", code, why, what, left, extra={"service": service, "exit_code": code})
         logs.flush()
 
@@ -260,7 +269,7 @@ def _as_service(fn: LifespanFunction) -> Callable[..., Coroutine[Any, Any, None]
 
 
 def command_unit(name: str, needs: Needs, call: Callable[..., Any]) -> Unit:
-    """A command as a one-shot service, started when the givers of its values are ready.
+    """A command as a one-shot service, started when the providers of its values are ready.
 
     Args:
         name: Its name in the logs.

@@ -311,7 +311,9 @@ class FakeServing:
         self.value: Any = None
         self.error: BaseException | None = None
         self.asked = False
-        self.live_holders = 0
+        self.live_consumers = 0
+        self.config: object = None
+        self.time_left = 0.0
         self._name = name
         self._block: Block | None = None
         self._served = anyio.Event()

@@ -149,7 +149,7 @@ def imports(path: str, source: bytes) -> set[str]:
     try:
         tree = ast.parse(source, path)
     except SyntaxError as error:
-        raise Refusal(f"{path}:{error.lineno}: {error.msg}; mend the file, and build again") from None
+        raise Refusal(f"{path}:{error.lineno}: {error.msg}; fix the file, and build again") from None
     package = PurePosixPath(path).parent.parts
     found: set[str] = set()
     for node in ast.walk(tree):

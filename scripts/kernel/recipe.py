@@ -74,7 +74,7 @@ def parse(words: Sequence[str], use: str, keys: Sequence[str]) -> dict[str, str]
         else:
             bare.append(word)
     if len(bare) > 1 or (bare and not keys):
-        raise Refusal(f"{show(bare[-1])} is one word too many; as in: {use}")
+        raise Refusal(f"{show(bare[-1])}: unexpected argument; usage: {use}")
     if bare:
         values[keys[0]] = bare[0]
     return values

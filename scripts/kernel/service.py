@@ -18,7 +18,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from kernel.cli import BUILT_IN
-from kernel.declare.service import EXTENSIONS
+from kernel.declare.app import EXTENSIONS
 from kernel.errors import PlanError, did_you_mean
 from kernel.plan.discovery import RESERVED, ServiceFile, find_services, load_all
 

@@ -174,7 +174,7 @@ SCENARIOS = (
         group="While it runs",
     ),
     Scenario(
-        "It fails, which is allowed",
+        "It fails (allowed)",
         "A warning, and the rest runs on; what only waits for its order starts all the same. The exit code stays 0. If "
         "nobody can do without this service, take `allowed_failure=True` away.",
         {
@@ -299,7 +299,7 @@ SCENARIOS = (
     ),
     Scenario(
         "It is cancelled from within",
-        "A cancellation came out of it, but nobody had asked it to stop. Often it awaits a task that was cancelled "
+        "A cancellation came out of it, but no stop was requested. Often it awaits a task that was cancelled "
         "before; catch it there, or wait for the task in another way.",
         {
             "worker": """
@@ -444,7 +444,7 @@ SCENARIOS = (
     ),
     Scenario(
         "The value that it holds is gone for good",
-        "The holder did nothing wrong: look at the service whose value it held, and why that ended.",
+        "The consumer did nothing wrong: look at the service whose value it held, and why that ended.",
         {
             "cache": """
             import anyio
@@ -709,7 +709,7 @@ SCENARIOS = (
         "signal.",
         {"writer": STUBBORN},
         env={"RUNNER_SHUTDOWNTIMEOUT": "30s"},
-        steps=(("all ready", signal.SIGTERM), ("writing", signal.SIGINT), ("cutting", signal.SIGHUP)),
+        steps=(("all ready", signal.SIGTERM), ("writing", signal.SIGINT), ("cancelling", signal.SIGHUP)),
     ),
     Scenario(
         "A command fails",
@@ -936,7 +936,7 @@ FRAME = re.compile(r'(?P<indent>[ |]*)File "(?P<path>.*?)", line \d+')
 MARKS = re.compile(r"[ |]*[~^]+ *")
 CLOCK = re.compile(r"^\d\d:\d\d:\d\d\.\d{3}", re.MULTILINE)
 TASK = re.compile(r"\bTask-\d+\b")
-TOLD = re.compile(r"(at most|was not ready after|not ready after|its stop_timeout is) [\d.]+ m?s")
+TOLD = re.compile(r"(deadline|was not ready after|not ready after|its stop_timeout is) [\d.]+ m?s")
 MEASURED = re.compile(r"(?P<told>" + TOLD.pattern + r")|\b[\d.]+(e-\d+)? m?s\b")
 
 

@@ -252,7 +252,7 @@ def test_third_signal_ends_at_once(case: Case, ends: Ends) -> None:
     """Nothing is waited for any more, not even the deadline."""
     result, _ = ends(case)
     assert result.seconds < TIMEOUT
-    (told,) = (one for one in result.records if "ends the process at once" in one["message"])
+    (told,) = (one for one in result.records if "exiting now without clean-up" in one["message"])
     assert told["exit_code"] == 130
 
 
@@ -260,7 +260,7 @@ def test_third_signal_ends_at_once(case: Case, ends: Ends) -> None:
 def test_says_that_it_was_forced(case: Case, ends: Ends) -> None:
     """Where a further signal ends a process that blocks, it is not blamed on the deadline, which is still to come."""
     result, line = ends(case)
-    words = f"exit 130: a further signal came, but service hung blocks the event loop at {line} in hung; not closed: "
+    words = f"exit 130: received another signal, but service hung blocks the event loop at {line} in hung; not closed: "
     assert result.records[-1]["message"].startswith(words), result.stderr
 
 

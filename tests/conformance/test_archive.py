@@ -82,7 +82,7 @@ def test_hangs_and_failures_name_their_lines(tree: App) -> None:
     )
     result = tree.archive(folders=False).run(RUNNER_SHUTDOWNTIMEOUT="500ms").stop()
     assert result.code == 3
-    assert result.said("could not be cut; it stands at app.zip/services/hung.py:11 in hung")
+    assert result.said("could not be cancelled; it is at app.zip/services/hung.py:11 in hung")
 
 
 def test_knows_its_name_when_installed(tree: App) -> None:

@@ -122,7 +122,7 @@ MISTAKES = {
     "malformed names": Mistake(
         {"my-api": API, "Api": API, "class": API},
         [
-            r"services/Api.py: 'Api' is no name for a service; use lower-case letters, digits and underscores",
+            r"services/Api.py: 'Api' is not a valid service name; use lower-case letters, digits and underscores",
             r"services/class.py: 'class' is no name for a module; rename it, as in my_service.py",
             r"services/my-api.py: 'my-api' is no name for a module; rename it, as in my_service.py",
         ],
@@ -130,7 +130,7 @@ MISTAKES = {
     # -- files
     "syntax error": Mistake(
         {"api.py": "x = 1\nasync def api(:\n"},
-        [r"services/api.py:2: service 'api' does not import: SyntaxError: invalid syntax.*; mend the file, or leave"],
+        [r"services/api.py:2: service 'api' does not import: SyntaxError: invalid syntax.*; fix the file, or leave"],
     ),
     "missing package": Mistake(
         {"api.py": "import os\nimport nosuch\n"},
@@ -150,7 +150,7 @@ MISTAKES = {
                 raise OSError("no seven") from error
             """
         },
-        [r"services/api.py:4: service 'api' does not import: OSError: no seven; mend the file"],
+        [r"services/api.py:4: service 'api' does not import: OSError: no seven; fix the file"],
         also=[r"^  caused by ValueError: invalid literal for int\(\) with base 10: 'seven'$"],
     ),
     "sys.exit": Mistake({"api": "sys.exit(3)"}, [r"services/api.py: service 'api' called sys.exit\(3\) when imported"]),

@@ -85,7 +85,7 @@ def block() -> None:
 
 @pytest.fixture
 def shop(app: App) -> App:
-    """An app with a giver, a taker, and a service that does not import."""
+    """An app with a provider, a taker, and a service that does not import."""
     app.service("database", DATABASE)
     app.service("api", API)
     app.service("broken", "raise OSError('no route')")
@@ -174,7 +174,7 @@ def test_check(app: App) -> None:
     for run in runs:
         result = run.result()
         assert result.code == 0
-        assert result.stdout == "1 services: all right\n"
+        assert result.stdout == "1 services checked, no problems\n"
         runs = []
     app.service("broken", "raise OSError('no route')")
     app.service("typo", "@service(depends=['databse'])\nasync def typo() -> None: ...")
@@ -199,10 +199,10 @@ def test_check_warns(app: App) -> None:
         """,
     )
     app.service(
-        "holder",
+        "consumer",
         """
         @service(depends=["pool"])
-        async def holder(pool: str) -> None:
+        async def consumer(pool: str) -> None:
             async with anyio.open_file("data") as file:
                 await anyio.sleep_forever()
         """,
@@ -214,21 +214,21 @@ def test_check_warns(app: App) -> None:
     warnings = [line.removeprefix("warning: ") for line in result.stdout.splitlines() if line.startswith("warning: ")]
     for text in (
         "SERVICES_ENABELD is set, but nothing reads it; did you mean SERVICES_ENABLED?",
-        "holder must not fail, but holds the value of pool, which may",
-        "holder takes 'pool' as str, but pool serves int",
-        "services/holder.py:9: holder holds a resource but takes no `Serving`",
+        "consumer must not fail, but holds the value of pool, which may",
+        "consumer takes 'pool' as str, but pool serves int",
+        "services/consumer.py:9: consumer holds a resource but takes no `Serving`",
         "services/pool.py:9: pool opens a task group around its serving block",
         "waiter does not wait for left-out, which is not enabled",
     ):
         assert any(text in warning for warning in warnings), (text, warnings)
     assert len(warnings) == 6
-    assert result.stdout.endswith("4 services: all right, 6 warnings\n")
+    assert result.stdout.endswith("4 services checked, no problems, 6 warnings\n")
 
 
 @pytest.mark.core
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_command_that_asks_for_values(shop: App, backend: str) -> None:
-    """Its givers are started first and stopped after, whatever SERVICES_ENABLED says, and hooks do not run."""
+    """Its providers are started first and stopped after, whatever SERVICES_ENABLED says, and hooks do not run."""
     shop.init("@lifespan\nasync def hook() -> AsyncGenerator[None, None]:\n    log.warning('x')\n    yield")
     env = {"SERVICES_ENABLED": "api", "KERNEL_BACKEND": backend, "DATABASE_PATH": "other.db"}
     own = shop.start("database", "dump", "--rows", "3", **env)
@@ -295,7 +295,7 @@ def test_user_commands(app: App) -> None:
 
 
 def test_command_of_a_service_that_fails(shop: App) -> None:
-    """An exception is exit 1 with the traceback; a giver that crashes ends the command; usage errors are exit 2."""
+    """An exception is exit 1 with the traceback; a provider that crashes ends the command; usage errors are exit 2."""
     shop.service(
         "fragile",
         "@service\nasync def fragile(serving: Serving[int]) -> None:\n    raise OSError('no disk')\n"
@@ -320,7 +320,7 @@ def test_command_of_a_service_that_fails(shop: App) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_clean_up_after_a_command(shop: App, backend: str, number: signal.Signals) -> None:
-    """With or without a kernel, async or not: it is cancelled, cleans up, and its givers are stopped."""
+    """With or without a kernel, async or not: it is cancelled, cleans up, and its providers are stopped."""
     kernel = shop.start("api", "ask", "why", "--wait", "20", KERNEL_BACKEND=backend, LOG_LEVEL="info")
     alone = shop.start("api", "wait", KERNEL_BACKEND=backend)
     plain = shop.start("api", "block", KERNEL_BACKEND=backend)

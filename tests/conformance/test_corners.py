@@ -101,8 +101,8 @@ def test_a_signal_during_validation(app: App) -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_a_second_signal_cuts_a_command_and_its_givers(app: App, backend: str) -> None:
-    """The command's clean-up is cut as well, and then the giver's: nobody waits for either."""
+def test_a_second_signal_cuts_a_command_and_its_providers(app: App, backend: str) -> None:
+    """The command's clean-up is cut as well, and then the provider's: nobody waits for either."""
     app.service(
         "database",
         """

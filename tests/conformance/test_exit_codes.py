@@ -65,7 +65,7 @@ ENDINGS = {
     "starts too slowly": Ending(
         "await anyio.sleep(20)",
         1,
-        r"^exit 1: odd failed: was not ready after 0.2 s; it stood at services/odd.py:9 in odd$",
+        r"^exit 1: odd failed: was not ready after 0.2 s; it was at services/odd.py:9 in odd$",
         options="start_timeout=0.2, oneshot=True",
     ),
     "SystemExit": Ending("sys.exit(5)", 1, "^exit 1: odd failed: SystemExit: 5$"),
@@ -80,7 +80,7 @@ ENDINGS = {
     "stray cancellation": Ending(
         "raise anyio.get_cancelled_exc_class()() if BACKEND == 'asyncio' else OSError('trio makes none')",
         1,
-        "^exit 1: odd failed: (was cancelled from within: nobody had asked it to stop|OSError: trio makes none)$",
+        "^exit 1: odd failed: (was cancelled from within: no stop was requested|OSError: trio makes none)$",
     ),
     "KeyboardInterrupt": Ending(
         "raise KeyboardInterrupt", 0, "^exit 0: stopped by KeyboardInterrupt$", state="stopped"

@@ -83,16 +83,16 @@ def test_an_error_of_a_command_is_exit_1(app: App, kind: str, how: str) -> None:
     body = RAISES[kind]
     if how == "in a child task":
         body = "async with anyio.create_task_group() as tasks:\n        tasks.start_soon(fail)"
-    value = "giver: int" if how == "with a value" else ""
+    value = "provider: int" if how == "with a value" else ""
     app.service(
-        "giver",
+        "provider",
         f"{ODD}async def fail() -> None:\n    {RAISES[kind]}\n\n"
-        "@service\nasync def giver(serving: Serving[int]) -> None:\n"
+        "@service\nasync def provider(serving: Serving[int]) -> None:\n"
         "    async with serving(1):\n        await anyio.sleep_forever()\n"
         "    await anyio.sleep(0.01)\n    log.warning('closed calmly')\n\n"
-        f"@giver.command\n{'' if how == 'plain' else 'async '}def use({value}) -> None:\n    {body}",
+        f"@provider.command\n{'' if how == 'plain' else 'async '}def use({value}) -> None:\n    {body}",
     )
-    result = app.call("giver", "use")
+    result = app.call("provider", "use")
     assert result.code == 1, result.stderr
     assert result.messages[-1].startswith("exit 1: ")
     assert result.said("closed calmly") == (how == "with a value")
@@ -214,7 +214,7 @@ def shop(app: App) -> App:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_what_the_givers_of_a_command_need_runs_too(shop: App, backend: str) -> None:
+def test_what_the_providers_of_a_command_need_runs_too(shop: App, backend: str) -> None:
     """Also what they need for the order only, started before and stopped after, whatever is enabled."""
     result = shop.call("cache", "use", SERVICES_ENABLED="stranger", KERNEL_BACKEND=backend)
     assert result.code == 0, result.stderr
@@ -224,7 +224,7 @@ def test_what_the_givers_of_a_command_need_runs_too(shop: App, backend: str) -> 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_crash_below_ends_a_command_that_is_running(shop: App, backend: str) -> None:
-    """It cleans up while its value is whole, and is not run again though the giver would be: exit 1, which says why."""
+    """It cleans up while its value is whole, and is not run again, as the provider is: exit 1, which says why."""
     result = shop.call("cache", "use", "--seconds", "20", STORE_CRASHES="1", KERNEL_BACKEND=backend)
     assert result.code == 1, result.stderr
     assert result.in_order("in use", "out of use", "cache closes")
@@ -233,15 +233,16 @@ def test_a_crash_below_ends_a_command_that_is_running(shop: App, backend: str) -
 
 
 @pytest.mark.parametrize("options", ["", "allowed_failure=True", "retries=Retry(2, delay=0.01)"])
-def test_a_giver_that_never_serves_ends_a_command_before_it_runs(app: App, options: str) -> None:
-    """Whatever is allowed to the giver: without the value there is no command. What it is tried again for counts."""
+def test_a_provider_that_never_serves_ends_a_command_before_it_runs(app: App, options: str) -> None:
+    """Whatever is allowed to the provider: without the value there is no command. What it is tried again for counts."""
     app.service(
-        "giver",
-        f"@service({options})\nasync def giver(serving: Serving[int]) -> None:\n    log.warning('tries')\n"
-        "    raise OSError('no disk')\n\n@giver.command\nasync def use(giver: int) -> None:\n    log.warning('used')",
+        "provider",
+        f"@service({options})\nasync def provider(serving: Serving[int]) -> None:\n    log.warning('tries')\n"
+        "    raise OSError('no disk')\n\n"
+        "@provider.command\nasync def use(provider: int) -> None:\n    log.warning('used')",
     )
-    result = app.call("giver", "use")
+    result = app.call("provider", "use")
     assert result.code == 1, result.stderr
     assert not result.said("used")
-    assert sum(message == "giver: tries" for message in result.messages) == (3 if "retries" in options else 1)
+    assert sum(message == "provider: tries" for message in result.messages) == (3 if "retries" in options else 1)
     assert "OSError: no disk" in result.messages[-1]

@@ -90,7 +90,7 @@ def test_text(app: App) -> None:
     for line in lines:
         assert re.match(r"\d\d:\d\d:\d\d\.\d{3} (INFO    |WARNING |ERROR   |CRITICAL) \S.{12}  \S", line), line
     assert any(line[13:].startswith("INFO     mine           with fields user=ann message_id=3") for line in lines)
-    assert any(line.endswith("a-longer-name  failed, which is allowed: OSError: no") for line in lines)
+    assert any(line.endswith("a-longer-name  failed (allowed): OSError: no") for line in lines)
     assert "    Traceback (most recent call last):" in result.lines
     assert "details" not in result.stderr
     assert "\x1b" not in result.stderr

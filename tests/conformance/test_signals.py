@@ -66,8 +66,8 @@ def test_second_signal_cuts(app: App) -> None:
     result = run.result()
     assert result.code == 130
     assert not result.said("slow: closed")
-    assert result.said("cutting what still runs: slow")
-    assert result.messages[-1] == "exit 130: a further signal cut slow before it had stopped"
+    assert result.said("cancelling what still runs: slow")
+    assert result.messages[-1] == "exit 130: another signal cancelled slow before it had stopped"
     assert result.seconds < 1
 
 
@@ -214,7 +214,7 @@ def test_signal_during_the_stop_that_a_failure_began(app: App) -> None:
     for run in runs:
         run.wait_for("closing")
         run.send(signal.SIGTERM)
-        run.wait_for("SIGTERM: the app is stopping already; a further signal cuts what still runs")
+        run.wait_for("SIGTERM: the app is stopping already; another signal cancels what still runs")
     runs[1].send(signal.SIGINT)
     calm, cut = (run.result() for run in runs)
     assert calm.code == 1
@@ -266,7 +266,7 @@ def test_an_exit_handler_that_hangs(app: App) -> None:
     app.init("import atexit\natexit.register(lambda: time.sleep(20))")
     result = app.run().stop()
     assert result.code == 3
-    assert result.said("exit 3: .* all has ended but the interpreter: it stands at app/init.py:8")
+    assert result.said("exit 3: .* services have stopped, but the interpreter has not exited; it is at app/init.py:8")
     assert result.seconds < 3
 
 

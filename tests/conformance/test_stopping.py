@@ -49,7 +49,7 @@ async def pool(serving: Serving[Pool]) -> None:
 @pytest.mark.core
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_resources_close_whole(app: App, backend: str) -> None:
-    """A pool closes calmly, its own background task alive, after the holder's clean-up has used it."""
+    """A pool closes calmly, its own background task alive, after the consumer's clean-up has used it."""
     app.service("pool", POOL)
     app.service(
         "user",
@@ -110,7 +110,7 @@ def test_drain(app: App, backend: str) -> None:
     result = app.run(KERNEL_BACKEND=backend).stop()
     assert result.code == 1
     assert result.said(
-        r"drainer: failed: overran: cut 0\.1\d* s after it was asked to stop, at services/drainer.py:1\d"
+        r"drainer: failed: overran: cancelled 0\.1\d* s after the stop was requested, at services/drainer.py:1\d"
     )
     assert not result.said("drainer: drained")
 
@@ -132,7 +132,7 @@ def test_overrunning_costs_nobody_else(app: App) -> None:
     assert result.code == 1
     assert result.seconds < 1.1
     assert result.in_order("c: failed: overran", "b: closed", "a: closed")
-    assert result.messages[-1].startswith("exit 1: c failed: overran: cut")
+    assert result.messages[-1].startswith("exit 1: c failed: overran: cancelled")
 
 
 def _closing(then: str) -> str:
@@ -239,4 +239,4 @@ def test_lifespan_that_hangs(app: App) -> None:
     result = app.run().stop()
     assert result.code == 1
     assert result.seconds < 1.5
-    assert result.said(r"exit 1: app/init.py:outer failed: overran: cut .* at app/init.py:1\d in outer")
+    assert result.said(r"exit 1: app/init.py:outer failed: overran: cancelled .* at app/init.py:1\d in outer")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from kernel.testing import BACKENDS
 from services._pool import Pool, open_pool
 from services.example_database import connect
+from tests.ports import free_port
 
 
 @pytest.fixture(params=BACKENDS)
@@ -35,6 +35,5 @@ async def pool(path: Path) -> AsyncIterator[Pool]:
 
 @pytest.fixture
 def port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A free port."""
+    return free_port()

@@ -12,7 +12,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kernel.testing import BACKENDS
 from tests.conformance.program import OURS, REPO, Process, Result
 
 
@@ -90,10 +89,16 @@ SERVICES = {
 }
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_signal_stops_it_in_order(demo: Demo, path: Path, backend: str) -> None:
-    """On both backends: the API ends before the database closes, at once, and with exit code 0."""
-    run = demo.start("run", KERNEL_BACKEND=backend)
+def test_on_trio_the_api_says_that_it_needs_asyncio(demo: Demo) -> None:
+    """One clear error, and not a traceback of some library."""
+    result = demo.start("run", KERNEL_BACKEND="trio").result()
+    assert result.code == 1
+    assert "uvicorn does not run on trio; set KERNEL_BACKEND=asyncio" in result.messages[-1]
+
+
+def test_a_signal_stops_it_in_order(demo: Demo, path: Path) -> None:
+    """The API ends before the database closes, at once, and with exit code 0."""
+    run = demo.start("run")
     run.wait_for("all ready")
     assert httpx.post(f"{demo.url}/items", json={"name": "tea"}).status_code == 201
     run.send(signal.SIGTERM)

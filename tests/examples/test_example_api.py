@@ -13,12 +13,19 @@ import anyio
 import httpx
 import pytest
 
+from kernel import KernelError
 from services._pool import Pool
-from services.example_api import MAX_BODY, MAX_NAME, ApiConfig, example_api, listen
+from services.example_api import MAX_BODY, MAX_NAME, ApiConfig, example_api
 from services.example_migrator import down, up
 from tests.examples.fakes import FakeServing, running, until
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """What uvicorn runs on."""
+    return "asyncio"
 
 
 @asynccontextmanager
@@ -143,9 +150,9 @@ async def test_it_listens_before_it_is_ready(pool: Pool, port: int, caplog: pyte
 
 async def test_a_port_in_use_is_one_error(pool: Pool) -> None:
     """It names the variable; and the end of the service frees the port."""
-    with listen(ApiConfig(port=0)) as taken:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(RuntimeError, match=f"EXAMPLE_API_PORT={port}: cannot listen there: Address already in use"):
+        with pytest.raises(KernelError, match=f"127.0.0.1:{port}.*address already in use"):
             await example_api(pool, ApiConfig(port=port), FakeServing())
     for _ in range(2):
         async with api(pool, ApiConfig(port=port)) as (client, _):
@@ -201,3 +208,10 @@ async def test_a_request_that_never_ends_is_cut(pool: Pool, port: int) -> None:
         began = time.monotonic()
     assert 0.2 < time.monotonic() - began < 2
     await stream.aclose()
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_on_trio_it_is_one_error(pool: Pool, port: int, anyio_backend: str) -> None:
+    """Uvicorn runs on asyncio alone, and the error says what to change."""
+    with pytest.raises(KernelError, match="uvicorn does not run on trio; set KERNEL_BACKEND=asyncio"):
+        await example_api(pool, ApiConfig(port=port), FakeServing())

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from kernel.config.settings import read_config
+from kernel.config.service_config import read_config
 from services import example_database as module
 from services._pool import Pool
 from services.example_database import DatabaseConfig, connect, example_database, optimize

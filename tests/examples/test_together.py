@@ -26,6 +26,12 @@ from tests.harness import Lab
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """What uvicorn, which serves the API, runs on."""
+    return "asyncio"
+
+
 @asynccontextmanager
 async def all_ready(lab: Lab, path: Path, port: int) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the running services; the end of the block asks them to stop, and waits."""

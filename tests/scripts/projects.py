@@ -20,9 +20,17 @@ from pathlib import Path
 
 import attrs
 
+from tests.ports import ANY_PORT
+
 REPO = Path(__file__).parents[2]
 PYTHON = Path(sys.executable).resolve()  # the one behind .venv
 PROGRAMS = Path(sys.executable).parent
+OTHERS = ("scripts", "services")  # folders of tests that are no room's
+# The tests of the kernel: a clone can do without them.
+KERNEL_TESTS = (
+    "tests/test_",
+    *(f"tests/{path.name}/" for path in (REPO / "tests").glob("[a-z]*/") if path.name not in OTHERS),
+)
 SKIPPED = {".venv", ".kernel", ".git", "__pycache__", ".ruff_cache", ".mypy_cache", ".pytest_cache"}
 
 FAKE_UV = rf"""#!/bin/sh
@@ -75,6 +83,7 @@ class Machine:
         cache = subprocess.run([PROGRAMS / "uv", "cache", "dir"], capture_output=True, text=True, check=True)
         self.env = {
             **ours,
+            **ANY_PORT,
             "UV_CACHE_DIR": cache.stdout.strip(),
             "HOME": str(folder),
             "PATH": f"{self.bin}:{os.defpath}:/usr/bin:/bin",

@@ -106,7 +106,7 @@ def test_there_are_forty() -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("service", "a", "b"), "'b' is one word too many; as in: just service NAME=billing"),
+        (("service", "a", "b"), "'b': unexpected argument; usage: just service NAME=billing"),
         (("service", "--force"), "no name for a service"),
         (("service", "COLOUR=red"), "it takes no COLOUR; as in: just service NAME=billing"),
         (("service", ""), "a word is empty"),

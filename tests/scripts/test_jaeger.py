@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.receiver import receiving
 from tests.scripts.projects import Done, Project
 
@@ -109,12 +110,6 @@ class Runtime:
         """What it was called with."""
         file = self._folder / "calls"
         return file.read_text().splitlines() if file.exists() else []
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture

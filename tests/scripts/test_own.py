@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.projects import REPO, Machine, Project, run_and_kill
+from tests.scripts.projects import KERNEL_TESTS, REPO, Machine, Project, run_and_kill
 
 KILLED = str(Path(__file__).with_name("killed.py"))
 OWN = ("scripts/kernel/own.py", "NAME=my-app")
@@ -203,7 +203,7 @@ def test_a_name_that_stands_for_something_else(project: Project, name: str) -> N
 # -- killed --------------------------------------------------------------------------------------------------------
 
 
-MANY = ("tests/test_", "tests/conformance/", "tests/examples/", "tests/scripts/test_", "scripts/template/contestants/")
+MANY = (*KERNEL_TESTS, "tests/scripts/test_", "scripts/template/contestants/")
 """Files that are many, and are all removed in the same way: few of them are enough to be killed at."""
 
 

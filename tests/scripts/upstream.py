@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.scripts.projects import Machine, Project
+from tests.scripts.projects import KERNEL_TESTS, Machine, Project
 
-LEFT_OUT = ("tests/test_", "tests/conformance/", "tests/examples/", "scripts/template/contestants/", "docs/f")
+LEFT_OUT = (*KERNEL_TESTS, "scripts/template/contestants/", "docs/f")
 """Files that are many, and the template's own: an update never looks at them."""
 
 USERS = {

@@ -30,7 +30,7 @@ from kernel.lifecycle.events import AllReady, Event, Observer, State
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.units import Unit
 from kernel.observe import lifecycle_log, logs
-from kernel.observe.stats import Stats
+from kernel.observe.status import Stats
 from kernel.process import event_loop
 from kernel.process.loop_watch import LoopWatch
 

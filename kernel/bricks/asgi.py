@@ -1,0 +1,120 @@
+"""`serve_asgi`: an ASGI app as the work of a service, on uvicorn or hypercorn."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import attrs
+import sniffio
+
+from kernel.bricks.drain import Drain, Prepare
+from kernel.bricks.lifespan import lifespan
+from kernel.bricks.listen import listening
+from kernel.config.service_config import variable
+from kernel.context import current_service
+from kernel.declare.serving import Serving
+from kernel.errors import ServerMissing
+from kernel.process.sockets import address_of
+
+log = logging.getLogger(__name__)
+
+
+async def serve_asgi(
+    app: Any,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    *,
+    serving: Serving[Any],
+    value: object = None,
+    server: Literal["uvicorn", "hypercorn"] | None = None,
+    drain_timeout: float | None = None,
+    **options: Any,
+) -> None:
+    """Serve an ASGI app (FastAPI, Starlette, Litestar) as the work of a service.
+
+        @service
+        async def api(config: ApiConfig, serving: Serving[None]) -> None:
+            await serve_asgi(make_app(), config.host, config.port, serving=serving)
+
+    It listens and runs the app's lifespan; then the service is ready. When a stop is requested, it accepts no more
+    connections, closes websockets (1012), finishes the requests in flight, and ends the lifespan.
+
+    Args:
+        app: The ASGI app.
+        host: The address or host name to listen on; ``::`` is IPv4 and IPv6, a name is all of its addresses.
+        port: The port; 0 takes any that is free, which the log tells.
+        serving: The service's own.
+        value: What the service hands over to those that depend on it.
+        server: "uvicorn" (asyncio only) or "hypercorn"; None takes uvicorn where it is installed and runs on the
+            present event loop, else hypercorn.
+        drain_timeout: Seconds that requests in flight, endless streams among them, may take once a stop is requested;
+            then their connections are closed. None: as long as the service has, by its ``stop_timeout`` and the app's
+            shutdown deadline, less a second for what closes after it.
+        options: For the server's own configuration: `uvicorn.Config` or `hypercorn.Config`.
+
+    Raises:
+        CannotListen: The address cannot be used; the message names the variables to change.
+        ServerMissing: No server is installed that runs on the present event loop.
+        LifespanFailed: The app says that its lifespan failed, and raises nothing.
+        Exception: What the app's lifespan raises.
+
+    Cancelled, it closes all connections at once, and the lifespan is cancelled, too.
+
+    """
+    prepare = _server(server)
+    block: Any = serving(value, drain=True)  # entered below; it knows the service's config
+
+    def hint() -> str:
+        return _hint(current_service.get(), getattr(block, "config", None), host, port)
+
+    async with listening(host, port, hint) as sockets, lifespan(app) as wrapped:
+        serve = prepare(wrapped, options)
+        scheme = "https" if options.keys() & {"ssl_certfile", "certfile"} else "http"
+        log.info("listening on %s", " and ".join(f"{scheme}://{address_of(one)}" for one in sockets))
+        async with block as work:
+            await serve(Drain(work, sockets, drain_timeout))
+
+
+def _server(wanted: str | None) -> Prepare:
+    """What runs the server that is *wanted*, or the first that is installed and runs on this event loop.
+
+    Raises:
+        ServerMissing: There is none.
+
+    """
+    loop = sniffio.current_async_library()
+    fit = ["hypercorn"] if loop == "trio" else ["uvicorn", "hypercorn"]
+    if wanted is not None and wanted not in fit:
+        raise ServerMissing(f"{wanted} does not run on {loop}; set KERNEL_BACKEND=asyncio, or use hypercorn")
+    candidates = fit if wanted is None else [wanted]
+    found = next((name for name in candidates if importlib.util.find_spec(name) is not None), None)
+    if found is None:
+        raise ServerMissing(
+            f"serve_asgi needs {' or '.join(candidates)}, which is not installed; add it: just deps-add {candidates[0]}"
+        )
+    if found == "uvicorn":
+        from kernel.bricks import uvicorn_server
+
+        return uvicorn_server.prepare
+    from kernel.bricks import hypercorn_server
+
+    return hypercorn_server.prepare
+
+
+def _hint(service: str, config: Any, host: str, port: int) -> str:
+    """What to change, with the variables that *host* and *port* come from where they are fields of the config."""
+    if config is None or not attrs.has(type(config)):
+        return "free it, or listen on another port"
+    fields = [field.name for field in attrs.fields(type(config)) if field.init]
+    names = [_field_of(config, fields, value, word) for value, word in ((host, "host"), (port, "port"))]
+    found = [variable(service, name) for name in names if name]
+    return f"free it, or set {' or '.join(found)}" if found else "free it, or listen on another port"
+
+
+def _field_of(config: Any, fields: Sequence[str], value: object, word: str) -> str:
+    """The field that holds *value*; of several, the one whose name has *word* in it."""
+    same = [name for name in fields if type(getattr(config, name)) is type(value) and getattr(config, name) == value]
+    return next((name for name in same if word in name), same[0] if len(same) == 1 else "")

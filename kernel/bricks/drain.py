@@ -1,0 +1,55 @@
+"""How an ASGI server ends, and what a server is to `serve_asgi`."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import attrs
+from anyio import sleep
+
+from kernel.bricks.lifespan import ASGIApp
+from kernel.declare.serving import Work
+
+MARGIN = 1.0  # seconds of the time to stop that are left to what is closed after the requests
+
+
+@attrs.frozen
+class Drain:
+    """How a server ends.
+
+    Args:
+        work: The service's: it tells when.
+        sockets: What the server accepts connections from.
+        limit: Seconds that what is in flight may take; None for as long as the service has.
+
+    """
+
+    work: Work
+    sockets: Sequence[socket.socket]
+    limit: float | None
+
+    @property
+    def seconds(self) -> float:
+        """What is in flight may take so long from now on; infinity where nobody counts."""
+        left = getattr(self.work, "time_left", float)()
+        if not left:
+            return float("inf") if self.limit is None else self.limit
+        left -= min(MARGIN, left / 4)
+        return left if self.limit is None else min(left, self.limit)
+
+    async def settle(self) -> None:
+        """Wait until no connection waits to be accepted: one that does would be reset when the sockets close."""
+        for _ in range(1000):
+            if not select.select(self.sockets, [], [], 0)[0]:
+                return
+            await sleep(0.001)
+
+
+Serve = Callable[[Drain], Awaitable[None]]
+"""Serves until a stop is requested and what was in flight has ended."""
+
+Prepare = Callable[[ASGIApp, dict[str, Any]], Serve]
+"""Takes an app without lifespan and a server's options: `prepare` of `uvicorn_server` and of `hypercorn_server`."""

@@ -1,0 +1,50 @@
+"""The sockets on which a service listens."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+
+from anyio import getaddrinfo
+
+from kernel.context import current_service
+from kernel.errors import CannotListen
+from kernel.process.sockets import HANDED_OVER, addresses_of, by_name, open_all
+
+BACKLOG = 2048  # connections that may wait to be accepted; the system may allow fewer
+
+
+@contextlib.asynccontextmanager
+async def listening(host: str, port: int, hint: Callable[[], str]) -> AsyncIterator[list[socket.socket]]:
+    """Give sockets that listen, and close them in the end: those that systemd hands over for the service, or new ones.
+
+    Args:
+        host: An address, or a name, of which every address is taken that this machine has. ``::`` and an empty one
+            are IPv4 and IPv6.
+        port: The port; 0 takes one that is free, the same for all addresses.
+        hint: Gives what to change when the address cannot be used.
+
+    Raises:
+        CannotListen: It cannot be used.
+
+    """
+    sockets: list[socket.socket] = []
+    try:
+        sockets = HANDED_OVER.take(current_service.get()) or await _open(host, port)
+    except (OSError, OverflowError, UnicodeError) as error:
+        why = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]  # Python adds the address
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise CannotListen(where, why[:1].lower() + why[1:], hint()) from error
+    with contextlib.ExitStack() as opened:
+        for one in sockets:
+            opened.enter_context(one)
+        yield sockets
+
+
+async def _open(host: str, port: int) -> list[socket.socket]:
+    addresses = addresses_of(host, port)
+    if not addresses:
+        found = await getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = by_name(found)
+    return open_all(addresses, port, BACKLOG)

@@ -1,0 +1,46 @@
+"""How a service says that it is ready, and what it may do while it serves: `Serving` and `Work`.
+
+These are the protocols that services are typed with; `kernel.lifecycle.block` implements them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol, TypeVar, overload
+
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Work(Protocol):
+    """The work of a service that is serving; what `async with serving(...)` gives."""
+
+    def start_soon(self, func: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: object = None) -> None:
+        """Start a background task that is cancelled with the work; what it raises is the service's crash.
+
+        Args:
+            func: The coroutine function to run.
+            args: Its positional arguments.
+            name: The task's name in debuggers; None takes the function's.
+
+        """
+
+    async def stop_requested(self) -> None:
+        """Wait until the service is asked to stop. Only useful with ``drain=True``, as the wait is cancelled else."""
+
+
+class Serving(Protocol[T_contra]):
+    """How a service says that it is ready, and hands over a value: ``async with serving(value) as work``.
+
+    Entered, the service is ready; the block is its work. When a stop is requested the block is cancelled, and what
+    surrounds it closes uncancelled. With ``drain=True`` the block is not cancelled: it awaits
+    `Work.stop_requested`, finishes what is in flight, and ends by itself within the service's ``stop_timeout``.
+
+    Leaving the block waits until those who hold the value have stopped. One attempt may serve once
+    (`kernel.errors.ServedTwice`).
+    """
+
+    @overload
+    def __call__(self: Serving[None], *, drain: bool = False) -> AbstractAsyncContextManager[Work]: ...
+    @overload
+    def __call__(self, value: T_contra, *, drain: bool = False) -> AbstractAsyncContextManager[Work]: ...

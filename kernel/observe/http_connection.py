@@ -1,0 +1,315 @@
+"""One connection of a client, and what it may take: HTTP/1.1 as h11 reads and writes it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import selectors
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping
+from http import HTTPStatus
+from typing import Protocol
+
+import attrs
+import h11
+
+log = logging.getLogger("kernel")
+
+CHUNK = 16 * 1024  # bytes that are read at once
+LEFTOVER = 256 * 1024  # bytes that are read and dropped after the last answer, so that the client gets to see it
+LINGER = 1.0  # seconds that this may take
+
+
+@attrs.frozen
+class Limits:
+    """What one client may take.
+
+    Args:
+        connections: Open at the same time.
+        header: Bytes of a request line with its headers.
+        request: Seconds to send them, from the connection or from their first byte on.
+        idle: Seconds between two requests.
+        answer: Seconds for an answer to be made and taken.
+
+    """
+
+    connections: int = 64
+    header: int = 16 * 1024
+    request: float = 5.0
+    idle: float = 60.0
+    answer: float = 10.0
+
+
+@attrs.frozen
+class Request:
+    """A GET or HEAD.
+
+    Args:
+        path: Without the query.
+        headers: By lower-case name, decoded as Latin-1; of several with one name the last.
+
+    """
+
+    path: str
+    headers: Mapping[str, str]
+
+
+@attrs.frozen
+class Answer:
+    """What a client gets."""
+
+    status: int
+    body: bytes
+    content_type: str
+
+
+@attrs.frozen
+class Later:
+    """An answer that takes a while to make.
+
+    Args:
+        key: The same for requests that may share one answer.
+        make: Makes it, in the second thread.
+
+    """
+
+    key: Hashable
+    make: Callable[[], Answer]
+
+
+CLOSE = [(b"connection", b"close")]
+
+
+def plain(status: int, text: str) -> Answer:
+    """An answer of one line."""
+    return Answer(status, f"{text}\n".encode(), "text/plain; charset=utf-8")
+
+
+class Host(Protocol):
+    """What a connection needs of the server."""
+
+    limits: Limits
+    closing: bool
+
+    def watch(self, connection: Connection, before: int, events: int) -> None:
+        """Tell *connection* of *events* of its socket, instead of those *before*."""
+
+    def gone(self, connection: Connection) -> None:
+        """Forget *connection*."""
+
+    def handle(self, request: Request) -> Answer | Later:
+        """The answer to *request*, or how to make it."""
+
+    def make(self, page: Later, connection: Connection) -> None:
+        """Have *page* made, and *connection* answered with it."""
+
+
+class Connection:
+    """One client: it sends a request, waits for its page, takes the answer, and so on."""
+
+    def __init__(self, host: Host, sock: socket.socket, *, local: bool) -> None:
+        self.sock = sock
+        self.local = local
+        self.step = "read"  # then "wait", "write", and at last "linger"
+        self.deadline = self.since = 0.0
+        self.moved = 0.0  # when it last took some of an answer
+        self.more = False  # whether there may be a whole request in what was read
+        self._host = host
+        self._limits = host.limits
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.header)
+        self._out: deque[memoryview] = deque()  # the page itself is shared by all who get it
+        self._head = False
+        self._events = 0
+        self._begun = False  # whether a byte of the next request is there
+        self._close = False
+        self._dropped = 0
+        self._enter("read", self._limits.request)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is between two requests."""
+        return self.step == "read" and not self._begun
+
+    def _enter(self, step: str, seconds: float) -> None:
+        self.step = step
+        self.since = time.monotonic()
+        self.deadline = self.since + seconds
+        self._want({"read": selectors.EVENT_READ, "write": selectors.EVENT_WRITE, "linger": selectors.EVENT_READ})
+
+    def _want(self, events: Mapping[str, int]) -> None:
+        """Be told of what the present step waits for, and of nothing else: who does not read is not read from."""
+        wanted = events.get(self.step, 0)
+        if wanted != self._events:
+            self._host.watch(self, self._events, wanted)
+            self._events = wanted
+
+    def ready(self) -> None:
+        """Go on: there is something to read, or room to write.
+
+        Raises:
+            OSError: The connection is gone.
+
+        """
+        if self.step == "write":
+            self._write()
+        elif data := self._received():
+            if self.step == "linger":
+                self._dropped += len(data)
+                if self._dropped > LEFTOVER:
+                    self.close()
+            else:
+                if not self._begun:
+                    self._begun = True
+                    self._enter("read", self._limits.request)
+                self._http.receive_data(data)
+                self.more = True
+        elif data is not None:
+            self.close()
+
+    def _received(self) -> bytes | None:
+        try:
+            return self.sock.recv(CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    def go_on(self) -> None:
+        """Answer the next request of what was read, if it is whole."""
+        self.more = False
+        try:
+            event = self._http.next_event()
+            while isinstance(event, h11.EndOfMessage):  # of the request before
+                event = self._http.next_event()
+        except h11.RemoteProtocolError as error:
+            self._refuse(error.error_status_hint)
+            return
+        if isinstance(event, h11.Request):
+            self._take(event)
+        elif event is not h11.NEED_DATA:
+            self.close()
+
+    def _refuse(self, status: int) -> None:
+        self._close = True
+        if self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            self.answer(plain(status, HTTPStatus(status).phrase))
+        else:
+            self.close()
+
+    def _take(self, request: h11.Request) -> None:
+        headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
+        self._head = request.method == b"HEAD"
+        length, coded = headers.get("content-length", "0"), "transfer-encoding" in headers
+        # What is in a body, or comes after it, may be read differently by others on the way: none of it is read here.
+        self._close = coded or length != "0" or "upgrade" in headers or "expect" in headers
+        target = request.target.decode("latin-1")
+        host = headers.get("host")
+        if target.startswith("http://"):
+            host, slash, rest = target.removeprefix("http://").partition("/")
+            target = slash + rest
+        refusal = None
+        if request.http_version not in {b"1.0", b"1.1"}:
+            refusal = plain(505, "this speaks HTTP/1.1")
+        elif coded and "content-length" in headers:
+            refusal = plain(400, "Content-Length and Transfer-Encoding exclude each other")
+        elif self.local and host is not None and not is_local(host):
+            refusal = plain(421, "ask by address or as localhost: no other name is answered on loopback")
+        elif request.method not in {b"GET", b"HEAD"}:
+            refusal = plain(405, "only GET and HEAD are allowed: the admin server is read-only")
+        if refusal is not None:
+            self._close = self._close or refusal.status in {400, 505} or request.method == b"CONNECT"
+            self.answer(refusal)
+            return
+        found = self._host.handle(Request(target.partition("?")[0], headers))
+        if isinstance(found, Answer):
+            self.answer(found)
+        else:
+            self._enter("wait", self._limits.answer)
+            self._host.make(found, self)
+
+    def answer(self, answer: Answer) -> None:
+        """Begin to send *answer*."""
+        if self.step in {"write", "linger", "closed"}:
+            return
+        headers = [
+            (b"content-type", answer.content_type.encode("latin-1", "replace")),
+            (b"content-length", str(len(answer.body)).encode()),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+            *([(b"allow", b"GET, HEAD")] if answer.status == HTTPStatus.METHOD_NOT_ALLOWED else ()),
+            *(CLOSE if self._close or self._host.closing else ()),
+        ]
+        reason = HTTPStatus(answer.status).phrase.encode()
+        event = h11.Response(status_code=answer.status, headers=headers, reason=reason)
+        self._out.append(memoryview(self._http.send(event) or b""))
+        if answer.body and not self._head:
+            self._http.send_with_data_passthrough(h11.Data(data=answer.body))
+            self._out.append(memoryview(answer.body))
+        self._http.send(h11.EndOfMessage())
+        self.moved = time.monotonic()
+        self._enter("write", self._limits.answer)
+        self._write()
+
+    def _write(self) -> None:
+        with contextlib.suppress(BlockingIOError, InterruptedError):
+            while self._out:
+                left = self._out[0][self.sock.send(self._out[0]) :]
+                self.moved = time.monotonic()
+                if left:
+                    self._out[0] = left
+                else:
+                    self._out.popleft()
+        if self._out:
+            return
+        if self._close or self._host.closing or self._http.our_state is not h11.DONE:
+            self.sock.shutdown(socket.SHUT_WR)
+            self._enter("linger", LINGER)
+            return
+        if self._http.their_state is h11.SEND_BODY:  # an empty one: its end is still to be read
+            self._http.next_event()
+        self._http.start_next_cycle()
+        self.more = self._begun = bool(self._http.trailing_data[0])
+        self._enter("read", self._limits.request if self.more else self._limits.idle)
+
+    def close(self) -> None:
+        """Close it; hard where it has not taken all: nothing then waits in the system for it."""
+        if self.step == "closed":
+            return
+        self.step = "closed"
+        self._want({})
+        self._host.gone(self)
+        with contextlib.suppress(OSError):
+            if self._out:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._out.clear()
+        self.sock.close()
+
+
+def is_loopback(sock: socket.socket) -> bool:
+    """Whether only this machine reaches *sock* over the network."""
+    if sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        return False
+    host = str(sock.getsockname()[0])
+    return host.startswith("127.") or host in {"::1", "::ffff:127.0.0.1"}
+
+
+def is_local(host: str) -> bool:
+    """Whether the value of a Host header is an address or ``localhost``, and no name that others can point here.
+
+    A page that a browser has loaded from elsewhere may have its own name resolve to this machine.
+    """
+    name, _, port = host.rpartition(":") if host[-1:] != "]" and ":" in host else (host, "", "")
+    if port and not (port.isascii() and port.isdigit()):
+        return False
+    if name.startswith("[") and name.endswith("]"):
+        return _is_address(socket.AF_INET6, name[1:-1])
+    return name.lower() == "localhost" or _is_address(socket.AF_INET, name)
+
+
+def _is_address(family: int, text: str) -> bool:
+    try:
+        socket.inet_pton(family, text)
+    except (OSError, ValueError, UnicodeError):
+        return False
+    return True

@@ -1,0 +1,99 @@
+"""The watchdog that ends a process which has outlived its shutdown."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kernel.process import hard_exit
+
+QUICK = 0.1  # seconds within which a shutdown that is quick is over: it pays for no last resort
+SETTLED = 1.0  # seconds of life after which the last resort may be loaded, unnoticed
+PATIENCE = 0.5  # seconds after the deadline before the watchdog bites: the loop may just be saying its last words
+LAST_WORDS = 1.0  # seconds for logs and telemetry to be flushed
+FORCED, OVERDUE = 130, 3  # exit codes
+
+
+class Watchdog:
+    """Ends the process when it is still there after a deadline, whatever the event loop does.
+
+    Args:
+        report: Is called in a thread of its own with the exit code, for at most a second, before the process ends.
+        resting: Tells whether deadlines rest, because somebody is debugging.
+
+    """
+
+    def __init__(self, report: Callable[[int], None], resting: Callable[[], bool] = bool) -> None:
+        self._report = report
+        self._resting = resting
+        self._code = OVERDUE
+        self._deadline = math.inf
+        self._load_at = time.monotonic() + SETTLED
+        self._dismissed = False
+        self._news = threading.Condition()
+        threading.Thread(target=self._watch, name="kernel watchdog", daemon=True).start()
+
+    def arm(self, seconds: float, code: int = OVERDUE) -> None:
+        """Bite a little after *seconds* from now, with exit *code*. The earliest time counts, and the highest code."""
+        with self._news:
+            now = time.monotonic()
+            self._deadline = min(self._deadline, now + seconds)
+            self._code = max(self._code, code)
+            self._load_at = min(self._load_at, now + QUICK)
+            self._arm_last_resort()
+            self._news.notify()
+
+    def postpone(self, seconds: float) -> None:
+        """Let the process have *seconds* from now in any case: all has ended but what is bounded itself."""
+        with self._news:
+            self._deadline = max(self._deadline, time.monotonic() + seconds)
+            self._arm_last_resort()
+            self._news.notify()
+
+    def told(self, seconds: float, code: int) -> None:
+        """Bite a little after *seconds* from now, with exit *code* and without a word: the end was told."""
+        with self._news:
+            self._report = lambda _: None
+            self._deadline, self._code = time.monotonic() + seconds, code
+            self._arm_last_resort()
+            self._news.notify()
+
+    def dismiss(self) -> None:
+        """Never bite."""
+        with self._news:
+            self._dismissed = True
+            self._news.notify()
+        hard_exit.disarm()
+
+    def _arm_last_resort(self) -> None:
+        if self._deadline < math.inf and not self._resting():
+            hard_exit.arm(self._deadline - time.monotonic(), self._code)
+
+    def _watch(self) -> None:
+        with self._news:
+            while not self._dismissed:
+                now = time.monotonic()
+                if now >= self._deadline + PATIENCE:
+                    break
+                if now >= self._load_at:
+                    self._load_at = math.inf
+                    hard_exit.load()
+                    self._arm_last_resort()
+                wake_at = min(self._load_at, self._deadline + PATIENCE)
+                self._news.wait(min(max(wake_at - time.monotonic(), 0), threading.TIMEOUT_MAX))
+        if self._dismissed or self._resting():
+            hard_exit.disarm()
+        else:
+            within(LAST_WORDS, lambda: self._report(self._code))
+            os._exit(self._code)
+
+
+def within(seconds: float, call: Callable[[], Any]) -> None:
+    """Wait at most *seconds* for *call*, in a thread of its own that may be left behind."""
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(seconds)

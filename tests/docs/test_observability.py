@@ -1,0 +1,121 @@
+"""docs/observability.md: its code runs, and its tables say what is there."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from kernel.config.otel import OTEL_VARIABLES
+from kernel.lifecycle.events import State
+from kernel.observe import metrics
+from kernel.observe.logs import LIFECYCLE
+from kernel.observe.spans import NAMES
+from tests.conformance.program import REPO, App
+from tests.receiver import receiving
+
+PAGE = (REPO / "docs" / "observability.md").read_text()
+
+
+def rows(head: str) -> list[list[str]]:
+    """The cells of the table that begins with *head*."""
+    table = PAGE[PAGE.index(head) :].partition("\n\n")[0]
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()[2:]]
+
+
+def named(cell: str) -> list[str]:
+    """What stands in backticks."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    """An app with the service of the page."""
+    app = App(tmp_path / "tree")
+    (source,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    app.write("services/oracle.py", source)
+    yield app
+    app.close()
+
+
+def test_the_service_of_the_page(app: App) -> None:
+    """Its spans hang where the comments say."""
+    with receiving() as collector:
+        run = app.run(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces", ADMIN_ADDR="0")
+        collector.wait_for(lambda got: got.named("oracle answer") and got.named("oracle start"))
+        run.send(signal.SIGTERM)
+        assert run.result().code == 0
+    assert collector.one("oracle connect").parent == collector.one("oracle start").ids
+    assert collector.one("oracle answer").parent is None
+    spans = {cell[0].partition(" of ")[0].strip("`") for cell in rows("| span | from | to |")}
+    assert spans == {*NAMES.values()}
+    told = {name for span in collector.spans for name in span.attributes if name.startswith("kernel.")}
+    assert told <= {*re.findall(r"kernel\.\w+", PAGE)}
+
+
+def leaves(value: object, path: str = "") -> Iterator[str]:
+    """The paths of all fields, with `*` for a service's name; the shares by service are one."""
+    if isinstance(value, Mapping) and path != "loop.shares":
+        for key, inner in value.items():
+            yield from leaves(inner, f"{path}.{'*' if path == 'services' else key}".lstrip("."))
+    else:
+        yield path
+
+
+def test_the_schema_of_the_status(app: App) -> None:
+    """Each field that is there is told, and no other."""
+    run = app.run(ADMIN_ADDR="0")
+    run.wait_for("status and health at")
+    (url,) = re.findall(r"at (http://[\d.:]+)", run.output)
+    run.wait_for("all ready")
+    with httpx.Client(trust_env=False) as client:
+        status: dict[str, Any] = client.get(f"{url}/status").json()
+        pages = client.get(url).text.split()
+        lines = client.get(f"{url}/metrics").text
+    run.send(signal.SIGTERM)
+    assert run.result().code == 0
+    assert {name for cell in rows("| field | |") for name in named(cell[0])} == {*leaves(status)}
+    assert [named(cell[0])[0] for cell in rows("| page | |")] == pages
+    (states,) = (cell[1] for cell in rows("| field | |") if cell[0] == "`services.*.state`")
+    assert named(states) == [state.value for state in State]
+    for metric, _, cell, _ in rows(METRICS):
+        (name,) = named(cell)
+        seen = re.search(rf"^{name}(?:_count)?(?:{{(.*?)}})? ", lines, re.MULTILINE)
+        assert seen or "loop_share" in name or "stop_duration" in name, name  # which come with time
+        if seen:
+            labels = {*re.findall(r"(\w+)=", seen[1] or "")}
+            assert "service" in labels or named(metric)[0] in {"kernel.ready", "kernel.loop.delay"}
+
+
+METRICS = "| metric | unit | at `/metrics` | |"
+
+
+def test_the_table_of_metrics() -> None:
+    """Every instrument of the kernel stands in it, with its unit."""
+    own = {name: unit for name, unit, *_ in (*metrics._GAUGES, *metrics._COUNTERS)}
+    own |= {f"kernel.service.{kind}.duration": "s" for kind in ("start", "stop")}
+    assert {named(metric)[0]: unit.strip("`") for metric, unit, *_ in rows(METRICS)} == own
+
+
+def test_the_fields_of_records() -> None:
+    """Those of a lifecycle step that is exported are all told."""
+    assert {f"kernel.{name}" for name in LIFECYCLE} <= {*named(PAGE.partition("## Logs")[2])}
+
+
+def test_the_table_of_variables() -> None:
+    """Each of them is one of OpenTelemetry's."""
+    found = {name for cell in rows("| variable | |") for one in cell for name in named(one) if name.startswith("OTEL_")}
+    assert found <= {*OTEL_VARIABLES}
+    assert len(found) > 8
+
+
+def test_the_commands_are_recipes() -> None:
+    """`just jaeger` and its kin are there."""
+    recipes = (REPO / "scripts" / "kernel" / "kernel.just").read_text()
+    for name in re.findall(r"^just (\S+)", PAGE, re.MULTILINE):
+        assert re.search(rf"^{name}( \*args)?:", recipes, re.MULTILINE), name
