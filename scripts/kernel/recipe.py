@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,11 +167,20 @@ def copy_settings(keys: tuple[str, ...], target: Path) -> None:
 def refuse_uncommitted() -> None:
     """Raises `Refusal` where the project has changes that are not committed, or files that git does not know."""
     changed = git("status", "--porcelain", "--untracked-files=normal", "--", ".").splitlines()
-    if not git("diff", "--no-ext-diff", "--name-only", "-z", "--", "."):
-        changed = [line for line in changed if line[1] != "M"]  # their line ends are others, which is no change
+    if changed and all(line.startswith(" M") for line in changed) and not _differs():
+        return  # the line ends are others, which is no change
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise Refusal(f"there are changes that are not committed ({changed[0][3:]}{more}); commit or remove them first")
+
+
+def _differs() -> bool:
+    """Whether a tracked file differs in more than its line ends. The index, which git would refresh, stays as it is."""
+    with tempfile.NamedTemporaryFile() as index:
+        own = Path(git("rev-parse", "--git-path", "index").rstrip("\n"))
+        shutil.copyfile(ROOT / own, index.name)
+        words = ("diff", "--no-ext-diff", "--name-only", "-z", "--", ".")
+        return bool(git("-c", "diff.autoRefreshIndex=true", *words, env={"GIT_INDEX_FILE": index.name}))
 
 
 def refuse_nobody(what: str) -> None:

@@ -18,16 +18,19 @@ from addresses import mask, scheme_of, without_password
 @pytest.mark.parametrize(
     ("address", "shown"),
     [
-        ("https://me:secret@git.example.com/x.git", "https://git.example.com/x.git"),
-        ("https://me:p@ss:w@rd@git.example.com:8443/x.git", "https://git.example.com:8443/x.git"),
+        ("https://me:secret@git.example.com/x.git", "https://git.example.com/x.git"),  # pragma: allowlist secret
+        (
+            "https://me:p@ss:w@rd@git.example.com:8443/x.git",
+            "https://git.example.com:8443/x.git",
+        ),  # pragma: allowlist secret
         ("https://secret@git.example.com/@scope/x.git", "https://git.example.com/@scope/x.git"),
-        ("https://me:sec/ret@git.example.com/x.git", "https://git.example.com/x.git"),
+        ("https://me:sec/ret@git.example.com/x.git", "https://git.example.com/x.git"),  # pragma: allowlist secret
         ("https://git.example.com/x.git?private_token=secret#a", "https://git.example.com/x.git"),
         ("https://git.example.com?secret", "https://git.example.com"),
-        ("ssh://git:secret@git.example.com/x.git", "ssh://git@git.example.com/x.git"),
+        ("ssh://git:secret@git.example.com/x.git", "ssh://git@git.example.com/x.git"),  # pragma: allowlist secret
         ("ssh://git@git.example.com:2222/x.git", "ssh://git@git.example.com:2222/x.git"),
         ("git@git.example.com:x.git", "git@git.example.com:x.git"),
-        ("https://[::1]:8443/x@y.git", "https://[::1]:8443/x@y.git"),
+        ("https://[::1]:8443/x@y.git", "https://[::1]:8443/x@y.git"),  # pragma: allowlist secret
         ("file:///a@b/what?.git", "file:///a@b/what?.git"),
         ("../upstream", "../upstream"),
     ],

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.scripts.projects import REPO, Project
+from tests.scripts.projects import PROGRAMS, REPO, Project
 
 TEST_WITH_A_REPOSITORY = """
 test *args:
@@ -95,7 +97,9 @@ def test_ci_does_what_ci_run_does() -> None:
     assert re.findall(r"- run: (.*)", text) == ["bash .ci/run"]
     matrix = re.search(r"python: \[(.*)\]", text)
     assert matrix is not None
-    assert matrix[1] == ", ".join(f'"3.{minor}"' for minor in range(11, 15))
+    assert matrix[1] == ", ".join(f'"3.{minor}"' for minor in range(11, 16))
+    just = (REPO / "scripts" / "just").read_text()
+    assert f"for python in python3 {' '.join(f'python3.{minor}' for minor in range(15, 10, -1))}; do" in just
     assert 'requires-python = ">=3.11"' in (REPO / "pyproject.toml").read_text()
     assert "exec ./scripts/just test" in (REPO / ".ci" / "run").read_text()
     assert os.access(REPO / "scripts" / "just", os.X_OK)
@@ -115,3 +119,29 @@ def test_an_await_in_clean_up_is_found(owned: Project) -> None:
         "kernel/cli.py",
         "services/careless.py",
     ]
+
+
+def test_the_workflow_is_careful() -> None:
+    """Actions are pinned to what was looked at, and zizmor, which knows what goes wrong in workflows, finds nothing."""
+    text = (REPO / ".github" / "workflows" / "ci.yml").read_text()
+    used = re.findall(r"uses: (.*)", text)
+    assert used
+    assert all(re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v[0-9.]+", one) for one in used), used
+    zizmor = [sys.executable, "-m", "zizmor", "--offline", "--no-progress", ".github"]
+    done = subprocess.run(zizmor, cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_guide_for_contributors_leads_somewhere() -> None:
+    """Each path that it names is there, and so is each recipe."""
+    text = (REPO / ".github" / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`((?:kernel|scripts|tests|docs|services)/[\w./]*)`", text))
+    named |= set(re.findall(r"just test (tests/[\w./]+)", text))
+    assert len(named) > 12
+    assert [path for path in named if not (REPO / path).exists()] == []
+    assert [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not (REPO / ".github" / link).exists()] == []
+    recipes = set(re.findall(r"\./scripts/just ([a-z]+)", text))
+    listed = subprocess.run(
+        [PROGRAMS / "just", "--summary"], cwd=REPO, capture_output=True, text=True, check=True
+    ).stdout
+    assert recipes <= set(listed.split())
