@@ -12,27 +12,39 @@ from typing import Any
 WRAPPERS = frozenset({"async_generator_asend", "async_generator_athrow", "coroutine_wrapper"})
 KERNEL = os.path.dirname(__file__) + os.sep  # noqa: PTH120  (pathlib costs 5 ms at every start)
 ROOT = KERNEL.removesuffix(f"kernel{os.sep}")
+UNPACKED = os.path.isfile(f"{ROOT}build.json")  # noqa: PTH113  (an artifact: nobody cares where its code lies)
 
 
 @functools.cache
 def _places() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """How the paths of the user's code begin, and how those among them that are not the user's."""
-    if not os.path.isdir(ROOT):  # noqa: PTH112  (one file, which holds the packages too)
+    if UNPACKED or not os.path.isdir(ROOT):  # noqa: PTH112  (the packages lie elsewhere, or in the same file)
         return (f"{ROOT}app{os.sep}", f"{ROOT}services{os.sep}"), ()
-    import sysconfig  # needed only when something hangs or fails
-
-    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return ("",), (KERNEL, "<", *paths)
+    # Not by `sysconfig`: something fails just now, and maybe because no file can be opened any more.
+    return ("",), (KERNEL, "<", os.path.dirname(os.__file__) + os.sep)  # noqa: PTH120
 
 
 def _is_users(code: CodeType) -> bool:
     own, foreign = _places()
-    return code.co_filename.startswith(own) and not code.co_filename.startswith(foreign)
+    path = code.co_filename
+    return path.startswith(own) and not path.startswith(foreign) and not any(place in path for place in _PACKAGES)
+
+
+_PACKAGES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 
 
 def shorten(path: str) -> str:
-    """*path*, relative to the current folder where it is below it: so that people can read and click it."""
-    return path.removeprefix(os.getcwd() + os.sep)  # noqa: PTH109
+    """*path*, relative to the current folder where it is below it: so that people can read and click it.
+
+    In an artifact it is relative to the artifact's own folder, and so as it is in the tree.
+    """
+    if UNPACKED:
+        return path.removeprefix(ROOT)
+    try:
+        here = os.getcwd()  # noqa: PTH109
+    except OSError:  # it was removed
+        return path
+    return path.removeprefix(here + os.sep)
 
 
 def _line(code: CodeType, line: int) -> str:

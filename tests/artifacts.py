@@ -6,6 +6,8 @@ Tests marked `core` are run by the tree, by the .pyz on this Python and on anoth
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import runpy
@@ -23,7 +25,8 @@ from tests.scripts.projects import Machine, Project
 
 REPO = Path(__file__).parents[1]
 TREE = "tree"
-SHIPPED = re.compile(r"\bshipped(\.pyz)?/")  # the artifact's own part of a path: what follows is as in the tree
+SHIPPED = re.compile(r"[^\s\"']*/pyz/app-[^/\s]*/")  # where an artifact was unpacked: what follows is as in the tree
+USERS = re.compile(r"build\.json|services/|app/(__pycache__/)?(init|commands)\.")
 KINDS = (TREE, "pyz", "pyz on another Python", "binary")
 PLACES = (*sorted(Path.home().glob(".pyenv/versions/3.1[1-9].*/bin/python")), Path("/usr/bin/python3"))
 
@@ -49,37 +52,42 @@ class Artifact:
         path: The file.
         words: What stands before it on the command line.
         cache: The folder into which it unpacks.
+        stamp: Its build.json.
 
     """
 
     path: Path
     words: tuple[str, ...]
     cache: Path
+    stamp: dict[str, object]
 
     def holding(self, code: dict[str, bytes], folder: Path) -> list[str]:
         """Puts it into *folder* with *code*, by path, and gives the words that start it."""
         folder.mkdir()
         made = folder / f"shipped{self.path.suffix}"
         shutil.copy2(self.path, made)
+        digest = hashlib.sha256(repr(sorted(code.items())).encode())
         with zipfile.ZipFile(made, "a") as archive:
             there = {*archive.namelist()}
             for path, content in sorted(code.items()):
                 if path not in there:
                     archive.writestr(path, content)
+            archive.writestr("build.json", json.dumps({**self.stamp, "code": digest.hexdigest()}))
         return [*self.words, str(made)]
 
 
-def without_services(path: Path, made: Path) -> Path:
+def without_services(path: Path, folder: Path, words: tuple[str, ...] = ()) -> Artifact:
     """A copy of the artifact at *path*, without what of the app is the user's."""
+    made = folder / path.name
     with zipfile.ZipFile(path) as archive:
         start = min(info.header_offset for info in archive.infolist())
         made.write_bytes(path.read_bytes()[:start])
         made.chmod(0o755)
         with zipfile.ZipFile(made, "a") as copy:
             for info in archive.infolist():
-                if not any(part in info.filename for part in ("services/", "app/init.py", "app/commands.py")):
+                if not USERS.match(info.filename):
                     copy.writestr(info, archive.read(info))
-    return made
+        return Artifact(made, words, folder, json.loads(archive.read("build.json")))
 
 
 @pytest.fixture(scope="session")
@@ -122,14 +130,14 @@ def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         return None
     folder = tmp_path_factory.mktemp("bare")
     if kind == "binary":
-        return Artifact(without_services(request.getfixturevalue("binary"), folder / "app"), (), folder)
+        return without_services(request.getfixturevalue("binary"), folder)
     python, *others = pythons()
     if kind != "pyz":
         if not others:
             pytest.skip("there is one Python only")
         python = others[-1]
     path = request.getfixturevalue("built").root / "build" / "app.pyz"
-    return Artifact(without_services(path, folder / "app.pyz"), (str(python), "-I"), folder)
+    return without_services(path, folder, (str(python), "-I"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

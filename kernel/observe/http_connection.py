@@ -18,7 +18,7 @@ import h11
 
 log = logging.getLogger("kernel")
 
-CHUNK = 16 * 1024  # bytes that are read at once
+CHUNK = 4 * 1024  # bytes that are read at once
 LEFTOVER = 256 * 1024  # bytes that are read and dropped after the last answer, so that the client gets to see it
 LINGER = 1.0  # seconds that this may take
 
@@ -28,7 +28,7 @@ class Limits:
     """What one client may take.
 
     Args:
-        connections: Open at the same time.
+        connections: Open at the same time; fewer where the process may have less than four times as many descriptors.
         header: Bytes of a request line with its headers.
         request: Seconds to send them, from the connection or from their first byte on.
         idle: Seconds between two requests.
@@ -36,7 +36,7 @@ class Limits:
 
     """
 
-    connections: int = 64
+    connections: int = 256
     header: int = 16 * 1024
     request: float = 5.0
     idle: float = 60.0
@@ -114,7 +114,8 @@ class Connection:
         self.sock = sock
         self.local = local
         self.step = "read"  # then "wait", "write", and at last "linger"
-        self.deadline = self.since = 0.0
+        self.born = time.monotonic()
+        self.deadline = 0.0
         self.moved = 0.0  # when it last took some of an answer
         self.more = False  # whether there may be a whole request in what was read
         self._host = host
@@ -135,8 +136,7 @@ class Connection:
 
     def _enter(self, step: str, seconds: float) -> None:
         self.step = step
-        self.since = time.monotonic()
-        self.deadline = self.since + seconds
+        self.deadline = time.monotonic() + seconds
         self._want({"read": selectors.EVENT_READ, "write": selectors.EVENT_WRITE, "linger": selectors.EVENT_READ})
 
     def _want(self, events: Mapping[str, int]) -> None:
@@ -155,19 +155,17 @@ class Connection:
         """
         if self.step == "write":
             self._write()
-        elif data := self._received():
+        elif (data := self._received()) is not None:
             if self.step == "linger":
                 self._dropped += len(data)
-                if self._dropped > LEFTOVER:
+                if not data or self._dropped > LEFTOVER:
                     self.close()
             else:
                 if not self._begun:
                     self._begun = True
                     self._enter("read", self._limits.request)
-                self._http.receive_data(data)
+                self._http.receive_data(data)  # nothing is its end, before which there may be whole requests
                 self.more = True
-        elif data is not None:
-            self.close()
 
     def _received(self) -> bytes | None:
         try:
@@ -269,7 +267,7 @@ class Connection:
         if self._http.their_state is h11.SEND_BODY:  # an empty one: its end is still to be read
             self._http.next_event()
         self._http.start_next_cycle()
-        self.more = self._begun = bool(self._http.trailing_data[0])
+        self.more = self._begun = any(self._http.trailing_data)
         self._enter("read", self._limits.request if self.more else self._limits.idle)
 
     def close(self) -> None:

@@ -4,8 +4,8 @@ h11 reads and writes the protocol; this module moves the bytes. It belongs to no
 app's loop is blocked, whichever backend that is, and it costs nothing there. No client is trusted:
 
 - One request of a connection is answered in each round, so nobody who sends many keeps others waiting.
-- What a client may take has limits: see `Limits`. Beyond `Limits.connections`, the connection that has been in its
-  present step for the longest is closed in favour of a new one, so a probe gets through a crowd that only waits.
+- What a client may take has limits: see `Limits`. Beyond `Limits.connections`, the oldest connection is closed to make
+  room for a new one, so a probe gets through a crowd.
 - Pages that take a while are made by a second thread; all who wait for the same page get the same copy of it.
 - A request with a body, or one that wants another protocol, is answered and its connection closed.
 """
@@ -15,8 +15,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import resource
 import selectors
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -28,7 +30,8 @@ from kernel.observe.http_connection import Answer, Connection, Later, Limits, Re
 log = logging.getLogger("kernel")
 
 ACCEPTS = 16  # connections that are accepted in one round: fewer than there may be, so each is read before it may go
-PAUSE = 0.1  # seconds without accepting where there are no descriptors left
+YOUNG = 0.25  # seconds that a connection has at least
+PAUSE = 0.05  # seconds without accepting where no connection can be closed for a new one
 STALLED = 0.1  # seconds that a client may take nothing of its answer once the server closes
 CLOSING = 0.5  # seconds after which it is closed, whoever takes what
 SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -49,6 +52,7 @@ class Server:
 
     def __init__(self, socks: Sequence[socket.socket], handle: Handler, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
+        self._most = min(self.limits.connections, _descriptors() // 4)
         self.closing = False
         self._socks = list(socks)
         self._handle = handle
@@ -186,28 +190,28 @@ class Server:
     def _accept(self, listener: socket.socket) -> None:
         local = is_loopback(listener)
         for _ in range(ACCEPTS):
+            if len(self._connections) >= self._most and not self._evict():
+                self._pause()
+                return
             try:
                 sock, _address = listener.accept()
             except OSError as error:
-                if error.errno in SCARCE and not self._evict():
+                if error.errno == errno.ECONNABORTED or (error.errno in SCARCE and self._evict()):
+                    continue
+                if error.errno in SCARCE:
                     self._pause()
-                if error.errno not in SCARCE | {errno.ECONNABORTED}:
-                    return
-                if self._paused_until:
-                    return
-                continue
+                return
             sock.settimeout(0)
-            if len(self._connections) >= self.limits.connections:
-                self._evict()
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._connections.add(Connection(self, sock, local=local))
 
     def _evict(self) -> bool:
-        """Close the connection that has been in its present step for the longest; False where there is none."""
-        if not self._connections:
+        """Close the oldest connection; False where there is none, or it has just come."""
+        oldest = min(self._connections, key=lambda one: one.born, default=None)
+        if oldest is None or time.monotonic() - oldest.born < YOUNG:
             return False
-        min(self._connections, key=lambda one: one.since).close()
+        oldest.close()
         return True
 
     def _closed(self) -> bool:
@@ -225,6 +229,12 @@ class Server:
             if one.idle or one.step == "linger" or waited >= STALLED or now >= self._close_at:
                 one.close()
         return not self._connections
+
+
+def _descriptors() -> int:
+    """How many descriptors the process may have."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else sys.maxsize
 
 
 class _Maker:

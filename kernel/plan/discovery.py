@@ -1,14 +1,16 @@
 """Finds the services by their files, without importing any; imports one when it is enabled.
 
 One module or package in `services/` is one service, named after the file in kebab-case. A folder without
-``__init__.py`` groups: `services/billing/worker.py` is `billing-worker`. Names that begin with ``_`` are no services.
+``__init__.py`` groups: `services/billing/worker.py` is `billing-worker`. Names that begin with ``_`` are no services,
+nor are hidden files.
 It works the same in a tree and inside a zip file.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
+import importlib.machinery
+import importlib.util
 import keyword
 import os
 import re
@@ -60,7 +62,10 @@ class ServiceFile:
 
 
 class _Folder:
-    """The files below a folder, in a tree or in a zip, as relative paths with forward slashes."""
+    """The files below a folder, in a tree or in a zip, as relative paths with forward slashes.
+
+    Hidden ones are nobody's: editors leave locks there (a link to nowhere), and systems their notes.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -75,14 +80,17 @@ class _Folder:
 
             with zipfile.ZipFile(archive) as opened:
                 prefix = f"{inner}/" if inner else ""
-                yield from sorted(name.removeprefix(prefix) for name in opened.namelist() if name.startswith(prefix))
+                names = sorted(name.removeprefix(prefix) for name in opened.namelist() if name.startswith(prefix))
+            yield from (name for name in names if not any(part.startswith(".") for part in name.split("/")))
 
     def _walk(self, prefix: str) -> Iterable[str]:
         with os.scandir(os.path.join(self.path, prefix)) as entries:  # noqa: PTH118
             ordered = sorted(entries, key=lambda entry: entry.name)
         for entry in ordered:
+            if entry.name.startswith("."):
+                continue
             if entry.is_dir():
-                if not entry.name.startswith((".", "__")):
+                if not entry.name.startswith("__"):
                     yield from self._walk(f"{prefix}{entry.name}/")
             else:
                 yield prefix + entry.name
@@ -94,6 +102,17 @@ class _Folder:
             head, _, tail = head.rpartition(os.sep)
             inner = f"{tail}/{inner}" if inner else tail
         return (head, inner) if os.path.isfile(head) else ("", "")  # noqa: PTH113
+
+    def as_path(self) -> Any:
+        """The folder as a `pathlib.Path`, or as a `zipfile.Path` where it is inside a zip file."""
+        archive, inner = self._archive()
+        if archive:
+            import zipfile
+
+            return zipfile.Path(archive, f"{inner}/")
+        from pathlib import Path
+
+        return Path(self.path)
 
     def read(self, relative: str) -> bytes:
         if os.path.isdir(self.path):  # noqa: PTH112
@@ -232,10 +251,26 @@ def _import(file: ServiceFile) -> types.ModuleType:
     for depth in range(1, len(groups) + 1):
         name = ".".join(groups[:depth])
         if name not in sys.modules:
-            group = types.ModuleType(name)
-            group.__path__ = [os.sep.join((file.folder, *groups[1:depth]))]  # noqa: PTH118
-            sys.modules[name] = group
+            sys.modules[name] = _make_group(name, os.sep.join((file.folder, *groups[1:depth])))  # noqa: PTH118
     return importlib.import_module(file.module)
+
+
+class _GroupLoader(importlib.machinery.NamespaceLoader):
+    """Makes a package of a folder without ``__init__.py``, whose data `importlib.resources.files` finds."""
+
+    def __init__(self, name: str, path: str) -> None:
+        super().__init__(name, [path], lambda *_: None)
+        self._folder = _Folder(path)
+
+    def get_resource_reader(self, module: types.ModuleType) -> Any:  # noqa: ARG002  (it is of this group only)
+        """Give what `importlib.resources` asks for the folder."""
+        return types.SimpleNamespace(files=self._folder.as_path)
+
+
+def _make_group(name: str, path: str) -> types.ModuleType:
+    spec = importlib.machinery.ModuleSpec(name, _GroupLoader(name, path), is_package=True)
+    spec.submodule_search_locations = [path]
+    return importlib.util.module_from_spec(spec)
 
 
 def not_importable(what: str, module: str, path: str, error: Exception) -> NotImportable:
@@ -275,7 +310,7 @@ def _line_in(module: str, path: str, error: BaseException) -> str:
 def _no_service(file: ServiceFile) -> DeclarationError:
     """A file without a service; for a package, see whether its ``__init__.py`` hides those of its siblings."""
     if file.path.endswith("__init__.py"):
-        folder = _Folder(file.path.removesuffix(f"{os.sep}__init__.py"))
+        folder = _Folder(os.path.join(file.folder, *file.module.split(".")[1:]))  # noqa: PTH118
         hidden = [name for name in folder.files() if name.endswith(".py") and name != "__init__.py"]
         hidden = [name for name in hidden if re.search(rb"^\s*@(kernel\.)?service\b", folder.read(name), re.MULTILINE)]
         if hidden:

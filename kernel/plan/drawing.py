@@ -84,6 +84,7 @@ def _json(services: Services) -> str:
         {
             name: {
                 "depends": {edge.target: _kind(edge) for edge in service.needs.edges},
+                "optional": [edge.target for edge in service.needs.edges if edge.optional],
                 "oneshot": service.oneshot,
                 "allowed_failure": service.allowed_failure,
                 "retries": service.retry.times,

@@ -10,16 +10,21 @@ import ast
 import base64
 import hashlib
 import importlib.machinery
+import importlib.util
 import io
 import json
 import marshal
+import os
+import re
+import subprocess
 import sys
 import sysconfig
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions
 from pathlib import Path, PurePosixPath
+from typing import Any, Self
 
 import attrs
 from packaging.requirements import Requirement
@@ -32,8 +37,29 @@ NEVER = frozenset({"dev", "template"})  # groups of what only tests and tools ne
 UNWANTED = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")  # they tell of this machine
 STAMP = "build.json"
 MAIN = Path(__file__).with_name("pyz_main.py.in")
-CODE = "__code__"  # the folder of bytecode in the file
-NATIVE = "__native__"  # the folder of what has to be unpacked
+PACKAGES = "__packages__"  # the folder of the packages in the file
+LEFTOVER = re.compile(
+    r"(^|/)(\.#[^/]*|#[^/]*#|\._[^/]*|\.[^/]*\.sw[a-p]|[^/]*~|\.DS_Store)$"
+)  # what editors and systems leave
+CHECKED_NEVER = (1).to_bytes(4, "little")  # the bytecode's flags: it is of the source beside it, and nobody need look
+
+
+class File(bytes):
+    """What is in a file, and whether it may be executed."""
+
+    executable = False
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The file at *path*."""
+        file = cls(path.read_bytes())
+        file.executable = bool(path.stat().st_mode & 0o100)
+        return file
+
+    @classmethod
+    def of(cls, stamp: Mapping[str, object]) -> Self:
+        """The text of build.json."""
+        return cls(json.dumps(stamp, indent=1, sort_keys=True).encode() + b"\n")
 
 
 @attrs.frozen
@@ -42,13 +68,13 @@ class Contents:
 
     Args:
         stamp: What build.json says.
-        code: The app's own files, by path.
+        code: The app's own files, by path; with the metadata that an installed distribution has.
         packages: The distributions it needs, in the order of their names.
 
     """
 
     stamp: Mapping[str, object]
-    code: Mapping[str, bytes]
+    code: Mapping[str, File]
     packages: tuple[Distribution, ...]
 
     @property
@@ -75,7 +101,8 @@ def collect(root: Path, services: str) -> Contents:
     from kernel.plan.selection import select
 
     own = [path for path in project_files(root) if (root / path).is_file()]
-    own = [path for path in own if path.split("/")[0] in {"kernel", "app", "services"}]
+    own = [path for path in own if path.split("/")[0] in {"kernel", "app", "services"} and not LEFTOVER.search(path)]
+    _refuse_links(root, own)
     try:
         files = find_services(str(root))
         tracked = Catalogue({name: file for name, file in files.items() if _path_of(file.module, own)})
@@ -83,16 +110,80 @@ def collect(root: Path, services: str) -> Contents:
         kept = select(tracked, patterns, "SERVICES")
     except PlanError as error:
         raise Refusal(str(error)) from None
-    code = {path: (root / path).read_bytes() for path in own}
-    if len(kept) < len(tracked):
+    code = {path: File.read(root / path) for path in own}
+    others = sorted(set(tracked) - set(kept))
+    if others:
+        _refuse_without_values(root, kept, others)
         begin = [path for path in code if not path.startswith("services/")]
         begin += [path for name in kept for path in _files_of(tracked[name].module, own)]
-        code = {path: code[path] for path in _with_helpers(begin, code)}
-    others = sorted(set(tracked) - set(kept))
+        code = {path: code[path] for path in _with_data(_with_helpers(begin, code), own)}
     left_out = {path: (root / path).read_bytes() for path in own if path not in code}
     packages = _packages(root, code, left_out)
-    code["pyproject.toml"] = (root / "pyproject.toml").read_bytes()
+    code["pyproject.toml"] = File.read(root / "pyproject.toml")
+    code |= _metadata(read_project(root)["project"])
     return Contents(_stamp(root, own, kept, others), dict(sorted(code.items())), packages)
+
+
+def _refuse_links(root: Path, own: Iterable[str]) -> None:
+    """Raises `Refusal` for a link to what is not the project's, or what it keeps to itself: it would be shipped."""
+    known: set[Path] = set()
+    for path in own:
+        if (root / path).is_symlink():
+            known = known or {(root / one).resolve() for one in project_files(root) if not (root / one).is_symlink()}
+            if (root / path).resolve() not in known:
+                raise Refusal(
+                    f"{path} is a link to {(root / path).readlink()}, which is no file that git tracks here, and would be"
+                    " shipped; put a file in its place"
+                )
+
+
+def _refuse_without_values(root: Path, kept: Sequence[str], others: Collection[str]) -> None:
+    """Raises `Refusal` where a service needs the value of one that is left out: it could never start.
+
+    The services say so when they are imported, in a process of their own. Where that fails, as without a device that
+    only the server has, nothing is known, and a warning says so.
+    """
+    command = [sys.executable, "-m", "app", "graph", "--format=json", *kept]
+    env = {name: value for name, value in os.environ.items() if name not in {"LOG_FORMAT", "PYTHONPATH"}}
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        why = next((line for line in done.stderr.splitlines() if line.startswith("error: ")), "error: it fails")
+        say = f"whether the services have all that they need is not known: {why.removeprefix('error: ')}"
+        print(f"warning: {say}", file=sys.stderr)
+        return
+    graph = json.loads(done.stdout[done.stdout.index("{\n") :])  # behind what a service prints when it is imported
+    missing = {
+        name: [
+            at for at, kind in facts["depends"].items() if kind == "value" and at in {*others} - {*facts["optional"]}
+        ]
+        for name, facts in graph.items()
+    }
+    told = [f"{name} needs the value of {' and '.join(some)}" for name, some in missing.items() if some]
+    if told:
+        wanted = ",".join(sorted({*kept, *(one for some in missing.values() for one in some)}))
+        raise Refusal(
+            f"{'; '.join(told)}, which SERVICES leaves out, so it could not start; say SERVICES={wanted}, or give the"
+            " parameter a default"
+        )
+
+
+def _metadata(project: Mapping[str, Any]) -> dict[str, File]:
+    """What the app as a distribution says of itself, so that importlib.metadata finds it as in .venv."""
+    version = str(project.get("version", "0"))
+    lines = ["Metadata-Version: 2.1", f"Name: {project['name']}", f"Version: {version}"]
+    lines += [f"Summary: {project['description']}"] if "description" in project else []
+    lines += [f"Requires-Python: {project['requires-python']}"]
+    lines += [f"Requires-Dist: {one}" for one in project.get("dependencies", ())]
+    groups = {"console_scripts": project.get("scripts", {}), "gui_scripts": project.get("gui-scripts", {})}
+    groups |= project.get("entry-points", {})
+    points = [
+        "".join([f"[{group}]\n", *(f"{name} = {value}\n" for name, value in names.items())])
+        for group, names in groups.items()
+        if names
+    ]
+    folder = f"{re.sub('[-_.]+', '_', project['name'])}-{version}.dist-info"
+    files = {"METADATA": "\n".join([*lines, ""]), "entry_points.txt": "\n".join(points)}
+    return {f"{folder}/{name}": File(text.encode()) for name, text in files.items()}
 
 
 def _stamp(root: Path, own: Iterable[str], kept: list[str], others: list[str]) -> dict[str, object]:
@@ -104,12 +195,17 @@ def _stamp(root: Path, own: Iterable[str], kept: list[str], others: list[str]) -
         "version": str(project.get("version", "0")),
         "commit": commit,
         "dirty": bool(commit and git("status", "--porcelain", "--", ".", root=root).strip()),
-        "time": int(git("log", "-1", "--format=%ct", root=root)) if commit else newest,
+        "time": _time_of(git("cat-file", "commit", commit, root=root)) if commit else newest,
         "services": kept,
         "left-out": others,
         "python": project["requires-python"].removeprefix(">="),
         "platform": sysconfig.get_platform(),
     }
+
+
+def _time_of(commit: str) -> int:
+    """When a commit was made, in seconds since 1970; read from the object itself, which no setting of git's alters."""
+    return next(int(line.split()[-2]) for line in commit.splitlines() if line.startswith("committer "))
 
 
 # -- the app's own code ------------------------------------------------------------------------------------------
@@ -140,6 +236,19 @@ def _with_helpers(begin: Iterable[str], code: Mapping[str, bytes]) -> list[str]:
                     found[one] = None
                     todo.append(one)
     return list(found)
+
+
+def _with_data(kept: Collection[str], own: Iterable[str]) -> list[str]:
+    """The files *kept*, and what lies beside their code: data of a folder, also in folders below it without code."""
+    code = [PurePosixPath(path) for path in own if path.endswith(".py")]
+    folders = {path.parent for path in code}
+    staying = {path.parent for path in code if str(path) in kept}
+    found = list(kept)
+    for path in own:
+        home = next((one for one in PurePosixPath(path).parents if one in folders), PurePosixPath("services"))
+        if not path.endswith(".py") and path not in kept and home in staying:
+            found.append(path)
+    return found
 
 
 def imports(path: str, source: bytes) -> set[str]:
@@ -245,14 +354,14 @@ def _closure(wanted: Iterable[Requirement]) -> dict[str, Distribution]:
     return found
 
 
-def files_of(package: Distribution) -> dict[str, bytes]:
+def files_of(package: Distribution) -> dict[str, File]:
     """A distribution's files by path, each as its RECORD says; without what tells of this machine.
 
     Raises:
         Refusal: A file is not as it was installed.
 
     """
-    found: dict[str, bytes] = {}
+    found: dict[str, File] = {}
     for file in package.files or ():
         in_info = file.parts[0].endswith(".dist-info")
         if (
@@ -262,9 +371,7 @@ def files_of(package: Distribution) -> dict[str, bytes]:
             or file.suffix == ".pyi"
         ):
             continue
-        if file.suffix == ".pth":
-            raise Refusal(f"{package.name} needs {file}, which Python reads in a site-packages only; leave it out")
-        content = Path(str(package.locate_file(file))).read_bytes()
+        content = File.read(Path(str(package.locate_file(file))))
         if file.hash is not None:
             digest = base64.urlsafe_b64encode(hashlib.new(file.hash.mode, content).digest()).decode().rstrip("=")
             if digest != file.hash.value:
@@ -273,9 +380,9 @@ def files_of(package: Distribution) -> dict[str, bytes]:
     return found
 
 
-def is_native(paths: Iterable[str]) -> bool:
-    """Whether a distribution with these files has to lie in a folder."""
-    return any(path.endswith((*importlib.machinery.EXTENSION_SUFFIXES, ".so")) or ".so." in path for path in paths)
+def is_native(path: str) -> bool:
+    """Whether a file is compiled, for one platform."""
+    return path.endswith((*importlib.machinery.EXTENSION_SUFFIXES, ".so")) or ".so." in path
 
 
 # -- the file ----------------------------------------------------------------------------------------------------
@@ -290,22 +397,17 @@ def as_zip(contents: Contents, built: str, prefix: bytes = b"") -> bytes:
         prefix: What stands before it, such as a line that names an interpreter.
 
     """
-    entries = dict(contents.code)
-    native: dict[str, bytes] = {}
-    for package in contents.packages:
-        files = files_of(package)
-        (native if is_native(files) else entries).update(files)
-    digest = hashlib.sha256()
-    for path, content in sorted(native.items()):
-        digest.update(f"{path}\0{len(content)}\0".encode() + content)
-    stamp = {**contents.stamp, "built": built, "native": digest.hexdigest() if native else ""}
-    tag = sys.implementation.cache_tag
-    for path, content in sorted(entries.items()):
-        if path.endswith(".py"):
-            entries[f"{CODE}/{tag}/{path}c"] = _compiled(path, content)
-    entries |= {f"{NATIVE}/{path}": content for path, content in native.items()}
-    entries[STAMP] = (json.dumps(stamp, indent=1, sort_keys=True) + "\n").encode()
-    entries["__main__.py"] = MAIN.read_bytes()
+    packages = {path: file for package in contents.packages for path, file in files_of(package).items()}
+    stamp = {
+        **contents.stamp,
+        "built": built,
+        "native": any(map(is_native, packages)),
+        "site": any(path.endswith(".pth") for path in packages),
+        "packages": _digest(packages),
+    }
+    stamp["code"] = _digest({**contents.code, STAMP: File.of(stamp)})
+    entries = {**_with_bytecode(contents.code), STAMP: File.of(stamp), "__main__.py": File.read(MAIN)}
+    entries |= {f"{PACKAGES}/{path}": file for path, file in _with_bytecode(packages).items()}
     folders = {f"{parent}/" for path in entries for parent in PurePosixPath(path).parents if parent.name}
     target = io.BytesIO()
     target.write(prefix)
@@ -314,14 +416,36 @@ def as_zip(contents: Contents, built: str, prefix: bytes = b"") -> bytes:
             info = zipfile.ZipInfo(path, contents.time.timetuple()[:6])
             info.compress_type = zipfile.ZIP_STORED if path.endswith("/") else zipfile.ZIP_DEFLATED
             info.create_system = 3
-            info.external_attr = (0o40755 << 16 | 0x10) if path.endswith("/") else 0o100644 << 16
+            mode = 0o100755 if path in entries and entries[path].executable else 0o100644
+            info.external_attr = (0o40755 << 16 | 0x10) if path.endswith("/") else mode << 16
             archive.writestr(info, entries.get(path, b""))
     return target.getvalue()
+
+
+def _digest(files: Mapping[str, File]) -> str:
+    digest = hashlib.sha256()
+    for path, content in sorted(files.items()):
+        digest.update(f"{path}\0{len(content)}\0{content.executable:d}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def _with_bytecode(files: Mapping[str, File]) -> dict[str, File]:
+    """The files, and beside each of Python its bytecode for this Python; another one makes its own."""
+    found = dict(files)
+    for path, content in files.items():
+        compiled = _compiled(path, content) if path.endswith(".py") else b""
+        if compiled:
+            file = PurePosixPath(path)
+            beside = file.parent / "__pycache__" / f"{file.stem}.{sys.implementation.cache_tag}.pyc"
+            found[beside.as_posix()] = File(compiled)
+    return found
 
 
 def _compiled(path: str, source: bytes) -> bytes:
     """The bytecode of a file; empty where this Python cannot compile it, as with one that is meant for another."""
     try:
-        return marshal.dumps(compile(source, path, "exec", dont_inherit=True, optimize=0))
+        code = compile(source, path, "exec", dont_inherit=True, optimize=0)
     except (SyntaxError, ValueError):
         return b""
+    head = importlib.util.MAGIC_NUMBER + CHECKED_NEVER + importlib.util.source_hash(source)
+    return head + marshal.dumps(code)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,13 +19,25 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from artifact import Contents, as_zip, collect
+from artifact import Contents, as_zip, collect, files_of
 from bootstrap import VENV_UV, reason, settings_of_pip
 from change import home
 from recipe import ROOT, Refusal, run
 
 PYINSTALLER = "pyinstaller>=6.16,<7"  # in an environment of its own: neither the app nor its developers need it
 LAUNCHER = Path(__file__).with_name("frozen_main.py")
+SAID = b"Could not create temporary directory!"  # by the part in C, where it finds no place for its files
+SAYS = b"needs a writable /tmp, or set TMPDIR."  # as long: it is put in place of that
+GLIBC = re.compile(rb"\0GLIBC_(\d+)\.(\d+)(?=\0)")
+NEEDS = """
+import sys
+from PyInstaller.archive.readers import CArchiveReader
+
+archive = CArchiveReader(sys.argv[1])
+for name, (*_, kind) in archive.toc.items():
+    if kind == "b":
+        sys.stdout.buffer.write(archive.extract(name))
+"""  # what is frozen and compiled
 NOT_FROZEN = frozenset(
     {"antigravity", "ensurepip", "idlelib", "lib2to3", "test", "this", "tkinter", "turtle", "turtledemo"}
 )
@@ -34,12 +48,33 @@ def build(kind: str, words: Mapping[str, str]) -> None:
     """Makes the file, and tells what is in it."""
     contents = collect(ROOT, words["SERVICES"])
     name = str(contents.stamp["name"])
+    needs = ""
     if kind == "binary":
-        path, data = ROOT / "build" / name, as_zip(contents, "binary", runtime().read_bytes())
+        frozen = runtime()
+        path, data = ROOT / "build" / name, as_zip(contents, "binary", frozen.read_bytes())
+        needs = _tell_needs(contents, frozen)
     else:
         path, data = ROOT / "build" / f"{name}.pyz", as_zip(contents, "pyz", SHEBANG)
     write(path, data)
-    print(f"{path.relative_to(ROOT)}: {tell(contents)}, {len(data) / 1e6:.1f} MB")
+    print(f"{path.relative_to(ROOT)}: {tell(contents)}, {len(data) / 1e6:.1f} MB{needs}")
+
+
+def _tell_needs(contents: Contents, frozen: Path) -> str:
+    """Which C library the binary needs, by what its compiled parts ask for; an older system cannot load them."""
+    asked = [glibc(content) for package in contents.packages for content in files_of(package).values()]
+    least = max([*asked, tuple(json.loads(_beside(frozen).read_text()))])
+    system = contents.stamp["platform"]
+    return f"; it needs {system} with glibc {'.'.join(map(str, least))} or newer" if any(least) else ""
+
+
+def glibc(content: bytes) -> tuple[int, int]:
+    """The newest version of glibc that a compiled file asks for; (0, 0) for any other file."""
+    return max(((int(major), int(minor)) for major, minor in GLIBC.findall(content)), default=(0, 0))
+
+
+def _beside(frozen: Path) -> Path:
+    """The file that keeps what the frozen Python asks of the system."""
+    return frozen.with_name(f"{frozen.name}.needs")
 
 
 def tell(contents: Contents) -> str:
@@ -86,7 +121,7 @@ def runtime(folder: Path | None = None) -> Path:
         f"{PYINSTALLER} {sys.version} {sys.base_prefix}".encode() + LAUNCHER.read_bytes() + Path(__file__).read_bytes()
     )
     made = folder / f"runtime-{hashlib.sha256(inputs).hexdigest()[:16]}"
-    if made.is_file():
+    if made.is_file() and _beside(made).is_file():
         return made
     print("freezing Python by PyInstaller, once; this takes half a minute", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="new-", dir=folder) as work:
@@ -96,7 +131,12 @@ def runtime(folder: Path | None = None) -> Path:
         options = ["--onefile", "--noupx", "--name=runtime", f"--distpath={work}", f"--workpath={work}/work"]
         options += [f"--specpath={work}", *(f"--hidden-import={name}" for name in standard_modules())]
         _step("Python", [str(python), "-m", "PyInstaller", "--log-level=ERROR", *options, str(LAUNCHER)])
-        shutil.move(f"{work}/runtime", made)
+        frozen = Path(work, "runtime")
+        compiled = _step("the list of what is frozen", [str(python), "-c", NEEDS, str(frozen)])
+        whole = frozen.read_bytes()
+        _beside(made).write_text(json.dumps(max(glibc(compiled), glibc(whole))))
+        frozen.write_bytes(whole.replace(SAID, SAYS))
+        shutil.move(frozen, made)
     return made
 
 
@@ -112,13 +152,13 @@ def standard_modules() -> list[str]:
     return sorted(name for name in found if not unwanted.intersection(name.split(".")))
 
 
-def _step(what: str, command: list[str]) -> None:
-    done = subprocess.run(
-        command, env={**os.environ, **settings_of_pip()}, capture_output=True, text=True, errors="replace", check=False
-    )
+def _step(what: str, command: list[str]) -> bytes:
+    done = subprocess.run(command, env={**os.environ, **settings_of_pip()}, capture_output=True, check=False)
     if done.returncode:
-        said = reason((done.stderr or done.stdout).strip() or f"exit code {done.returncode}")
+        text = (done.stderr or done.stdout).decode(errors="replace")
+        said = reason(text.strip() or f"exit code {done.returncode}")
         raise Refusal(f"{what} could not be made ready ({said}); check the network and the index, and try again")
+    return done.stdout
 
 
 if __name__ == "__main__":

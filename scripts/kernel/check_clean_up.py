@@ -22,6 +22,8 @@ def files() -> Iterator[str]:
     for folder in ("kernel", "app", "services"):
         for file in sorted((ROOT / folder).rglob("*.py")):
             path = file.relative_to(ROOT).as_posix()
+            if file.name.startswith("."):  # an editor's lock, say, which is a link to nowhere
+                continue
             if known.get(path) != digest(file.read_bytes()):
                 yield path
 

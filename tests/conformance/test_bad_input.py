@@ -352,3 +352,20 @@ def test_values_arrive(app: App, backend: str) -> None:
     assert result.code == 0
     assert result.said(r"port=80, hosts=\['a', 'b'\], every=90.0, debug=True, token=Secret\('\*+'\)")
     assert result.said("api: hunter2")
+
+
+def test_hidden_files_are_no_services(app: App) -> None:
+    """An editor's lock, which is a link to nowhere, its backups, and what a system notes; in packages too."""
+    app.service("api", "@service(oneshot=True)\nasync def api() -> None:\n    log.info('here')")
+    app.write("services/packed/__init__.py", "")
+    leftovers = ["._api.py", "api.py~", "#api.py#", ".api.py.swp", ".idea/x.py", "packed/._b.py"]
+    for name in leftovers:
+        app.write(f"services/{name}", "\x00")
+    for folder in ("", "packed/"):
+        (app.root / "services" / f"{folder}.#api.py").symlink_to("ann@host.4321:1")
+    result = app.run("api").result()
+    assert result.code == 0, result.stderr
+    assert result.said("api: here")
+    listed = app.call("list")
+    assert (listed.code, [line.split()[0] for line in listed.stdout.splitlines()]) == (0, ["api", "packed"])
+    assert "packed/__init__.py: holds no service;" in app.call("check", LOG_FORMAT="text").stderr

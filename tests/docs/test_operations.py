@@ -100,6 +100,16 @@ def test_the_probes() -> None:
     assert not POD["enableServiceLinks"]
 
 
+def test_the_file_system_is_read_only() -> None:
+    """But for /tmp, which allows programs: a .pyz and a binary need that, and docker's default forbids it."""
+    (volume,) = POD["volumes"]
+    assert CONTAINER["securityContext"]["readOnlyRootFilesystem"]
+    assert CONTAINER["volumeMounts"] == [{"name": volume["name"], "mountPath": "/tmp"}]  # noqa: S108
+    assert volume["emptyDir"] == {}
+    shop = COMPOSE["services"]["shop"]
+    assert (shop["read_only"], shop["tmpfs"]) == (True, "/tmp:exec")  # noqa: S108
+
+
 def test_the_unit() -> None:
     """Type=notify, signs of life, and no restart of what a restart does not mend."""
     assert (SYSTEMD["Type"], SYSTEMD["NotifyAccess"]) == ("notify", "main")

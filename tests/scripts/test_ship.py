@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -77,7 +76,7 @@ def test_two_builds_are_equal(built: Project, machine: Machine, tmp_path: Path) 
 
 
 def test_twenty_at_once_unpack_once(bare: Path, env: dict[str, str]) -> None:
-    """On an empty cache all come up; one folder is left, for this user alone, and the next start leaves it as it is."""
+    """On an empty cache all come up; two folders are left, for this user alone, and the next start changes neither."""
     argv = [sys.executable, str(bare / "app.pyz"), "version"]
     many = [
         subprocess.Popen(argv, env=env, cwd=bare, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(20)
@@ -86,12 +85,25 @@ def test_twenty_at_once_unpack_once(bare: Path, env: dict[str, str]) -> None:
     assert len(said) == 1
     assert all(one.returncode == 0 for one in many)
     cache = Path(env["HOME"], ".cache", "pyz")
-    (folder,) = cache.iterdir()
-    assert {cache.stat().st_mode & 0o777, folder.stat().st_mode & 0o777} == {0o700}
-    before = folder.stat().st_ino, folder.stat().st_ctime_ns
+    folders = sorted(cache.iterdir())
+    assert [folder.name.partition("-")[0] for folder in folders] == ["app", "packages"]
+    assert {folder.stat().st_mode & 0o777 for folder in (cache, *folders)} == {0o700}
+    before = [(folder.stat().st_ino, folder.stat().st_ctime_ns) for folder in folders]
     assert call(list(argv), bare, env).returncode == 0
-    assert (folder.stat().st_ino, folder.stat().st_ctime_ns) == before
-    assert folder.name.count(STATUS) == 1
+    assert [(folder.stat().st_ino, folder.stat().st_ctime_ns) for folder in folders] == before
+    assert all(folder.name.count(STATUS) == 1 for folder in folders)
+
+
+def test_a_new_version_unpacks_only_itself(built: Project, tmp_path: Path, env: dict[str, str]) -> None:
+    """Where it needs the same packages."""
+    project = Project(built.machine, tmp_path / "app")
+    shutil.copytree(built.root, project.root, symlinks=True)
+    project.write("services/new.py", "from kernel import service\n\n\n@service\nasync def new() -> None: ...\n")
+    assert project.just("build").code == 0
+    for root in (built.root, project.root):
+        assert call([sys.executable, root / "build/app.pyz", "version"], tmp_path, env).returncode == 0
+    names = [folder.name.partition("-")[0] for folder in Path(env["HOME"], ".cache", "pyz").iterdir()]
+    assert sorted(names) == ["app", "app", "packages"]
 
 
 def test_a_killed_start_leaves_no_half(bare: Path, env: dict[str, str]) -> None:
@@ -119,7 +131,7 @@ def test_a_cache_that_others_can_write_to_is_not_used(bare: Path, env: dict[str,
     argv: list[str | Path] = [sys.executable, bare / "app.pyz", "version"]
     assert call(argv, bare, given).returncode == 0
     assert not list((open_to_all / "pyz").iterdir())
-    (unpacked,) = (bare / "tmp").glob("cache-*/pyz/*")
+    unpacked, *_ = (bare / "tmp").glob("cache-*/pyz/*")
     unpacked.parent.chmod(0o777)
     done = call(argv, bare, given)
     assert done.returncode == 2
@@ -136,7 +148,9 @@ def test_a_subset_has_only_its_own(built: Project, tmp_path: Path, env: dict[str
     services = {name for name in names if name.startswith("services/") and name.endswith(".py")}
     assert services == {"services/hello_world.py"}
     assert "services/_pool.py" in whole
-    top, all_top = ({name.split("/")[0] for name in some} for some in (names, whole))
+    top, all_top = (
+        {name.split("/")[1] for name in some if name.startswith("__packages__/")} for some in (names, whole)
+    )
     assert "starlette" in all_top - top
     assert not all_top & {"pytest", "mypy", "ruff", "hypothesis", "httpx", "coverage"}
     file = project.root / "build/app.pyz"
@@ -145,12 +159,53 @@ def test_a_subset_has_only_its_own(built: Project, tmp_path: Path, env: dict[str
     done = call([sys.executable, file, "run", "example-api"], tmp_path, env)
     assert done.returncode == 2
     assert "example-api is not in this artifact; take it out, or build an artifact with it" in done.stderr
-    assert project.just("build", "SERVICES=example-api").code == 0
-    done = call([sys.executable, file, "run"], tmp_path, env)
-    assert done.returncode == 2
-    assert re.search(
-        "needs the value of example-database, which is not in this artifact; build one with it", done.stderr
+
+
+def test_a_subset_that_could_never_start_is_refused(built: Project, tmp_path: Path, env: dict[str, str]) -> None:
+    """It says whose value is missing, and what to say; a parameter with a default can do without."""
+    project = Project(built.machine, tmp_path / "app")
+    shutil.copytree(built.root, project.root, symlinks=True)
+    (project.root / "build/app.pyz").unlink()
+    done = project.just("build", "SERVICES=example-api,hello-world")
+    assert (done.code, done.out) == (2, "")
+    assert "example-api needs the value of example-database, which SERVICES leaves out" in done.err
+    assert "say SERVICES=example-api,example-database,hello-world, or give" in done.err
+    assert not (project.root / "build/app.pyz").exists()
+    text = (project.root / "services/example_api.py").read_text()
+    optional = text.replace(
+        "(example_database: Pool, config: ApiConfig,", "(config: ApiConfig, example_database: Pool = None, *,"
     )
+    assert optional != text
+    project.write("services/example_api.py", optional)
+    assert project.just("build", "SERVICES=example-api").code == 0
+    project.write("services/broken.py", "import nosuch\n")
+    done = project.just("build", "SERVICES=broken")
+    assert done.code == 0
+    assert "whether the services have all that they need is not known: services/broken.py:1" in done.err
+
+
+def test_a_subset_has_the_data_of_its_folders(built: Project, tmp_path: Path, env: dict[str, str]) -> None:
+    """Data lies beside the code: what is left of a folder's code keeps the folder's data. Editors' leftovers stay."""
+    project = Project(built.machine, tmp_path / "app")
+    shutil.copytree(built.root, project.root, symlinks=True)
+    service = "from kernel import service\n\n\n@service\nasync def {}() -> None: ...\n"
+    for name in ("top", "billing/worker", "billing/clerk", "shop/till"):
+        project.write(f"services/{name}.py", service.format(name.partition("/")[2] or name))
+    data = ["top.txt", "maps/a.json", "billing/schema.sql", "billing/mail/dear.txt", "shop/prices.csv"]
+    leftovers = [".#top.py", "#top.py#", "top.py~", ".top.py.swp", "._top.py", "billing/.DS_Store"]
+    for name in (*data, *leftovers):
+        project.write(f"services/{name}", "")
+    (project.root / "services/.#dangling.py").symlink_to("ann@host.1234")
+    for services, expected in {
+        "top": data[:2],
+        "billing-worker": data[2:4],
+        "shop-till,billing-clerk": data[2:],
+        "": data,
+    }.items():
+        assert project.just("build", f"SERVICES={services}").code == 0
+        names = zipfile.ZipFile(project.root / "build/app.pyz").namelist()
+        found = [name for name in names if name.startswith("services/") and not name.endswith((".py", ".pyc", "/"))]
+        assert sorted(name.removeprefix("services/") for name in found) == sorted(expected)
 
 
 def test_a_changed_tree_is_marked(built: Project, tmp_path: Path, env: dict[str, str]) -> None:
@@ -178,8 +233,8 @@ def test_a_cache_that_cannot_be_written_gives_way(bare: Path, env: dict[str, str
     given = {**env, "XDG_CACHE_HOME": place, "TMPDIR": str(bare)}
     done = call([sys.executable, bare / "app.pyz", "version"], bare, given)
     assert done.returncode == 0, done.stderr
-    (unpacked,) = left.parent.iterdir()
-    assert STATUS in unpacked.name
+    assert len([*left.parent.iterdir()]) == 2
+    assert all(STATUS in unpacked.name for unpacked in left.parent.iterdir())
 
 
 @pytest.mark.parametrize("words", [("SERVICES=nosuch",), ("FOO=1",), ("a", "b")])
