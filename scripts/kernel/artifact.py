@@ -132,8 +132,8 @@ def _refuse_links(root: Path, own: Iterable[str]) -> None:
             known = known or {(root / one).resolve() for one in project_files(root) if not (root / one).is_symlink()}
             if (root / path).resolve() not in known:
                 raise Refusal(
-                    f"{path} is a link to {(root / path).readlink()}, which is no file that git tracks here, and would be"
-                    " shipped; put a file in its place"
+                    f"{path} is a link to {(root / path).readlink()}, which is no file that git tracks here, and would"
+                    " be shipped; put a file in its place"
                 )
 
 
@@ -299,7 +299,10 @@ def _packages(root: Path, code: Mapping[str, bytes], left_out: Mapping[str, byte
     locked = pins((root / "scripts" / "requirements.lock").read_text())
     for name, one in found.items():
         if one.version not in locked.get(name, "").split(" and "):
-            raise Refusal(f"{name} {one.version} in .venv is not what scripts/requirements.lock says; run `just lock`")
+            raise Refusal(
+                f"{name} {one.version} in .venv is not what scripts/requirements.lock says; where it was installed by"
+                " hand, `rm -r .venv`, and the next recipe makes it anew; where the lock is to have it, `just lock`"
+            )
     return tuple(found[name] for name in sorted(found))
 
 

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -127,7 +126,7 @@ def test_the_workflow_is_careful() -> None:
     used = re.findall(r"uses: (.*)", text)
     assert used
     assert all(re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v[0-9.]+", one) for one in used), used
-    zizmor = [sys.executable, "-m", "zizmor", "--offline", "--no-progress", ".github"]
+    zizmor = [str(PROGRAMS / "zizmor"), "--offline", "--no-progress", ".github"]
     done = subprocess.run(zizmor, cwd=REPO, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
