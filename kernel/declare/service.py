@@ -14,6 +14,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 import attrs
 
+from kernel.annotations import type_name
 from kernel.declare.retry import Retry
 from kernel.declare.signature import Edge, Needs, declared_at, read_signature, takes_parameters
 from kernel.errors import DeclarationError
@@ -112,7 +113,7 @@ class Service(Generic[P, R]):
             DeclarationError: A parameter that nothing can fill, or a dependency given twice.
 
         """
-        edges = self._edges()
+        edges = self.edges
         if not takes_parameters(self.fn):
             return Needs(edges=edges)  # nothing to fill: spares the slow inspect.signature
         needs = read_signature(self.fn, edges, self.name, spare=False)
@@ -124,7 +125,14 @@ class Service(Generic[P, R]):
             )
         return needs
 
-    def _edges(self) -> tuple[Edge, ...]:
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """What it depends on, whatever its parameters are.
+
+        Raises:
+            DeclarationError: A dependency that is no service, or is given twice.
+
+        """
         edges: list[Edge] = []
         for given in self.depends:
             kind: Literal["ready", "started"] = "started" if isinstance(given, Started) else "ready"
@@ -222,15 +230,16 @@ def command_needs(owner: Service[..., Any], fn: Callable[..., Any]) -> Needs:
 
     """
     edges = [*(Edge(edge.target) for edge in owner.needs.edges), Edge(owner.name)]
-    needs = read_signature(fn, edges, f"{owner.name} {fn.__name__}", spare=True)
+    own = owner.needs.config[1] if owner.needs.config else None
+    needs = read_signature(fn, edges, f"{owner.name} {fn.__name__}", spare=True, config=own)
     if needs.serving:
         raise DeclarationError(
             f"command {fn.__name__!r} takes `Serving`", where=declared_at(fn), hint="only a service serves"
         )
-    if needs.config and owner.needs.config and needs.config[1] is not owner.needs.config[1]:
+    if needs.config and own and needs.config[1] != own:
         raise DeclarationError(
-            f"command {fn.__name__!r} takes {needs.config[1].__name__}, which is not the config of {owner.name}",
+            f"command {fn.__name__!r} takes {type_name(needs.config[1])}, which is not the config of {owner.name}",
             where=declared_at(fn),
-            hint=f"take {owner.needs.config[1].__name__}",
+            hint=f"take {type_name(own)}",
         )
     return attrs.evolve(needs, edges=tuple(edge for edge in needs.edges if edge.parameter))

@@ -19,6 +19,7 @@ from kernel.lifecycle.explain import awaited
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.supervisor import Supervisor
 from kernel.process.event_loop import Wake
+from kernel.process.programs import programs_of
 
 T = TypeVar("T")
 
@@ -249,6 +250,7 @@ class View:
             "stands_at": one.stands_at() if one.state in LIVE - {State.READY} else None,
             "depends": [edge.target for target, edge in one.links if not target.internal],
             "waits_for": [target.name for target in awaited(one)],
+            "programs": programs_of(one.name),
             "allowed_failure": one.spec.allowed_failure,
             "internal": one.internal,
         }

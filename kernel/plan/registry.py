@@ -7,10 +7,13 @@ from typing import Any
 
 import attrs
 
-from kernel.config.service_config import read_config, variable, variables
-from kernel.config.settings import KERNEL_VARIABLES, near_misses
+from kernel.annotations import type_name
+from kernel.config.near_misses import near_misses
+from kernel.config.schema import variable
+from kernel.config.service_config import read_config, variables
+from kernel.config.settings import KERNEL_VARIABLES
 from kernel.declare.service import Service
-from kernel.declare.signature import Edge, Needs
+from kernel.declare.signature import Edge, Needs, read_signature
 from kernel.errors import ConfigError, CycleError, DeclarationError, LeftOutError, NamingError, PlanError, did_you_mean
 from kernel.lifecycle.graph import Graph, topological
 from kernel.lifecycle.units import Unit
@@ -59,7 +62,7 @@ class Registry:
             try:
                 edges = service.needs.edges
             except PlanError as error:
-                errors.append(error)
+                errors += self._explain(service, error)
                 continue
             for edge in edges:
                 problem = self.check_edge(service, edge)
@@ -73,6 +76,37 @@ class Registry:
             error.where = ", ".join(self.services[name].where for name in error.members)
             errors.append(error)
         return errors, warnings
+
+    def _explain(self, service: Service[..., Any], error: PlanError) -> list[PlanError]:
+        """What is wrong with a *service* that is declared wrongly: first the names in `depends` that do not exist.
+
+        Parameters are named after dependencies: they are looked at as if each such name were the nearest that exists.
+        """
+        try:
+            edges = service.edges
+        except PlanError:
+            return [error]
+        found = [(edge, self.check_edge(service, edge)) for edge in edges]
+        unknown = {edge.target: problem for edge, problem in found if isinstance(problem, NamingError)}
+        if not unknown:
+            return [error]
+        from difflib import get_close_matches
+
+        meant = {name: get_close_matches(name, list(self._names), n=1) for name in unknown}
+        errors: list[PlanError] = [*unknown.values()]
+        if all(meant.values()):
+            targets = {name: near[0] for name, near in meant.items()}
+            mended = [attrs.evolve(edge, target=targets.get(edge.target, edge.target)) for edge in edges]
+            try:
+                read_signature(service.fn, mended, service.name, spare=False)
+            except PlanError as another:
+                errors.append(another)
+        return errors
+
+    @property
+    def _names(self) -> Collection[str]:
+        """Every service that may be depended on."""
+        return [*self.known, *self.absent] or [*self.services]
 
     def check_edge(self, service: Service[..., Any], edge: Edge) -> PlanError | str | None:
         """What is wrong with one dependency of *service*: an error, a warning, or nothing."""
@@ -88,8 +122,7 @@ class Registry:
                 hint=f"let {target} take `Serving[...]`, or drop the parameter {edge.parameter!r}",
             )
         if target not in self.known and target not in self.absent:
-            names = [*self.known, *self.absent] or [*self.services]
-            hint = did_you_mean(target, names) or f"there are: {', '.join(names)}"
+            hint = did_you_mean(target, self._names) or f"there are: {', '.join(self._names)}"
             return NamingError(f"{name} depends on {target!r}, which does not exist", where=where, hint=hint)
         is_not = "is not in this artifact" if target in self.absent else "is not enabled"
         if edge.parameter is None:
@@ -116,14 +149,14 @@ class Registry:
             if needs is None or needs.config is None:
                 continue
             cls = needs.config[1]
-            configs[name], wrong = read_config(name, cls, environ)
+            configs[name], wrong = read_config(name, cls, environ, needs.config_default)
             errors.extend(wrong)
             for one, field in variables(name, cls).items():
                 owner = owners.setdefault(one, name)
                 if owner != name:
                     errors.append(
                         ConfigError(
-                            f"is read by {owner} and by {name} (for {cls.__name__}.{field})",
+                            f"is read by {owner} and by {name} (for {type_name(cls)}.{field})",
                             where=one,
                             hint="rename the field or the service",
                         )
