@@ -225,7 +225,7 @@ def test_a_link_to_what_is_not_the_projects_is_not_shipped(built: Project, tmp_p
     link.symlink_to("../../outside/id_ed25519" if target == "outside" else "../.env")
     done = project.just("build")
     assert done.code == 2
-    assert done.err.startswith("just build: services/_data.txt is a link to ../")
+    assert "just build: services/_data.txt is a link to ../" in done.err
     link.unlink()
     link.symlink_to("../README.md")
     assert project.just("build").code == 0
