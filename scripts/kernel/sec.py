@@ -166,7 +166,7 @@ def sarif(found: Mapping[str, list[Finding]], missing: Mapping[str, str]) -> dic
 
 
 def _run(part: str, outcome: list[Finding] | str) -> dict[str, Any]:
-    findings = outcome if isinstance(outcome, list) else []
+    findings = [one for one in outcome if not one.excused] if isinstance(outcome, list) else []
     invocation: dict[str, Any] = {"executionSuccessful": isinstance(outcome, list)}
     if isinstance(outcome, str):
         invocation["toolExecutionNotifications"] = [{"level": "error", "message": {"text": outcome}}]
@@ -191,7 +191,6 @@ def _run(part: str, outcome: list[Finding] | str) -> dict[str, Any]:
                         }
                     }
                 ],
-                **({"suppressions": [{"kind": "inSource"}]} if one.excused else {}),
             }
             for one in findings
         ],
