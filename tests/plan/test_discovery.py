@@ -85,9 +85,7 @@ def test_a_folder_that_cannot_be_read(services: Path) -> None:
     before = os.geteuid()
     os.seteuid(65534 if before == 0 else before)
     try:
-        with pytest.raises(
-            KernelError, match="services/billing: the folder cannot be read; let the"
-        ):
+        with pytest.raises(KernelError, match="services/billing: the folder cannot be read; let the"):
             find_services(str(services.parent))
     finally:
         os.seteuid(before)
