@@ -167,7 +167,8 @@ def planted() -> dict[str, bytes]:
         "npmrc": f"//registry.example.com/:_authToken={word(36)}",
         "docker.json": json.dumps({"auths": {"x": {"auth": base64.b64encode(f"me:{word(16)}".encode()).decode()}}}),
         "otel.service": f"Environment=OTEL_EXPORTER_OTLP_HEADERS=Authorization=Bearer%20{word(40)}",
-        "aws.txt": f"AKIA{word(16, string.ascii_uppercase + '234567')} {word(40)}",
+        "aws.txt": f"aws_access_key_id = AKIA{word(16, string.ascii_uppercase + '234567')}\n"
+        f"aws_secret_access_key = {word(39)}7",
         "github.md": f"token: ghp_{word(36)}",
         "slack.py": f'T = "xoxb-{word(12, string.digits)}-{word(12, string.digits)}-{word(24)}"',
         "stripe.py": f'S = "sk_live_{word(24)}"',
@@ -187,8 +188,8 @@ def planted() -> dict[str, bytes]:
         "pkcs8.dat": "openssl genrsa 2048 | openssl pkcs8 -topk8 -nocrypt -outform DER",
         "ed25519.der": "openssl genpkey -algorithm ed25519 -outform DER",
         "locked.der": "openssl genrsa 2048 | openssl pkcs8 -topk8 -outform DER -passout pass:x",
-        "store.p12": "openssl req -x509 -newkey rsa:2048 -nodes -keyout k -subj /CN=x 2>&1 >c"
-        " && openssl pkcs12 -export -inkey k -in c -passout pass:x && rm k c",
+        "store.p12": "openssl req -x509 -newkey rsa:2048 -nodes -keyout k -subj /CN=x 2>k.log >c"
+        " && openssl pkcs12 -export -inkey k -in c -passout pass:x && rm k k.log c",
     }
     for path, command in commands.items():
         done = subprocess.run(command, shell=True, capture_output=True, check=True, cwd="/tmp")  # noqa: S602, S108
