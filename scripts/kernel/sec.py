@@ -80,10 +80,11 @@ def check(words: Mapping[str, str]) -> None:
         counted = [one for one in findings if not one.excused]
         for one in counted:
             print(f"{one.path}:{one.line}: {one.rule}: {one.text}")
-        excused = len(findings) - len(counted)
-        print(f"{part}: {len(counted) or 'none'} found{f'; {excused} excused by a `# noqa`' if excused else ''}")
+        print(f"{part}: {len(counted) or 'none'} found")
     for part, why in missing.items():
         print(f"{part}: NOT LOOKED FOR: {why}")
+    if excused := sum(one.excused for findings in found.values() for one in findings):
+        print(f"{excused} dangerous lines are excused by a `# noqa` that names the rule.")
     print(f"The report is {REPORT}.")
     if any(not one.excused for findings in found.values() for one in findings):
         sys.exit(FOUND)
