@@ -17,7 +17,7 @@ from recipe import ROOT, Refusal, commit_of_head, git, is_yes, project_files, re
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from kernel.cli import BUILT_IN
+from kernel.cli.built_in import BUILT_IN
 from kernel.declare.app import EXTENSIONS
 from kernel.errors import PlanError, did_you_mean
 from kernel.plan.discovery import RESERVED, ServiceFile, find_services, load_all
