@@ -164,18 +164,13 @@ def git(
         raise Refusal("git is not installed; install it (on Debian: apt install git)") from None
     if done.returncode not in accept:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-<<<<<<< HEAD
         reason = mask(next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1]))
-        command = next((word for word in words if not word.startswith("-")), "")
-=======
-        reason = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1])
         command = _command(words)
         if command.startswith("commit") and SIGNING.search("\n".join(lines)):
             raise Refusal(
                 f"git cannot sign the commit ({reason}); mend the key that user.signingKey names, or let"
                 " `git config commit.gpgSign false` do without in this repository"
             )
->>>>>>> main
         raise Refusal(f"git {command} failed ({reason}); mend that, and run this again")
     return os.fsdecode(done.stdout)
 
