@@ -229,9 +229,17 @@ class Program:
 
         logs.configure(self.settings, self.identity, tuple(self.files))
 
+        gate: Gate | None = None
+        if "KERNEL_DEV_GATE" in os.environ:
+            from kernel.process.gate import Gate
+
+            gate = Gate(os.environ)
+
         def prepare() -> tuple[Sequence[Any], Sequence[str]]:
             self._import_init()
             made = self._plan(service, with_dependencies=with_dependencies)
+            if gate is not None:
+                gate.wait()
             return around(made.units, EXTENSIONS.lifespans, f"{self.app.__name__}/init.py"), made.warnings
 
         return execute(self.settings, prepare, self._outside(serve=True), to_the_end=self.process)
