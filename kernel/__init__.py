@@ -62,10 +62,15 @@ declare/       what users write
                app           `@lifespan` and `@command` of the app
                retry         restart policy: `Retry`, backoff
 config/        what the environment says
-               values        the types of config fields: durations, secrets, lists
-               settings      the kernel's own variables
-               service_config  the config of each service
-               otel          OTEL_*
+               values        durations, secrets, lists
+               scalars       the types of single values
+               readers       how a text becomes a value of a field's type, and back
+               schema        the variables of a config class
+               service_config  the config of each service, and all that is wrong with it
+               settings      the kernel's own variables, in one table
+               otel otel_table  OTEL_*, as the kernel and as people read it
+               near_misses   variables that nobody reads
+               field_texts   what comments and docstrings say of a field
 process/       the process around the services
                signals       SIGINT, SIGTERM, SIGHUP
                guests        lets libraries have the signals too, and take none away
@@ -81,6 +86,7 @@ errors         every exception of the kernel
 stacks         where a coroutine or thread is, in the user's own lines
 identity       the app's name, version and commit
 context        which service the current code belongs to
+annotations    types as people write them
 ```
 """
 
