@@ -79,6 +79,7 @@ config/        what the environment says
                service_config  the config of each service, and all that is wrong with it
                settings      the kernel's own variables, in one table
                otel otel_table  OTEL_*, as the kernel and as people read it
+               otel_sdk      OTEL_*, how things are exported: batches, limits, samplers
                near_misses   variables that nobody reads
                field_texts   what comments and docstrings say of a field
 process/       the process around the services
