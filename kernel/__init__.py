@@ -17,6 +17,8 @@ plan/          what there is to run
                selection     SERVICES_ENABLED, names and patterns
                check         `app check`
                drawing       `app graph`
+               environment   `app env`: every variable that is read
+               environment_formats  as a table, as JSON, as a `.env.example`
 observe/       what can be seen of a run
                logs          the one pipeline of log records, and their formats
                guard         keeps the pipeline when a library configures logging

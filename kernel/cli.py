@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 FAILED, USAGE = 1, 2  # exit codes: what was asked for failed, nothing was started
 CANNOT_PRINT = frozenset({errno.ENOSPC, errno.EIO, errno.EBADF})  # the disk is full, the terminal gone, stdout closed
-BUILT_IN = ("run", "list", "graph", "check", "version")
-TAKE_NAMES = ("run", "graph")
+BUILT_IN = ("run", "list", "graph", "check", "env", "version")
+TAKE_NAMES = ("run", "graph", "env")
 
 
 def main(app: ModuleType, argv: Sequence[str] | None = None) -> int:
@@ -287,6 +287,33 @@ class Program:
         misfits, _ = selection.registry_of(services, self.files).check()
         Problems.raise_any([*errors, *(error for error in misfits if not isinstance(error, LeftOutError))])
         print(drawing.draw(services, format))
+
+    def _env(self, *service: str, format: Literal["table", "json", "dotenv"] = "table") -> None:  # noqa: A002
+        """List every variable that is read: type, default, value now and where it comes from. Secrets are masked.
+
+        Parameters
+        ----------
+        service
+            Names or patterns, instead of SERVICES_ENABLED.
+        format
+            table for people, json for programs, dotenv for a `.env.example`.
+
+        """
+        from kernel.plan import environment, selection
+        from kernel.plan.environment_formats import FORMATS
+
+        patterns, source = self._patterns(service)
+        services, errors = selection.load_selected(
+            self.files, selection.select(self.files, patterns, source), with_dependencies=False
+        )
+        around = environment.Surroundings.of(os.environ, self.identity.root)
+        print(FORMATS[format](environment.variables_of(services, around), self.identity.name))
+        if names := around.not_loaded:
+            hint = "the recipes load it, as in `just env`"
+            print(f"warning: .env is not loaded: {', '.join(names)} is in it, but not set; {hint}", file=sys.stderr)
+        misfits, _ = selection.registry_of(services, self.files).check()
+        unreadable = environment.unreadable(services)
+        Problems.raise_any([*errors, *(error for error in misfits if not isinstance(error, LeftOutError)), *unreadable])
 
     def _check(self) -> int:
         """Import everything, and say all that is wrong; 2 where anything is."""
