@@ -43,8 +43,12 @@ def test_the_tests_get_it(project: Project, program: str) -> None:
     with (project.root / "Justfile").open("a") as file:
         file.write(OWN_CHECK)
     project.write("tests/test_probe.py", TEST)
+    # The program of the copied .venv would start the Python of the first one.
+    project.write(".venv/bin/pytest", '#!/bin/sh\nexec .venv/bin/python -m pytest "$@"\n')
+    (project.root / ".venv/bin/pytest").chmod(0o755)
     project.write(".env", FILE)
-    done = project.just("test", "-q", "-s", "-p", "no:cacheprovider", "tests/test_probe.py", program=program, A="mine")
+    options = ("-q", "-s", "--no-cov", "-p", "no:cacheprovider", "--noconftest")
+    done = project.just("test", *options, "tests/test_probe.py", program=program, A="mine")
     assert done.code == 0, done
     assert "A=mine;B=two $words;C=three\nlines;EXPORTED=None;ENV=None" in done.out
 
