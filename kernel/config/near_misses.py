@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 
+from kernel.config.nats import NATS_VARIABLES
 from kernel.config.otel import OTEL_VARIABLES
 from kernel.config.settings import KERNEL_VARIABLES
 
@@ -38,12 +39,13 @@ def near_misses(environ: Mapping[str, str], known: Collection[str]) -> Iterable[
 
     Those that everybody's machine has are none.
     """
-    every = {*known, *KERNEL_VARIABLES, *OTEL_VARIABLES}
+    every = {*known, *KERNEL_VARIABLES, *NATS_VARIABLES, *OTEL_VARIABLES}
     joined = {name.replace("_", ""): name for name in every}
     # Comparing texts is slow, so only those are compared that share their first or last word with one of ours.
     firsts = {name.partition("_")[0] for name in every}
     families = _FAMILIES - firsts
-    lasts = {name.rpartition("_")[2] for name in every if not name.startswith("OTEL_")}  # which are words of all kinds
+    kinds = ("OTEL_", "NATS_")  # whose last words are of all kinds
+    lasts = {name.rpartition("_")[2] for name in every if not name.startswith(kinds)}
     for name in sorted(environ.keys() - every):
         if _SERVICE_LINK.search(name) or _EVERYWHERE.fullmatch(name) or name.partition("_")[0] in families:
             continue

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from kernel.config.nats import Nats, read_nats
 from kernel.config.otel import Otel, read_otel
 from kernel.config.values import parse_bool, parse_duration, parse_list
 from kernel.errors import ConfigError
@@ -74,6 +75,7 @@ class Settings:
         backend: KERNEL_BACKEND.
         admin: ADMIN_ADDR, where health, metrics and status are served; None for nowhere.
         otel: OTEL_*, what is exported.
+        nats: NATS_*, where services that run elsewhere are called; None for nowhere.
 
     """
 
@@ -87,6 +89,7 @@ class Settings:
     backend: str = "asyncio"
     admin: Address | None = None
     otel: Otel = attrs.field(factory=Otel)
+    nats: Nats | None = None
 
 
 # -- the table ---------------------------------------------------------------------------------------------------
@@ -179,7 +182,7 @@ SETTINGS: tuple[Setting, ...] = (
         "the event loop that the services run on",
     ),
 )
-"""Every variable that the kernel reads, but those of OpenTelemetry."""
+"""Every variable that the kernel reads, but those of OpenTelemetry and of NATS."""
 
 KERNEL_VARIABLES: tuple[str, ...] = tuple(one.name for one in SETTINGS)
 
@@ -199,6 +202,8 @@ def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[ConfigErro
     if values.get("dev"):
         values.setdefault("admin", IN_DEV)
     values["otel"], wrong = read_otel(environ)
+    errors += wrong
+    values["nats"], wrong = read_nats(environ)
     errors += wrong
     settings = Settings(**values)
     if settings.drain_delay and settings.drain_delay >= settings.shutdown_timeout:

@@ -70,6 +70,7 @@ class Service(Generic[P, R]):
         oneshot: Whether it is ready when it has returned.
         start_timeout: Seconds until it must be ready; None for no limit.
         stop_timeout: Seconds from being asked to stop until it is cut.
+        concurrency: How many calls from other processes run at once.
         commands: Its commands by name.
 
     """
@@ -82,6 +83,7 @@ class Service(Generic[P, R]):
     oneshot: bool = False
     start_timeout: float | None = 60.0
     stop_timeout: float = 30.0
+    concurrency: int = 100
     commands: dict[str, Callable[..., Any]] = attrs.field(factory=dict, init=False, repr=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
@@ -164,6 +166,7 @@ def service(
     oneshot: bool = False,
     start_timeout: float | None = 60.0,
     stop_timeout: float = 30.0,
+    concurrency: int = 100,
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Service[P, R]]: ...
 def service(
     fn: Callable[P, Coroutine[Any, Any, R]] | None = None,
@@ -175,6 +178,7 @@ def service(
     oneshot: bool = False,
     start_timeout: float | None = 60.0,
     stop_timeout: float = 30.0,
+    concurrency: int = 100,
 ) -> Any:
     """Declare a plain async function as a service: ``@service`` or ``@service(depends=["database"])``.
 
@@ -187,6 +191,8 @@ def service(
         oneshot: It is ready when it has returned well, and is not expected to go on.
         start_timeout: Seconds until it must be ready; None for no limit.
         stop_timeout: Seconds from being asked to stop until it is cut, clean-up included.
+        concurrency: How many calls from other processes run at once; 1,000 more wait, and what comes beyond that is
+            answered with `kernel.Overloaded`. It counts only where the service serves an interface.
 
     Raises:
         DeclarationError: The function is not async, or a number is negative.
@@ -215,7 +221,11 @@ def service(
             raise DeclarationError(f"{name}: retries is {retries}; it must not be negative", where=where) from error
         _check_seconds("start_timeout", start_timeout, where, name)
         _check_seconds("stop_timeout", stop_timeout, where, name)
-        declared = Service(fn, name, tuple(depends), retry, allowed_failure, oneshot, start_timeout, stop_timeout)
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+            raise DeclarationError(f"{name}: concurrency is {concurrency!r}; it must be a number from 1", where=where)
+        declared = Service(
+            fn, name, tuple(depends), retry, allowed_failure, oneshot, start_timeout, stop_timeout, concurrency
+        )
         functools.update_wrapper(declared, fn, updated=())
         return declared
 

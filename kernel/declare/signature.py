@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
@@ -45,6 +45,7 @@ class Needs:
             arguments; or None.
         config_default: What that parameter has as a default; None where it may be None; `inspect.Parameter.empty`
             where it has none.
+        serves: The T of its ``Serving[T]``; None where it does not say.
 
     """
 
@@ -52,6 +53,7 @@ class Needs:
     serving: str | None = None
     config: tuple[str, Any] | None = None
     config_default: object = inspect.Parameter.empty
+    serves: Any = None
 
     @property
     def parameters(self) -> frozenset[str]:
@@ -134,7 +136,7 @@ class _Reading:
         bare, may_be_none = without_none(annotation)
         cls = attrs_class(bare)
         if (get_origin(annotation) or annotation) is Serving:
-            self._take_serving(parameter.name)
+            self._take_serving(parameter.name, next(iter(get_args(annotation)), None))
         elif cls is not None and (not (self.spare and has_default) or cls == self.config):
             default = None if may_be_none and not has_default else parameter.default
             self._take_config(parameter.name, cls, default)
@@ -153,10 +155,10 @@ class _Reading:
         edges[index] = attrs.evolve(edge, parameter=name, optional=optional)
         self.needs = attrs.evolve(self.needs, edges=tuple(edges))
 
-    def _take_serving(self, name: str) -> None:
+    def _take_serving(self, name: str, serves: Any) -> None:
         if before := self.needs.serving:
             raise DeclarationError(f"{self.owner} takes `Serving` twice: {before}, {name}", where=declared_at(self.fn))
-        self.needs = attrs.evolve(self.needs, serving=name)
+        self.needs = attrs.evolve(self.needs, serving=name, serves=serves)
 
     def _take_config(self, name: str, cls: Any, default: object) -> None:
         if self.needs.config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -27,12 +28,14 @@ class Registry:
         services: Those that are enabled, and so are imported.
         known: The names of all that are here, enabled or not.
         absent: The names of those that the artifact was built without.
+        remote: Whether services that are not here can be called where they run.
 
     """
 
     services: Mapping[str, Service[..., Any]]
     known: Collection[str] = ()
     absent: Collection[str] = ()
+    remote: bool = False
 
     @property
     def graph(self) -> Graph:
@@ -108,7 +111,9 @@ class Registry:
         """Every service that may be depended on."""
         return [*self.known, *self.absent] or [*self.services]
 
-    def check_edge(self, service: Service[..., Any], edge: Edge) -> PlanError | str | None:
+    def check_edge(  # noqa: PLR0911  (each line is a rule)
+        self, service: Service[..., Any], edge: Edge
+    ) -> PlanError | str | None:
         """What is wrong with one dependency of *service*: an error, a warning, or nothing."""
         name, target, where = service.name, edge.target, service.where
         provider = self.services.get(target)
@@ -127,6 +132,9 @@ class Registry:
         is_not = "is not in this artifact" if target in self.absent else "is not enabled"
         if edge.parameter is None:
             return f"{name} does not wait for {target}, which {is_not}"
+        interface = taken_interface(service, edge)
+        if interface and self.remote:
+            return None
         if edge.optional:
             return f"{name} runs without the value of {target}, which {is_not}: its parameter takes its default"
         enable = f"add {target} to SERVICES_ENABLED, run with --with-dependencies"
@@ -134,7 +142,8 @@ class Registry:
             f"{name} needs the value of {target}, which {is_not}",
             where=where,
             hint=f"{'build one with it' if target in self.absent else enable},"
-            f" or give the parameter {edge.parameter!r} a default",
+            f" {'' if interface else 'or '}give the parameter {edge.parameter!r} a default"
+            + (f", or set NATS_URL, since {interface} can be called where it runs" if interface else ""),
         )
 
     # -- what they read ------------------------------------------------------------------------------------------
@@ -173,3 +182,13 @@ def needs_of(service: Service[..., Any]) -> Needs | None:
         return service.needs
     except PlanError:
         return None
+
+
+def taken_interface(service: Service[..., Any], edge: Edge) -> str:
+    """The name of the interface that a parameter of *service* takes; empty where it takes none."""
+    if "kernel.calls.interface" not in sys.modules:
+        return ""  # nobody has declared one
+    from kernel.calls.wiring import taken_by
+
+    found = taken_by(service, edge)
+    return found.name if found is not None else ""
