@@ -70,7 +70,8 @@ config/        what the environment says
                schema        the variables of a config class
                service_config  the config of each service, and all that is wrong with it
                settings      the kernel's own variables, in one table
-               otel otel_table  OTEL_*, as the kernel and as people read it
+               otel nats     OTEL_* and NATS_*
+               described     the same, for people
                near_misses   variables that nobody reads
                field_texts   what comments and docstrings say of a field
 process/       the process around the services

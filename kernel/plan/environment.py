@@ -1,24 +1,25 @@
-"""Every variable that the services, the kernel and OpenTelemetry read: `app env`."""
+"""Every variable that the services, the kernel, NATS and OpenTelemetry read: `app env`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
 
+from kernel.config.described import Described, nats_table, otel_table
 from kernel.config.field_texts import text_of_field
-from kernel.config.otel_table import otel_table
 from kernel.config.schema import UNKNOWN, Entry, entries, place, schema_of
+from kernel.config.service_config import read_config
 from kernel.config.settings import SETTINGS, Setting, Settings
 from kernel.config.values import MASK
 from kernel.declare.service import Service
-from kernel.errors import PlanError
+from kernel.errors import ConfigError, PlanError
 from kernel.plan.registry import needs_of
 
-KERNEL, OPENTELEMETRY = "kernel", "OpenTelemetry"
+KERNEL, NATS, OPENTELEMETRY = "kernel", "NATS", "OpenTelemetry"
 Source = Literal["environment", ".env", "default", "unset"]
 
 
@@ -28,7 +29,7 @@ class Variable:
 
     Args:
         name: The variable.
-        reader: The service that reads it, or `KERNEL`, or `OPENTELEMETRY`.
+        reader: The service that reads it, or `KERNEL`, `NATS` or `OPENTELEMETRY`.
         type: Its type.
         expected: What a text looks like; empty where the type says it.
         default: What holds when it is not set; None where it has no default.
@@ -118,35 +119,44 @@ class Surroundings:
 
 
 def variables_of(services: Mapping[str, Service[..., Any]], around: Surroundings) -> list[Variable]:
-    """Every variable: those of *services*, then the kernel's, then OpenTelemetry's."""
+    """Every variable: those of *services*, then the kernel's, NATS's and OpenTelemetry's."""
     return [
         *(one for name, service in services.items() for one in _of_service(name, service, around)),
         *(_of_kernel(setting, around) for setting in SETTINGS),
-        *_of_opentelemetry(around),
+        *_described(NATS, nats_table(), around),
+        *_described(OPENTELEMETRY, otel_table(), around),
     ]
+
+
+def _without_user(text: str) -> str:
+    """*text* without the user and password of a URL in it."""
+    return re.sub(r"://[^/\s]*@", f"://{MASK}@", text)
 
 
 def _of_service(name: str, service: Service[..., Any], around: Surroundings) -> Iterator[Variable]:
     needs = needs_of(service)
     if needs is None or needs.config is None:
         return
-    schema = schema_of(name, needs.config[1])
-    for entry in entries(schema, around.environ, needs.config_default):
-        yield _of_field(name, entry, around)
+    cls, default = needs.config[1], needs.config_default
+    _, errors = read_config(name, cls, around.environ, default)
+    problems = {one: _problem(error) for error in errors for one in error.where.split(", ")}
+    for entry in entries(schema_of(name, cls), around.environ, default):
+        yield _of_field(name, entry, around, problems.get(entry.leaf.variable, ""))
 
 
-def _of_field(service: str, entry: Entry, around: Surroundings) -> Variable:
+def _problem(error: ConfigError) -> str:
+    """What is wrong with a value, without the value and without the place, which stand beside it."""
+    if error.hint.startswith("expected"):
+        return error.hint.partition(" (")[0]
+    return error.what.partition(": ")[2] or error.what
+
+
+def _of_field(service: str, entry: Entry, around: Surroundings, problem: str) -> Variable:
     leaf, reader = entry.leaf, entry.leaf.reader
     text = around.environ.get(leaf.variable, "")
     default, line = _default(entry)
     known = default is not None
-    problem = ""
-    if text:
-        try:
-            reader.read(text)
-        except Exception:  # noqa: BLE001  (what a bad text raises varies)
-            problem = f"expected {reader.words}"
-    elif entry.required:
+    if entry.required and not text:
         problem = "not set"
     shown = repr(text)[1:-1] if not text.isprintable() else text
     return Variable(
@@ -155,7 +165,7 @@ def _of_field(service: str, entry: Entry, around: Surroundings) -> Variable:
         reader.type,
         reader.words,
         default,
-        (MASK if reader.secret else shown) if text else default,
+        (MASK if reader.secret else _without_user(shown)) if text else default,
         around.source(leaf.variable, "default" if known else "unset"),
         required=entry.required,
         secret=reader.secret,
@@ -211,16 +221,17 @@ def _of_kernel(setting: Setting, around: Surroundings) -> Variable:
     )
 
 
-def _of_opentelemetry(around: Surroundings) -> Iterator[Variable]:
-    for one in otel_table():
+def _described(reader: str, table: Iterable[Described], around: Surroundings) -> Iterator[Variable]:
+    """The variables that others have named."""
+    for one in table:
         text = around.environ.get(one.name, "")
         yield Variable(
             one.name,
-            OPENTELEMETRY,
+            reader,
             one.type,
             "",
             one.default or None,
-            (MASK if one.secret else text) if text else one.default or None,
+            (MASK if one.secret else _without_user(text)) if text else one.default or None,
             around.source(one.name, "default" if one.default else "unset"),
             secret=one.secret,
             meaning=one.meaning.replace("`", ""),

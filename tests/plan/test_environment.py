@@ -19,8 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kernel import Seconds, Secret, Service, service
+from kernel.config.described import nats_table, otel_table
+from kernel.config.nats import NATS_VARIABLES
 from kernel.config.otel import OTEL_VARIABLES
-from kernel.config.otel_table import otel_table
 from kernel.config.service_config import read_config
 from kernel.config.settings import KERNEL_VARIABLES
 from kernel.plan.environment import Surroundings, Variable, variables_of
@@ -84,6 +85,7 @@ class Everything:
     none: list[int] = attrs.field(factory=list)
     sizes: Sequence[int] = (1, 2)
     odd: tuple[str, ...] = ("a,b",)
+    few: int = attrs.field(default=1, validator=attrs.validators.le(3))
     rates: dict[str, float] = attrs.field(factory=lambda: {"a": 0.5})
     maybe: int | None = None
     token: Secret[str] = attrs.field(default=Secret("default-token"))
@@ -111,9 +113,10 @@ def test_everything_is_listed() -> None:
     """Every variable of the service, the kernel and OpenTelemetry, once."""
     names = [one.name for one in variables_of({"api": api}, Surroundings({}))]
     assert len(names) == len(set(names))
-    assert {*KERNEL_VARIABLES, *OTEL_VARIABLES} <= {*names}
+    assert {*KERNEL_VARIABLES, *NATS_VARIABLES, *OTEL_VARIABLES} <= {*names}
     assert {one.name for one in otel_table()} == {*OTEL_VARIABLES}
-    assert len([name for name in names if name.startswith("API_")]) == 31 + 2 * 3
+    assert all(one.meaning and one.type for one in (*otel_table(), *nats_table()))
+    assert len([name for name in names if name.startswith("API_")]) == 32 + 2 * 3
 
 
 @pytest.mark.parametrize(
@@ -155,11 +158,14 @@ def test_what_is_set() -> None:
         "LOG_LEVEL": "loud",
         "API_ACCOUNT_NAME": "me",
     }
+    environ |= {"API_FEW": "4"}
+    environ |= {"NATS_URL": "nats://me:hunter2@host:4222", "API_PATH": "postgres://me:hunter2@host/db"}
     environ |= {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=hunter2", "OTEL_BSP_MAX_QUEUE_SIZE": "9"}
     found = listed(environ)
     assert (found["API_WHOLE"].value, found["API_WHOLE"].source) == ("7", "environment")
     assert (found["API_KEY"].value, found["API_KEY"].problem) == ("********", "")
     assert found["API_NUMBER"].problem == "expected a number"
+    assert found["API_FEW"].problem == "'few' must be <= 3: 4"
     assert found["LOG_LEVEL"].problem.startswith("expected one of debug")
     assert found["API_ACCOUNT_PASSWORD"].required
     table, text = as_table([*found.values()]), as_json([*found.values()])
