@@ -26,7 +26,7 @@ observe/       what can be seen of a run
                plain         any value as text or JSON that cannot break its line
                lifecycle_log the log lines about each service and the end
                status        what `/readyz` and `/status` tell
-               admin         the HTTP server of ADMIN_ADDR
+               admin http_server http_connection  the admin server of ADMIN_ADDR, in a thread of its own
                systemd       readiness and watchdog, told to systemd
                spans tracer  lifecycle spans; the tracer through which users' spans get their service
                metrics prometheus  instruments; `/metrics`
@@ -52,11 +52,16 @@ lifecycle/     one service, then all of them
                events        the states, the legal moves, and the events that tell of them
                supervisor    one service: start, attempts, stop
                block tasks   the `serving` block; the tasks of a service
+               crash         what an exception that comes out of a service is
+               host          what a supervisor and its orchestrator tell each other
                orchestrator  all services: start order, stop order, failure policy
-               graph units   dependencies; what an orchestrator runs
-               clock         alarms and deadlines
-               explain       the sentences that say what a service waits for
-               report        how each service ended, and the exit code
+               node graph    a service in the graph; pure functions over dependencies
+               units         what an orchestrator is given to run
+               shutdown      the one deadline, and each level's share of it
+               clock         alarms
+               observers     those who are told each event
+               explain tree  the sentences that explain a state; the tree of what still waits
+               report        the verdict, and the exit code
 declare/       what users write
                service       `@service`, and the declaration that it makes
                serving       the protocols `Serving` and `Work`

@@ -14,7 +14,7 @@ from kernel.declare.service import Service, command_needs
 from kernel.declare.signature import evaluate, signature_of
 from kernel.errors import LeftOutError, PlanError
 from kernel.lifecycle.graph import depths, topological
-from kernel.lifecycle.orchestrator import cut_at, level_share
+from kernel.lifecycle.shutdown import cancelled_by, level_share
 from kernel.plan import selection
 from kernel.plan.discovery import Catalogue, load_all
 from kernel.plan.environment import unreadable
@@ -93,7 +93,7 @@ def _check_budget(registry: Registry, shutdown_timeout: float) -> list[str]:
     warnings: list[str] = []
     for name in reversed(topological(registry.graph)):
         service = registry.services[name]
-        cut = cut_at(shutdown_timeout, share, below[name])
+        cut = cancelled_by(shutdown_timeout, share, below[name])
         own = 0.0 if service.stop_timeout == default else service.stop_timeout
         if asked[name] + own > cut:
             warnings.append(

@@ -28,7 +28,7 @@ from kernel.identity import Identity
 from kernel.lifecycle.events import LIVE, Event, Observer, State, StopBegan
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.report import Report
-from kernel.lifecycle.supervisor import GRACE
+from kernel.lifecycle.shutdown import GRACE
 from kernel.lifecycle.units import Unit, nest
 from kernel.observe import console, lifecycle_log, logs
 from kernel.observe.wiring import Outside

@@ -311,7 +311,7 @@ class FakeServing:
     def __init__(self, name: str = "the service") -> None:
         self.value: Any = None
         self.error: BaseException | None = None
-        self.asked = False
+        self.requested = False
         self.live_consumers = 0
         self.config: object = None
         self.time_left = 0.0
@@ -330,7 +330,7 @@ class FakeServing:
 
     def stop(self) -> None:
         """Ask the service to stop: its work is cancelled, or told to drain; at once when it serves later on."""
-        self.asked = True
+        self.requested = True
         if self._block is not None:
             self._block.stop()
 
@@ -343,7 +343,7 @@ class FakeServing:
     def serves(self) -> None:
         """Take note that the block was entered; for the block only."""
         self._served.set()
-        if self.asked:
+        if self.requested:
             self.stop()
 
     def work_ended(self, exc: BaseException | None) -> None:
