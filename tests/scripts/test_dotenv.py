@@ -21,7 +21,6 @@ def test_probe():
     print(*(f"{name}={os.environ.get(name)}" for name in ("A", "B", "C", "EXPORTED", "ENV")), sep=";")
 """
 FILE = "# comment\nA=1\nexport B='two $words'\nC=\"three\nlines\"\n"
-OWN_CHECK = "\ncheck:\n    @true\n"  # the framework's takes seconds
 PROGRAMS = pytest.mark.parametrize("program", ["./scripts/just", "just"])
 
 
@@ -40,12 +39,7 @@ def test_the_app_gets_it(project: Project, program: str) -> None:
 @PROGRAMS
 def test_the_tests_get_it(project: Project, program: str) -> None:
     """The same for `just test`."""
-    with (project.root / "Justfile").open("a") as file:
-        file.write(OWN_CHECK)
     project.write("tests/test_probe.py", TEST)
-    # The program of the copied .venv would start the Python of the first one.
-    project.write(".venv/bin/pytest", '#!/bin/sh\nexec .venv/bin/python -m pytest "$@"\n')
-    (project.root / ".venv/bin/pytest").chmod(0o755)
     project.write(".env", FILE)
     options = ("-q", "-s", "--no-cov", "-p", "no:cacheprovider", "--noconftest")
     done = project.just("test", *options, "tests/test_probe.py", program=program, A="mine")
