@@ -4,9 +4,14 @@ What is named here is public and has its one home here; `kernel.testing` is the 
 kernel's own, in rooms. Imports point downwards only, which `lint-imports` checks:
 
 ```
-cli            the command line: `app run`, `list`, `graph`, `check`, `version`, and the commands of services
+cli/           the command line
+               program       finds the command that the first word names; the commands of services and of the app
+               built_in      `app run`, `list`, `graph`, `check`, `version`
+               completion    the shell's completion, without importing a service
+               problems      says why nothing was started
 run/           one run of the program
                runner        signals, deadline, event loop, last words, exit code
+               command       how a user's command is called, and its exit code
                standalone    a command that asks for no value: it starts no kernel
 testing/       the public test kit
                faults        what a fake service or a broken resource does

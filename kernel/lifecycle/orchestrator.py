@@ -58,6 +58,7 @@ class Orchestrator:
         drain_delay: Seconds between a requested stop and its begin, in which nothing is ready any more.
         observers: Are told each event.
         resting: Tells whether deadlines rest, because somebody is debugging.
+        result: Gives the exit code where nothing goes wrong; takes the reason of the stop.
 
     Raises:
         CycleError: Services wait for each other.
@@ -72,12 +73,14 @@ class Orchestrator:
         drain_delay: float = 0.0,
         observers: Sequence[Observer] = (),
         resting: Callable[[], bool] = bool,
+        result: Callable[[str], int] = lambda _: 0,
     ) -> None:
         self.clock = Clock(resting)
         self.cancellation: type[BaseException] = BaseException
         self.stopping = False
         self._units = {unit.service.name: unit for unit in units}
         self._drain_delay = drain_delay
+        self._result = result
         self._observers = Observers(observers, self.interrupt)
         self._queue: deque[tuple[Node, State, State]] = deque()
         self._settling = False
@@ -452,4 +455,5 @@ class Orchestrator:
             now - self._shutdown.requested_at if self.stopping else 0.0,
             self._shutdown.forced,
             now > deadline,
+            self._result(self.reason),
         )

@@ -25,6 +25,7 @@ class Report:
         stopping: Time from when the stop was asked for to the end.
         forced: Whether another signal cancelled services that still ran.
         late: Whether the deadline had passed when the last of them ended.
+        result: The exit code where nothing went wrong: that of a command.
 
     """
 
@@ -35,10 +36,20 @@ class Report:
     stopping: float
     forced: bool
     late: bool = False
+    result: int = 0
 
     @property
     def exit_code(self) -> int:
         """The exit code that tells the truth about it."""
+        return self._failure or self.result
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing went wrong, whatever exit code a command has chosen."""
+        return not self._failure
+
+    @property
+    def _failure(self) -> int:
         own = [ending for ending in self.endings if not ending.internal]
         if self.forced:
             return 130
@@ -60,7 +71,7 @@ class Report:
             return None
         if abandoned or self.late:
             return next(iter(abandoned), None)
-        return next((one for one in self.endings if one.service == self.first), None) if self.exit_code else None
+        return next((one for one in self.endings if one.service == self.first), None) if self._failure else None
 
     @property
     def verdict(self) -> str:
@@ -90,7 +101,7 @@ class Report:
 
     def _earlier(self, cause: Ending | None) -> str:
         """Whose failure came first, where something worse than that has decided the exit code."""
-        if self.exit_code not in {3, 130}:
+        if self._failure not in {3, 130}:
             return ""
         first = next((one for one in self.endings if one.service == self.first and one.fatal), None)
         if first is None or first is cause or first.state is State.ABANDONED or isinstance(first.error, StopTimeout):

@@ -37,6 +37,7 @@ from kernel.errors import (
     Uncancellable,
     ValueLost,
     add_note,
+    hint_at_backend,
     one_line,
 )
 from kernel.lifecycle.block import Block
@@ -416,6 +417,7 @@ class Supervisor:
             phase = "starting"
         else:
             phase = "stopping" if self.requested else "serving" if self._block is not None else "running"
+        hint_at_backend(error, self.host.cancellation.__module__.partition(".")[0])
         add_note(error, f"{ORIGIN}{self.name}, {phase}, attempt {self.attempt}", instead_of=ORIGIN)
 
     def _starts_over(self) -> None:

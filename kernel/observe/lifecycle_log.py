@@ -141,6 +141,6 @@ def log_verdict(report: Report, unsent: str = "") -> None:
 
     """
     code = report.exit_code
-    level = logging.ERROR if code else logging.INFO
+    level = logging.INFO if report.well else logging.ERROR
     also = f"; not sent: {unsent}" if unsent else ""
     logger.log(level, "exit %d: %s%s", code, report.verdict, also, extra={**_APP, "exit_code": code})
