@@ -81,7 +81,8 @@ config/        what the environment says
                service_config  the config of each service, and all that is wrong with it
                settings      the kernel's own variables, in one table
                otel nats     OTEL_* and NATS_*
-               described     the same, for people
+               otel_sdk      OTEL_*, how things are exported: batches, limits, samplers
+               described     OTEL_* and NATS_*, for people
                near_misses   variables that nobody reads
                field_texts   what comments and docstrings say of a field
 process/       the process around the services
