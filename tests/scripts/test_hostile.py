@@ -112,7 +112,7 @@ def test_there_are_forty() -> None:
         (("service", ""), "a word is empty"),
         (("service-remove", "x", "FORCE=maybe"), "FORCE='maybe' says neither yes nor no"),
         (("own",), "a project needs a name; as in: just own NAME=my-app"),
-        (("backup", "x"), "'x' is one word too many"),
+        (("backup", "x"), "'x': unexpected argument"),
         (("backup-restore", "BACKUP=2001-01-01T00-00-00.tar.gz"), "the last one is 2"),
         (("backup-clear", "NAME=x"), "it takes no NAME"),
         (("kernel-files", "x"), "as in: just kernel-files"),
