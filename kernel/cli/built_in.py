@@ -92,7 +92,7 @@ class BuiltIn:
             units = connected(made.units, self.settings, self.identity, outside, export=True)
             return around(units, EXTENSIONS.lifespans, f"{self.app.__name__}/init.py"), made.warnings
 
-        return execute(self.settings, prepare, outside, to_the_end=self.process)
+        return execute(self.settings, prepare, outside, to_the_end=self.process, observers=EXTENSIONS.observers)
 
     def _outside(self, *, serve: bool) -> Outside:
         from kernel.observe.wiring import Outside
