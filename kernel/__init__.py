@@ -79,6 +79,7 @@ config/        what the environment says
                service_config  the config of each service, and all that is wrong with it
                settings      the kernel's own variables, in one table
                otel otel_table  OTEL_*, as the kernel and as people read it
+               otel_sdk      OTEL_*, how things are exported: batches, limits, samplers
                near_misses   variables that nobody reads
                field_texts   what comments and docstrings say of a field
 events         what an `@observer` is told
@@ -92,6 +93,7 @@ process/       the process around the services
                loop_watch    notices a blocked event loop
                collector     the garbage collector, patient at both ends of a run
                hard_exit     ends the process when the interpreter no longer answers
+               gate          where a new version waits under `just dev`
                programs      the external programs that run now
                debugger      deadlines rest while one is attached
 errors         every exception of the kernel

@@ -86,10 +86,18 @@ class BuiltIn:
         outside = self._outside(serve=True)
         logs.configure(self.settings, self.identity, tuple(self.files))
 
+        gate: Gate | None = None
+        if "KERNEL_DEV_GATE" in os.environ:
+            from kernel.process.gate import Gate
+
+            gate = Gate(os.environ)
+
         def prepare() -> tuple[Sequence[Any], Sequence[str]]:
             self._import_init()
             made = self._plan(service, with_dependencies=with_dependencies)
             units = connected(made.units, self.settings, self.identity, outside, export=True)
+            if gate is not None:
+                gate.wait()
             return around(units, EXTENSIONS.lifespans, f"{self.app.__name__}/init.py"), made.warnings
 
         return execute(self.settings, prepare, outside, to_the_end=self.process, observers=EXTENSIONS.observers)

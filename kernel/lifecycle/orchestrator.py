@@ -392,17 +392,17 @@ class Orchestrator:
     def _explain_start(self) -> None:
         """At first after `LONG_START`, then each time that it has taken twice as long."""
         if not self._all_ready and not self.stopping:
-            self.explain()
-            self.settle()
             now = self.clock.now()
             self.clock.at(now + (now - self._began), self._explain_start)
+            self.explain()
+            self.settle()
 
     def _explain_stop(self) -> None:
         now = self.clock.now()
+        self.clock.at(now + (now - self._shutdown.requested_at), self._explain_stop)
         lines = stopping_tree(self._nodes.values(), now)
         self._observers.emit(StillWaiting(stopping=True, seconds=now - self._shutdown.requested_at, lines=lines))
         self.settle()
-        self.clock.at(now + (now - self._shutdown.requested_at), self._explain_stop)
 
     # -- stop ----------------------------------------------------------------------------------------------------
 

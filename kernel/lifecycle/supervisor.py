@@ -48,6 +48,7 @@ from kernel.lifecycle.explain import lost
 from kernel.lifecycle.host import Host, Want
 from kernel.lifecycle.shutdown import GRACE
 from kernel.lifecycle.tasks import Run
+from kernel.process.contain import contained
 from kernel.stacks import stands_at
 
 
@@ -301,10 +302,10 @@ class Supervisor:
 
     def _overran(self, *, forced: bool = False) -> None:
         took, limit = self._now() - self._requested_at, self.spec.stop_timeout
+        self._cancel()
+        self._arm(self._give_up)  # before all that is only told: it does not depend on that
         earlier, self._timeout = self._timeout, StopTimeout(self.name, took, self.stands_at(), forced, limit)
         self._timeout.__cause__ = earlier
-        self._cancel()
-        self._arm(self._give_up)
 
     def _give_up(self) -> None:
         self._disarm()
@@ -316,7 +317,8 @@ class Supervisor:
     def _start_timed_out(self) -> None:
         assert self.spec.start_timeout is not None
         self.error = self._timeout = StartTimeout(self.name, self.spec.start_timeout, self.stands_at())
-        self.host.explain()
+        with contained("the explanation of a long start"):
+            self.host.explain()
         self._requested_at = self._now()
         self._move(State.STOPPING, f"it was not ready after {self.spec.start_timeout:g} s")
         self._cancel()

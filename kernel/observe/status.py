@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import queue
 import time
@@ -260,4 +261,4 @@ def _unchanged(take: Callable[[], T]) -> T:
 
 
 def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 6)
+    return None if seconds is None or not math.isfinite(seconds) else round(seconds, 6)

@@ -25,7 +25,7 @@ from kernel.declare.service import Service
 from kernel.declare.serving import Serving
 from kernel.declare.signature import Needs
 from kernel.identity import Identity
-from kernel.lifecycle.events import LIVE, AllReady, Event, Observer, State, StopBegan
+from kernel.lifecycle.events import LIVE, AllReady, Event, Observer, State, StopBegan, Transition
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.report import Report
 from kernel.lifecycle.shutdown import GRACE
@@ -34,11 +34,12 @@ from kernel.observe import console, lifecycle_log, logs
 from kernel.observe.wiring import Outside
 from kernel.process import debugger, event_loop
 from kernel.process.collector import PatientCollector
+from kernel.process.contain import contained
 from kernel.process.loop_watch import LoopWatch
 from kernel.process.signals import Signals, ignore
 from kernel.process.watchdog import FORCED, LAST_WORDS, Watchdog, within
 from kernel.run.command import Outcome
-from kernel.stacks import frame_of, runs_at
+from kernel.stacks import forget_frames, frame_of, runs_at
 
 Prepare = Callable[[], tuple[Sequence[Unit], Sequence[str]]]
 
@@ -81,6 +82,19 @@ def execute(
         finally:
             if to_the_end:
                 watch.pop_all()
+
+
+@attrs.frozen
+class _LetGo:
+    """Lets go of what a crash held, once all other observers were told: its frames, and with them memory and sockets.
+
+    The error itself stays, for `/status` and the final report, which show its text.
+    """
+
+    def __call__(self, event: Event) -> None:
+        """Let go of the frames of an error that was told."""
+        if isinstance(event, Transition) and event.error is not None:
+            forget_frames(event.error)
 
 
 @attrs.frozen
@@ -143,14 +157,15 @@ class _Run:
         """Send what is still to be sent; the deadline was for the services, and this has one of its own."""
         if self._outside.exports:
             self._watchdog.postpone(LAST_WORDS)
-        self._unsent = self._outside.close()
+        with contained("the export of what is left"):
+            self._unsent = self._outside.close()
 
     async def _main_task(self, units: Sequence[Unit], wake: event_loop.Wake) -> Report:
         self._orchestrator = Orchestrator(
             units,
             shutdown_timeout=self._settings.shutdown_timeout,
             drain_delay=self._settings.drain_delay,
-            observers=(*self._observers, *self._outside.observers(), *self._users),
+            observers=(*self._observers, *self._outside.observers(), *self._users, _LetGo()),
             resting=self._resting,
             result=self._result,
         )
@@ -208,8 +223,10 @@ class _Run:
     def _at_end(self, watch: LoopWatch, report: Report) -> None:
         """Say how each ended; leave the process from here where a task would keep the loop for ever."""
         watch.end()  # the loop may be held by our own last words from here on
-        lifecycle_log.log_endings(report)
-        self._outside.ended(report)
+        with contained("the final report"):
+            lifecycle_log.log_endings(report)
+        with contained("what is seen of the run"):
+            self._outside.ended(report)
         if any(ending.state is State.ABANDONED for ending in report.endings):
             self._report = report
             self._close_outside()
@@ -221,7 +238,8 @@ class _Run:
     def say_end(self) -> None:
         """Say the last line, with the exit code; nothing where nothing was started."""
         if self._report is not None:
-            lifecycle_log.log_verdict(self._report, self._unsent)
+            with contained("the last line"):
+                lifecycle_log.log_verdict(self._report, self._unsent)
             self._signals.told(self._report.exit_code)
 
     def at_exit(self) -> None:

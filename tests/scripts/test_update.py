@@ -362,7 +362,7 @@ def _say(key: str, value: str) -> str:
         ("true", ("VERSION=--upload-pack=x",), "is no version"),
         ("true", ("VERSION=0.4.0;id",), "is no version"),
         ("true", ("AGE=young",), "is no number of days"),
-        ("true", ("0.2.0", "0.3.0"), "one word too many"),
+        ("true", ("0.2.0", "0.3.0"), "unexpected argument"),
         (("version", '"0.9.0"'), ("0.4.0",), "0.4.0 is older than 0.9.0"),
         (("version", '"new"'), (), "malformed"),
         (("commit", '"1234567890123456789012345678901234567890"'), (), "upstream has no commit 123456789012 any more"),
