@@ -22,6 +22,8 @@ plan/          what there is to run
                selection     SERVICES_ENABLED, names and patterns
                check         `app check`
                drawing       `app graph`
+               environment   `app env`: every variable that is read
+               environment_formats  as a table, as JSON, as a `.env.example`
 observe/       what can be seen of a run
                logs          the one pipeline of log records, and their formats
                guard         keeps the pipeline when a library configures logging
@@ -78,8 +80,9 @@ config/        what the environment says
                schema        the variables of a config class
                service_config  the config of each service, and all that is wrong with it
                settings      the kernel's own variables, in one table
-               otel otel_table  OTEL_*, as the kernel and as people read it
+               otel nats     OTEL_* and NATS_*
                otel_sdk      OTEL_*, how things are exported: batches, limits, samplers
+               described     OTEL_* and NATS_*, for people
                near_misses   variables that nobody reads
                field_texts   what comments and docstrings say of a field
 events         what an `@observer` is told

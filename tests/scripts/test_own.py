@@ -68,6 +68,8 @@ def test_the_examples_are_gone_with_what_only_they_needed(owned_once: Project) -
     tests = {path for path in files if path.startswith("tests/")}
     assert tests == {"tests/conftest.py", "tests/test_app.py", "tests/services/test_hello_world.py"}
     assert not any("template/" in path or "benchmarks" in path for path in files)
+    assert [path for path in files if path.startswith(".github/")] == [".github/workflows/ci.yml"]
+    assert {".editorconfig", ".gitattributes"} <= files.keys()
     text = (owned_once.root / "pyproject.toml").read_text()
     assert list(tomllib.loads(text)["dependency-groups"]) == ["dev"]
     assert not any(word in text for word in ("example", "scripts/template", "starlette", "hypothesis"))
@@ -130,6 +132,19 @@ def test_what_the_user_had_made_already_stays(project: Project) -> None:
     assert [path for path in before if "mine" in path] == [path for path in after if "mine" in path]
     assert (project.root / "app" / "init.py").read_text() == "# mine\n"
     assert project.git("status", "--porcelain") == " M app/init.py\n"
+
+
+def test_no_password_is_recorded(project: Project) -> None:
+    """Of where the clone comes from, what everybody may know is kept: enough to reach it again."""
+    project.git(
+        "remote", "set-url", "origin", "https://me:p@ss:Tr0ub4dor@git.example.com:8443/x.git?token=Tr0ub4dor"
+    )  # pragma: allowlist secret
+    done = project.just("own", "my-app")
+    assert done.code == 0, done.err
+    table = tomllib.loads((project.root / "pyproject.toml").read_text())["tool"]["kernel"]
+    assert table["upstream"] == "https://git.example.com:8443/x.git"
+    assert "Tr0ub4dor" not in done.out + done.err
+    assert not project.machine.call("git", "grep", "Tr0ub4dor", cwd=project.root).out
 
 
 def test_it_is_done_once(owned_once: Project) -> None:
