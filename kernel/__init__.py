@@ -85,6 +85,8 @@ config/        what the environment says
                described     OTEL_* and NATS_*, for people
                near_misses   variables that nobody reads
                field_texts   what comments and docstrings say of a field
+events         what an `@observer` is told
+events         what an `@observer` is told: the public names of lifecycle/events
 process/       the process around the services
                signals       SIGINT, SIGTERM, SIGHUP
                guests        lets libraries have the signals too, and take none away
@@ -92,6 +94,7 @@ process/       the process around the services
                watchdog      ends a process that outlives its shutdown
                event_loop    asyncio or trio
                loop_watch    notices a blocked event loop
+               collector     the garbage collector, patient at both ends of a run
                hard_exit     ends the process when the interpreter no longer answers
                gate          where a new version waits under `just dev`
                programs      the external programs that run now
@@ -109,7 +112,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kernel.config.values import Seconds, Secret
-from kernel.declare.app import command, lifespan
+from kernel.declare.app import command, lifespan, observer
 from kernel.declare.retry import Retry
 from kernel.declare.service import Service, Started, service, started
 from kernel.declare.serving import Serving, Work
@@ -176,6 +179,7 @@ __all__ = [
     "http",
     "interface",
     "lifespan",
+    "observer",
     "output",
     "program",
     "serve_asgi",

@@ -100,7 +100,7 @@ class BuiltIn:
                 gate.wait()
             return around(units, EXTENSIONS.lifespans, f"{self.app.__name__}/init.py"), made.warnings
 
-        return execute(self.settings, prepare, outside, to_the_end=self.process)
+        return execute(self.settings, prepare, outside, to_the_end=self.process, observers=EXTENSIONS.observers)
 
     def _outside(self, *, serve: bool) -> Outside:
         from kernel.observe.wiring import Outside
