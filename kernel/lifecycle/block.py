@@ -32,6 +32,7 @@ class Owner(Protocol):
     @property
     def time_left(self) -> float:
         """Seconds until the service is cancelled, once a stop was requested; 0 where nobody counts them."""
+        ...
 
     def enter(self, block: Block) -> None:
         """Take *block* as the attempt's work."""
@@ -50,6 +51,7 @@ class Owner(Protocol):
 
     def stray(self, caught: BaseException) -> BaseException:
         """What the cancellation *caught* is, when nobody had cancelled the service."""
+        ...
 
 
 class Background:

@@ -134,6 +134,7 @@ class Orchestrator:
         self._finished = AsyncEvent()
         self._build()
         self.clock.at(self._began + LONG_START, self._explain_start)
+        report: Report | None = None
         async with create_task_group() as own, open_tasks() as self._tasks:
             if self._nodes:
                 own.start_soon(self.clock.run, name="kernel clock")
@@ -147,6 +148,7 @@ class Orchestrator:
             if at_end is not None:
                 at_end(report)
             own.cancel_scope.cancel()  # the clock, where one that was abandoned keeps us
+        assert report is not None
         return report
 
     def request_stop(self, reason: str, *, ago: float = 0.0) -> None:
