@@ -178,20 +178,19 @@ class Orchestrator:
 
     def moved(self, node: Node, previous: State, seconds: float, reason: str) -> None:
         """Report the move, and queue its consequences."""
-        if self._observers.hear(node.state):
-            self._observers.emit(
-                Transition(
-                    node.name,
-                    previous,
-                    node.state,
-                    node.attempt,
-                    seconds,
-                    reason,
-                    node.error,
-                    node.spec.allowed_failure,
-                    node.internal,
-                )
+        self._observers.emit(
+            Transition(
+                node.name,
+                previous,
+                node.state,
+                node.attempt,
+                seconds,
+                reason,
+                node.error,
+                node.spec.allowed_failure,
+                node.internal,
             )
+        )
         self._queue.append((node, previous, node.state))
 
     def withdraw(self, provider: Node) -> None:

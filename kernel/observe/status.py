@@ -32,10 +32,6 @@ SCHEMA = 1
 """The version of what `status` gives; fields may be added without a new one."""
 
 
-UNTIMED = frozenset({State.STARTING, State.STOPPING})
-"""A move into one of these ends neither a start nor a stop."""
-
-
 @attrs.define
 class Stats:
     """An observer that keeps the last duration of each kind, and hands each on to whoever records them.
@@ -48,10 +44,6 @@ class Stats:
     record: Callable[[str, str, float], Any] | None = None
     last: dict[str, dict[str, float]] = attrs.field(factory=lambda: {"start": {}, "stop": {}})
     all_ready: float | None = None
-
-    def hears(self, state: State) -> bool:
-        """Whether a move into *state* may end what is timed."""
-        return state not in UNTIMED
 
     def __call__(self, event: Event) -> None:
         """Take the time of *event*."""
