@@ -49,6 +49,10 @@ class Host(Protocol[S_contra]):
     def explain(self) -> None:
         """Tell what the start still waits for, since one of the services took too long."""
 
+    def signalled(self) -> str:
+        """Return the signal that has just come to stop the app, and so to its child processes; else an empty text."""
+        ...
+
     def interrupt(self) -> None:
         """Treat a KeyboardInterrupt as what it is, a signal."""
 

@@ -47,6 +47,7 @@ from kernel.lifecycle.units import Unit
 from kernel.stacks import owner_of
 
 LONG_START = 5.0  # seconds after which a start that is not over is explained
+JUST = 0.5  # seconds in which a signal to a whole group or unit has ended the other processes too
 LONG_STOP = 2.0  # the same of a stop
 
 
@@ -60,6 +61,7 @@ class Orchestrator:
         observers: Are told each event.
         resting: Tells whether deadlines rest, because somebody is debugging.
         result: Gives the exit code where nothing goes wrong; takes the reason of the stop.
+        signal: Gives the first signal that asked to stop, and the seconds since; the loop may not have been told yet.
 
     Raises:
         CycleError: Services wait for each other.
@@ -75,6 +77,7 @@ class Orchestrator:
         observers: Sequence[Observer] = (),
         resting: Callable[[], bool] = bool,
         result: Callable[[str], int] = lambda _: 0,
+        signal: Callable[[], tuple[str, float]] = lambda: ("", math.inf),
     ) -> None:
         self.clock = Clock(resting)
         self.cancellation: type[BaseException] = BaseException
@@ -82,6 +85,7 @@ class Orchestrator:
         self._units = {unit.service.name: unit for unit in units}
         self._drain_delay = drain_delay
         self._result = result
+        self._signal = signal
         self._observers = Observers(observers, self.interrupt)
         self._queue: deque[tuple[Node, State, State]] = deque()
         self._settling = False
@@ -223,6 +227,14 @@ class Orchestrator:
         else:
             self._launch(node)
         self.settle()
+
+    def signalled(self) -> str:
+        """Return the signal that came a moment ago, for whose sake the app then stops from here on."""
+        name, ago = self._signal()
+        if not name or ago > JUST:
+            return ""
+        self._begin_stop(name, delay=self._drain_delay, ago=ago)
+        return name
 
     def interrupt(self) -> None:
         """Take a KeyboardInterrupt raised in a service for the signal that it is."""

@@ -168,6 +168,7 @@ class _Run:
             observers=(*self._observers, *self._outside.observers(), *self._users, _LetGo()),
             resting=self._resting,
             result=self._result,
+            signal=self._signals.came,
         )
 
         def on_signal(count: int) -> None:
