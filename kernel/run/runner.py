@@ -364,9 +364,8 @@ def command_unit(name: str, needs: Needs, call: Callable[..., Any], outcome: Out
         else:
             outcome.returned(result)
 
-    service = Service(run, name, retry=Retry(), oneshot=True, start_timeout=None)
-    service.needs = Needs(edges=needs.edges)  # read from the command's signature, not from the wrapper's
-    return Unit(service, command=True)
+    asks = Needs(edges=needs.edges)  # read from the command's signature, not from the wrapper's
+    return Unit(Service(run, name, retry=Retry(), oneshot=True, start_timeout=None, asks=asks), command=True)
 
 
 __all__ = ["around", "command_unit", "connected", "execute"]
