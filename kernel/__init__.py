@@ -63,6 +63,7 @@ lifecycle/     one service, then all of them
                node graph    a service in the graph; pure functions over dependencies
                units         what an orchestrator is given to run
                shutdown      the one deadline, and each level's share of it
+               ticks unready `work.every`, `work.unready`
                clock         alarms
                observers     those who are told each event
                explain tree  the sentences that explain a state; the tree of what still waits

@@ -137,12 +137,14 @@ class Notice:
         service: The service it concerns, or an empty string.
         message: What happened, and what follows.
         error: The exception behind it, or None.
+        calm: Whether it is no warning.
 
     """
 
     service: str
     message: str
     error: BaseException | None = None
+    calm: bool = False
 
 
 @attrs.frozen(eq=False)

@@ -50,9 +50,10 @@ class LogObserver:
                 logger.log(level, "stopping: %s (deadline %s)", reason, duration(seconds), extra=extra)
             case Forced(services=services):
                 logger.warning("cancelling what still runs: %s", ", ".join(services), extra=_APP)
-            case Notice(service=service, message=message, error=error):
+            case Notice(service=service, message=message, error=error, calm=calm):
                 what = f": {one_line(error)}" if error is not None else ""
-                logger.warning("%s%s", message, what, exc_info=error, extra={"service": service})
+                level = logging.INFO if calm else logging.WARNING
+                logger.log(level, "%s%s", message, what, exc_info=error, extra={"service": service})
             case StillWaiting(stopping=stopping, seconds=seconds, lines=lines):
                 what = "stopping" if stopping else "starting"
                 tree = "".join(f"\n{line}" for line in lines)
