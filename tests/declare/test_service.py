@@ -45,6 +45,7 @@ def test_without_parentheses() -> None:
         "start_timeout": 60.0,
         "stop_timeout": 30.0,
         "concurrency": 100,
+        "asks": None,
         "commands": {},
     }
     assert example_database.where == declared_at(example_database.fn)
