@@ -34,7 +34,9 @@ def test_settings_are_read() -> None:
     settings, errors = read_settings(environ)
     assert not errors
     admin = Address("::1", 80)
-    assert settings == Settings(("a", "!b", "c*"), 60.0, 0.5, "DEBUG", True, True, True, "trio", admin, log_folded=False)
+    assert settings == Settings(
+        ("a", "!b", "c*"), 60.0, 0.5, "DEBUG", True, True, True, "trio", admin, log_folded=False
+    )
 
 
 @pytest.mark.parametrize(
