@@ -20,8 +20,9 @@ from kernel.config.settings import Settings, read_settings
 from kernel.declare.app import EXTENSIONS
 from kernel.declare.service import Service, command_needs
 from kernel.declare.signature import Needs, evaluate, signature_of
-from kernel.errors import LeftOutError, NamingError, NotImportable, PlanError, Problems, did_you_mean
+from kernel.errors import LeftOutError, NamingError, NotImportable, PlanError, Problems, did_you_mean, one_line
 from kernel.identity import Identity, identify
+from kernel.masking import learn, shown
 from kernel.observe import logs
 from kernel.plan import discovery
 from kernel.stacks import shorten
@@ -45,6 +46,7 @@ def main(app: ModuleType, argv: Sequence[str] | None = None) -> int:
         argv: The words after the program's name; None takes them from the process.
 
     """
+    learn(os.environ)
     identity = identify(app)
     if identity.root not in sys.path:
         sys.path.insert(0, identity.root)
@@ -71,15 +73,15 @@ def report_problems(error: PlanError, settings: Settings) -> None:
         if settings.log_json:
             logs.logger.warning(note)
         else:
-            print(f"warning: {note}", file=sys.stderr)
+            print(f"warning: {shown(note)}", file=sys.stderr)
     for problem in problems:
         if settings.log_json:
             logs.logger.error(str(problem), extra={"exit_code": USAGE})
         else:
-            print(f"error: {problem}", file=sys.stderr)
+            print(f"error: {shown(str(problem))}", file=sys.stderr)
             cause = problem.__cause__
             if isinstance(problem, NotImportable) and cause is not None and cause.__cause__ is not None:
-                print(f"  caused by {type(cause.__cause__).__name__}: {cause.__cause__}", file=sys.stderr)
+                print(f"  caused by {one_line(cause.__cause__)}", file=sys.stderr)
     if not settings.log_json:
         count = f"{len(problems)} problems; " if len(problems) > 1 else ""
         print(f"{count}nothing was started", file=sys.stderr)
@@ -277,7 +279,7 @@ class Program:
 
         findings = check(self.files, os.environ, self._patterns(()), self.settings.shutdown_timeout, self._check_own())
         for warning in findings.warnings:
-            print(f"warning: {warning}")
+            print(f"warning: {shown(warning)}")
         Problems.raise_any([*self.wrong, *findings.errors])
         print(
             f"{len(self.files)} services checked, no problems"

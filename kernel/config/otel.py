@@ -5,12 +5,12 @@ A signal is exported where its exporter is named, or where an endpoint is; nothi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 
 import attrs
 
 from kernel.errors import ConfigError
+from kernel.masking import mask
 
 SIGNALS = ("traces", "metrics", "logs")
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -68,8 +68,8 @@ class Exports:
 
     @property
     def target(self) -> str:
-        """Where it goes, for people: the endpoint without the password that may be in it."""
-        return re.sub(r"//[^/@]*@", "//", self.endpoint) if self.otlp else "stderr"
+        """Where it goes, for people: the endpoint without the secrets that may be in it."""
+        return mask(self.endpoint) if self.otlp else "stderr"
 
 
 @attrs.frozen

@@ -12,8 +12,9 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
-from kernel.config.values import MASK, Secret, UnreadableType, expected, is_secret, parse_list, structure
+from kernel.config.values import Secret, UnreadableType, expected, is_secret, parse_list, register, structure
 from kernel.errors import ConfigError, text_of
+from kernel.masking import MASK, add
 from kernel.stacks import shorten
 
 T = TypeVar("T")
@@ -47,6 +48,8 @@ def read_config(service: str, cls: type[T], environ: Mapping[str, str]) -> tuple
         argument = field.alias or field.name
         name = variable(service, argument)
         text = environ.get(name, "")
+        if is_secret(field.type):
+            add(text, *parse_list(text))  # known before anybody can speak of it
         if text == "":
             if field.default is attrs.NOTHING:
                 errors.append(
@@ -63,6 +66,7 @@ def read_config(service: str, cls: type[T], environ: Mapping[str, str]) -> tuple
     if errors:
         return None, errors
     config, error = _tried(cls, **values)
+    register(config)
     return config, [] if error is None else [_refused(service, cls, values, error, environ)]
 
 

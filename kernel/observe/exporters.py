@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 from kernel.config.otel import Exports, Otel
 from kernel.identity import Identity
+from kernel.masking import shown
 from kernel.observe.logs import LIFECYCLE, extras, logger
 from kernel.observe.otel_resource import described, many_series, resource_of
 from kernel.observe.tracer import Dispatcher
@@ -187,7 +188,7 @@ class LogExporter(logging.Handler):
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
         attributes: dict[str, Any] = {
-            name: value if isinstance(value, str | bool | int | float) else str(value)
+            name: value if isinstance(value, bool | int | float) else shown(str(value))
             for name, value in extras(record).items()
             if name not in {"trace_id", "span_id"}
         }

@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TextIO
@@ -21,6 +20,7 @@ from kernel.config.settings import Settings
 from kernel.context import current_service
 from kernel.errors import one_line
 from kernel.identity import Identity
+from kernel.observe.shown import Masked, mask_record, traceback_text
 from kernel.stacks import without_kernel
 
 
@@ -102,6 +102,7 @@ class Context(logging.Filter):
             fields.setdefault(name, value)
         if "trace_id" not in fields:
             fields["trace_id"], fields["span_id"] = _span_ids(fields["service"])
+        mask_record(record, text_of_traceback)
         return True
 
 
@@ -114,8 +115,8 @@ def extras(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def text_of_traceback(error: BaseException) -> str:
-    """Its traceback, without the kernel's own lines."""
-    return "".join(traceback.format_exception(type(error), error, without_kernel(error))).rstrip()
+    """Its traceback, without the kernel's own lines; without secrets, and of a bounded length."""
+    return traceback_text(error, without_kernel(error))
 
 
 class _Formatter(logging.Formatter):
@@ -249,7 +250,7 @@ def configure(settings: Settings, identity: Identity, names: tuple[str, ...] = (
     else:
         formatter = TextFormatter(width, colour=_coloured(sys.stderr), source=settings.log_source)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
+    handler.setFormatter(Masked(formatter))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
