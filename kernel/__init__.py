@@ -19,6 +19,9 @@ plan/          what there is to run
                drawing       `app graph`
 observe/       what can be seen of a run
                logs          the one pipeline of log records, and their formats
+               guard         keeps the pipeline when a library configures logging
+               console       stdout and stderr, which may be closed or full
+               plain         any value as text or JSON that cannot break its line
                lifecycle_log the log lines about each service and the end
                status        what `/readyz` and `/status` tell
                admin         the HTTP server of ADMIN_ADDR
@@ -62,6 +65,8 @@ config/        what the environment says
                otel          OTEL_*
 process/       the process around the services
                signals       SIGINT, SIGTERM, SIGHUP
+               guests        lets libraries have the signals too, and take none away
+               contain       what fails in the kernel's own threads is said once
                watchdog      ends a process that outlives its shutdown
                event_loop    asyncio or trio
                loop_watch    notices a blocked event loop

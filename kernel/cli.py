@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import inspect
 import os
@@ -23,7 +24,7 @@ from kernel.declare.signature import Needs, evaluate, signature_of
 from kernel.errors import LeftOutError, NamingError, NotImportable, PlanError, Problems, did_you_mean, one_line
 from kernel.identity import Identity, identify
 from kernel.masking import learn, shown
-from kernel.observe import logs
+from kernel.observe import console, logs
 from kernel.plan import discovery
 from kernel.stacks import shorten
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from kernel.observe.wiring import Outside
     from kernel.plan.selection import Plan
 
-USAGE = 2  # exit code: nothing was started
+FAILED, USAGE = 1, 2  # exit codes: what was asked for failed, nothing was started
+CANNOT_PRINT = frozenset({errno.ENOSPC, errno.EIO, errno.EBADF})  # the disk is full, the terminal gone, stdout closed
 BUILT_IN = ("run", "list", "graph", "check", "version")
 TAKE_NAMES = ("run", "graph")
 
@@ -54,15 +56,23 @@ def main(app: ModuleType, argv: Sequence[str] | None = None) -> int:
     settings, wrong = read_settings(os.environ)
     logs.configure(settings, identity)
     program = Program(app, identity, settings, tuple(wrong), process=argv is None)
+    lost = ""
     try:
         code = program.dispatch(words)
-        logs.flush()
     except PlanError as error:
         report_problems(error, settings)
-        return USAGE
+        code = USAGE
     except BrokenPipeError:  # `app list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        code = 0
+    except OSError as error:
+        if error.errno not in CANNOT_PRINT:
+            raise
+        code, lost = FAILED, error.strerror or str(error)
+    logs.flush()
+    lost = console.close() or lost
+    if lost and words[:1] != ["run"]:  # what a run prints is not what it is there for
+        console.say(f"error: cannot write to stdout: {lost}")
+        code = code or FAILED
     return code
 
 
@@ -73,18 +83,18 @@ def report_problems(error: PlanError, settings: Settings) -> None:
         if settings.log_json:
             logs.logger.warning(note)
         else:
-            print(f"warning: {shown(note)}", file=sys.stderr)
+            console.say(f"warning: {note}")
     for problem in problems:
         if settings.log_json:
             logs.logger.error(str(problem), extra={"exit_code": USAGE})
         else:
-            print(f"error: {shown(str(problem))}", file=sys.stderr)
+            console.say(f"error: {problem}")
             cause = problem.__cause__
             if isinstance(problem, NotImportable) and cause is not None and cause.__cause__ is not None:
-                print(f"  caused by {one_line(cause.__cause__)}", file=sys.stderr)
+                console.say(f"  caused by {one_line(cause.__cause__)}")
     if not settings.log_json:
         count = f"{len(problems)} problems; " if len(problems) > 1 else ""
-        print(f"{count}nothing was started", file=sys.stderr)
+        console.say(f"{count}nothing was started")
 
 
 @attrs.define(eq=False, slots=False)
@@ -152,6 +162,12 @@ class Program:
             return _code(app(list(words)))
         except CycloptsError:
             return USAGE
+        except (OSError, SystemExit) as error:  # rich makes a SystemExit of a closed pipe
+            if _came_from(error, CycloptsError):
+                return USAGE  # and that could not be printed
+            if isinstance(error, SystemExit) and _came_from(error, BrokenPipeError):
+                return 0
+            raise
 
     def _root(self) -> App:
         return self._new(self.identity.name, "Services in one process. SERVICES_ENABLED chooses which.")
@@ -196,6 +212,7 @@ class Program:
     def _import_init(self) -> None:
         self._import("init")
         logs.add_context(self.identity)
+        logs.keep_handlers()
 
     # -- the built-in commands -----------------------------------------------------------------------------------
 
@@ -359,6 +376,13 @@ class Program:
             return execute(self.settings, prepare, self._outside(serve=False), to_the_end=self.process)
         _, config = plan_command(service, needs, self.files, os.environ, self.wrong)
         return self._run_alone(functools.partial(fn, **given, **_config(needs, config)))
+
+
+def _came_from(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Whether *error* was raised while one of that *kind* was dealt with."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__context__
+    return error is not None
 
 
 def _code(result: object) -> int:

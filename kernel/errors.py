@@ -44,7 +44,7 @@ import attrs
 from kernel.masking import LINE, bounded, mask, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -77,12 +77,21 @@ def one_line(error: BaseException, nested: int = NESTED) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def text_of(error: object) -> str:
-    """What it says of itself; the error of somebody else may not even be able to do that."""
+def text_of(error: object, say: Callable[[object], str] = str) -> str:
+    """What it says of itself, in text that can be encoded; the error of somebody else may be able to do neither."""
     try:
-        return str(error)
+        return encodable(say(error))
     except Exception as failure:  # noqa: BLE001  (it is not ours)
         return f"(no text: {type(failure).__name__})"
+
+
+def encodable(text: str) -> str:
+    """*text* with escapes in place of what UTF-8 lacks, as of the bytes that `os.fsdecode` could not decode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="backslashreplace").decode()
+    return text
 
 
 ORIGIN = "in service "  # how the note begins that says where an error came from

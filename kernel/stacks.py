@@ -20,15 +20,17 @@ def _places() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """How the paths of the user's code begin, and how those among them that are not the user's."""
     if UNPACKED or not os.path.isdir(ROOT):  # noqa: PTH112  (the packages lie elsewhere, or in the same file)
         return (f"{ROOT}app{os.sep}", f"{ROOT}services{os.sep}"), ()
-    import sysconfig  # needed only when something hangs or fails
-
-    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return ("",), (KERNEL, "<", *paths)
+    # Not by `sysconfig`: something fails just now, and maybe because no file can be opened any more.
+    return ("",), (KERNEL, "<", os.path.dirname(os.__file__) + os.sep)  # noqa: PTH120
 
 
 def _is_users(code: CodeType) -> bool:
     own, foreign = _places()
-    return code.co_filename.startswith(own) and not code.co_filename.startswith(foreign)
+    path = code.co_filename
+    return path.startswith(own) and not path.startswith(foreign) and not any(place in path for place in _PACKAGES)
+
+
+_PACKAGES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 
 
 def shorten(path: str) -> str:
@@ -36,7 +38,13 @@ def shorten(path: str) -> str:
 
     In an artifact it is relative to the artifact's own folder, and so as it is in the tree.
     """
-    return path.removeprefix(ROOT if UNPACKED else os.getcwd() + os.sep)  # noqa: PTH109
+    if UNPACKED:
+        return path.removeprefix(ROOT)
+    try:
+        here = os.getcwd()  # noqa: PTH109
+    except OSError:  # it was removed
+        return path
+    return path.removeprefix(here + os.sep)
 
 
 def _line(code: CodeType, line: int) -> str:

@@ -7,6 +7,7 @@ which the record has already.)
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -18,28 +19,47 @@ from typing import Any, TextIO
 
 from kernel.config.settings import Settings
 from kernel.context import current_service
-from kernel.errors import one_line
+from kernel.errors import encodable, one_line, text_of
 from kernel.identity import Identity
+from kernel.observe import console, guard
+from kernel.observe.plain import escaped, json_encoder, message_of
 from kernel.observe.shown import Masked, mask_record, traceback_text
 from kernel.stacks import without_kernel
 
 
 class _Logger(logging.Logger):
-    """Takes no harm from a handler of somebody else's: one that fails is reported to the others, and asked no more."""
+    """Is heard whatever is done to logging, and takes no harm from a handler of somebody else's.
 
-    def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
-        asked = False
+    A handler that fails is reported to the others, and asked no more. The handlers that are kept are asked also where
+    a library has taken them off the root logger.
+    """
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  (logging's name)
+        return level >= self.getEffectiveLevel()  # `logging.disable` is for the libraries
+
+    def handle(self, record: logging.LogRecord) -> None:
+        self.callHandlers(record)
+
+    def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802
+        asked: list[logging.Handler] = []
         one: logging.Logger | None = self
         while one is not None:
             for handler in list(one.handlers):
-                asked = True
-                if record.levelno >= handler.level:
-                    self._ask(handler, record, one)
+                if guard.kept and handler not in guard.kept and guard.on_console(handler):
+                    continue  # it would be told twice
+                asked.append(handler)
+                self._ask(handler, record, one)
             one = one.parent if one.propagate else None
+        for handler in list(guard.kept):
+            if handler not in asked:
+                asked.append(handler)
+                self._ask(handler, record, logging.getLogger())
         if not asked and logging.lastResort is not None and record.levelno >= logging.lastResort.level:
             logging.lastResort.handle(record)
 
     def _ask(self, handler: logging.Handler, record: logging.LogRecord, whose: logging.Logger) -> None:
+        if record.levelno < handler.level:
+            return
         try:
             handler.handle(record)
         except Exception as error:  # noqa: BLE001  (it is not ours)
@@ -59,10 +79,13 @@ def _make_logger() -> logging.Logger:
 logger = _make_logger()
 
 LIFECYCLE = frozenset({"state", "previous", "attempt", "seconds", "reason"})
-"""Fields of lifecycle records, which their text says already."""
+"""Fields of the kernel's records about the lifecycle."""
 
 _CONTEXT = ("app", "version", "service", "trace_id", "span_id")
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", *_CONTEXT}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "_told", *_CONTEXT}
+_LENGTHS = {"trace_id": 32, "span_id": 16}  # hexadecimal digits
+REDUNDANT = frozenset({"color_message"})
+"""Extras that say the message once more: uvicorn's, with escapes for its own formatter."""
 
 
 def no_phase(_: str) -> Any:
@@ -96,14 +119,30 @@ class Context(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Add what is not there; keep what an ``extra`` has set."""
         fields = record.__dict__
+        if "_told" in fields:  # by another handler's filter
+            return True
+        fields["_told"] = True
         if "service" not in fields:
             fields["service"] = current_service.get()
         for name, value in self._fields.items():
             fields.setdefault(name, value)
-        if "trace_id" not in fields:
+        if not all(_is_id(fields.get(name), length) for name, length in _LENGTHS.items()):
+            for name in _LENGTHS.keys() & fields.keys():  # a name of the user's own, for something else
+                fields[f"extra_{name}"] = fields[name]
             fields["trace_id"], fields["span_id"] = _span_ids(fields["service"])
         mask_record(record, text_of_traceback)
         return True
+
+
+def _is_id(value: object, length: int) -> bool:
+    return isinstance(value, str) and len(value) == length and value.isalnum() and _is_hexadecimal(value)
+
+
+def _is_hexadecimal(text: str) -> bool:
+    try:
+        return int(text, 16) > 0
+    except ValueError:
+        return False
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
@@ -111,7 +150,7 @@ def extras(record: logging.LogRecord) -> dict[str, Any]:
     fields = record.__dict__
     if fields.keys() <= _STANDARD:  # as most are: ten times as fast as a look at each
         return {}
-    return {name: value for name, value in fields.items() if name not in _STANDARD}
+    return {name: value for name, value in fields.items() if name not in _STANDARD and name not in REDUNDANT}
 
 
 def text_of_traceback(error: BaseException) -> str:
@@ -136,7 +175,10 @@ class _Formatter(logging.Formatter):
         return self._clock
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  (logging's name)
-        return text_of_traceback(ei[1])
+        try:
+            return encodable(text_of_traceback(ei[1]))
+        except Exception as failure:  # noqa: BLE001  (an error of the user's may be unable to say anything)
+            return f"(no traceback: {type(failure).__name__})"
 
     def _where(self, record: logging.LogRecord) -> str:
         return f"{record.pathname}:{record.lineno}"
@@ -147,24 +189,22 @@ class JsonFormatter(_Formatter):
 
     def __init__(self, *, source: bool) -> None:
         super().__init__(source=source)
-        import json  # only where the logs are JSON
-
-        self._encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
+        self._encode = json_encoder()
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line of JSON."""
+        """The record as one line of JSON; an extra that has the name of a field of ours goes as ``extra_<name>``."""
         micros = int(record.created % 1 * 1_000_000)
         fields: dict[str, Any] = {
             "ts": f"{self._time(record, '%Y-%m-%dT%H:%M:%S', time.gmtime)}.{micros:06d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": message_of(record),
         }
         for name in _CONTEXT:
             value = record.__dict__.get(name)
             if value:
                 fields[name] = value
-        fields.update((name, value) for name, value in extras(record).items() if name not in fields)
+        given = extras(record)
         if self._source:
             fields["source"] = self._where(record)
         if record.exc_info and record.exc_info[1] is not None:
@@ -172,6 +212,8 @@ class JsonFormatter(_Formatter):
             fields["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             fields["stack"] = record.stack_info
+        for name, value in given.items():
+            fields[f"extra_{name}" if name in fields else name] = value
         return self._encode(fields)
 
 
@@ -201,18 +243,18 @@ class TextFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line, and its traceback indented below it."""
         clock = self._time(record, "%H:%M:%S", time.localtime)
-        service = record.__dict__.get("service") or record.name
-        message = record.getMessage()
-        shown = {name: value for name, value in extras(record).items() if name not in LIFECYCLE}
-        if shown and record.name != logger.name:
-            message += self._paint("".join(f" {name}={value}" for name, value in shown.items()), "2")
+        service = escaped(text_of(record.__dict__.get("service") or record.name))
+        message = escaped(message_of(record))
+        shown = extras(record) if record.name != logger.name else {}  # its own text says all
+        if shown:
+            message += self._paint(escaped("".join(f" {name}={text_of(value)}" for name, value in shown.items())), "2")
         if self._source:
             message += self._paint(f" ({self._where(record)})", "2")
         if record.exc_info and record.exc_info[1] is not None:
-            message += "\n" + self.formatException(record.exc_info)
+            message += "\n" + escaped(self.formatException(record.exc_info))
         if record.stack_info:
-            message += "\n" + record.stack_info
-        parts = [f"{clock}.{int(record.msecs):03d}", f"{record.levelname:<8}", f"{service:<{self._width}}"]
+            message += "\n" + escaped(record.stack_info)
+        parts = [f"{clock}.{int(record.msecs):03d}", f"{escaped(record.levelname):<8}", f"{service:<{self._width}}"]
         if self._colour:
             codes = ["2", self.LEVELS.get(record.levelno, ""), self._of(service)]
             parts = [self._paint(part, code) for part, code in zip(parts, codes, strict=True)]
@@ -223,6 +265,25 @@ class TextFormatter(_Formatter):
 
     def _paint(self, text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._colour and code else text
+
+
+class _ToStderr(logging.StreamHandler[TextIO]):
+    """Writes to stderr, as far as that is possible: nothing is printed about the printing."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write *record*, also from the handler of a signal that has interrupted a write."""
+        text = self.format(record) + self.terminator
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except RuntimeError:  # a write within a write
+            with contextlib.suppress(OSError, ValueError):
+                os.write(self.stream.fileno(), text.encode(errors="backslashreplace"))
+        except Exception:  # noqa: BLE001  (whatever stderr is, whoever logs must not suffer for it)
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        """Leave unsaid what cannot be said: stderr is closed or full."""
 
 
 def _coloured(stream: TextIO) -> bool:
@@ -241,19 +302,20 @@ def configure(settings: Settings, identity: Identity, names: tuple[str, ...] = (
         names: The services whose names should fit into the column.
 
     """
-    if sys.stderr is None:  # closed by who started us: the next file to be opened would get its number, and our words
-        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    console.prepare()
     width = min(max((len(name) for name in names), default=len("kernel")), 28)
     formatter: logging.Formatter
     if settings.log_json:
         formatter = JsonFormatter(source=settings.log_source)
     else:
         formatter = TextFormatter(width, colour=_coloured(sys.stderr), source=settings.log_source)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToStderr(sys.stderr)
     handler.setFormatter(Masked(formatter))
+    guard.install()
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(settings.log_level)
+    for one in (root, logger):
+        one.setLevel(settings.log_level)
     add_context(identity)
     logging.captureWarnings(capture=True)
     sys.excepthook = _log_uncaught
@@ -266,6 +328,11 @@ def add_context(identity: Identity) -> None:
     for handler in logging.getLogger().handlers:
         if not any(isinstance(one, Context) for one in handler.filters):
             handler.addFilter(Context(identity))
+
+
+def keep_handlers() -> None:
+    """From now on a library that configures logging takes none of the root logger's handlers away."""
+    guard.keep(*logging.getLogger().handlers)
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -298,8 +365,11 @@ def say_forced_exit(code: int, name: str) -> None:
 
 
 def flush() -> None:
-    """Flush every handler of the root logger, and what was printed."""
+    """Flush every handler of the root logger, and what was printed, as far as that is possible."""
     for handler in logging.getLogger().handlers:
-        handler.flush()
-    if sys.stdout is not None:
-        sys.stdout.flush()
+        with contextlib.suppress(Exception):
+            handler.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            if stream is not None:
+                stream.flush()

@@ -39,10 +39,7 @@ def mask_record(record: logging.LogRecord, told: Callable[[BaseException], str])
         told: Gives the traceback of an error.
 
     """
-    try:
-        message = record.getMessage()
-    except Exception:  # noqa: BLE001  (its arguments do not fit; whoever formats it will say so)
-        message = ""
+    message = message_of(record)
     fit = shown(message)
     if fit is not message:
         record.msg, record.args = fit, None

@@ -6,8 +6,6 @@ import contextlib
 import contextvars
 import functools
 import gc
-import signal
-import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
@@ -37,7 +35,7 @@ def run(main: Callable[[Wake], Awaitable[T]], backend: str, services: int = 0) -
     """
     with _patient_collector(YOUNG + YOUNG_EACH * services):
         if backend == "trio":
-            return _run_trio(main)
+            return anyio.run(_on_trio, main, backend="trio")
         return anyio.run(_on_asyncio, main, backend="asyncio", backend_options={"loop_factory": _new_loop})
 
 
@@ -53,23 +51,10 @@ def _patient_collector(young: int) -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _run_trio(main: Callable[[Wake], Awaitable[T]]) -> T:
-    """Run *main* on trio, which takes the wake-up fd of signals for itself and warns where somebody has it already."""
-    ours = threading.current_thread() is threading.main_thread()
-    fd = signal.set_wakeup_fd(-1) if ours else -1
+async def _on_trio(main: Callable[[Wake], Awaitable[T]]) -> T:
+    import trio
 
-    async def on_trio() -> T:
-        import trio
-
-        if fd != -1:
-            signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
-        return await main(trio.lowlevel.current_trio_token().run_sync_soon)
-
-    try:
-        return anyio.run(on_trio, backend="trio")
-    finally:
-        if fd != -1:
-            signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    return await main(trio.lowlevel.current_trio_token().run_sync_soon)
 
 
 async def _on_asyncio(main: Callable[[Wake], Awaitable[T]]) -> T:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 STDERR = 2
 STACKS = 1.25  # seconds after the deadline at which the stacks are printed
 EXIT = 1.5  # and at which the process ends
+LONG = 1e6  # seconds, 11 days: faulthandler's clock cannot hold everything, and a deadline is armed anew when it moves
 
 _start_timer: Callable[[float, int], Callable[[], object]] | None = None
 _cancel_timer: list[Callable[[], object]] = []
@@ -30,7 +31,7 @@ def load() -> None:
 
 def arm(seconds: float, code: int) -> None:
     """End the process when it is still there *EXIT* seconds after *seconds* from now; with *code* once loaded."""
-    seconds = max(seconds, 0.0)
+    seconds = min(max(seconds, 0.0), LONG)
     earlier = len(_cancel_timer)
     if _start_timer is not None:
         with contextlib.suppress(OSError):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kernel.process import hard_exit
+from kernel.process.contain import contained
 
 QUICK = 0.1  # seconds within which a shutdown that is quick is over: it pays for no last resort
 SETTLED = 1.0  # seconds of life after which the last resort may be loaded, unnoticed
@@ -35,7 +36,8 @@ class Watchdog:
         self._load_at = time.monotonic() + SETTLED
         self._dismissed = False
         self._news = threading.Condition()
-        threading.Thread(target=self._watch, name="kernel watchdog", daemon=True).start()
+        with contained("the watchdog over the shutdown"):
+            threading.Thread(target=self._watch, name="kernel watchdog", daemon=True).start()
 
     def arm(self, seconds: float, code: int = OVERDUE) -> None:
         """Bite a little after *seconds* from now, with exit *code*. The earliest time counts, and the highest code."""
@@ -70,8 +72,9 @@ class Watchdog:
         hard_exit.disarm()
 
     def _arm_last_resort(self) -> None:
-        if self._deadline < math.inf and not self._resting():
-            hard_exit.arm(self._deadline - time.monotonic(), self._code)
+        with contained("the last resort"):  # it needs a thread of its own
+            if self._deadline < math.inf and not self._resting():
+                hard_exit.arm(self._deadline - time.monotonic(), self._code)
 
     def _watch(self) -> None:
         with self._news:
@@ -81,19 +84,28 @@ class Watchdog:
                     break
                 if now >= self._load_at:
                     self._load_at = math.inf
-                    hard_exit.load()
+                    with contained("the last resort"):
+                        hard_exit.load()
                     self._arm_last_resort()
                 wake_at = min(self._load_at, self._deadline + PATIENCE)
                 self._news.wait(min(max(wake_at - time.monotonic(), 0), threading.TIMEOUT_MAX))
         if self._dismissed or self._resting():
             hard_exit.disarm()
         else:
-            within(LAST_WORDS, lambda: self._report(self._code))
+            with contained("the report of the watchdog"):
+                within(LAST_WORDS, lambda: self._report(self._code))
             os._exit(self._code)
 
 
 def within(seconds: float, call: Callable[[], Any]) -> None:
-    """Wait at most *seconds* for *call*, in a thread of its own that may be left behind."""
+    """Wait at most *seconds* for *call*, in a thread of its own that may be left behind.
+
+    Where no thread can be started it is called here, and may take longer.
+    """
     thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(seconds)
+    try:
+        thread.start()
+    except RuntimeError:
+        call()
+    else:
+        thread.join(seconds)

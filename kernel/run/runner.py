@@ -28,7 +28,7 @@ from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.report import Report
 from kernel.lifecycle.supervisor import GRACE
 from kernel.lifecycle.units import Unit, nest
-from kernel.observe import lifecycle_log, logs
+from kernel.observe import console, lifecycle_log, logs
 from kernel.observe.wiring import Outside
 from kernel.process import debugger, event_loop
 from kernel.process.loop_watch import LoopWatch
@@ -211,6 +211,7 @@ class _Run:
     def at_exit(self) -> None:
         """Say the last line when the threads and exit handlers of others have ended: until then it might be untrue."""
         self.say_end()
+        console.close()
         ignore()
 
     def _say_resting(self) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from kernel.config.settings import Settings
 from kernel.errors import one_line
-from kernel.observe import logs
+from kernel.observe import console, logs
 
 if TYPE_CHECKING:
     from kernel.process.event_loop import Wake
@@ -33,7 +32,7 @@ def run_alone(call: Callable[[], Any], settings: Settings) -> int:
         if isinstance(result, Coroutine):
             _run_coroutine(result, settings)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)  # noqa: T201
+        console.say("stopped")
     except BaseException as error:  # noqa: ASYNC103, BLE001  (whatever the user's command raises, outside of any loop)
         logs.logger.error("exit 1: %s", one_line(error), exc_info=error)
         return 1  # noqa: ASYNC104

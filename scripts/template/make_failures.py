@@ -925,7 +925,7 @@ def play(scenario: Scenario) -> str:
             run = app.start(*scenario.words, **{**ENV, **scenario.env})
             for pattern, number in scenario.steps:
                 run.wait_for(pattern)
-                run.send(number)
+                run.send(number, further=True)
             result = run.result()
         finally:
             app.close()

@@ -33,6 +33,7 @@ from tests.artifacts import SHIPPED, Artifact
 
 REPO = Path(__file__).parents[2]
 PATIENCE = 15.0  # seconds after which something that does not come is a failure; far more than a loaded machine needs
+ONE = 0.55  # seconds in which signals that mean the same count as one, and a little
 OURS = re.compile(
     r"(SERVICES|RUNNER|ADMIN|LOG|KERNEL|OTEL)_\w+|ENV|NO_COLOR|FORCE_COLOR|PYTHON(PATH|UNBUFFERED|WARNINGS|DONTWRITEBYTECODE)"
 )
@@ -125,6 +126,7 @@ class Process:
     def __init__(self, argv: list[str], cwd: Path, env: dict[str, str], **options: Any) -> None:
         self._started = time.monotonic()
         self._signalled: float | None = None
+        self._sent = 0.0
         self._ended = 0.0
         self._lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._news = threading.Condition()
@@ -186,10 +188,13 @@ class Process:
                 assert time.monotonic() < end, f"{PATIENCE:g} s without {pattern!r}:\n{self.output}"
                 self._news.wait(0.1)
 
-    def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+    def send(self, number: signal.Signals, *, further: bool = False) -> None:
+        """Send it a signal; *further* waits until it does not count with the one before."""
         if self._signalled is None:
             self._signalled = time.monotonic()
+        elif further:
+            time.sleep(max(self._sent + ONE - time.monotonic(), 0))
+        self._sent = time.monotonic()
         self._process.send_signal(number)
 
     def result(self) -> Result:

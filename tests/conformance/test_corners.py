@@ -57,7 +57,7 @@ def test_a_signal_while_the_last_words_of_an_abandoned_service_are_flushed(app: 
     run.send(signal.SIGTERM)
     run.wait_for("flushing")
     for number in (signal.SIGINT, signal.SIGHUP)[:further]:
-        run.send(number)
+        run.send(number, further=number == signal.SIGINT)
     result = run.result()
     assert result.code == 3, result.stderr
     assert result.seconds < (1 if further == 2 else 2)
@@ -127,7 +127,7 @@ def test_a_second_signal_cuts_a_command_and_its_providers(app: App, backend: str
     run.wait_for("asking")
     run.send(signal.SIGINT)
     run.wait_for("cleaning up")
-    run.send(signal.SIGTERM)
+    run.send(signal.SIGTERM, further=True)
     result = run.result()
     assert result.code == 130
     assert result.messages[-1].startswith("exit 130: ")

@@ -19,17 +19,21 @@ INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
         ([(INT, 0), (INT, 0.49)], [1]),
         ([(INT, 0), (INT, 0.51)], [1, 2]),
         ([(INT, 0), (INT, 0.3), (INT, 0.6)], [1, 2]),  # whoever holds the key down means it
-        ([(INT, 0), (TERM, 0.1)], [1, 2]),
-        ([(INT, 0), (TERM, 0.1), (TERM, 0.2)], [1, 2]),
-        ([(INT, 0), (TERM, 0.1), (HUP, 0.2)], [1, 2, 130]),
+        ([(INT, 0), (TERM, 0.1)], [1]),
+        ([(TERM, 0), (INT, 0.1)], [1]),
+        ([(TERM, 0), (HUP, 0.1)], [1]),
+        ([(HUP, 0), (TERM, 0.1)], [1]),
+        ([(INT, 0), (TERM, 0.6), (TERM, 0.7)], [1, 2]),
+        ([(INT, 0), (HUP, 0.1)], [1, 2]),  # a terminal that is closed sends it to those who did not heed Ctrl+C
+        ([(INT, 0), (HUP, 0.1), (TERM, 0.2)], [1, 2]),
+        ([(INT, 0), (TERM, 0.6), (HUP, 1.2)], [1, 2, 130]),
         ([(INT, 0), (INT, 1), (INT, 2)], [1, 2, 130]),
-        ([(INT, 0), (TERM, 0.1), (INT, 0.2)], [1, 2]),
     ],
 )
-def test_the_same_signal_twice_within_half_a_second_is_one(
+def test_which_signals_are_one_within_half_a_second(
     monkeypatch: pytest.MonkeyPatch, came: list[tuple[signal.Signals, float]], counts: list[int]
 ) -> None:
-    """Each other one counts, and the third ends the process."""
+    """The same twice, and SIGTERM with any; each other one counts, and the third ends the process."""
     told: list[int] = []
 
     class Left(BaseException):

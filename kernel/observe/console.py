@@ -1,0 +1,55 @@
+"""Standard output and error: nobody may read them, the disk behind them may be full, and the encoding poor.
+
+What cannot be said is left unsaid, and the exit code still tells the truth: the interpreter itself would end with 120.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import TextIO
+
+from kernel.masking import shown
+
+
+def prepare() -> None:
+    """Have what an encoding lacks escaped, rather than raise; and somewhere to write to where there is no stderr."""
+    if sys.stderr is None:  # closed by who started us: the next file to be opened would get its number, and our words
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", "") == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def say(text: str) -> None:
+    """Print *text* to stderr, if that is possible; without secrets, and bounded."""
+    try:
+        print(shown(text), file=sys.stderr, flush=True)  # noqa: T201
+    except (OSError, ValueError):
+        _drop(sys.stderr)
+
+
+def close() -> str:
+    """Flush both, for the last time; tell why what was printed is lost: empty where it is not, or nobody wants it."""
+    lost = ""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError) as error:
+            _drop(stream)
+            if stream is sys.stdout and isinstance(error, OSError) and error.errno != errno.EPIPE:
+                lost = error.strerror or str(error)
+    return lost
+
+
+def _drop(stream: TextIO) -> None:
+    """Let *stream* lead nowhere: what it still holds would be tried again at the end of the process."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        stream.flush()
+    except (OSError, ValueError):
+        pass
