@@ -9,6 +9,7 @@ from types import TracebackType
 
 from kernel import masking
 from kernel.masking import TRACE, TRACE_LINE, bounded, mask, shown
+from kernel.observe.plain import message_of
 
 CAUSES = 20  # errors of a chain of causes that are shown
 _STANDARD = frozenset(vars(logging.makeLogRecord({})))
