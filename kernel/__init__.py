@@ -24,7 +24,9 @@ observe/       what can be seen of a run
                plain         any value as text or JSON that cannot break its line
                lifecycle_log the log lines about each service and the end
                status        what `/readyz` and `/status` tell
-               admin         the HTTP server of ADMIN_ADDR
+               admin         the pages of ADMIN_ADDR: health, status, metrics
+               http_server http_connection  the server in a thread of its own that gives them; one client of it
+               shown shown_spans  records, tracebacks and spans, without secrets and bounded
                systemd       readiness and watchdog, told to systemd
                spans tracer  lifecycle spans; the tracer through which users' spans get their service
                metrics prometheus  instruments; `/metrics`
@@ -70,9 +72,11 @@ process/       the process around the services
                watchdog      ends a process that outlives its shutdown
                event_loop    asyncio or trio
                loop_watch    notices a blocked event loop
+               sockets       sockets that listen, or that systemd hands over
                hard_exit     ends the process when the interpreter no longer answers
                debugger      deadlines rest while one is attached
 errors         every exception of the kernel
+masking        secrets that are known, and texts without them; how long a text may be
 stacks         where a coroutine or thread is, in the user's own lines
 identity       the app's name, version and commit
 context        which service the current code belongs to

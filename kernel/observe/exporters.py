@@ -21,6 +21,7 @@ from kernel.identity import Identity
 from kernel.masking import shown
 from kernel.observe.logs import LIFECYCLE, extras, logger
 from kernel.observe.otel_resource import described, many_series, resource_of
+from kernel.observe.shown_spans import without_secrets
 from kernel.observe.tracer import Dispatcher
 
 LAST = 0.9  # seconds for all that is still to be sent at the end
@@ -282,6 +283,8 @@ class Telemetry:
         if "OTEL_BSP_SCHEDULE_DELAY" not in self._environ:
             settings["schedule_delay_millis"] = SOON
         for exporter, delivery in made:
+            inner = exporter.export
+            exporter.export = lambda spans, inner=inner: inner(without_secrets(spans))
             processor = BatchSpanProcessor(counted(exporter, delivery), **settings)
             self.dispatcher.add_span_processor(processor)
             self._ends.append(processor.shutdown)
