@@ -37,6 +37,9 @@ observe/       what can be seen of a run
 bricks/        what services are made of, imported when they are first used
                asgi          `serve_asgi`: an ASGI app as a service's work
                uvicorn_server hypercorn_server  the servers that run it
+               program       `program`: an external program as a resource
+               ready output  when it is ready; what it writes
+               guard         the process that ends it when the kernel is gone
                drain         how a server ends
                lifespan      the app's lifespan, whichever server runs it
                listen        sockets that listen
@@ -61,10 +64,15 @@ declare/       what users write
                app           `@lifespan` and `@command` of the app
                retry         restart policy: `Retry`, backoff
 config/        what the environment says
-               values        the types of config fields: durations, secrets, lists
-               settings      the kernel's own variables
-               service_config  the config of each service
-               otel          OTEL_*
+               values        durations, secrets, lists
+               scalars       the types of single values
+               readers       how a text becomes a value of a field's type, and back
+               schema        the variables of a config class
+               service_config  the config of each service, and all that is wrong with it
+               settings      the kernel's own variables, in one table
+               otel otel_table  OTEL_*, as the kernel and as people read it
+               near_misses   variables that nobody reads
+               field_texts   what comments and docstrings say of a field
 process/       the process around the services
                signals       SIGINT, SIGTERM, SIGHUP
                guests        lets libraries have the signals too, and take none away
@@ -74,12 +82,14 @@ process/       the process around the services
                loop_watch    notices a blocked event loop
                sockets       sockets that listen, or that systemd hands over
                hard_exit     ends the process when the interpreter no longer answers
+               programs      the external programs that run now
                debugger      deadlines rest while one is attached
 errors         every exception of the kernel
 masking        secrets that are known, and texts without them; how long a text may be
 stacks         where a coroutine or thread is, in the user's own lines
 identity       the app's name, version and commit
 context        which service the current code belongs to
+annotations    types as people write them
 ```
 """
 
@@ -107,11 +117,18 @@ from kernel.errors import (
 
 if TYPE_CHECKING:
     from kernel.bricks.asgi import serve_asgi
+    from kernel.bricks.program import Program, program
+    from kernel.bricks.ready import http, output, tcp
     from kernel.calls.interface import interface
 
 _LAZY = {
+    "Program": "kernel.bricks.program",
+    "http": "kernel.bricks.ready",
     "interface": "kernel.calls.interface",
+    "output": "kernel.bricks.ready",
+    "program": "kernel.bricks.program",
     "serve_asgi": "kernel.bricks.asgi",
+    "tcp": "kernel.bricks.ready",
 }
 """The modules of public names that most apps do not use, and a start should not pay for."""
 
@@ -134,6 +151,7 @@ __all__ = [
     "KernelError",
     "Overloaded",
     "PlanError",
+    "Program",
     "Retry",
     "Seconds",
     "Secret",
@@ -144,9 +162,13 @@ __all__ = [
     "Unavailable",
     "Work",
     "command",
+    "http",
     "interface",
     "lifespan",
+    "output",
+    "program",
     "serve_asgi",
     "service",
     "started",
+    "tcp",
 ]

@@ -227,16 +227,18 @@ class Program:
             Run what they need as well.
 
         """
-        from kernel.run.runner import around, execute
+        from kernel.run.runner import around, connected, execute
 
+        outside = self._outside(serve=True)
         logs.configure(self.settings, self.identity, tuple(self.files))
 
         def prepare() -> tuple[Sequence[Any], Sequence[str]]:
             self._import_init()
             made = self._plan(service, with_dependencies=with_dependencies)
-            return around(made.units, EXTENSIONS.lifespans, f"{self.app.__name__}/init.py"), made.warnings
+            units = connected(made.units, self.settings, self.identity, outside, export=True)
+            return around(units, EXTENSIONS.lifespans, f"{self.app.__name__}/init.py"), made.warnings
 
-        return execute(self.settings, prepare, self._outside(serve=True), to_the_end=self.process)
+        return execute(self.settings, prepare, outside, to_the_end=self.process)
 
     def _outside(self, *, serve: bool) -> Outside:
         from kernel.observe.wiring import Outside
@@ -365,15 +367,18 @@ class Program:
         if "LOG_LEVEL" not in os.environ:
             logs.logger.setLevel("WARNING")  # a command's output is what it prints
         if needs.edges:
-            from kernel.run.runner import command_unit, execute
+            from kernel.run.runner import command_unit, connected, execute
+
+            outside = self._outside(serve=False)
 
             def prepare() -> tuple[Sequence[Any], Sequence[str]]:
                 self._import_init()
                 made, config = plan_command(service, needs, self.files, os.environ, self.wrong)
                 call = functools.partial(fn, **given, **_config(needs, config))
-                return [*made.units, command_unit(f"{service.name} {name}", needs, call)], ()
+                units = [*made.units, command_unit(f"{service.name} {name}", needs, call)]
+                return connected(units, self.settings, self.identity, outside, export=False), ()
 
-            return execute(self.settings, prepare, self._outside(serve=False), to_the_end=self.process)
+            return execute(self.settings, prepare, outside, to_the_end=self.process)
         _, config = plan_command(service, needs, self.files, os.environ, self.wrong)
         return self._run_alone(functools.partial(fn, **given, **_config(needs, config)))
 

@@ -152,6 +152,7 @@ def shown(text: str, limit: int = TEXT) -> str:
 # -- what the environment holds ----------------------------------------------------------------------------------
 
 _ADDRESSES = re.compile(r"OTEL_EXPORTER_OTLP_(\w+_)?ENDPOINT|NATS_URL|(HTTPS?|ALL)_PROXY", re.IGNORECASE)
+_SECRETS = frozenset({"NATS_PASSWORD", "NATS_NKEY"})
 _HEADERS = re.compile(r"OTEL_EXPORTER_OTLP_(\w+_)?HEADERS")
 
 
@@ -160,6 +161,8 @@ def learn(environ: Mapping[str, str]) -> None:
     for name, text in environ.items():
         if _HEADERS.fullmatch(name):
             add(*_secrets_of_headers(text))
+        elif name in _SECRETS:
+            add(text)
         elif _ADDRESSES.fullmatch(name):
             for one in text.split(","):
                 add(*secrets_of_address(one))

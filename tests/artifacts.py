@@ -22,6 +22,7 @@ import attrs
 import pytest
 
 from tests.scripts.projects import Machine, Project
+from tests.shared import made_once
 
 REPO = Path(__file__).parents[1]
 TREE = "tree"
@@ -93,22 +94,30 @@ def without_services(path: Path, folder: Path, words: tuple[str, ...] = ()) -> A
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     """A home, and this template in a repository: made once; a test clones it, and changes nothing of it."""
-    return Machine(tmp_path_factory.mktemp("machine"))
+    return Machine(made_once(tmp_path_factory, "machine", Machine))
 
 
 @pytest.fixture(scope="session")
 def built(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone with build/app.pyz; for tests that read it."""
-    project = machine.clone(tmp_path_factory.mktemp("built") / "app")
-    done = project.just("build")
-    assert done.code == 0, done.err
-    assert done.out.startswith("build/app.pyz: app 0.1.0 (commit ")
-    return project
+
+    def build(folder: Path) -> None:
+        done = machine.clone(folder / "app").just("build")
+        assert done.code == 0, done.err
+        assert done.out.startswith("build/app.pyz: app 0.1.0 (commit ")
+
+    return Project(machine, made_once(tmp_path_factory, "built", build) / "app")
 
 
 @pytest.fixture(scope="session")
-def binary(built: Project) -> Path:
+def binary(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The binary of that clone, whose frozen Python this tree keeps for the next time."""
+    made_once(tmp_path_factory, "binary", lambda _: build_binary(built))
+    return built.root / "build" / "app"
+
+
+def build_binary(built: Project) -> None:
+    """Build it, from the frozen Python that this tree has kept, where it has."""
     home = runpy.run_path(str(REPO / "scripts" / "kernel" / "change.py"))["home"]  # made so that git does not see it
     kept, used = home(REPO), home(built.root)
     for one in kept.glob("runtime-*"):
@@ -119,7 +128,6 @@ def binary(built: Project) -> Path:
     assert done.code == 0, done.err
     for one in used.glob("runtime-*"):
         shutil.copy2(one, kept)
-    return built.root / "build" / "app"
 
 
 @pytest.fixture(scope="session")
@@ -142,6 +150,7 @@ def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Offer the choice of what is run."""
+    parser.addoption("--all", action="store_true", help="run also the tests that take minutes")
     parser.addoption("--artifact", choices=KINDS, help="what the tests of the real program run")
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from tests import shared
 from tests.harness import Lab
 from tests.ports import ANY_PORT
 
@@ -22,6 +24,26 @@ for number in (signal.SIGINT, signal.SIGHUP):
         # As with nohup, or with & in a script. What is ignored stays so in the programs that are tested, and what has a
         # handler does not; this process goes on as if it ignored it.
         signal.signal(number, lambda *_: None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the long ones begin first, and leave those that take minutes to `just test-all`."""
+    items.sort(key=shared.turn)
+    for item in items:
+        if item.get_closest_marker("minutes") and not item.config.getoption("--all"):
+            item.add_marker(pytest.mark.skip(reason="it takes minutes, or wants root: `just test-all` runs it"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out units of tests to the workers, in that order."""
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    class Units(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return shared.unit(nodeid)
+
+    return Units(config, log)
 
 
 @pytest.fixture(autouse=True)

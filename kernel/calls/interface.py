@@ -57,6 +57,11 @@ class Method:
     _encoders: Mapping[str, Callable[[Any], Any]]
     _required: frozenset[str]
 
+    @property
+    def declared(self) -> tuple[type[BaseException], ...]:
+        """The classes of the errors that it declares."""
+        return tuple(shape.cls for shape in self.raises.values())
+
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call as JSON: those that were given, by name.
 

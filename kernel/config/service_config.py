@@ -1,4 +1,4 @@
-"""The environment as typed values: the config of each service.
+"""The config of a service, read from the environment.
 
 Every wrong value is collected, so that all are reported in one go, each with its variable, its value (secrets
 masked), what was expected, and where the field is declared.
@@ -6,68 +6,48 @@ masked), what was expected, and where the field is declared.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import attrs
 
-from kernel.config.values import Secret, UnreadableType, expected, is_secret, parse_list, register, structure
+from kernel.config.schema import UNKNOWN, Branch, Leaf, Schema, default_of, place, schema_of
+from kernel.config.values import Secret, parse_list, register
 from kernel.errors import ConfigError, text_of
-from kernel.masking import MASK, add
-from kernel.stacks import shorten
+from kernel.masking import MASK, add, mask
 
-T = TypeVar("T")
-
-
-def variable(service: str, field: str) -> str:
-    """The variable that a config's *field* is read from, as ``EXAMPLE_DATABASE_PATH``."""
-    return f"{service}_{field}".replace("-", "_").upper()
+TRIVIAL = 3  # characters of a default that is no secret, as in Secret(0)
+LONGEST = 200  # characters of a value that an error repeats
 
 
-def variables(service: str, cls: type) -> dict[str, str]:
+def variables(service: str, cls: Any) -> dict[str, str]:
     """The variables of a service's config, each with its field's name."""
-    return {
-        variable(service, field.alias or field.name): field.alias or field.name
-        for field in attrs.fields(cls)
-        if field.init
-    }
+    return {leaf.variable: leaf.argument for leaf in schema_of(service, cls).leaves()}
 
 
-def read_config(service: str, cls: type[T], environ: Mapping[str, str]) -> tuple[T | None, list[ConfigError]]:
+def read_config(
+    service: str, cls: Any, environ: Mapping[str, str], default: object = attrs.NOTHING
+) -> tuple[Any, list[ConfigError]]:
     """An instance of the attrs class *cls* from the variables of *service*, and all that is wrong with them.
 
     An empty variable is an unset one. The instance is None where anything is wrong.
+
+    Args:
+        service: The service's name.
+        cls: The class; a generic one may have its arguments, as in ``Config[int]``.
+        environ: The environment.
+        default: An instance that has the values of fields which are not set. None: it is None where none of its
+            variables is set, although it needs one.
+
     """
-    errors: list[ConfigError] = []
-    values: dict[str, Any] = {}
-    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(attrs.resolve_types(cast("Any", cls), include_extras=True))
-    for field in fields:
-        if not field.init:
-            continue
-        argument = field.alias or field.name
-        name = variable(service, argument)
-        text = environ.get(name, "")
-        if is_secret(field.type):
-            add(text, *parse_list(text))  # known before anybody can speak of it
-        if text == "":
-            if field.default is attrs.NOTHING:
-                errors.append(
-                    ConfigError(
-                        "is not set, and has no default",
-                        where=name,
-                        hint=f"expected {expected(field.type)} ({_declared(cls, field.name)})",
-                    )
-                )
-            continue
-        values[argument], error = _tried(structure, text, field.type)
-        if error is not None:
-            errors.append(_bad_value(name, text, cls, field, error))
-    if errors:
-        return None, errors
-    config, error = _tried(cls, **values)
+    schema = schema_of(service, cls)
+    reading = _Reading(environ, _secrets(schema, environ))
+    config = reading.read(schema, default if isinstance(default, schema.cls) else None)
     register(config)
-    return config, [] if error is None else [_refused(service, cls, values, error, environ)]
+    errors = [*schema.errors, *reading.errors]
+    if default is None and not schema.errors and not any(environ.get(leaf.variable) for leaf in schema.leaves()):
+        errors = []
+    return (None if errors else config), errors
 
 
 def _tried(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, BaseException | None]:
@@ -80,63 +60,187 @@ def _tried(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, Ba
         return None, error  # noqa: ASYNC104
 
 
-def _declared(cls: type, field: str) -> str:
-    """File, line and name of a field; the line of the class where the field's own cannot be had."""
-    import inspect
+@attrs.define(eq=False)
+class _Reading:
+    """One config being read.
 
-    try:
-        lines, first = inspect.getsourcelines(cls)
-        offset = next((i for i, line in enumerate(lines) if re.match(rf"\s+{field}\s*[:=]", line)), 0)
-        path = shorten(inspect.getsourcefile(cls) or "?")
-    except (OSError, TypeError):
-        return f"{cls.__name__}.{field}"
-    return f"{cls.__name__}.{field}, {path}:{first + offset}"
+    Args:
+        environ: The environment.
+        secrets: The texts that no error may show.
+        errors: What is wrong, so far.
+
+    """
+
+    environ: Mapping[str, str]
+    secrets: set[str]
+    errors: list[ConfigError] = attrs.field(factory=list)
+
+    def read(self, schema: Schema, outer: object) -> Any:
+        """An instance of the class of *schema*; None where anything is wrong with it.
+
+        Args:
+            schema: Its fields.
+            outer: The instance that the class around has as a default, for the fields that are not set; or None.
+
+        """
+        before = len(self.errors)
+        values: dict[str, Any] = {}
+        for member in schema.members:
+            value = self._leaf(member, outer) if isinstance(member, Leaf) else self._branch(member, outer)
+            if value is not UNKNOWN:
+                values[member.argument] = value
+        if len(self.errors) == before and not schema.errors:
+            instance, refusal = _tried(schema.cls, **values)
+            if refusal is None:
+                return instance
+        else:
+            refusal = None
+        wrong = len(self.errors)
+        self._look_at_each(schema, values, whole=refusal is not None)
+        if refusal is not None and len(self.errors) == wrong:
+            self._refused(schema, values, refusal)
+        return None
+
+    def _leaf(self, leaf: Leaf, outer: object) -> Any:
+        """The value of a field; UNKNOWN where its class has to say, or where it is wrong."""
+        text = self.environ.get(leaf.variable, "")
+        if text == "":
+            if outer is not None:
+                return getattr(outer, leaf.attribute.name)
+            if leaf.attribute.default is attrs.NOTHING:
+                self._add(leaf, "is not set, and has no default", f"expected {leaf.reader.words}")
+            return UNKNOWN
+        value, error = _tried(leaf.reader.read, text)
+        if error is None:
+            return value
+        hint = f"expected {leaf.reader.words}"
+        link = text.startswith("tcp://")
+        advice = "; it looks like a Kubernetes service link: set enableServiceLinks: false on the pod" if link else ""
+        self._add(leaf, f"is {self._shown(leaf)}", hint, advice)
+        return UNKNOWN
+
+    def _branch(self, branch: Branch, outer: object) -> Any:
+        """The value of a field that is a class of its own; UNKNOWN where the class around has to say."""
+        default = default_of(branch.attribute)
+        if outer is not None:
+            default = getattr(outer, branch.attribute.name)
+        if not any(self.environ.get(name) for name in branch.variables):
+            if outer is not None:
+                return default
+            if default is not attrs.NOTHING:
+                return UNKNOWN
+            if branch.optional:
+                return None
+        before = len(self.errors)
+        value = self.read(branch.schema, default if isinstance(default, branch.schema.cls) else None)
+        return UNKNOWN if len(self.errors) > before or branch.schema.errors else value
+
+    # -- what the class itself refuses -------------------------------------------------------------------------------
+
+    def _look_at_each(self, schema: Schema, values: Mapping[str, Any], *, whole: bool) -> None:
+        """Ask the converter and the validator of each field alone, so that all are heard.
+
+        Args:
+            schema: The fields.
+            values: The values by argument; those that are wrong are missing.
+            whole: Whether none is missing.
+
+        """
+        known = dict(values)
+        blank: Any = object.__new__(schema.cls)
+        for member in schema.members:
+            if member.argument in known:
+                error = self._convert(member, known)
+                if error is not None:
+                    self._refuse(member, error)
+                    del known[member.argument]
+            elif whole or (isinstance(member, Leaf) and not self.environ.get(member.variable)):
+                default = default_of(member.attribute)
+                if default is not UNKNOWN and default is not attrs.NOTHING:
+                    known[member.argument] = default
+            if member.argument in known:
+                object.__setattr__(blank, member.attribute.name, known[member.argument])
+        for member in schema.members:
+            validator = member.attribute.validator
+            if validator is None or member.argument not in known:
+                continue
+            _, error = _tried(validator, blank, member.attribute, known[member.argument])
+            if error is not None and (whole or not isinstance(error, AttributeError)):
+                self._refuse(member, error)
+
+    @staticmethod
+    def _convert(member: Leaf | Branch, known: dict[str, Any]) -> BaseException | None:
+        converter: Any = member.attribute.converter
+        if converter is None or isinstance(converter, attrs.Converter):  # which may want the instance
+            return None
+        known[member.argument], error = _tried(converter, known[member.argument])
+        return error
+
+    def _refuse(self, member: Leaf | Branch, error: BaseException) -> None:
+        """Report that a converter or validator of one field refused its value."""
+        why = self._reason(error, (member,))
+        named = [name for name in member.variables if self.environ.get(name)]
+        if isinstance(member, Leaf) and named:
+            what = f"is {self._shown(member)}: {why}"
+        else:
+            what = f"is not set, and the default is refused: {why}" if not named else f"was refused: {why}"
+        where = ", ".join(named or member.variables)
+        hint = f"declared at {place(member.owner, member.attribute.name)}"
+        self.errors.append(ConfigError(what, where=where, hint=hint))
+
+    def _refused(self, schema: Schema, values: Mapping[str, Any], error: BaseException) -> None:
+        """Report that the class as a whole was refused: the value without which the rest is accepted is to blame."""
+        members = {member.argument: member for member in schema.members}
+
+        def accepts(rest: Mapping[str, Any]) -> bool:
+            return _tried(schema.cls, **rest)[1] is None
+
+        set_ = [name for name in values if any(self.environ.get(one) for one in members[name].variables)]
+        blamed = [name for name in set_ if accepts({other: values[other] for other in values if other != name})]
+        if len(blamed) != 1:
+            blamed = set_
+        why = self._reason(error, [members[name] for name in blamed])
+        names = [one for name in blamed for one in members[name].variables if self.environ.get(one)]
+        shown = " and ".join(self._shown(leaf) for leaf in schema.leaves() if leaf.variable in names)
+        owner, field = (members[blamed[0]].owner, members[blamed[0]].attribute.name) if blamed else (schema.cls, "")
+        what = f"is {shown}: {why}" if shown else f"was refused: {why}"
+        where = ", ".join(names) or schema.cls.__name__
+        self.errors.append(ConfigError(what, where=where, hint=f"declared at {place(owner, field)}"))
+
+    # -- words -------------------------------------------------------------------------------------------------------
+
+    def _add(self, leaf: Leaf, what: str, hint: str, advice: str = "") -> None:
+        hint = f"{hint} ({place(leaf.owner, leaf.attribute.name)}){advice}"
+        self.errors.append(ConfigError(what, where=leaf.variable, hint=hint))
+
+    def _shown(self, leaf: Leaf) -> str:
+        """The text of a variable as an error shows it."""
+        text = self.environ.get(leaf.variable, "")
+        if leaf.reader.secret:
+            return MASK
+        return repr(text) if len(text) <= LONGEST else f"{text[:LONGEST]!r}... ({len(text)} characters)"
+
+    def _reason(self, error: BaseException, blamed: Iterable[Leaf | Branch]) -> str:
+        """What an error of the user's says; of one that is about a secret, its type alone."""
+        leaves = (leaf for one in blamed for leaf in ([one] if isinstance(one, Leaf) else one.schema.leaves()))
+        if any(leaf.reader.secret for leaf in leaves):
+            return type(error).__name__
+        words = text_of(error.args[0] if error.args else error) or type(error).__name__
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            words = words.replace(secret, MASK)
+        return mask(words)
 
 
-def _bad_value(name: str, text: str, cls: type, field: attrs.Attribute[Any], error: BaseException) -> ConfigError:
-    secret = is_secret(field.type)
-    shown = MASK if secret else repr(text)
-    hint = f"expected {expected(field.type)} ({_declared(cls, field.name)})"
-    if text.startswith("tcp://"):
-        hint += "; it looks like a Kubernetes service link: set enableServiceLinks: false on the pod"
-    if isinstance(error, UnreadableType):
-        return ConfigError(
-            f"cannot be read into a field of type {expected(field.type)}",
-            where=name,
-            hint=f"use a plain type, a list, an enum or a Literal ({_declared(cls, field.name)})",
-        )
-    return ConfigError(f"is {shown}", where=name, hint=hint)
-
-
-def _masked(words: str, text: str, value: object) -> str:
-    """*words* without the secret that was read from *text* as *value*, nor any part of it if it is a list."""
-    shown = {text, *parse_list(text), str(value.reveal()) if isinstance(value, Secret) else ""} - {""}
-    for secret in sorted(shown, key=len, reverse=True):
-        words = words.replace(secret, MASK)
-    return words
-
-
-def _refused(
-    service: str, cls: type, values: Mapping[str, Any], error: BaseException, environ: Mapping[str, str]
-) -> ConfigError:
-    """A validator of *cls* refused a value: the one without which the rest is accepted is to blame."""
-    fields = {field.alias or field.name: field for field in attrs.fields(cls)}
-
-    def accepts(rest: Mapping[str, Any]) -> bool:
-        _, refusal = _tried(cls, **rest)
-        return refusal is None
-
-    blamed = [name for name in values if accepts({other: values[other] for other in values if other != name})]
-    if len(blamed) != 1:
-        blamed = list(values)
-    secret = any(is_secret(fields[name].type) for name in blamed)
-    why = type(error).__name__ if secret else text_of(error.args[0] if error.args else error)
-    for name, field in fields.items():  # a validator may tell of other fields than its own
-        if is_secret(field.type):
-            why = _masked(why, environ.get(variable(service, name), ""), values.get(name))
-    shown = " and ".join(MASK if secret else repr(environ.get(variable(service, name), "")) for name in blamed)
-    return ConfigError(
-        f"is {shown}: {why}" if shown else f"was refused: {why}",
-        where=", ".join(variable(service, name) for name in blamed) or cls.__name__,
-        hint=f"declared at {_declared(cls, fields[blamed[0]].name if blamed else '')}",
-    )
+def _secrets(schema: Schema, environ: Mapping[str, str]) -> set[str]:
+    """The texts of secrets, and the parts of those that are lists; they are known from now on."""
+    found: set[str] = set()
+    for leaf in schema.leaves():
+        if leaf.reader.secret:
+            text = environ.get(leaf.variable, "")
+            value, error = _tried(leaf.reader.read, text) if text else (default_of(leaf.attribute), None)
+            found |= {text, *parse_list(text)}
+            add(*found)
+            if error is None and isinstance(value, Secret):
+                revealed = text_of(value.reveal())
+                found |= {revealed} if text or len(revealed) > TRIVIAL else set()
+    return found - {""}

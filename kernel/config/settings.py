@@ -1,25 +1,19 @@
-"""The environment as typed values: the kernel's own settings.
+"""The kernel's own settings, and the one table of their variables.
 
-There are no config files. Every wrong value is collected, so that all are reported in one go, each with its
-variable, its value (secrets masked), what was expected, and where the field is declared.
+Reading, near misses, `app env` and the docs all take them from `SETTINGS`: a new variable is one more row there, and
+one more field of `Settings`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 
-from kernel.config.otel import OTEL_VARIABLES, Otel, read_otel
-from kernel.config.values import (
-    Seconds,
-    expected,
-    parse_bool,
-    parse_duration,
-    parse_list,
-)
+from kernel.config.nats import Nats, read_nats
+from kernel.config.otel import Otel, read_otel
+from kernel.config.values import parse_bool, parse_duration, parse_list
 from kernel.errors import ConfigError
 
 
@@ -81,6 +75,7 @@ class Settings:
         backend: KERNEL_BACKEND.
         admin: ADMIN_ADDR, where health, metrics and status are served; None for nowhere.
         otel: OTEL_*, what is exported.
+        nats: NATS_*, where services that run elsewhere are called; None for nowhere.
 
     """
 
@@ -94,57 +89,121 @@ class Settings:
     backend: str = "asyncio"
     admin: Address | None = None
     otel: Otel = attrs.field(factory=Otel)
+    nats: Nats | None = None
 
 
-KERNEL_VARIABLES: tuple[str, ...] = (
-    "SERVICES_ENABLED",
-    "RUNNER_SHUTDOWNTIMEOUT",
-    "RUNNER_DRAINDELAY",
-    "LOG_LEVEL",
-    "LOG_FORMAT",
-    "LOG_ADD_SOURCE",
-    "ENV",
-    "KERNEL_BACKEND",
-    "ADMIN_ADDR",
+# -- the table ---------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Setting:
+    """A variable of the kernel's own.
+
+    Args:
+        name: The variable.
+        field: The field of `Settings` that it becomes.
+        type: Its type, for people.
+        default: What is there when it is not set, for people; a text that reads as that, where there is one.
+        meaning: What it does, in a few words.
+        expected: What a text looks like, as in "expected dev or prod".
+        parse: Makes the value of a text that is stripped and not empty; raises ValueError for what is none.
+        secret: Whether its text must not be shown.
+
+    """
+
+    name: str
+    field: str
+    type: str
+    default: str
+    meaning: str
+    expected: str
+    parse: Callable[[str], Any]
+    secret: bool = False
+
+
+def _choice(name: str, field: str, known: Mapping[str, Any], default: str, meaning: str) -> Setting:
+    """A setting that is one of the *known* words, in any case."""
+
+    def parse(text: str) -> Any:
+        try:
+            return known[text.lower()]
+        except KeyError:
+            raise ValueError(text) from None
+
+    words = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"  # noqa: PLR2004
+    return Setting(name, field, " | ".join(known), default, meaning, words, parse)
+
+
+def _duration(name: str, field: str, default: str, meaning: str) -> Setting:
+    words = "a duration such as 10s, 1m30s, 500ms or a number of seconds"
+    return Setting(name, field, "Seconds", default, meaning, words, parse_duration)
+
+
+def _bool(name: str, field: str, default: str, meaning: str) -> Setting:
+    return Setting(name, field, "bool", default, meaning, "true/false, 1/0, yes/no or on/off", parse_bool)
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "SERVICES_ENABLED",
+        "enabled",
+        "list[str]",
+        "all",
+        "which services run: names and globs, `!name` to leave one out; names given to `app run` replace it",
+        "names or patterns",
+        lambda text: tuple(parse_list(text)) or None,
+    ),
+    _duration("RUNNER_SHUTDOWNTIMEOUT", "shutdown_timeout", "10s", "the one deadline for the whole shutdown"),
+    _duration("RUNNER_DRAINDELAY", "drain_delay", "0", "after a signal, be unready this long before stopping"),
+    Setting(
+        "ADMIN_ADDR",
+        "admin",
+        "address",
+        "off; in `dev` `127.0.0.1:9090`",
+        "where health, metrics and status are served over HTTP: an address, a port, or `off`",
+        "an address such as 127.0.0.1:9090, a port, or off; 0.0.0.0:9090 listens to everybody",
+        parse_address,
+    ),
+    _choice(
+        "LOG_LEVEL",
+        "log_level",
+        {one.lower(): one for one in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")},
+        "info",
+        "the least important records that are written",
+    ),
+    _choice("LOG_FORMAT", "log_json", {"text": False, "json": True}, "text", "`json` writes one object a line"),
+    _bool("LOG_ADD_SOURCE", "log_source", "false", "each record names its file and line"),
+    _choice("ENV", "dev", {"dev": True, "prod": False}, "prod", "`just run` sets `dev`"),
+    _choice(
+        "KERNEL_BACKEND",
+        "backend",
+        {one: one for one in ("asyncio", "trio")},
+        "asyncio",
+        "the event loop that the services run on",
+    ),
 )
-_LEVELS = ("debug", "info", "warning", "error", "critical")
+"""Every variable that the kernel reads, but those of OpenTelemetry and of NATS."""
+
+KERNEL_VARIABLES: tuple[str, ...] = tuple(one.name for one in SETTINGS)
 
 
 def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[ConfigError]]:
     """The kernel's settings, with defaults in place of what is wrong, and all that is wrong."""
     errors: list[ConfigError] = []
     values: dict[str, Any] = {}
-
-    def read(name: str, field: str, parse: Callable[[str], Any], what: str) -> None:
-        text = environ.get(name, "").strip()
+    for setting in SETTINGS:
+        text = environ.get(setting.name, "").strip()
         if text:
             try:
-                values[field] = parse(text)
+                values[setting.field] = setting.parse(text)
             except ValueError:
-                errors.append(ConfigError(f"is {text!r}", where=name, hint=f"expected {what}"))
-
-    def choice(*known: str) -> Callable[[str], str]:
-        def parse(text: str) -> str:
-            if text.lower() not in known:
-                raise ValueError(text)
-            return text.lower()
-
-        return parse
-
-    duration = expected(Seconds)
-    read("SERVICES_ENABLED", "enabled", lambda text: tuple(parse_list(text)) or None, "names or patterns")
-    read("RUNNER_SHUTDOWNTIMEOUT", "shutdown_timeout", parse_duration, duration)
-    read("RUNNER_DRAINDELAY", "drain_delay", parse_duration, duration)
-    read("LOG_LEVEL", "log_level", lambda text: choice(*_LEVELS)(text).upper(), f"one of {', '.join(_LEVELS)}")
-    read("LOG_FORMAT", "log_json", lambda text: choice("text", "json")(text) == "json", "text or json")
-    read("LOG_ADD_SOURCE", "log_source", parse_bool, expected(bool))
-    read("ENV", "dev", lambda text: choice("dev", "prod")(text) == "dev", "dev or prod")
-    read("KERNEL_BACKEND", "backend", choice("asyncio", "trio"), "asyncio or trio")
-    hint = "an address such as 127.0.0.1:9090, a port, or off; 0.0.0.0:9090 listens to everybody"
-    read("ADMIN_ADDR", "admin", parse_address, hint)
+                what = "is not valid" if setting.secret else f"is {text!r}"
+                errors.append(ConfigError(what, where=setting.name, hint=f"expected {setting.expected}"))
     if values.get("dev"):
         values.setdefault("admin", IN_DEV)
     values["otel"], wrong = read_otel(environ)
+    errors += wrong
+    values["nats"], wrong = read_nats(environ)
     errors += wrong
     settings = Settings(**values)
     if settings.drain_delay and settings.drain_delay >= settings.shutdown_timeout:
@@ -157,30 +216,3 @@ def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[ConfigErro
             )
         )
     return settings, errors
-
-
-# -- variables that nobody reads ---------------------------------------------------------------------------------
-
-_SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT)\w*|PORT(_\d+_(TCP|UDP)\w*)?)$")
-
-
-def near_misses(environ: Mapping[str, str], known: Collection[str]) -> Iterable[str]:
-    """A sentence for each variable that nobody reads but that nearly has the name of one in *known*."""
-    every = {*known, *KERNEL_VARIABLES, *OTEL_VARIABLES}
-    joined = {name.replace("_", ""): name for name in every}
-    # Comparing texts is slow, so only those are compared that share their first or last word with one of ours.
-    firsts = {name.partition("_")[0] for name in every}
-    lasts = {name.rpartition("_")[2] for name in every if not name.startswith("OTEL_")}  # which are words of all kinds
-    for name in sorted(environ.keys() - every):
-        hint = joined.get(name.replace("_", ""), "")
-        if not hint and (name.partition("_")[0] in firsts or name.rpartition("_")[2] in lasts):
-            hint = _nearest(name, joined.values())
-        if hint and not _SERVICE_LINK.search(name):
-            yield f"{name} is set, but nothing reads it; did you mean {hint}?"
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, list(known), n=1, cutoff=0.8)
-    return near[0] if near else ""

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import enum
-import functools
 import re
 from collections.abc import Callable
-from datetime import timedelta
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Generic,
-    Literal,
-    NoReturn,
-    Self,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-)
+from typing import Annotated, Any, Generic, NoReturn, Self, TypeVar
 
 import attrs
 
 from kernel.masking import MASK, add
 
-if TYPE_CHECKING:
-    from cattrs import Converter
-
 T = TypeVar("T")
 
-Seconds = Annotated[float, "a duration"]
+SECONDS = "a duration"  # what makes a float a duration
+Seconds = Annotated[float, SECONDS]
 """A config field of this type is a float of seconds, and reads ``10s``, ``1m30s``, ``500ms`` or a number of seconds."""
 
 
@@ -112,15 +93,11 @@ def register(value: Any) -> None:
             register(getattr(value, field.name, None))
 
 
-class UnreadableType(Exception):
-    """A field has a type that no text of a variable can become."""
-
-
 # -- plain ones --------------------------------------------------------------------------------------------------
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
+PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 
@@ -134,11 +111,17 @@ def parse_duration(text: str) -> float:
     """
     compact = text.strip().lower()
     if _DURATION.fullmatch(compact):
-        return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(compact))
+        return sum(float(number) * _UNITS[unit] for number, unit in PARTS.findall(compact))
     seconds = float(compact)
     if not 0 <= seconds < float("inf"):
         raise ValueError(text)
     return seconds
+
+
+def write_seconds(seconds: float) -> str:
+    """A text that `parse_duration` reads as *seconds*."""
+    text = repr(float(seconds)).removesuffix(".0")
+    return f"{text}s" if _DURATION.fullmatch(f"{text}s") else text
 
 
 def parse_bool(text: str) -> bool:
@@ -159,153 +142,3 @@ def parse_bool(text: str) -> bool:
 def parse_list(text: str) -> list[str]:
     """The comma-separated parts of *text*, stripped; empty ones are dropped."""
     return [part for part in (part.strip() for part in text.split(",")) if part]
-
-
-# -- by type -----------------------------------------------------------------------------------------------------
-
-
-def _is_sequence(tp: Any) -> bool:
-    return get_origin(tp) in {list, tuple, set, frozenset}
-
-
-def _is_union(tp: Any) -> bool:
-    return get_origin(tp) in {Union, UnionType}
-
-
-def _is_literal(tp: Any) -> bool:
-    return get_origin(tp) is Literal
-
-
-def _is_enum(tp: Any) -> bool:
-    return isinstance(tp, type) and issubclass(tp, enum.Enum)
-
-
-def _is_masked(tp: Any) -> bool:
-    return get_origin(tp) is Secret
-
-
-def _is_duration(tp: Any) -> bool:
-    return bool(tp == Seconds)
-
-
-def _is_unreadable(tp: Any) -> bool:
-    return attrs.has(tp) or tp is dict or get_origin(tp) is dict
-
-
-def is_secret(tp: Any) -> bool:
-    """Whether a value of type *tp* holds a `Secret`, so that its text must not be shown."""
-    below = getattr(tp, "__supertype__", None) or getattr(tp, "__value__", None)  # of a NewType, of a `type` statement
-    return _is_masked(tp) or any(is_secret(arg) for arg in get_args(tp)) or (below is not None and is_secret(below))
-
-
-_WORDS: dict[Any, str] = {
-    bool: "true/false, 1/0, yes/no or on/off",
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    Path: "a path",
-    Seconds: "a duration such as 10s, 1m30s, 500ms or a number of seconds",
-    timedelta: "a duration such as 10s, 1m30s, 500ms or a number of seconds",
-}
-
-
-def expected(tp: Any) -> str:
-    """What a value of type *tp* may look like, in words."""
-    args = get_args(tp)
-    if tp in _WORDS:
-        words = _WORDS[tp]
-    elif _is_masked(tp):
-        words = expected(args[0])
-    elif _is_literal(tp):
-        words = f"one of {', '.join(map(str, args))}"
-    elif _is_enum(tp):
-        words = f"one of {', '.join(str(member.value) for member in tp)}"
-    elif _is_union(tp):
-        words = " or ".join(expected(arg) for arg in args if arg is not NoneType)
-    elif _is_sequence(tp):
-        words = f"a comma-separated list, each part {expected(args[0])}"
-    else:
-        words = getattr(tp, "__name__", str(tp))
-    return words
-
-
-def structure(text: str, tp: Any) -> Any:
-    """*text* as a value of type *tp*.
-
-    Raises:
-        UnreadableType: No text can become one.
-        Exception: This text cannot; what a converter raises varies.
-
-    """
-    return _converter().structure(text, tp)
-
-
-@functools.cache
-def _converter() -> Converter:
-    from cattrs import Converter  # imported only where some service has a config
-
-    converter = Converter()
-    for predicate, hook in _HOOKS:
-        converter.register_structure_hook_func(predicate, hook)
-    converter.register_structure_hook(bool, lambda text, _: parse_bool(text))
-    converter.register_structure_hook(timedelta, lambda text, _: timedelta(seconds=parse_duration(text)))
-    converter.register_structure_hook(Path, lambda text, _: Path(text))
-    return converter
-
-
-def _sequence(text: str, tp: Any) -> Any:
-    kind, args, parts = get_origin(tp), get_args(tp), parse_list(text)
-    if kind is tuple and args[-1] is not ...:
-        if len(parts) != len(args):
-            raise ValueError(text)
-        return tuple(structure(part, arg) for part, arg in zip(parts, args, strict=True))
-    return kind(structure(part, args[0]) for part in parts)
-
-
-def _union(text: str, tp: Any) -> Any:
-    failure: Exception = ValueError(text)
-    for arg in get_args(tp):
-        if arg is not NoneType:
-            try:
-                return structure(text, arg)
-            except Exception as error:  # noqa: BLE001  (the next member may take it)
-                failure = error
-    raise failure
-
-
-def _enumeration(text: str, tp: Any) -> Any:
-    for member in tp:
-        if text in {str(member.value), member.name}:
-            return member
-    raise ValueError(text)
-
-
-def _literal(text: str, tp: Any) -> Any:
-    for value in get_args(tp):
-        if text == str(value):
-            return value
-    raise ValueError(text)
-
-
-def _masked(text: str, tp: Any) -> Any:
-    add(text)
-    return Secret(structure(text, get_args(tp)[0]))
-
-
-def _seconds(text: str, _: Any) -> float:
-    return parse_duration(text)
-
-
-def _refuse(_: str, __: Any) -> Any:
-    raise UnreadableType
-
-
-_HOOKS: tuple[tuple[Callable[[Any], bool], Callable[[Any, Any], Any]], ...] = (
-    (_is_unreadable, _refuse),
-    (_is_sequence, _sequence),
-    (_is_union, _union),
-    (_is_literal, _literal),
-    (_is_enum, _enumeration),
-    (_is_masked, _masked),
-    (_is_duration, _seconds),
-)

@@ -14,6 +14,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 import attrs
 
+from kernel.annotations import type_name
 from kernel.declare.retry import Retry
 from kernel.declare.signature import Edge, Needs, declared_at, read_signature, takes_parameters
 from kernel.errors import DeclarationError
@@ -69,6 +70,7 @@ class Service(Generic[P, R]):
         oneshot: Whether it is ready when it has returned.
         start_timeout: Seconds until it must be ready; None for no limit.
         stop_timeout: Seconds from being asked to stop until it is cut.
+        concurrency: How many calls from other processes run at once.
         commands: Its commands by name.
 
     """
@@ -81,6 +83,7 @@ class Service(Generic[P, R]):
     oneshot: bool = False
     start_timeout: float | None = 60.0
     stop_timeout: float = 30.0
+    concurrency: int = 100
     commands: dict[str, Callable[..., Any]] = attrs.field(factory=dict, init=False, repr=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
@@ -112,7 +115,7 @@ class Service(Generic[P, R]):
             DeclarationError: A parameter that nothing can fill, or a dependency given twice.
 
         """
-        edges = self._edges()
+        edges = self.edges
         if not takes_parameters(self.fn):
             return Needs(edges=edges)  # nothing to fill: spares the slow inspect.signature
         needs = read_signature(self.fn, edges, self.name, spare=False)
@@ -124,7 +127,14 @@ class Service(Generic[P, R]):
             )
         return needs
 
-    def _edges(self) -> tuple[Edge, ...]:
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """What it depends on, whatever its parameters are.
+
+        Raises:
+            DeclarationError: A dependency that is no service, or is given twice.
+
+        """
         edges: list[Edge] = []
         for given in self.depends:
             kind: Literal["ready", "started"] = "started" if isinstance(given, Started) else "ready"
@@ -156,6 +166,7 @@ def service(
     oneshot: bool = False,
     start_timeout: float | None = 60.0,
     stop_timeout: float = 30.0,
+    concurrency: int = 100,
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Service[P, R]]: ...
 def service(
     fn: Callable[P, Coroutine[Any, Any, R]] | None = None,
@@ -167,6 +178,7 @@ def service(
     oneshot: bool = False,
     start_timeout: float | None = 60.0,
     stop_timeout: float = 30.0,
+    concurrency: int = 100,
 ) -> Any:
     """Declare a plain async function as a service: ``@service`` or ``@service(depends=["database"])``.
 
@@ -179,6 +191,8 @@ def service(
         oneshot: It is ready when it has returned well, and is not expected to go on.
         start_timeout: Seconds until it must be ready; None for no limit.
         stop_timeout: Seconds from being asked to stop until it is cut, clean-up included.
+        concurrency: How many calls from other processes run at once; 1,000 more wait, and what comes beyond that is
+            answered with `kernel.Overloaded`. It counts only where the service serves an interface.
 
     Raises:
         DeclarationError: The function is not async, or a number is negative.
@@ -207,7 +221,11 @@ def service(
             raise DeclarationError(f"{name}: retries is {retries}; it must not be negative", where=where) from error
         _check_seconds("start_timeout", start_timeout, where, name)
         _check_seconds("stop_timeout", stop_timeout, where, name)
-        declared = Service(fn, name, tuple(depends), retry, allowed_failure, oneshot, start_timeout, stop_timeout)
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+            raise DeclarationError(f"{name}: concurrency is {concurrency!r}; it must be a number from 1", where=where)
+        declared = Service(
+            fn, name, tuple(depends), retry, allowed_failure, oneshot, start_timeout, stop_timeout, concurrency
+        )
         functools.update_wrapper(declared, fn, updated=())
         return declared
 
@@ -222,15 +240,16 @@ def command_needs(owner: Service[..., Any], fn: Callable[..., Any]) -> Needs:
 
     """
     edges = [*(Edge(edge.target) for edge in owner.needs.edges), Edge(owner.name)]
-    needs = read_signature(fn, edges, f"{owner.name} {fn.__name__}", spare=True)
+    own = owner.needs.config[1] if owner.needs.config else None
+    needs = read_signature(fn, edges, f"{owner.name} {fn.__name__}", spare=True, config=own)
     if needs.serving:
         raise DeclarationError(
             f"command {fn.__name__!r} takes `Serving`", where=declared_at(fn), hint="only a service serves"
         )
-    if needs.config and owner.needs.config and needs.config[1] is not owner.needs.config[1]:
+    if needs.config and own and needs.config[1] != own:
         raise DeclarationError(
-            f"command {fn.__name__!r} takes {needs.config[1].__name__}, which is not the config of {owner.name}",
+            f"command {fn.__name__!r} takes {type_name(needs.config[1])}, which is not the config of {owner.name}",
             where=declared_at(fn),
-            hint=f"take {owner.needs.config[1].__name__}",
+            hint=f"take {type_name(own)}",
         )
     return attrs.evolve(needs, edges=tuple(edge for edge in needs.edges if edge.parameter))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
+from kernel.annotations import attrs_class, model_kind, type_name, without_none
 from kernel.declare.serving import Serving
-from kernel.errors import DeclarationError, did_you_mean
+from kernel.errors import DeclarationError, PlanError, Problems, did_you_mean
 from kernel.stacks import shorten
 
 
@@ -40,13 +41,19 @@ class Needs:
     Args:
         edges: The dependencies, with the parameters that take their values.
         serving: The name of the parameter annotated `Serving`, or None.
-        config: The parameter annotated with an attrs class and that class, or None.
+        config: The parameter annotated with an attrs class and that class, which may be a generic one with its
+            arguments; or None.
+        config_default: What that parameter has as a default; None where it may be None; `inspect.Parameter.empty`
+            where it has none.
+        serves: The T of its ``Serving[T]``; None where it does not say.
 
     """
 
     edges: tuple[Edge, ...] = ()
     serving: str | None = None
-    config: tuple[str, type] | None = None
+    config: tuple[str, Any] | None = None
+    config_default: object = inspect.Parameter.empty
+    serves: Any = None
 
     @property
     def parameters(self) -> frozenset[str]:
@@ -70,7 +77,9 @@ def declared_at(fn: Callable[..., Any]) -> str:
     return f"{shorten(code.co_filename)}:{code.co_firstlineno}" if code else repr(fn)
 
 
-def read_signature(fn: Callable[..., Any], edges: Sequence[Edge], owner: str, *, spare: bool) -> Needs:
+def read_signature(
+    fn: Callable[..., Any], edges: Sequence[Edge], owner: str, *, spare: bool, config: Any = None
+) -> Needs:
     """Tell which parameters of *fn* take what: values of *edges*, `Serving`, or an attrs class.
 
     Annotations of parameters named after a dependency are not evaluated.
@@ -79,53 +88,102 @@ def read_signature(fn: Callable[..., Any], edges: Sequence[Edge], owner: str, *,
         fn: The function of a service or of a command.
         edges: What its values may come from.
         owner: The name used in errors.
-        spare: Whether parameters that nothing fills are left to somebody else (the command line).
+        spare: Whether parameters that nothing fills are left to somebody else (the command line), and so are attrs
+            classes with a default.
+        config: The attrs class that is a config there too; None for none.
 
     Raises:
-        DeclarationError: A parameter that nothing can fill, or two that ask for the same.
+        DeclarationError: A parameter that nothing can fill, or two that ask for the same; several are reported as
+            `Problems`.
 
     """
-    by_parameter = {to_parameter(edge.target): index for index, edge in enumerate(edges)}
-    filled = list(edges)
-    serving: str | None = None
-    config: tuple[str, type] | None = None
+    reading = _Reading(fn, owner, spare, config, {to_parameter(edge.target): n for n, edge in enumerate(edges)}, edges)
+    errors: list[PlanError] = []
     for parameter in signature_of(fn).parameters.values():
-        name = parameter.name
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
             continue
+        try:
+            reading.read(parameter)
+        except PlanError as error:
+            errors.append(error)
+    Problems.raise_any(errors)
+    return reading.needs
+
+
+@attrs.define(eq=False)
+class _Reading:
+    """A signature being read."""
+
+    fn: Callable[..., Any]
+    owner: str
+    spare: bool
+    config: Any
+    by_parameter: Mapping[str, int]
+    edges: Sequence[Edge]
+    needs: Needs = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.needs = Needs(edges=tuple(self.edges))
+
+    def read(self, parameter: inspect.Parameter) -> None:
+        """Add what *parameter* takes to what is needed."""
         has_default = parameter.default is not parameter.empty
-        index = by_parameter.get(name)
+        index = self.by_parameter.get(parameter.name)
         if index is not None and parameter.kind is not parameter.POSITIONAL_ONLY:
-            if edges[index].kind == "started":
-                raise DeclarationError(
-                    f"{owner} takes the value of {edges[index].target!r}, but waits only for its start",
-                    where=declared_at(fn),
-                    hint=f'write depends=["{edges[index].target}"]',
-                )
-            filled[index] = attrs.evolve(edges[index], parameter=name, optional=has_default)
-            continue
-        annotation = evaluate(parameter, fn, owner, spare=spare or has_default)
+            self._take_value(parameter.name, index, optional=has_default)
+            return
+        annotation = evaluate(parameter, self.fn, self.owner, spare=self.spare or has_default)
+        bare, may_be_none = without_none(annotation)
+        cls = attrs_class(bare)
         if (get_origin(annotation) or annotation) is Serving:
-            if serving:
-                raise DeclarationError(f"{owner} takes `Serving` twice: {serving}, {name}", where=declared_at(fn))
-            serving = name
-        elif isinstance(annotation, type) and attrs.has(annotation) and not (spare and has_default):
-            if config:
-                raise DeclarationError(
-                    f"{owner} takes two configs: {config[0]}, {name}",
-                    where=declared_at(fn),
-                    hint="put the fields into one attrs class",
-                )
-            config = (name, annotation)
-        elif not spare and not has_default:
-            near = "values are given by name: drop the `/`" if index is not None else did_you_mean(name, by_parameter)
+            self._take_serving(parameter.name, next(iter(get_args(annotation)), None))
+        elif cls is not None and (not (self.spare and has_default) or cls == self.config):
+            default = None if may_be_none and not has_default else parameter.default
+            self._take_config(parameter.name, cls, default)
+        elif not self.spare and not has_default:
+            raise self._unfilled(parameter.name, bare, positional=index is not None)
+
+    def _take_value(self, name: str, index: int, *, optional: bool) -> None:
+        edge = self.edges[index]
+        if edge.kind == "started":
             raise DeclarationError(
-                f"{owner} has a parameter {name!r} that nothing can fill",
-                where=declared_at(fn),
-                hint=near
-                or "name it after a dependency, annotate it `Serving[...]` or an attrs class, or give it a default",
+                f"{self.owner} takes the value of {edge.target!r}, but waits only for its start",
+                where=declared_at(self.fn),
+                hint=f'write depends=["{edge.target}"]',
             )
-    return Needs(edges=tuple(filled), serving=serving, config=config)
+        edges = list(self.needs.edges)
+        edges[index] = attrs.evolve(edge, parameter=name, optional=optional)
+        self.needs = attrs.evolve(self.needs, edges=tuple(edges))
+
+    def _take_serving(self, name: str, serves: Any) -> None:
+        if before := self.needs.serving:
+            raise DeclarationError(f"{self.owner} takes `Serving` twice: {before}, {name}", where=declared_at(self.fn))
+        self.needs = attrs.evolve(self.needs, serving=name, serves=serves)
+
+    def _take_config(self, name: str, cls: Any, default: object) -> None:
+        if self.needs.config:
+            raise DeclarationError(
+                f"{self.owner} takes two configs: {self.needs.config[0]}, {name}",
+                where=declared_at(self.fn),
+                hint="put the fields into one attrs class",
+            )
+        self.needs = attrs.evolve(self.needs, config=(name, cls), config_default=default)
+
+    def _unfilled(self, name: str, tp: Any, *, positional: bool) -> DeclarationError:
+        """The error for a parameter that nothing can fill."""
+        if kind := model_kind(tp):
+            return DeclarationError(
+                f"{self.owner} has a parameter {name!r} that nothing can fill: {type_name(tp)} is {kind}",
+                where=declared_at(self.fn),
+                hint="for a config, make it an attrs class: decorate it with @attrs.frozen",
+            )
+        near = "values are given by name: drop the `/`" if positional else did_you_mean(name, self.by_parameter)
+        return DeclarationError(
+            f"{self.owner} has a parameter {name!r} that nothing can fill",
+            where=declared_at(self.fn),
+            hint=near
+            or "name it after a dependency, annotate it `Serving[...]` or an attrs class, or give it a default",
+        )
 
 
 def takes_parameters(fn: Callable[..., Any]) -> bool:

@@ -69,7 +69,7 @@ def describe(one: Supervisor, now: float) -> str:
     if one.state is State.BACKOFF and one.next_step_at is not None:
         words.append(f"next try in {one.next_step_at - now:.1f} s")
     if one.state in LIVE:
-        words.append(f"at {one.stands_at()}")
+        words.append(one.doing() if one.doing is not None else f"at {one.stands_at()}")
     if one.error is not None:
         words.append(f"last error: {one_line(one.error)}")
     return ", ".join(words)

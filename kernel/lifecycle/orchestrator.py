@@ -285,7 +285,9 @@ class Orchestrator:
     def _build(self) -> None:
         everything = self._everything
         for name, unit in self._units.items():
-            everything[name] = Supervisor(unit.service, self, unit.config, unit.internal, unit.command)
+            everything[name] = Supervisor(
+                unit.service, self, unit.config, unit.internal, unit.command, unit.awaited, unit.wrap, unit.doing
+            )
         for name, unit in self._units.items():
             one = everything[name]
             for edge in unit.service.needs.edges:
@@ -293,8 +295,8 @@ class Orchestrator:
                     self._link(one, edge)
             for target in unit.after:
                 self._link(one, Edge(target))
-        own = [one for one in everything.values() if not one.internal]
-        self._unready = self._unended = len(own)
+        self._unended = sum(not one.internal for one in everything.values())
+        self._unready = sum(not one.internal or one.awaited for one in everything.values())
 
     def _link(self, one: Supervisor, edge: Edge) -> None:
         target = self._everything[edge.target]
@@ -382,7 +384,7 @@ class Orchestrator:
         if is_open == one.open:
             return
         one.open = is_open
-        if not one.internal:
+        if not one.internal or one.awaited:
             self._unready += -1 if is_open else 1
         if is_open:
             if not one.attempt:

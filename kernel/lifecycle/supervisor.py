@@ -122,6 +122,9 @@ class Supervisor:
         config: The value of its config parameter, or None.
         internal: Whether it belongs to the kernel or the app, and counts for nothing but itself.
         once: Whether it is never started again when a value it holds is lost, as a command.
+        awaited: Whether "all ready" waits for it all the same.
+        wrap: Makes what consumers get of its value; None for the value itself.
+        doing: Says in words what it is waiting for; None where the line at which it stands says enough.
 
     """
 
@@ -130,6 +133,9 @@ class Supervisor:
     config: object = None
     internal: bool = False
     once: bool = False
+    awaited: bool = False
+    wrap: Callable[[Any], Any] | None = None
+    doing: Callable[[], str] | None = None
 
     name: str = attrs.field(init=False)
     needs: Needs = attrs.field(init=False)
@@ -232,7 +238,7 @@ class Supervisor:
         def serving(value: object = None, *, drain: bool = False) -> Block:
             if attempt != self.attempt:
                 raise ServedTwice(self.name)
-            return Block(self, value, drain)
+            return Block(self, value if self.wrap is None else self.wrap(value), drain)
 
         return serving
 
@@ -319,7 +325,7 @@ class Supervisor:
         if self._block is not None:
             self._block.stop()
             self._arm(self._cut)
-        elif self.needs.serving:
+        elif self.needs.serving and not self.awaited:  # those hold nothing yet
             self._arm(self._end_grace)
         else:
             self._cancel()
@@ -354,7 +360,10 @@ class Supervisor:
         why = f": {one_line(provider.error)}" if provider.error is not None else ""
         self.error = ValueLost(self.name, provider.name, words.get(provider.state, "is gone") + why)
         self.error.__cause__ = provider.error
-        self._move(State.FAILED, str(self.error))
+        if self.internal:  # it was there for that value, and has nothing left to do
+            self._end(State.STOPPED, None, str(self.error))
+        else:
+            self._move(State.FAILED, str(self.error))
 
     def _end_grace(self) -> None:
         self._cancel()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -21,6 +21,9 @@ class Unit:
             in "everything done", nor in "every service failed".
         command: Whether it is a command: it is not started again when a value it holds is lost, and its end is the
             end of the app.
+        awaited: Whether "all ready" waits for it although it is internal.
+        wrap: Makes what consumers get of the value that it hands over; None where they get the value itself.
+        doing: Says in words what it is waiting for; None where the line at which it stands says enough.
         after: Names of internal services that it starts after and ends before, besides its own dependencies.
 
     """
@@ -29,6 +32,9 @@ class Unit:
     config: object = None
     internal: bool = False
     command: bool = False
+    awaited: bool = False
+    wrap: Callable[[Any], Any] | None = None
+    doing: Callable[[], str] | None = None
     after: tuple[str, ...] = ()
 
 

@@ -19,6 +19,7 @@ from kernel.lifecycle.explain import awaited
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.supervisor import Supervisor
 from kernel.process.event_loop import Wake
+from kernel.process.programs import programs_of
 
 T = TypeVar("T")
 
@@ -103,6 +104,7 @@ class View:
         shares: Gives the part of the loop's time that each service takes.
         silent: Gives the seconds for which the event loop has not answered by now.
         runner: Gives the service whose code the loop's thread runs, and the line.
+        more: Gives further parts of the status, by name; each may be asked from any thread.
 
     """
 
@@ -113,6 +115,7 @@ class View:
     shares: Callable[[], Mapping[str, float]] = dict
     silent: Callable[[], float] = float
     runner: Callable[[], tuple[str, str]] = _nobody
+    more: dict[str, Callable[[], Any]] = attrs.field(factory=dict)
     orchestrator: Orchestrator | None = None
     _wake: Wake | None = None
     _offset: float = 0.0
@@ -167,7 +170,7 @@ class View:
     def supervisors(self) -> list[Supervisor]:
         """The services that the user knows of; none before the run begins."""
         every = self.orchestrator.supervisors.values() if self.orchestrator is not None else ()
-        return [one for one in every if not one.internal]
+        return [one for one in every if not one.internal or one.awaited]
 
     @property
     def ready(self) -> bool:
@@ -231,6 +234,7 @@ class View:
                 "shares": {name or self.identity.name: round(share, 4) for name, share in sorted(shares.items())},
             },
             "services": {one.name: self._service(one) for one in (runs.supervisors.values() if runs else ())},
+            **{name: tell() for name, tell in self.more.items()},
         }
 
     def _service(self, one: Supervisor) -> dict[str, Any]:
@@ -249,6 +253,7 @@ class View:
             "stands_at": one.stands_at() if one.state in LIVE - {State.READY} else None,
             "depends": [edge.target for target, edge in one.links if not target.internal],
             "waits_for": [target.name for target in awaited(one)],
+            "programs": programs_of(one.name),
             "allowed_failure": one.spec.allowed_failure,
             "internal": one.internal,
         }

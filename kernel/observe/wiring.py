@@ -124,6 +124,11 @@ class Outside:
         if socks:
             self._server = Admin(self._view, self._prometheus.render).serve(socks)
 
+    def tells(self, name: str, tell: Callable[[], Any]) -> None:
+        """Have `/status` tell what *tell* gives, under this *name*; it is asked from another thread."""
+        if self._view is not None:
+            self._view.more[name] = tell
+
     def observers(self) -> list[Observer]:
         """Who is to be told of each event."""
         found: list[Observer] = []

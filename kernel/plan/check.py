@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin
 
 import attrs
 
+from kernel.config.schema import schema_of
 from kernel.declare.service import Service, command_needs
 from kernel.declare.signature import evaluate, signature_of
 from kernel.errors import LeftOutError, PlanError
@@ -66,6 +67,7 @@ def check(
     warnings += [warning for warning in skipped if warning not in warnings]
     _, bad_values, misses = chosen.read_configs(environ)
     found += bad_values
+    found += _check_fields({name: service for name, service in services.items() if name not in enabled})
     warnings += misses
     warnings += _check_budget(chosen, shutdown_timeout)
     for service in services.values():
@@ -74,6 +76,12 @@ def check(
         warnings += _check_shape(service)
         warnings += _check_values(service, services)
     return Findings(tuple(found), tuple(warnings))
+
+
+def _check_fields(services: Mapping[str, Service[..., Any]]) -> list[PlanError]:
+    """Fields of configs that no variable can be read into; for services whose variables are not looked at."""
+    configs = ((name, needs.config[1]) for name, one in services.items() if (needs := needs_of(one)) and needs.config)
+    return [error for name, cls in configs for error in schema_of(name, cls).errors]
 
 
 def _check_budget(registry: Registry, shutdown_timeout: float) -> list[str]:

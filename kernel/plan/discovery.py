@@ -25,7 +25,7 @@ from kernel.declare.service import SERVICE_NAME, Service
 from kernel.errors import DeclarationError, NamingError, NotImportable, PlanError, Problems
 from kernel.stacks import shorten
 
-RESERVED = frozenset({"admin", "kernel", "log", "otel", "runner", "services", "env"})
+RESERVED = frozenset({"admin", "kernel", "log", "nats", "otel", "runner", "services", "env"})
 """Names that no service may have, since their variables or commands are the kernel's."""
 
 PACKAGE = "services"

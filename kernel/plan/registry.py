@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import attrs
 
-from kernel.config.service_config import read_config, variable, variables
-from kernel.config.settings import KERNEL_VARIABLES, near_misses
+from kernel.annotations import type_name
+from kernel.config.near_misses import near_misses
+from kernel.config.schema import variable
+from kernel.config.service_config import read_config, variables
+from kernel.config.settings import KERNEL_VARIABLES
 from kernel.declare.service import Service
-from kernel.declare.signature import Edge, Needs
+from kernel.declare.signature import Edge, Needs, read_signature
 from kernel.errors import ConfigError, CycleError, DeclarationError, LeftOutError, NamingError, PlanError, did_you_mean
 from kernel.lifecycle.graph import Graph, topological
 from kernel.lifecycle.units import Unit
@@ -24,12 +28,14 @@ class Registry:
         services: Those that are enabled, and so are imported.
         known: The names of all that are here, enabled or not.
         absent: The names of those that the artifact was built without.
+        remote: Whether services that are not here can be called where they run.
 
     """
 
     services: Mapping[str, Service[..., Any]]
     known: Collection[str] = ()
     absent: Collection[str] = ()
+    remote: bool = False
 
     @property
     def graph(self) -> Graph:
@@ -59,7 +65,7 @@ class Registry:
             try:
                 edges = service.needs.edges
             except PlanError as error:
-                errors.append(error)
+                errors += self._explain(service, error)
                 continue
             for edge in edges:
                 problem = self.check_edge(service, edge)
@@ -74,7 +80,40 @@ class Registry:
             errors.append(error)
         return errors, warnings
 
-    def check_edge(self, service: Service[..., Any], edge: Edge) -> PlanError | str | None:
+    def _explain(self, service: Service[..., Any], error: PlanError) -> list[PlanError]:
+        """What is wrong with a *service* that is declared wrongly: first the names in `depends` that do not exist.
+
+        Parameters are named after dependencies: they are looked at as if each such name were the nearest that exists.
+        """
+        try:
+            edges = service.edges
+        except PlanError:
+            return [error]
+        found = [(edge, self.check_edge(service, edge)) for edge in edges]
+        unknown = {edge.target: problem for edge, problem in found if isinstance(problem, NamingError)}
+        if not unknown:
+            return [error]
+        from difflib import get_close_matches
+
+        meant = {name: get_close_matches(name, list(self._names), n=1) for name in unknown}
+        errors: list[PlanError] = [*unknown.values()]
+        if all(meant.values()):
+            targets = {name: near[0] for name, near in meant.items()}
+            mended = [attrs.evolve(edge, target=targets.get(edge.target, edge.target)) for edge in edges]
+            try:
+                read_signature(service.fn, mended, service.name, spare=False)
+            except PlanError as another:
+                errors.append(another)
+        return errors
+
+    @property
+    def _names(self) -> Collection[str]:
+        """Every service that may be depended on."""
+        return [*self.known, *self.absent] or [*self.services]
+
+    def check_edge(  # noqa: PLR0911  (each line is a rule)
+        self, service: Service[..., Any], edge: Edge
+    ) -> PlanError | str | None:
         """What is wrong with one dependency of *service*: an error, a warning, or nothing."""
         name, target, where = service.name, edge.target, service.where
         provider = self.services.get(target)
@@ -88,12 +127,14 @@ class Registry:
                 hint=f"let {target} take `Serving[...]`, or drop the parameter {edge.parameter!r}",
             )
         if target not in self.known and target not in self.absent:
-            names = [*self.known, *self.absent] or [*self.services]
-            hint = did_you_mean(target, names) or f"there are: {', '.join(names)}"
+            hint = did_you_mean(target, self._names) or f"there are: {', '.join(self._names)}"
             return NamingError(f"{name} depends on {target!r}, which does not exist", where=where, hint=hint)
         is_not = "is not in this artifact" if target in self.absent else "is not enabled"
         if edge.parameter is None:
             return f"{name} does not wait for {target}, which {is_not}"
+        interface = taken_interface(service, edge)
+        if interface and self.remote:
+            return None
         if edge.optional:
             return f"{name} runs without the value of {target}, which {is_not}: its parameter takes its default"
         enable = f"add {target} to SERVICES_ENABLED, run with --with-dependencies"
@@ -101,7 +142,8 @@ class Registry:
             f"{name} needs the value of {target}, which {is_not}",
             where=where,
             hint=f"{'build one with it' if target in self.absent else enable},"
-            f" or give the parameter {edge.parameter!r} a default",
+            f" {'' if interface else 'or '}give the parameter {edge.parameter!r} a default"
+            + (f", or set NATS_URL, since {interface} can be called where it runs" if interface else ""),
         )
 
     # -- what they read ------------------------------------------------------------------------------------------
@@ -116,14 +158,14 @@ class Registry:
             if needs is None or needs.config is None:
                 continue
             cls = needs.config[1]
-            configs[name], wrong = read_config(name, cls, environ)
+            configs[name], wrong = read_config(name, cls, environ, needs.config_default)
             errors.extend(wrong)
             for one, field in variables(name, cls).items():
                 owner = owners.setdefault(one, name)
                 if owner != name:
                     errors.append(
                         ConfigError(
-                            f"is read by {owner} and by {name} (for {cls.__name__}.{field})",
+                            f"is read by {owner} and by {name} (for {type_name(cls)}.{field})",
                             where=one,
                             hint="rename the field or the service",
                         )
@@ -140,3 +182,13 @@ def needs_of(service: Service[..., Any]) -> Needs | None:
         return service.needs
     except PlanError:
         return None
+
+
+def taken_interface(service: Service[..., Any], edge: Edge) -> str:
+    """The name of the interface that a parameter of *service* takes; empty where it takes none."""
+    if "kernel.calls.interface" not in sys.modules:
+        return ""  # nobody has declared one
+    from kernel.calls.wiring import taken_by
+
+    found = taken_by(service, edge)
+    return found.name if found is not None else ""

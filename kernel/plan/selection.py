@@ -101,9 +101,9 @@ def load_selected(
     return services, errors
 
 
-def registry_of(services: Mapping[str, Service[..., Any]], files: Catalogue) -> Registry:
-    """Those *services* that are enabled, of all *files*."""
-    return Registry(services, files, files.absent)
+def registry_of(services: Mapping[str, Service[..., Any]], files: Catalogue, *, remote: bool = False) -> Registry:
+    """Those *services* that are enabled, of all *files*; *remote* is whether others can be called elsewhere."""
+    return Registry(services, files, files.absent, remote)
 
 
 def make_plan(
@@ -135,7 +135,7 @@ def make_plan(
         Problems.raise_any([*errors, error])
         raise
     services, wrong = load_selected(files, names, with_dependencies=with_dependencies)
-    registry = registry_of(services, files)
+    registry = registry_of(services, files, remote=bool(environ.get("NATS_URL", "").strip()))
     misfits, warnings = registry.check()
     configs, bad_values, misses = registry.read_configs(environ)
     try:

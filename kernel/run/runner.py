@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import functools
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -23,6 +24,7 @@ from kernel.declare.retry import Retry
 from kernel.declare.service import Service
 from kernel.declare.serving import Serving
 from kernel.declare.signature import Needs
+from kernel.identity import Identity
 from kernel.lifecycle.events import LIVE, Event, Observer, State, StopBegan
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.report import Report
@@ -246,6 +248,45 @@ def _other_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]
 
 
+# -- calls -------------------------------------------------------------------------------------------------------
+
+
+def connected(
+    units: Sequence[Unit], settings: Settings, identity: Identity, outside: Outside, *, export: bool
+) -> Sequence[Unit]:
+    """*units* with what they need to call each other, in this process and elsewhere.
+
+    Args:
+        units: The plan's.
+        settings: NATS_URL and its kin, and whether calls are checked as if they went elsewhere.
+        identity: The app.
+        outside: What is seen of the run from outside.
+        export: Whether to serve calls from elsewhere: a command does not.
+
+    Raises:
+        PlanError: An interface does not fit, or the event loop's backend.
+
+    """
+    if "kernel.calls.interface" not in sys.modules:
+        return units  # no service has declared one
+    from kernel.calls.wiring import connect
+
+    otel, admin = settings.otel, settings.admin
+    wiring = connect(
+        units,
+        app=identity.name,
+        version=identity.version,
+        nats=settings.nats,
+        dev=settings.dev,
+        backend=settings.backend,
+        export=export,
+        telemetry=bool(otel.traces or otel.metrics or (admin is not None and admin.asked_for)),
+    )
+    if wiring.link is not None:
+        outside.tells("nats", wiring.status)
+    return wiring.units
+
+
 # -- lifespans ---------------------------------------------------------------------------------------------------
 
 
@@ -289,4 +330,4 @@ def command_unit(name: str, needs: Needs, call: Callable[..., Any]) -> Unit:
     return Unit(service, command=True)
 
 
-__all__ = ["around", "command_unit", "execute"]
+__all__ = ["around", "command_unit", "connected", "execute"]

@@ -18,6 +18,7 @@ import anyio
 import attrs
 import pytest
 
+from kernel.annotations import origin_of, type_name
 from kernel.declare.service import Service
 from kernel.errors import (
     ConfigError,
@@ -234,8 +235,8 @@ def _planned(
         except PlanError as error:
             errors.append(error)
             continue
-        if takes is None or not isinstance(config, takes[1]):
-            wanted = "no config" if takes is None else f"a config of type {takes[1].__name__}"
+        if takes is None or not isinstance(config, origin_of(takes[1])):
+            wanted = "no config" if takes is None else f"a config of type {type_name(takes[1])}"
             errors.append(ConfigError(f"takes {wanted}, and was given {config!r}", where=f"configs: {name}"))
         configs[name] = config
     rest = {name: service for name, service in by_name.items() if name not in configs}

@@ -12,7 +12,12 @@ if given is not None:
     os.environ["LD_LIBRARY_PATH"] = given
 
 try:
-    runpy.run_path(sys.executable, run_name="__main__")
+    if sys.argv[1:2] == ["-ISc"]:  # as with `python -ISc`: the guard of an external program, which the app starts so
+        source = sys.argv[2]
+        del sys.argv[1:3]
+        exec(source, {"__name__": "__main__"})  # noqa: S102
+    else:
+        runpy.run_path(sys.executable, run_name="__main__")
 finally:
     # The part in C flushes these at the end, and complains of closed ones, which multiprocessing's helpers leave.
     for name in ("stdout", "stderr", "__stdout__", "__stderr__"):

@@ -36,6 +36,7 @@ from recipe import (
 
 STUBS = Path(__file__).with_name("stubs")
 USE = "just own NAME=my-app"
+LARGE = ("test-workers-per-core", "test-coverage")  # settings of the template's own tests, which are many
 KEPT = ".kernel/before-own.git"
 GROUPS = ("examples", "template")  # those of the dependencies that only files of the template need
 TAKEN = frozenset({"kernel", "scripts", "services", "tests"})  # the project's own folders
@@ -152,6 +153,8 @@ def rewrite(text: str, name: str, template: Mapping[str, str]) -> str:
     scripts = tomlkit.table()
     scripts[name] = "app.__main__:main"
     document["project"]["scripts"] = scripts
+    for key in LARGE:
+        document["tool"]["kernel"].pop(key, None)
     for group in GROUPS:
         document.get("dependency-groups", {}).pop(group, None)
     tool = document["tool"]

@@ -171,7 +171,7 @@ def test_failure_in_mid_start(app: App) -> None:
     assert result.in_order("b: failed", "stopping: b failed", "a: closed calmly")
     assert result.ending("c") == "stopped"
     assert result.said(r"\nc +stopped; never started")
-    assert result.seconds < 3
+    assert result.own_seconds < 3
 
 
 def test_error_in_a_task_of_asyncios_own(app: App) -> None:

@@ -37,7 +37,7 @@ def test_each_signal_stops(app: App, backend: str) -> None:
         result = run.stop(number)
         assert result.code == 0
         assert result.messages[-1] == f"exit 0: stopped by {number.name}"
-        assert result.seconds < 1
+        assert result.own_seconds < 1
 
 
 @pytest.mark.core
@@ -68,7 +68,7 @@ def test_second_signal_cuts(app: App) -> None:
     assert not result.said("slow: closed")
     assert result.said("cancelling what still runs: slow")
     assert result.messages[-1] == "exit 130: another signal cancelled slow before it had stopped"
-    assert result.seconds < 1.5
+    assert result.own_seconds < 1.5
 
 
 def test_nohup_is_obeyed(app: App) -> None:
@@ -124,7 +124,8 @@ def test_lock_held_before_the_signal(app: App) -> None:
     result = app.run(RUNNER_SHUTDOWNTIMEOUT="3s").stop(after="holds the lock")
     assert result.code == 0
     assert result.said("greedy: closed")
-    assert 0.8 < result.seconds < 2
+    assert result.seconds > 0.8
+    assert result.own_seconds < 2
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -191,7 +192,8 @@ def test_signal_while_starting(new_app: NewApp) -> None:
     assert soon.code == late.code == 0
     assert soon.said("first: closed calmly")
     assert late.said("first: cancelled")
-    assert 0.9 < late.seconds < 1.9
+    assert late.seconds > 0.9
+    assert late.own_seconds < 1.9
     for result in (soon, late):
         assert result.ending("second") == "stopped"
         assert not result.said("second: on")
@@ -203,7 +205,7 @@ def test_signal_while_backing_off(app: App) -> None:
     result = app.run().stop(after="retry 1 of 3")
     assert result.code == 0
     assert result.ending("flaky") == "stopped"
-    assert result.seconds < 0.5
+    assert result.own_seconds < 0.5
 
 
 def test_signal_during_the_stop_that_a_failure_began(app: App) -> None:
@@ -237,7 +239,7 @@ def test_drain_delay(app: App) -> None:
     assert calm.code == 0
     assert calm.seconds > 1.5
     assert cut.code == 130
-    assert cut.seconds < 1.5
+    assert cut.own_seconds < 1.5
 
 
 def test_late_signals_change_nothing(app: App) -> None:
@@ -267,7 +269,7 @@ def test_an_exit_handler_that_hangs(app: App) -> None:
     result = app.run().stop()
     assert result.code == 3
     assert result.said("exit 3: .* services have stopped, but the interpreter has not exited; it is at app/init.py:8")
-    assert result.seconds < 3
+    assert result.own_seconds < 3
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,9 +69,7 @@ def test_every_phase_has_its_span(app: App, collector: Receiver, backend: str) -
     env = {"KERNEL_BACKEND": backend, "OTEL_SERVICE_NAME": "shop", "OTEL_RESOURCE_ATTRIBUTES": "deployment=blue"}
     run = app.run(**only_traces(collector), **env)
     run.wait_for("all ready")
-    ready = time.monotonic()
     collector.wait_for(lambda got: got.named("shop start"))
-    assert time.monotonic() - ready < 5
     start = collector.one("shop start")
     assert not collector.named("shop stop")  # the start's trace is whole before any stop
     trace = start.ids[0]
@@ -252,7 +249,7 @@ def ended(examples: Program, **env: str) -> tuple[float, list[str], str]:
     warnings = [one["message"] for one in result.records if "cannot be sent" in one["message"]]
     noise = [one for one in result.records if one["logger"].startswith(("opentelemetry", "urllib3"))]
     assert not noise
-    return result.seconds, warnings, result.messages[-1]
+    return result.own_seconds, warnings, result.messages[-1]
 
 
 @pytest.mark.parametrize("mood", [503, 404, HANG, 0], ids=["503", "404", "hung", "refused"])

@@ -78,10 +78,11 @@ async def test_start_and_stop_follow_the_dependencies(
 async def test_a_request_in_flight_keeps_the_database_open(lab: Lab, path: Path, port: int) -> None:
     """What the API drains still finds its pool."""
     answers: list[int] = []
-    rest = anyio.Event()
+    sent, rest = anyio.Event(), anyio.Event()
 
     async def body() -> AsyncIterator[bytes]:
         yield b'{"name": "la'
+        sent.set()
         await rest.wait()
         yield b'te"}'
 
@@ -89,12 +90,13 @@ async def test_a_request_in_flight_keeps_the_database_open(lab: Lab, path: Path,
         async with httpx.AsyncClient() as client:
             answers.append((await client.post(f"http://127.0.0.1:{port}/items", content=body())).status_code)
 
-    async with all_ready(lab, path, port), anyio.create_task_group() as tasks:
+    async with all_ready(lab, path, port) as client, anyio.create_task_group() as tasks:
         tasks.start_soon(post)
-        await anyio.sleep(0.1)  # until the server has read the first part
+        await sent.wait()
+        for _ in range(3):  # a server that answers these has read the first part of the other
+            assert (await client.get("/items")).status_code == 200
         lab.orchestrator.request_stop("the test says so")
-        await anyio.sleep(0.1)
-        assert lab.path("example-api").endswith("ready stopping")
+        await until(lambda: lab.path("example-api").endswith("ready stopping"))
         assert lab.path("example-database").endswith("ready")
         rest.set()
     assert answers == [201]

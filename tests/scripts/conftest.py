@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.scripts.projects import Machine, Project
+from tests.shared import made_once
 
 
 @pytest.fixture(scope="session")
 def cloned_once(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A fresh clone, to be copied."""
-    return machine.clone(tmp_path_factory.mktemp("cloned") / "clone")
+    folder = made_once(tmp_path_factory, "cloned", lambda folder: machine.clone(folder / "clone"))
+    return Project(machine, folder / "clone")
 
 
 @pytest.fixture
@@ -25,10 +27,12 @@ def project(cloned_once: Project, tmp_path: Path) -> Project:
 @pytest.fixture(scope="session")
 def owned_once(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone that `just own NAME=my-app` has made a project of; for tests that read it."""
-    project = machine.clone(tmp_path_factory.mktemp("owned") / "my-app")
-    done = project.just("own", "NAME=my-app")
-    assert done.code == 0, done.err
-    return project
+
+    def own(folder: Path) -> None:
+        done = machine.clone(folder / "my-app").just("own", "NAME=my-app")
+        assert done.code == 0, done.err
+
+    return Project(machine, made_once(tmp_path_factory, "owned", own) / "my-app")
 
 
 @pytest.fixture

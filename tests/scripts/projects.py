@@ -65,7 +65,7 @@ class Machine:
     """A home with a git identity, a PATH, and this template in a repository to clone.
 
     Args:
-        folder: Where all of it is made.
+        folder: Where all of it is made, unless it is there already.
         without: How the paths begin that the template is to lack.
 
     """
@@ -73,12 +73,6 @@ class Machine:
     def __init__(self, folder: Path, without: tuple[str, ...] = ()) -> None:
         self.folder = folder
         self.bin = folder / "bin"
-        self.bin.mkdir()
-        (self.bin / "python3").symlink_to(PYTHON)
-        (self.bin / "just").symlink_to(PROGRAMS / "just")
-        (self.bin / "uv").write_text(FAKE_UV)
-        (self.bin / "uv").chmod(0o755)
-        (folder / ".gitconfig").write_text("[user]\nname = Ann Other\nemail = ann@example.com\n")
         ours = {name: value for name, value in os.environ.items() if re.match("(PIP|UV|SSL)_", name)}
         cache = subprocess.run([PROGRAMS / "uv", "cache", "dir"], capture_output=True, text=True, check=True)
         self.env = {
@@ -91,6 +85,16 @@ class Machine:
             "GIT_CONFIG_NOSYSTEM": "1",
         }
         self.upstream = folder / "upstream"
+        if not self.bin.exists():
+            self._make(without)
+
+    def _make(self, without: tuple[str, ...]) -> None:
+        self.bin.mkdir()
+        (self.bin / "python3").symlink_to(PYTHON)
+        (self.bin / "just").symlink_to(PROGRAMS / "just")
+        (self.bin / "uv").write_text(FAKE_UV)
+        (self.bin / "uv").chmod(0o755)
+        (self.folder / ".gitconfig").write_text("[user]\nname = Ann Other\nemail = ann@example.com\n")
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=REPO,

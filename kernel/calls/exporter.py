@@ -1,0 +1,344 @@
+"""Serves the calls that come from other processes, on the object that a service in this one hands over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from anyio import CancelScope, Event, current_time, move_on_after
+
+from kernel.calls import wire
+from kernel.calls.codec import read, write
+from kernel.calls.contract import contract_of, digest
+from kernel.calls.discovery import Announcement, Stats
+from kernel.calls.failures import failure_of, overdue, trace_id
+from kernel.calls.nats import Link, NotConnected
+from kernel.calls.proxy import behind, methods_of
+from kernel.calls.shape import Misfit
+from kernel.context import current_service
+from kernel.errors import BadRequest, CallFailed, text_of
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+    from kernel.calls.interface import Interface, Method
+    from kernel.calls.telemetry import Telemetry
+
+logger = logging.getLogger("kernel.calls")
+
+CONCURRENCY = 100  # calls that run at once
+WAITING = 1000  # calls that wait beyond that
+REMEMBERED = 10_000  # cancelled calls that have not come yet
+MARGIN = 0.1  # part of the time that a stop has, which is kept for answers
+STOPPED = "it was stopped together with its service"
+
+
+@attrs.define(eq=False)
+class _Call:
+    """One call that has come."""
+
+    method: Method
+    fn: Callable[..., Any]
+    stats: Stats
+    reply: str
+    headers: dict[str, str]
+    payload: bytes
+    id: str
+    deadline: float
+    scope: CancelScope | None = None
+    cancelled: bool = False
+    stopped: bool = False
+
+
+class Exporter:
+    """Takes calls from the wire, runs them, and answers.
+
+    Args:
+        link: The connection.
+        prefix: What all subjects begin with.
+        service: The service's name.
+        interface: What can be called.
+        version: The app's.
+        concurrency: How many calls run at once.
+        telemetry: Spans and durations; None for none.
+
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        prefix: str,
+        service: str,
+        interface: Interface,
+        *,
+        version: str = "0.0.0",
+        concurrency: int = CONCURRENCY,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._link, self._prefix, self._service, self._interface = link, prefix, service, interface
+        self._concurrency, self._telemetry = concurrency, telemetry
+        self._contract = digest(contract_of(interface))
+        self.stats = {name: Stats() for name in interface.methods}
+        self.running: set[_Call] = set()
+        self.waiting: deque[_Call] = deque()
+        self._by_id: dict[str, _Call] = {}
+        self._never: dict[str, None] = {}  # ids that were cancelled before they came
+        self._idle: Event | None = None
+        self._announcement = Announcement(link, prefix, service, interface, version=version, stats=self.stats)
+        self._context = contextvars.copy_context()
+
+    # -- its life ------------------------------------------------------------------------------------------------
+
+    async def serve(self, value: object, serving: Callable[..., Any]) -> None:
+        """Be a service: ready when the server knows of it, and ended when all calls are answered."""
+        link = self._link
+        self._context = contextvars.copy_context()
+        self._context.run(current_service.set, self._service)
+        subscriptions = [
+            link.subscribe(wire.subject(self._prefix, self._service, name), self._receiver(name, fn), wire.QUEUE)
+            for name, fn in methods_of(self._interface, self._service, behind(value)).items()
+        ]
+        cancels = link.subscribe(wire.subject(self._prefix, self._service, wire.CANCEL), self._cancel)
+        others = [cancels, *self._announcement.subscriptions()]
+        try:
+            await link.connected()
+            await link.begin([cancels])  # before the calls, so that no cancel goes unheard
+            await link.begin([*subscriptions, *others[1:]])
+            async with serving(None, drain=True) as work:
+                await work.stop_requested()
+                await self._drain(work, subscriptions)
+        finally:
+            with CancelScope(shield=True), move_on_after(1.0):
+                self._end_all()
+                await self._finished()
+                await link.leave([*subscriptions, *others])
+
+    async def _drain(self, work: Any, subscriptions: list[Any]) -> None:
+        """Take no more calls, and finish those that are here for as long as there is time."""
+        left = work.time_left() or math.inf
+        with move_on_after(left * (1 - MARGIN)):
+            await self._link.leave(subscriptions)
+            await self._finished()
+        self._end_all()
+        await self._finished()
+
+    async def _finished(self) -> None:
+        while self.running or self.waiting:
+            self._idle = Event()
+            await self._idle.wait()
+
+    def _end_all(self) -> None:
+        """Cancel what still runs; each of them answers."""
+        for call in list(self.waiting):
+            self._answer_soon(call, wire.NOT_BEGUN, b"", "the service stops")
+        self.waiting.clear()
+        for call in list(self.running):
+            call.stopped = True
+            if call.scope is not None:
+                call.scope.cancel()
+
+    # -- what comes ----------------------------------------------------------------------------------------------
+
+    def _receiver(self, name: str, fn: Callable[..., Any]) -> Any:
+        method, stats, default = self._interface.methods[name], self.stats[name], self._interface.timeout
+
+        async def receive(msg: Msg) -> None:
+            if not msg.reply:
+                return  # nobody waits for an answer, so it is no call
+            headers = msg.headers or {}
+            now = current_time()
+            timeout = _seconds(headers.get(wire.TIMEOUT), default)
+            call = _Call(
+                method,
+                fn,
+                stats,
+                msg.reply,
+                headers,
+                msg.data,
+                headers.get(wire.ID) or msg.reply,
+                now + timeout,
+            )
+            stats.requests += 1
+            if math.isnan(timeout):
+                self._answer_soon(call, wire.BAD_REQUEST, b"", f"{wire.TIMEOUT} is no number of seconds")
+            elif call.id in self._never:
+                del self._never[call.id]
+            elif len(self.running) < self._concurrency:
+                self._start(call)
+            elif len(self.waiting) < WAITING:
+                self._by_id[call.id] = call
+                self.waiting.append(call)
+            else:
+                words = f"{len(self.running)} calls run, and {WAITING} wait"
+                self._answer_soon(call, wire.OVERLOADED, b"", words)
+
+        return receive
+
+    async def _cancel(self, msg: Msg) -> None:
+        """Somebody's call was cancelled: ours maybe, or one that has not come yet."""
+        name = (msg.headers or {}).get(wire.ID, "")
+        call = self._by_id.get(name)
+        if call is None:
+            if name:
+                self._never[name] = None
+                if len(self._never) > REMEMBERED:
+                    del self._never[next(iter(self._never))]
+            return
+        call.cancelled = True
+        if call.scope is not None:
+            call.scope.cancel()
+        elif call not in self.running:
+            self.waiting.remove(call)
+            self._forget(call)
+
+    def _start(self, call: _Call) -> None:
+        self.running.add(call)
+        self._by_id[call.id] = call
+        task = asyncio.get_running_loop().create_task(self._run(call), context=self._context.copy())
+        task.add_done_callback(lambda _: self._ended(call))
+
+    def _ended(self, call: _Call) -> None:
+        self.running.discard(call)
+        self._forget(call)
+        while self.waiting and len(self.running) < self._concurrency:
+            following = self.waiting.popleft()
+            if current_time() < following.deadline:
+                self._start(following)
+            else:
+                self._forget(following)
+                self._answer_soon(following, wire.LATE, b"", "it waited for its turn until its deadline")
+        if self._idle is not None and not self.running and not self.waiting:
+            self._idle.set()
+
+    def _forget(self, call: _Call) -> None:
+        if self._by_id.get(call.id) is call:
+            del self._by_id[call.id]
+
+    # -- one call ------------------------------------------------------------------------------------------------
+
+    async def _run(self, call: _Call) -> None:
+        began = time.perf_counter()
+        status, payload, words = wire.FAILED, b"", ""
+        try:
+            if self._telemetry is None:
+                status, payload, words = await self._execute(call)
+            else:
+                with self._telemetry.server(self._service, call.method.name, call.headers) as span:
+                    status, payload, words = await self._execute(call)
+                    span.ended(status, words)
+        except BaseException as error:  # noqa: ASYNC103, BLE001  (a call never ends its service)
+            status, payload, words = wire.FAILED, b"", f"{type(error).__name__}: {text_of(error)}"
+        spent = time.perf_counter() - began
+        call.stats.seconds += spent
+        if call.cancelled:
+            return  # nobody waits for it
+        with CancelScope(shield=True):
+            await self._answer(call, status, payload, words)
+
+    async def _execute(self, call: _Call) -> tuple[str, bytes, str]:
+        """Run it; gives the status, the payload, and what went wrong in words."""
+        try:
+            given = read(call.method.decode, call.payload)
+        except Misfit as misfit:
+            theirs = call.headers.get(wire.CONTRACT, self._contract)
+            status = wire.BAD_REQUEST if theirs == self._contract else wire.NOT_BEGUN
+            return status, b"", str(misfit) if status == wire.BAD_REQUEST else f"contract: {misfit}"
+        with CancelScope(deadline=call.deadline) as scope:
+            call.scope = scope
+            if call.cancelled or call.stopped:
+                scope.cancel()
+            try:
+                value = await call.fn(**given)
+            except BaseException as error:
+                found = self._understand(call, error)
+                if found is None:
+                    raise
+                return found
+            try:
+                return wire.OK, write(call.method.result.encode, value), ""
+            except Misfit as misfit:
+                return wire.FAILED, b"", f"executed, but its result does not fit: {misfit}"
+        if call.stopped:
+            return wire.FAILED, b"", STOPPED
+        return wire.LATE, b"", "it did not end before its deadline"
+
+    def _understand(self, call: _Call, error: BaseException) -> tuple[str, bytes, str] | None:
+        """What the caller gets for *error*; None where the call was cancelled."""
+        method, service = call.method, self._service
+        if overdue(error, call.deadline, current_time()):
+            return wire.LATE, b"", text_of(error)
+        failure = failure_of(error, service, method.name, method.declared)
+        if isinstance(failure, BadRequest):
+            return wire.BAD_REQUEST, b"", failure.message
+        assert failure is None or isinstance(failure, CallFailed)
+        if failure is None:
+            shape = method.raises.get(type(error).__name__)
+            if shape is None or shape.cls is not type(error):
+                return None
+            try:
+                return wire.RAISED, write(shape.encode, error), text_of(error)
+            except Misfit as misfit:
+                failure = CallFailed(
+                    service, method.name, f"{text_of(error)} ({misfit})", type(error).__name__, trace_id()
+                )
+        logger.error("a call of %s.%s failed", service, method.name, exc_info=error, extra={"service": service})
+        told = {"type": failure.type, "message": failure.message, "trace_id": failure.trace_id}
+        return wire.FAILED, write(_same, told), f"{failure.type}: {failure.message}"
+
+    # -- answers -------------------------------------------------------------------------------------------------
+
+    async def _answer(self, call: _Call, status: str, payload: bytes, words: str) -> None:
+        headers = self._headers(call, status, words)
+        excess = self._link.excess(payload, headers)
+        if excess:
+            words = f"executed, but its result is too large: {excess}"
+            payload, headers = b"", self._headers(call, wire.FAILED, words)
+        try:
+            await self._link.post(call.reply, payload, "", headers)
+        except NotConnected:
+            name = f"{self._service}.{call.method.name}"
+            logger.warning("an answer of %s could not be given: there is no connection to NATS", name)
+
+    def _answer_soon(self, call: _Call, status: str, payload: bytes, words: str) -> None:
+        self._link.spawn(self._answer(call, status, payload, words))
+
+    def _headers(self, call: _Call, status: str, words: str) -> dict[str, str]:
+        if status == wire.OK:
+            return {wire.STATUS: status}
+        call.stats.errors += 1
+        call.stats.last_error = f"{wire.CODES[status]}:{words}"
+        one_line = " ".join(words.encode("utf-8", "replace").decode().split())[:1000]
+        return {wire.STATUS: status, wire.ERROR: one_line or status, wire.CODE: wire.CODES[status]}
+
+    def status(self) -> dict[str, Any]:
+        """What it does now."""
+        return {
+            "interface": self._interface.name,
+            "contract": self._contract,
+            "running": len(self.running),
+            "waiting": len(self.waiting),
+            "calls": sum(stats.requests for stats in self.stats.values()),
+            "errors": sum(stats.errors for stats in self.stats.values()),
+        }
+
+
+def _same(data: Any) -> Any:
+    return data
+
+
+def _seconds(text: str | None, default: float) -> float:
+    """The seconds in *text*; NaN where it holds none."""
+    if text is None:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        return math.nan
+    return seconds if seconds >= 0 else math.nan

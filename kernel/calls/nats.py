@@ -1,0 +1,418 @@
+"""The one connection to NATS of a process: subscriptions, messages, and what happens when the server is away.
+
+nats-py speaks the protocol. Reconnecting is done here, with a new client each time: the library's own would buffer what
+is published meanwhile and send it later, when nobody waits for it any more, and it gives up for good after some errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import re
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
+
+import anyio.lowlevel
+import attrs
+from anyio import CancelScope, Event, current_time, fail_after, move_on_after, sleep, sleep_forever
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.nuid import NUID
+
+from kernel.config.nats import Nats, shown_url
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+    from kernel.declare.serving import Serving
+
+Headers = Mapping[str, str]
+Receive = Callable[["Msg"], Awaitable[None]]
+
+NAME = "nats"
+logger = logging.getLogger("kernel.calls")
+CONNECT_TIMEOUT = 2.0  # seconds for one attempt
+PATIENCE = 5.0  # seconds for the server to answer a fence
+FIRST, LONGEST = 0.05, 1.0  # seconds between two attempts, doubled from one to the next
+PING_INTERVAL = 10  # seconds; a server that misses two is taken for lost
+FULL = 1 << 20  # bytes that may wait to be sent; at twice as many the library waits itself, without a limit
+LAST_WORDS = 1.0  # seconds for what is still to be sent at the end
+_DENIED = re.compile(r"permissions violation for (\w+) to \"([^\"]+)\"", re.IGNORECASE)
+
+
+class NotConnected(Exception):
+    """Nothing was sent, since there is no connection."""
+
+
+@attrs.define(eq=False)
+class Subscribed:
+    """One subscription, which lasts over reconnects until it is left."""
+
+    subject: str
+    queue: str
+    receive: Receive
+    now: Subscription | None = None
+
+
+@attrs.define(eq=False)
+class Waiter:
+    """Whoever waits for answers to a message: is told each, and why it cannot be answered."""
+
+    subject: str
+    receive: Callable[[Msg], None]
+    refuse: Callable[[str], None]
+
+
+class Link:
+    """The connection.
+
+    Args:
+        settings: Where the servers are, and how to be let in.
+        name: The name of this process, as the server shows it.
+
+    Attributes:
+        inbox: What the subjects of answers to this process begin with.
+        server: The server that it is connected to, for people; empty while it is not.
+        error: What the last attempt to connect failed with; empty where it did not.
+        denied: What the server has refused, by subject.
+
+    """
+
+    def __init__(self, settings: Nats, name: str) -> None:
+        self.settings, self.name = settings, name
+        self.id = NUID().next().decode()
+        self.inbox = f"_INBOX.{self.id}"
+        self.server = ""
+        self.error = ""
+        self.denied: dict[str, str] = {}
+        self.reconnects = 0
+        self.since = time.monotonic()
+        self._client: Client | None = None
+        self._subscribed: dict[Subscribed, None] = {}
+        self._waiting: dict[str, Waiter] = {}
+        self._count = 0
+        self._changed = Event()  # of `server`
+        self._sending: set[asyncio.Task[None]] = set()
+        self._servers = [url.reveal() for url in settings.urls]
+
+    # -- its life ------------------------------------------------------------------------------------------------
+
+    async def serve(self, serving: Serving[Link]) -> None:
+        """Be a service: connected, then connected again whenever the connection is lost."""
+        self.subscribe(f"{self.inbox}.*", self._answered)
+        try:
+            await self._connect(first=True)
+            async with serving(self) as work:
+                work.start_soon(self._stay)
+                await sleep_forever()
+        finally:
+            with CancelScope(shield=True), move_on_after(LAST_WORDS):
+                await self._close()
+
+    def doing(self) -> str:
+        """What it waits for, in words."""
+        return f"connecting to {self.settings.shown}{f': {self.error}' if self.error else ''}"
+
+    async def _stay(self) -> None:
+        while True:
+            await self.disconnected()
+            logger.warning("lost the connection to NATS at %s: %s", self.settings.shown, self.error or "it was closed")
+            began = time.monotonic()
+            await self._connect()
+            self.reconnects += 1
+            logger.info("connected to NATS again, at %s, after %.1f s", self.server, time.monotonic() - began)
+
+    async def _connect(self, *, first: bool = False) -> None:
+        """Try each server in turn, for as long as it takes.
+
+        Raises:
+            PermissionError: The first server to answer does not let us in; only the *first* time.
+
+        """
+        pause, told = FIRST, ""
+        while True:
+            for url in list(self._servers):
+                try:
+                    await self._try(url)
+                except PermissionError as error:
+                    self.error = str(error)
+                    if first:
+                        raise
+                except (TimeoutError, NatsError, OSError, ssl.SSLError) as error:
+                    self.error = f"{shown_url(url)}: {_words(error)}"
+                else:
+                    self.error = ""
+                    return
+            if self.error != told:
+                logger.warning("cannot connect to NATS: %s; trying again until it answers", self.error)
+                told = self.error
+            await sleep(pause)
+            pause = min(2 * pause, LONGEST)
+
+    async def _try(self, url: str) -> None:
+        client = Client()
+        errors: list[Exception] = []
+
+        async def failed(error: Exception) -> None:
+            errors.append(error)
+            self._failed(error)
+
+        async def closed() -> None:
+            if self._client is client:
+                self._client, self.server = None, ""
+                self.error = _words(client.last_error) if client.last_error else ""
+                self._tell()
+
+        settings = self.settings
+        try:
+            with fail_after(2 * CONNECT_TIMEOUT):
+                await client.connect(
+                    url,
+                    name=self.name,
+                    error_cb=failed,
+                    closed_cb=closed,
+                    allow_reconnect=False,
+                    connect_timeout=CONNECT_TIMEOUT,  # type: ignore[arg-type]
+                    reconnect_time_wait=0.01,  # type: ignore[arg-type]
+                    max_reconnect_attempts=1,
+                    ping_interval=PING_INTERVAL,
+                    tls=_context(settings, url),
+                    user=settings.user or None,
+                    password=settings.password.reveal() or None,
+                    user_credentials=settings.creds or None,
+                    **_nkey(settings.nkey.reveal()),
+                )
+            for one in self._subscribed:
+                await self._begin(client, one)
+        except BaseException as error:
+            with CancelScope(shield=True), move_on_after(LAST_WORDS):
+                await client.close()
+            if "authorization" in _words(error).lower():
+                names = "NATS_USER, NATS_PASSWORD, NATS_CREDS and NATS_NKEY"
+                raise PermissionError(f"{shown_url(url)} does not let us in: {_words(error)}; see {names}") from error
+            if isinstance(error, NatsError) and errors:
+                raise errors[-1] from error
+            raise
+        self._client = client
+        for found in client.discovered_servers:
+            if found.geturl() not in self._servers:
+                self._servers.append(found.geturl())
+        self.server = client.connected_url.netloc.rpartition("@")[2] if client.connected_url else shown_url(url)
+        self.since = time.monotonic()
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = Event()
+
+    async def connected(self) -> None:
+        """Wait until there is a connection."""
+        while not self.server:
+            await self._changed.wait()
+
+    async def disconnected(self) -> None:
+        """Wait until there is none."""
+        while self.server:
+            await self._changed.wait()
+
+    async def _close(self) -> None:
+        """Send what is still to be sent, and see that the server has it."""
+        if self._sending:
+            await asyncio.wait(self._sending)
+        client = self._client
+        if client is not None:
+            try:
+                await self.fence()
+            finally:
+                self._client, self.server = None, ""
+                await client.close()
+
+    def _failed(self, error: Exception) -> None:
+        """Take note of what the server says; what it refuses is told to whom it concerns."""
+        refused = _DENIED.search(str(error))
+        if refused is None:
+            return
+        action, subject = refused[1].lower(), refused[2]
+        words = f"the server does not allow to {'publish' if action == 'publish' else 'subscribe'} to {subject}"
+        if subject not in self.denied:
+            logger.warning("%s", words)
+        self.denied[subject] = words
+        for waiter in list(self._waiting.values()):
+            if waiter.subject == subject:
+                waiter.refuse(words)
+
+    # -- messages ------------------------------------------------------------------------------------------------
+
+    async def post(
+        self,
+        subject: str,
+        payload: bytes,
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+        *,
+        until: float = math.inf,
+    ) -> None:
+        """Send a message, once the server has taken what was sent before; *until* then at the latest.
+
+        Raises:
+            NotConnected: There is no connection, or the server takes nothing: it was not sent.
+
+        """
+        client = self._client
+        while client is not None and client.pending_data_size > FULL and current_time() < until:
+            await sleep(0.005)
+            client = self._client
+        if client is None or not client.is_connected or client.pending_data_size > FULL:
+            raise NotConnected
+        try:
+            await client.publish(subject, payload, reply, headers)
+        except NatsError as error:
+            raise NotConnected(_words(error)) from error
+
+    def post_soon(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> None:
+        """Send a message without waiting, also from where everything is cancelled; lost where it cannot be sent."""
+        self.spawn(self._try_to_post(subject, payload, headers))
+
+    async def _try_to_post(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> None:
+        try:
+            await self.post(subject, payload, "", headers)
+        except NotConnected:
+            logger.warning("an answer to %s could not be given: there is no connection to NATS", subject)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run *coroutine* in a task, which is waited for before the connection is closed."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    def excess(self, payload: bytes, headers: Headers) -> str:
+        """By how much a message is larger than the server takes, in words; empty where it is not.
+
+        One that is would end the connection.
+        """
+        size = len(payload) + 14 + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
+        limit = self._client.max_payload if self._client is not None else size
+        return f"{size} bytes, and the server takes {limit}" if size > limit else ""
+
+    # -- answers -------------------------------------------------------------------------------------------------
+
+    def token(self) -> str:
+        """A name for one message that is to be answered."""
+        self._count += 1
+        return f"{self._count:x}"
+
+    def wait(self, token: str, waiter: Waiter) -> str:
+        """Have answers go to *waiter*; gives the subject for them. `forget` ends it."""
+        self._waiting[token] = waiter
+        return f"{self.inbox}.{token}"
+
+    def forget(self, token: str) -> None:
+        """Drop what still comes for *token*."""
+        self._waiting.pop(token, None)
+
+    async def _answered(self, msg: Msg) -> None:
+        waiter = self._waiting.get(msg.subject.rpartition(".")[2])
+        if waiter is not None:
+            waiter.receive(msg)
+
+    async def fence(self) -> None:
+        """Wait until the server has processed all that was sent before, SUB and UNSUB included.
+
+        By a message to ourselves: the library's PING overtakes them. Returns at once where the connection is lost.
+
+        Raises:
+            TimeoutError: The server does not answer.
+            PermissionError: It lets us neither publish nor subscribe to our own inbox.
+
+        """
+        done, refused = Event(), ""
+
+        def refuse(words: str) -> None:
+            nonlocal refused
+            refused = words
+            done.set()
+
+        token = self.token()
+        reply = self.wait(token, Waiter(f"{self.inbox}.*", lambda _: done.set(), refuse))
+        try:
+            with fail_after(PATIENCE):
+                await self.post(reply, b"")
+                while self.server and not done.is_set():
+                    with move_on_after(0.5):
+                        await done.wait()
+        except NotConnected:
+            return
+        finally:
+            self.forget(token)
+        if refused:
+            raise PermissionError(refused)
+
+    # -- subscriptions -------------------------------------------------------------------------------------------
+
+    def subscribe(self, subject: str, receive: Receive, queue: str = "") -> Subscribed:
+        """Have messages for *subject* go to *receive*, from the next connection on; `begin` does it on this one."""
+        one = Subscribed(subject, queue, receive)
+        self._subscribed[one] = None
+        return one
+
+    async def begin(self, subscriptions: list[Subscribed]) -> None:
+        """Subscribe on the connection that there is.
+
+        Raises:
+            PermissionError: The server does not allow one of them; it is named.
+
+        """
+        if self._client is not None:
+            for one in subscriptions:
+                await self._begin(self._client, one)
+            await self.fence()
+        for one in subscriptions:
+            if one.subject in self.denied:
+                raise PermissionError(self.denied[one.subject])
+
+    async def _begin(self, client: Client, one: Subscribed) -> None:
+        one.now = await client.subscribe(
+            one.subject, one.queue, one.receive, pending_msgs_limit=0, pending_bytes_limit=0
+        )
+
+    async def leave(self, subscriptions: list[Subscribed]) -> None:
+        """Get no more messages; those that the server had sent before still arrive, and have when this returns."""
+        client = self._client
+        for one in subscriptions:
+            self._subscribed.pop(one, None)
+            if client is not None and one.now is not None:
+                # Unlike `unsubscribe`, this keeps what is on its way.
+                await client._send_unsubscribe(one.now._id)  # noqa: SLF001
+        await self.fence()
+        for one in subscriptions:
+            if one.now is not None:
+                while one.now.pending_msgs:
+                    await anyio.lowlevel.checkpoint()
+                with contextlib.suppress(NatsError):
+                    await one.now.unsubscribe()
+
+
+def _words(error: BaseException | None) -> str:
+    text = str(error).removeprefix("nats: ").strip("'\" ")
+    return text or type(error).__name__
+
+
+def _context(settings: Nats, url: str) -> ssl.SSLContext | None:
+    """How the connection is encrypted; None where the server says whether it is."""
+    if not (settings.ca or settings.cert or url.startswith(("tls://", "wss://"))):
+        return None
+    context = ssl.create_default_context(cafile=settings.ca or None)
+    if settings.cert:
+        context.load_cert_chain(settings.cert, settings.key)
+    return context
+
+
+def _nkey(given: str) -> dict[str, Any]:
+    if not given:
+        return {}
+    return {"nkeys_seed_str": given} if given.startswith("SU") else {"nkeys_seed": given}

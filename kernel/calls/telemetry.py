@@ -1,0 +1,106 @@
+"""Calls as spans and as durations, by OpenTelemetry's conventions for RPC. Imported only where something reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+from opentelemetry import metrics, propagate, trace
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from kernel.calls import wire
+from kernel.errors import text_of
+
+SYSTEM = "kernel"  # rpc.system.name
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""Bounds of the histograms: from a call within a machine to one that waits until the usual deadline."""
+
+
+@attrs.define(eq=False)
+class CallSpan:
+    """One side of one call."""
+
+    span: Span
+    status: str = wire.OK
+
+    def inject(self, headers: dict[str, str]) -> None:
+        """Have *headers* carry the trace to the other side."""
+        propagate.inject(headers)
+
+    def ended(self, status: str, words: str) -> None:
+        """It ended with this status of the wire, and these words where that is no success."""
+        self.status = status
+        if status not in {wire.OK, wire.RAISED}:
+            self.span.set_status(Status(StatusCode.ERROR, words))
+
+
+class Telemetry:
+    """Makes spans where traces are exported, and records durations where metrics are read."""
+
+    def __init__(self) -> None:
+        self._tracer = trace.get_tracer("kernel.calls")
+        meter = metrics.get_meter("kernel.calls")
+        self._durations = {
+            kind: meter.create_histogram(
+                f"rpc.{kind}.call.duration",
+                "s",
+                f"Time that calls took, as their {kind} saw it",
+                explicit_bucket_boundaries_advisory=SECONDS,
+            )
+            for kind in ("client", "server")
+        }
+
+    @contextlib.contextmanager
+    def client(self, service: str, method: str, server: str = "") -> Iterator[CallSpan]:
+        """The caller's side of a call; *server* is what it goes through, empty within a process."""
+        more = {}
+        if server:
+            host, _, port = server.rpartition(":")
+            more = {"server.address": host or server, **({"server.port": int(port)} if port.isdigit() else {})}
+        with self._call("client", SpanKind.CLIENT, service, method, more) as span:
+            yield span
+
+    @contextlib.contextmanager
+    def server(self, service: str, method: str, headers: Mapping[str, str] | None = None) -> Iterator[CallSpan]:
+        """The side of the service that is called; *headers* carry the caller's trace, None where it is the current."""
+        context = propagate.extract(headers) if headers is not None else None
+        with self._call("server", SpanKind.SERVER, service, method, {}, context=context) as span:
+            yield span
+
+    @contextlib.contextmanager
+    def _call(
+        self,
+        side: str,
+        kind: SpanKind,
+        service: str,
+        method: str,
+        more: Mapping[str, Any],
+        *,
+        context: Any = None,
+    ) -> Iterator[CallSpan]:
+        attributes = {"rpc.system.name": SYSTEM, "rpc.method": f"{service}/{method}", **more}
+        began = time.perf_counter()
+        found: dict[str, str] = {}
+        span = self._tracer.start_span(f"{service}/{method}", context, kind, attributes)
+        call = CallSpan(span)
+        try:
+            # A span that is ended by a cancellation says so; what is raised is told here, and not a second time.
+            with trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
+                yield call
+            if call.status != wire.OK:
+                found = {"error.type": call.status}
+        except BaseException as error:
+            found = {"error.type": type(error).__name__}
+            call.status = wire.FAILED
+            if isinstance(error, Exception):
+                span.record_exception(error)
+                span.set_status(Status(StatusCode.ERROR, text_of(error)))
+            raise
+        finally:
+            told = {"rpc.response.status_code": call.status, **found}
+            span.set_attributes(told)
+            span.end()
+            self._durations[side].record(time.perf_counter() - began, {**attributes, **told})

@@ -1,0 +1,212 @@
+"""Puts calls into a plan: what goes to a service in this process, what to another, and what comes from there.
+
+The link to NATS, the stand-in of a service that runs elsewhere, and the export of one that runs here are services of
+the kernel's own. So all that holds for services holds for them: a stand-in is a dependency of those who call it, and an
+export is a consumer of the value that it exports, and ends before the service does.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from kernel.calls.interface import Interface, interface_of
+from kernel.calls.proxy import checked, thin
+from kernel.declare.service import Service
+from kernel.declare.signature import Edge, Needs, evaluate, signature_of
+from kernel.errors import ConfigError, PlanError, Problems
+from kernel.lifecycle.units import Unit
+
+if TYPE_CHECKING:
+    from kernel.calls.client import Client
+    from kernel.calls.exporter import Exporter
+    from kernel.calls.nats import Link
+    from kernel.calls.telemetry import Telemetry
+    from kernel.config.nats import Nats
+
+EXPORT_TIMEOUT = 3600.0  # seconds that calls get to finish: those of the service itself are the limit
+
+
+def served_by(service: Service[..., Any]) -> Interface | None:
+    """The interface that *service* serves; None where it serves none."""
+    return interface_of(service.needs.serves)
+
+
+def taken_by(service: Service[..., Any], edge: Edge) -> Interface | None:
+    """The interface that *service* takes by the parameter of *edge*; None where it takes none."""
+    if edge.parameter is None:
+        return None
+    parameter = signature_of(service.fn).parameters.get(edge.parameter)
+    return interface_of(evaluate(parameter, service.fn, service.name, spare=True)) if parameter else None
+
+
+def read_interfaces(services: Iterable[Service[..., Any]]) -> list[PlanError]:
+    """All that is wrong with the interfaces that *services* serve and take."""
+    found: dict[Interface, None] = {}
+    for service in services:
+        served = served_by(service)
+        taken = [taken_by(service, edge) for edge in service.needs.edges]
+        found |= dict.fromkeys(one for one in (served, *taken) if one is not None)
+    errors: list[PlanError] = []
+    for interface in found:
+        try:
+            interface.methods  # noqa: B018  (which reads them)
+        except PlanError as error:
+            errors.append(error)
+    return errors
+
+
+@attrs.define
+class Wiring:
+    """The units of a plan, with those that calls take.
+
+    Args:
+        units: All of them, in order.
+        link: The connection to NATS; None where none is needed.
+        clients: What is called elsewhere.
+        exporters: What is called from elsewhere.
+
+    """
+
+    units: list[Unit]
+    link: Link | None = None
+    clients: dict[str, Client] = attrs.field(factory=dict)
+    exporters: dict[str, Exporter] = attrs.field(factory=dict)
+
+    def status(self) -> dict[str, Any]:
+        """What there is to see of calls between processes."""
+        link = self.link
+        return {
+            "server": (link.server or None) if link is not None else None,
+            "connected": bool(link and link.server),
+            "error": (link.error or None) if link is not None else None,
+            "reconnects": link.reconnects if link is not None else 0,
+            "calls": {name: client.status() for name, client in self.clients.items()},
+            "serves": {name: exporter.status() for name, exporter in self.exporters.items()},
+        }
+
+
+def connect(
+    units: Sequence[Unit],
+    *,
+    app: str,
+    version: str,
+    nats: Nats | None,
+    dev: bool = False,
+    backend: str = "asyncio",
+    export: bool = True,
+    telemetry: bool = False,
+) -> Wiring:
+    """*units* with what they need to call each other.
+
+    Args:
+        units: The plan's.
+        app: The app's name, which subjects begin with where NATS_PREFIX does not say.
+        version: The app's.
+        nats: Where services that run elsewhere are called; None for nowhere.
+        dev: Whether calls within the process go by way of JSON, as they would between two.
+        backend: The event loop's.
+        export: Whether to serve calls from elsewhere.
+        telemetry: Whether somebody reads spans or durations.
+
+    Raises:
+        DeclarationError: An interface that cannot be served or called.
+        ConfigError: Calls between processes need asyncio.
+
+    """
+    Problems.raise_any(read_interfaces(unit.service for unit in units))
+    told = _telemetry() if telemetry else None
+    names = {unit.service.name for unit in units}
+    served = {unit.service.name: found for unit in units if (found := served_by(unit.service)) is not None}
+    wrap = checked if dev else thin
+    made = [
+        attrs.evolve(unit, wrap=functools.partial(wrap, served[name], name, telemetry=told))
+        if (name := unit.service.name) in served
+        else unit
+        for unit in units
+    ]
+    wiring = Wiring(made)
+    if nats is None:
+        return wiring
+    away = _elsewhere(units, names)
+    exported = {unit.service.name: unit.service for unit in units if unit.service.name in served} if export else {}
+    if not away and not exported:
+        return wiring
+    if backend == "trio":
+        raise ConfigError(
+            "is trio, and calls between processes need asyncio",
+            where="KERNEL_BACKEND",
+            hint="leave it out, or NATS_URL, so that all services run in this process",
+        )
+    from kernel.calls.client import Client
+    from kernel.calls.exporter import Exporter
+    from kernel.calls.nats import NAME, Link
+
+    prefix = nats.prefix or app
+    link = wiring.link = Link(nats, app)
+    first = [Unit(_own(NAME, link.serve), internal=True, awaited=True, doing=link.doing)]
+    for name, (interface, optional) in away.items():
+        client = wiring.clients[name] = Client(link, prefix, name, interface, told)
+        service = _own(name, functools.partial(client.serve, optional=optional), NAME)
+        first.append(Unit(service, internal=True, awaited=True, doing=client.doing))
+    last: list[Unit] = []
+    for name, service in exported.items():
+        exporter = wiring.exporters[name] = Exporter(
+            link,
+            prefix,
+            name,
+            served[name],
+            version=version,
+            concurrency=service.concurrency,
+            telemetry=told,
+        )
+        own = _own(f"{name} export", exporter.serve, NAME, value=name, stop_timeout=EXPORT_TIMEOUT)
+        last.append(Unit(own, internal=True, awaited=True))
+    wiring.units = [*first, *made, *last]
+    return wiring
+
+
+def _telemetry() -> Telemetry:
+    from kernel.calls.telemetry import Telemetry
+
+    return Telemetry()
+
+
+def _elsewhere(units: Iterable[Unit], names: set[str]) -> dict[str, tuple[Interface, bool]]:
+    """What runs elsewhere, by name: its interface, and whether all who take it can do without."""
+    found: dict[str, tuple[Interface, bool]] = {}
+    for unit in units:
+        for edge in unit.service.needs.edges:
+            interface = taken_by(unit.service, edge) if edge.target not in names else None
+            if interface is not None:
+                before, optional = found.get(edge.target, (interface, True))
+                found[edge.target] = before, optional and edge.optional
+    return found
+
+
+def _own(
+    name: str, fn: Callable[..., Any], *depends: str, value: str = "", stop_timeout: float = 5.0
+) -> Service[..., Any]:
+    """A service of the kernel's own.
+
+    Args:
+        name: Its name.
+        fn: Takes *value* by the name ``value``, where it takes one, and `Serving`.
+        depends: What it waits for.
+        value: The service whose value it takes; empty for none.
+        stop_timeout: Seconds.
+
+    """
+
+    async def run(**given: Any) -> None:
+        await fn(**given)
+
+    service = Service(run, name, start_timeout=None, stop_timeout=stop_timeout)
+    edges = [Edge(target) for target in depends]
+    if value:
+        edges.append(Edge(value, parameter="value"))
+    service.needs = Needs(edges=tuple(edges), serving="serving")
+    return service

@@ -1,0 +1,64 @@
+"""Variables that nobody reads, but that nearly have the name of one that is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+from kernel.config.nats import NATS_VARIABLES
+from kernel.config.otel import OTEL_VARIABLES
+from kernel.config.settings import KERNEL_VARIABLES
+
+_SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT)\w*|PORT(_\d+_(TCP|UDP)\w*)?)$")
+_EVERYWHERE = re.compile(
+    r"(?i:(ALL|FTP|HTTP|HTTPS|NO|RSYNC|SOCKS)_PROXY)"
+    r"|_|BROWSER|CI|COLORTERM|COLUMNS|CREDENTIALS_DIRECTORY|DEBIAN_FRONTEND|DISPLAY|EDITOR|EMAIL|FORCE_COLOR|HISTFILE"
+    r"|HISTSIZE|HOME|HOST|HOSTNAME|HOSTTYPE|IFS|INFOPATH|INVOCATION_ID|JOURNAL_STREAM|LANG|LANGUAGE|LINES|LOGNAME"
+    r"|LOGS_DIRECTORY|LS_COLORS|MACHTYPE|MAIL|MAINPID|MANAGERPID|MANPATH|NAME|NODE_ENV|NOTIFY_SOCKET|NO_COLOR|OLDPWD"
+    r"|OSTYPE|PAGER|PATH|PORT|PPID|PS\d|PWD|RUNTIME_DIRECTORY|SECONDS|SHELL|SHELLOPTS|SHLVL|STATE_DIRECTORY|TEMP|TERM"
+    r"|TIMEZONE|TMP|TMPDIR|TMUX|TMUX_PANE|TZ|UID|USER|USERNAME|VIRTUAL_ENV|VISUAL|WATCHDOG_PID|WATCHDOG_USEC|WINDOWID"
+    r"|XAUTHORITY|[A-Z0-9]+_HOME|(CARGO|DOTNET|GO|GRADLE|JAVA|LESS|MAVEN|MOZ|NODE|PERL|PYTHON|RUBY|RUSTUP)[A-Z0-9]+(_\w+)?"
+)
+"""What shells, desktops, systems and languages set or read on everybody's machine."""
+
+_FAMILIES = frozenset(
+    (
+        *("AWS", "AZURE", "BASH", "BUNDLE", "CARGO", "CI", "CLOUDSDK", "COMPOSE", "CONDA", "CURL", "DBUS"),
+        *("DOCKER", "DOTNET", "GH", "GIT", "GITHUB", "GITLAB", "GNOME", "GNUPG", "GO", "GOOGLE", "GPG", "GTK"),
+        *("HOMEBREW", "JAVA", "JUST", "KDE", "KUBE", "KUBERNETES", "LC", "LD", "LESS", "LISTEN", "MAVEN", "NODE"),
+        *("NPM", "NVM", "OPENSSL", "PIP", "PIPX", "POETRY", "PRE", "PULSE", "PYCHARM", "PYENV", "PYTEST"),
+        *("PYTHON", "QT", "RUBY", "RUST", "RUSTUP", "SDKMAN", "SSH", "SSL", "SUDO", "SYSTEMD", "TERM"),
+        *("TERMINAL", "TF", "UV", "VSCODE", "VTE", "WSL", "WT", "XDG", "ZSH"),
+    )
+)
+"""First words of the variables of tools; no miss either, unless a service is named so."""
+
+
+def near_misses(environ: Mapping[str, str], known: Collection[str]) -> Iterable[str]:
+    """A sentence for each variable that nobody reads but that nearly has the name of one in *known*.
+
+    Those that everybody's machine has are none.
+    """
+    every = {*known, *KERNEL_VARIABLES, *NATS_VARIABLES, *OTEL_VARIABLES}
+    joined = {name.replace("_", ""): name for name in every}
+    # Comparing texts is slow, so only those are compared that share their first or last word with one of ours.
+    firsts = {name.partition("_")[0] for name in every}
+    families = _FAMILIES - firsts
+    kinds = ("OTEL_", "NATS_")  # whose last words are of all kinds
+    lasts = {name.rpartition("_")[2] for name in every if not name.startswith(kinds)}
+    for name in sorted(environ.keys() - every):
+        if _SERVICE_LINK.search(name) or _EVERYWHERE.fullmatch(name) or name.partition("_")[0] in families:
+            continue
+        hint = joined.get(name.replace("_", ""), "")
+        if not hint and (name.partition("_")[0] in firsts or name.rpartition("_")[2] in lasts):
+            hint = _nearest(name, every)
+        if hint:
+            yield f"{name} is set, but nothing reads it; did you mean {hint}?"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """The nearest name, unless it is this one with one word before: ``USER`` is not meant for ``API_USER``."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(known), n=1, cutoff=0.8)
+    return near[0] if near and not ("_" not in name and near[0].endswith(f"_{name}")) else ""

@@ -1,0 +1,109 @@
+"""OpenTelemetry's variables for people: type, default and meaning of each, for `app env`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+
+from kernel.config.otel import LOCAL, OTEL_VARIABLES, SIGNALS, TIMEOUT
+
+
+@attrs.frozen
+class OtelVariable:
+    """One of OpenTelemetry's variables.
+
+    Args:
+        name: The variable.
+        type: Its type, for people.
+        default: What holds when it is not set; empty for nothing.
+        meaning: What it does, in a few words.
+        common: Whether people set it; the others are for fine tuning.
+        secret: Whether its text must not be shown.
+
+    """
+
+    name: str
+    type: str
+    default: str
+    meaning: str
+    common: bool = False
+    secret: bool = False
+
+
+_MS = "milliseconds"
+_COMMON = {
+    "OTEL_SDK_DISABLED": ("bool", "false", "`true` turns traces, metrics and logs off"),
+    "OTEL_SERVICE_NAME": ("str", "the app's name", "what the app is called in telemetry"),
+    "OTEL_RESOURCE_ATTRIBUTES": ("name=value list", "", "more about the app, as in deployment.environment.name=blue"),
+    "OTEL_TRACES_EXPORTER": ("list", "otlp where an endpoint is set", "where traces go: otlp, console, none"),
+    "OTEL_METRICS_EXPORTER": ("list", "otlp where an endpoint is set", "where metrics go: otlp, console, none"),
+    "OTEL_LOGS_EXPORTER": ("list", "otlp where an endpoint is set", "where logs go, too: otlp, console, none"),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("URL", LOCAL, "the collector for all signals"),
+    "OTEL_EXPORTER_OTLP_HEADERS": ("name=value list", "", "sent with each export, as in authorization=..."),
+    "OTEL_EXPORTER_OTLP_TIMEOUT": (_MS, f"{TIMEOUT * 1000:g}", "the time for one export, retries included"),
+    "OTEL_EXPORTER_OTLP_PROTOCOL": ("http/protobuf", "http/protobuf", "how the collector is spoken to"),
+    "OTEL_TRACES_SAMPLER": ("str", "parentbased_always_on", "which traces are recorded"),
+    "OTEL_TRACES_SAMPLER_ARG": ("str", "", "what the sampler takes, as in 0.1 for traceidratio"),
+    "OTEL_METRIC_EXPORT_INTERVAL": (_MS, "60000", "the time between two exports of metrics"),
+}
+_RARE = {
+    "OTEL_PROPAGATORS": ("list", "tracecontext,baggage", "how the context travels to other processes"),
+    "OTEL_LOG_LEVEL": ("str", "", "what OpenTelemetry itself logs"),
+    "OTEL_METRIC_EXPORT_TIMEOUT": (_MS, "30000", "the time for one export of metrics"),
+    "OTEL_METRICS_EXEMPLAR_FILTER": ("str", "trace_based", "which measurements become exemplars"),
+    "OTEL_EXPORTER_OTLP_COMPRESSION": ("gzip | none", "none", "how exports are compressed"),
+    "OTEL_EXPORTER_OTLP_INSECURE": ("bool", "false", "for gRPC only"),
+    "OTEL_EXPORTER_OTLP_CERTIFICATE": ("path", "", "the certificates by which the collector is trusted"),
+    "OTEL_EXPORTER_OTLP_CLIENT_KEY": ("path", "", "the key of the app's own certificate"),
+    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": ("path", "", "the app's own certificate"),
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": ("str", "cumulative", "how sums are told"),
+    "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": (
+        "str",
+        "explicit_bucket_histogram",
+        "how histograms are told",
+    ),
+}
+_BATCHES = {
+    "SCHEDULE_DELAY": (_MS, "the time between two exports of {}", "1000", "1000"),
+    "EXPORT_TIMEOUT": (_MS, "the time for one export of {}", "30000", "30000"),
+    "MAX_QUEUE_SIZE": ("int", "how many {} wait at most for their export", "65536", "2048"),
+    "MAX_EXPORT_BATCH_SIZE": ("int", "how many {} are exported at once", "1024", "512"),
+}
+"""Type, meaning, and the defaults for spans and for log records."""
+
+_WHOSE = {
+    "": "a span, event, link or log record",
+    "SPAN_": "a span",
+    "EVENT_": "an event",
+    "LINK_": "a link",
+    "LOGRECORD_": "a log record",
+}
+
+
+def otel_table() -> Iterator[OtelVariable]:
+    """Every variable in `OTEL_VARIABLES`, the common ones first."""
+    for name, row in _COMMON.items():
+        yield OtelVariable(name, *row, common=True, secret=name.endswith("_HEADERS"))
+    for name in OTEL_VARIABLES:
+        if name not in _COMMON:
+            yield OtelVariable(name, *(_RARE.get(name) or _by_pattern(name)), secret=name.endswith("_HEADERS"))
+
+
+def _by_pattern(name: str) -> tuple[str, str, str]:
+    for signal in SIGNALS:
+        prefix = f"OTEL_EXPORTER_OTLP_{signal.upper()}_"
+        if name.startswith(prefix):
+            general = f"OTEL_EXPORTER_OTLP_{name.removeprefix(prefix)}"
+            tp, _, meaning = (_COMMON | _RARE)[general]
+            return tp, f"that of {general}", f"for {signal} alone: {meaning}"
+    for prefix, what in (("OTEL_BSP_", "spans"), ("OTEL_BLRP_", "log records")):
+        if name.startswith(prefix):
+            tp, meaning, *default = _BATCHES[name.removeprefix(prefix)]
+            return tp, default[what != "spans"], meaning.format(what)
+    whose, attribute, what = name.removeprefix("OTEL_").partition("ATTRIBUTE_")
+    if attribute and what == "VALUE_LENGTH_LIMIT":
+        return "int", "", f"how long the value of an attribute of {_WHOSE[whose]} may be"
+    if attribute:
+        return "int", "128", f"how many attributes {_WHOSE[whose]} may have"
+    return "int", "128", f"how many {name.split('_')[2].lower()}s a span may have"

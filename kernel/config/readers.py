@@ -1,0 +1,416 @@
+"""How the text of a variable becomes a value of a field's type, and the other way round.
+
+`reader_of` makes a `Reader` of a type, or says that there can be none: what is not listed here is refused whether its
+variable is set or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections.abc import Callable, Iterable, Sequence
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+import attrs
+
+from kernel.annotations import attrs_class, is_union, model_kind, type_name, unwrap
+from kernel.config.scalars import SCALARS, by_name
+from kernel.config.values import SECONDS, Secret, parse_duration, parse_list, write_seconds
+
+
+class UnreadableType(Exception):
+    """No text can become a value of *type*; *instead* says what to write."""
+
+    def __init__(self, tp: Any, instead: str) -> None:
+        super().__init__(f"{type_name(tp)}; {instead}")
+        self.type = tp
+        self.instead = instead
+
+
+@attrs.frozen
+class Reader:
+    """Reads and writes the texts of one type.
+
+    Args:
+        type: The type as people write it, with the choices where there are some.
+        words: What a text looks like, as in "expected a whole number".
+        read: Gives the value of a text that is not empty; raises anything where there is none.
+        write: Gives a text for a value; `written` is the safe way to call it.
+        secret: Whether a text must not be shown.
+        rank: When a union tries it: the lowest first, so that what takes any text comes last.
+        mark: The character that tells a list or a dict from a single value; empty for a single value.
+
+    """
+
+    type: str
+    words: str
+    read: Callable[[str], Any]
+    write: Callable[[Any], str]
+    secret: bool = False
+    rank: int = 0
+    mark: str = ""
+
+    def written(self, value: Any) -> str:
+        """The text from which *value* is read.
+
+        Raises:
+            ValueError: There is none.
+
+        """
+        try:
+            text = self.write(value)
+            same = bool(text) and "\0" not in text and self.read(text) == value
+        except Exception as error:
+            raise ValueError(f"no text stands for this {self.type}") from error
+        if not same:
+            raise ValueError(f"no text stands for this {self.type}")
+        return text
+
+
+def reader_of(tp: Any) -> Reader:  # noqa: PLR0911  (one for each kind)
+    """The reader for the type *tp*.
+
+    Raises:
+        UnreadableType: No text can become a value of it.
+
+    """
+    bare = unwrap(tp)
+    args = get_args(bare)
+    origin = get_origin(bare) or bare
+    if origin is Annotated:
+        return _seconds() if _is_seconds(args) else reader_of(args[0])
+    if origin is Secret:
+        return _masked(tp, args)
+    if is_union(bare):
+        return _union(bare, args)
+    if origin is Literal:
+        return _literal(args)
+    if isinstance(bare, type) and issubclass(bare, enum.Enum) and len(bare.__members__):
+        return _enumeration(bare)
+    if origin in _COLLECTIONS:
+        return _collection(tp, origin, args)
+    if origin is dict and len(args) == 2:  # noqa: PLR2004
+        return _dict(tp, *args)
+    scalar = SCALARS.get(bare) if isinstance(bare, type) else None
+    scalar = scalar or by_name(bare)
+    if scalar is None:
+        raise UnreadableType(tp, _instead(tp))
+    return Reader(type_name(bare), scalar.words, scalar.read, scalar.write, rank=scalar.rank)
+
+
+# -- what to write instead ---------------------------------------------------------------------------------------
+
+_LIKE_LISTS = {
+    *("deque", "Iterable", "Iterator", "Collection", "Container", "MutableSequence", "Generator", "UserList", "array"),
+    *("Reversible", "Sequence"),
+}
+_LIKE_SETS = {"Set", "AbstractSet", "MutableSet"}
+_LIKE_DICTS = {"dict", "Mapping", "MutableMapping", "defaultdict", "OrderedDict", "Counter", "ChainMap", "UserDict"}
+
+
+def _instead(tp: Any) -> str:  # noqa: PLR0911  (one for each kind)
+    bare = unwrap(tp)
+    origin, args = get_origin(bare) or bare, get_args(bare)
+    name = getattr(origin, "__name__", "")
+    if attrs_class(tp) is not None:
+        return "an attrs class can be a field of its own, `X` or `X | None`, but no part of another type"
+    if kind := model_kind(tp):
+        return f"{name} is {kind}: make it an attrs class"
+    if name in _LIKE_DICTS:
+        return f"write dict[str, {_part(args[1:2])}]"
+    if name in _LIKE_SETS:
+        return f"write frozenset[{_part(args)}]"
+    if name in _LIKE_LISTS or origin in _COLLECTIONS:
+        return f"write list[{_part(args)}]"
+    if isinstance(tp, TypeVar):
+        return "give the class the type that it stands for, as in Config[int]"
+    if tp is None or tp is NoneType or bare in {Any, object}:
+        return "annotate the field with what it is, as in str"
+    if name == "Callable":
+        return "what does not come from the environment is attrs.field(init=False), or no field"
+    return "write str, and make what you need of it in the service"
+
+
+def _part(args: Sequence[Any]) -> str:
+    """The type of the parts in an advice: the one that was given, if it can be read."""
+    try:
+        reader = reader_of(args[0]) if args else None
+    except UnreadableType:
+        reader = None
+    return type_name(args[0]) if reader and not reader.mark else "str"
+
+
+# -- durations and secrets ---------------------------------------------------------------------------------------
+
+
+def _is_seconds(args: Sequence[Any]) -> bool:
+    return args[0] is float and SECONDS in args[1:]
+
+
+def _seconds() -> Reader:
+    words = "a duration such as 10s, 1m30s, 500ms or a number of seconds"
+    return Reader("Seconds", words, parse_duration, write_seconds, rank=8)
+
+
+def _masked(tp: Any, args: Sequence[Any]) -> Reader:
+    inner = _inner(tp, args[0] if args else str)
+    return attrs.evolve(
+        inner,
+        type=f"Secret[{inner.type}]",
+        read=lambda text: Secret(inner.read(text)),
+        write=lambda value: inner.write(value.reveal()),
+        secret=True,
+    )
+
+
+def _inner(tp: Any, arg: Any) -> Reader:
+    """The reader for a part of *tp*; where there is none, *tp* as a whole is to blame."""
+    if attrs_class(arg) is not None:
+        instead = "an attrs class can be a field of its own, `X` or `X | None`, but no part of another type"
+        if (get_origin(unwrap(tp)) or unwrap(tp)) is Secret:
+            instead = f"write {type_name(arg)}, and make those of its fields Secret that are"
+        raise UnreadableType(tp, instead)
+    try:
+        return reader_of(arg)
+    except UnreadableType as error:
+        raise UnreadableType(tp, f"{type_name(error.type)} is no type for a variable: {error.instead}") from error
+
+
+# -- one of several ----------------------------------------------------------------------------------------------
+
+
+def _union(tp: Any, args: Sequence[Any]) -> Reader:
+    members = [_inner(tp, one) for one in args if one is not NoneType]
+    if not members:
+        raise UnreadableType(tp, "annotate the field with what it is, as in str")
+
+    def read(text: str) -> Any:
+        failure: Exception = ValueError(text)
+        for one in sorted(members, key=lambda one: _when(one, text)):
+            try:
+                return one.read(text)
+            except Exception as error:  # noqa: BLE001  (the next member may take it)
+                failure = error
+        raise failure
+
+    def write(value: Any) -> str:
+        for one in members:
+            try:
+                text = one.written(value)
+                again = read(text)
+            except ValueError:
+                continue
+            if type(again) is type(value) and again == value:
+                return text
+        raise ValueError(value)
+
+    return Reader(
+        " | ".join([*(one.type for one in members), *(["None"] if NoneType in args else [])]),
+        " or ".join(dict.fromkeys(one.words for one in members)),
+        read,
+        write,
+        secret=any(one.secret for one in members),
+        rank=max(one.rank for one in members),
+        mark="".join(one.mark for one in members),
+    )
+
+
+_LAST = 99
+
+
+def _when(member: Reader, text: str) -> int:
+    """When a union tries this *member* for *text*: a list only if there is a comma, or if nothing else is left."""
+    return member.rank if not member.mark or any(one in text for one in member.mark) else _LAST
+
+
+def _literal(args: Sequence[Any]) -> Reader:
+    texts = {_plain(one) or str(one): one for one in reversed(args)}  # of two with one text, the first
+
+    def read(text: str) -> Any:
+        for candidate in (text, text.strip()):
+            if candidate in texts:
+                return texts[candidate]
+        return _same(text, args)
+
+    shown = list(texts)[::-1]
+    words = f"one of {', '.join(shown)}"
+    return Reader(_choices(shown), words, read, lambda value: _plain(_member(value, args)))
+
+
+def _enumeration(cls: type[enum.Enum]) -> Reader:
+    members = list(cls)
+    flags = issubclass(cls, enum.Flag)
+    texts = {_plain(one): one for one in reversed(members)}
+
+    def read(text: str) -> Any:
+        for candidate in (text, text.strip()):
+            if candidate in texts:
+                return texts[candidate]
+        steps: tuple[Callable[[], enum.Enum], ...] = (
+            lambda: cls(text),  # which asks its own `_missing_`
+            lambda: cls(_same(text, [one.value for one in members])),
+            lambda: cls[text.strip()],
+        )
+        for step in steps:
+            with contextlib.suppress(Exception):  # a user's `_missing_` may raise anything
+                return step()
+        if flags:
+            return _flags(cls, text)
+        raise ValueError(text)
+
+    def write(value: Any) -> str:
+        if flags and value not in members:
+            return "|".join(one.name or "" for one in value) or "0"
+        return _plain(value) if texts.get(_plain(value)) is value else value.name
+
+    shown = [one.name or "" for one in members] if flags else list(texts)[::-1]
+    words = f"{'any' if flags else 'one'} of {', '.join(shown)}{', with | between' if flags else ''}"
+    return Reader(_choices(shown), words, read, write)
+
+
+def _flags(cls: Any, text: str) -> Any:
+    """Several members by name with ``|`` between, or the number that they make."""
+    every = cls(0)
+    for member in cls:
+        every |= member
+    if text.strip().isdecimal():
+        number = int(text)
+        if number & ~every.value:
+            raise ValueError(text)
+        return cls(number)
+    found = cls(0)
+    for name in text.split("|"):
+        found |= cls[name.strip()]
+    return found
+
+
+def _plain(value: Any) -> str:
+    """The text that stands for *value*, one of several to choose from; empty where only a name can."""
+    if isinstance(value, enum.Enum):
+        return _plain(value.value) or value.name
+    try:
+        reader = reader_of(type(value))
+    except UnreadableType:
+        return ""
+    return "" if reader.mark else reader.write(value)
+
+
+def _same(text: str, values: Iterable[Any]) -> Any:
+    """The one of *values* that *text* is another way to write, as ``1.50`` is 1.5.
+
+    Raises:
+        ValueError: It is none of them.
+
+    """
+    for value in values:
+        try:
+            again = reader_of(type(value)).read(text)
+        except Exception:  # noqa: BLE001, S112  (no text of this one's type)
+            continue
+        if again == value:
+            return value
+    raise ValueError(text)
+
+
+def _member(value: Any, values: Sequence[Any]) -> Any:
+    """The one of *values* that *value* is, of its type too: 1 equals True."""
+    for one in values:
+        if type(one) is type(value) and one == value:
+            return one
+    raise ValueError(value)
+
+
+def _choices(shown: Sequence[str]) -> str:
+    return " | ".join(shown)
+
+
+# -- several -----------------------------------------------------------------------------------------------------
+
+_COLLECTIONS: dict[Any, Callable[[Iterable[Any]], Any]] = {
+    list: list,
+    tuple: tuple,
+    set: set,
+    frozenset: frozenset,
+    Sequence: tuple,
+}
+
+
+def _collection(tp: Any, origin: Any, args: Sequence[Any]) -> Reader:
+    if origin is tuple and args and args[-1] is not ...:
+        return _fixed(tp, args)
+    part = _single(tp, args[0] if args else str)
+    make = _COLLECTIONS[origin]
+    name = getattr(origin, "__name__", str(origin))
+
+    def write(value: Any) -> str:
+        parts = [part.written(one) for one in value]
+        return ",".join(sorted(parts) if make in {set, frozenset} else parts) or ","
+
+    return Reader(
+        f"{name}[{part.type}{', ...' if origin is tuple else ''}]",
+        f"a comma-separated list, each part {part.words}",
+        lambda text: make(part.read(one) for one in parse_list(text)),
+        write,
+        secret=part.secret,
+        rank=10,
+        mark=",",
+    )
+
+
+def _fixed(tp: Any, args: Sequence[Any]) -> Reader:
+    parts = [_single(tp, one) for one in args]
+
+    def read(text: str) -> tuple[Any, ...]:
+        return tuple(one.read(text) for one, text in zip(parts, parse_list(text), strict=True))
+
+    def write(value: Any) -> str:
+        return ",".join(one.written(of) for one, of in zip(parts, value, strict=True))
+
+    return Reader(
+        f"tuple[{', '.join(one.type for one in parts)}]",
+        f"{len(parts)} parts with commas between: {', '.join(one.words for one in parts)}",
+        read,
+        write,
+        secret=any(one.secret for one in parts),
+        rank=10,
+        mark=",",
+    )
+
+
+def _single(tp: Any, arg: Any) -> Reader:
+    """The reader for the parts of *tp*, which must be single values: there is one kind of comma only."""
+    reader = _inner(tp, arg)
+    if reader.mark:
+        instead = "a list in a list needs two kinds of separators: write str, and split it in the service"
+        raise UnreadableType(tp, instead)
+    return reader
+
+
+def _dict(tp: Any, key: Any, value: Any) -> Reader:
+    part = _single(tp, value)
+    if unwrap(key) is not str:
+        raise UnreadableType(tp, f"write dict[str, {type_name(value)}]")
+
+    def read(text: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for pair in parse_list(text):
+            name, equals, rest = pair.partition("=")
+            name = name.rstrip()
+            if not name or not equals or name in found:
+                raise ValueError(text)
+            found[name] = part.read(rest.lstrip())
+        return found
+
+    def write(value: Any) -> str:
+        return ",".join(f"{name}={part.write(of)}" for name, of in value.items()) or ","
+
+    return Reader(
+        f"dict[str, {part.type}]",
+        f"name=value pairs with commas between, each value {part.words}",
+        read,
+        write,
+        secret=part.secret,
+        rank=9,
+        mark="=",
+    )

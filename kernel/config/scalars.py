@@ -1,0 +1,122 @@
+"""The types of single values that a variable may have, each with how it is read and written, and in which words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from kernel.config.values import PARTS, parse_bool, parse_duration
+
+
+@attrs.frozen
+class Scalar:
+    """How single values of one type are read and written.
+
+    Args:
+        words: What a text looks like.
+        read: Gives the value; raises anything where the text stands for none.
+        write: Gives a text that is read as the value.
+        rank: When a union tries it, the lowest first.
+
+    """
+
+    words: str
+    read: Callable[[str], Any]
+    write: Callable[[Any], str] = str
+    rank: int = 5
+
+
+def _number(make: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Read a number by *make*; none that is not one: NaN compares with nothing, so that no check would stop it."""
+
+    def read(text: str) -> Any:
+        value = make(text.strip())
+        if value != value:  # noqa: PLR0124  (which is what makes it NaN)
+            raise ValueError(text)
+        return value
+
+    return read
+
+
+def _timedelta(text: str) -> timedelta:
+    """A duration, exact to the microsecond."""
+    from decimal import Decimal
+
+    parse_duration(text)
+    compact = text.strip().lower()
+    pairs = PARTS.findall(compact) if compact[-1] in "smhd" else [(compact, "s")]
+    micros = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+    total = sum((Decimal(number) * micros[unit] for number, unit in pairs), Decimal(0))
+    return timedelta(microseconds=int(total.to_integral_value()))
+
+
+def _write_timedelta(value: timedelta) -> str:
+    micros = value // timedelta(microseconds=1)
+    if micros % 1_000_000 == 0:
+        return f"{micros // 1_000_000}s"
+    return f"{micros // 1_000_000}.{micros % 1_000_000:06d}".rstrip("0") + "s"
+
+
+def _bytes(text: str) -> bytes:
+    from base64 import b64decode
+
+    return b64decode(re.sub(r"\s", "", text), validate=True)
+
+
+def _write_bytes(value: bytes) -> str:
+    from base64 import b64encode
+
+    return b64encode(value).decode()
+
+
+def _isoformat(value: date | time) -> str:
+    return value.isoformat()
+
+
+SCALARS: dict[type, Scalar] = {
+    str: Scalar("a text", str, rank=13),
+    int: Scalar("a whole number", int, rank=1),
+    float: Scalar("a number", _number(float), repr, rank=2),
+    bool: Scalar("true/false, 1/0, yes/no or on/off", parse_bool, lambda value: "true" if value else "false", rank=4),
+    Path: Scalar("a path", Path, rank=12),
+    date: Scalar("a date as in 2026-11-25", lambda text: date.fromisoformat(text.strip()), _isoformat, rank=6),
+    datetime: Scalar(
+        "a date and time as in 2026-11-25T10:30:00+00:00",
+        lambda text: datetime.fromisoformat(text.strip()),
+        _isoformat,
+        rank=7,
+    ),
+    time: Scalar("a time as in 10:30:00", lambda text: time.fromisoformat(text.strip()), _isoformat, rank=7),
+    timedelta: Scalar(
+        "a duration such as 10s, 1m30s, 500ms or a number of seconds", _timedelta, _write_timedelta, rank=8
+    ),
+    bytes: Scalar("base64", _bytes, _write_bytes, rank=11),
+}
+"""Those whose modules cost nothing."""
+
+_WORDS = {
+    "decimal.Decimal": "a number",
+    "uuid.UUID": "a UUID",
+    "ipaddress.IPv4Address": "an IPv4 address",
+    "ipaddress.IPv6Address": "an IPv6 address",
+    "ipaddress.IPv4Network": "an IPv4 network as in 10.0.0.0/8",
+    "ipaddress.IPv6Network": "an IPv6 network as in fd00::/8",
+    "ipaddress.IPv4Interface": "an IPv4 interface as in 10.0.0.1/8",
+    "ipaddress.IPv6Interface": "an IPv6 interface as in fd00::1/8",
+}
+
+
+def by_name(tp: Any) -> Scalar | None:
+    """One whose module is imported only by who uses it; None where *tp* is none of them."""
+    name = f"{getattr(tp, '__module__', '')}.{getattr(tp, '__qualname__', '')}"
+    words = _WORDS.get(name)
+    if words is None or not isinstance(tp, type):
+        return None
+    if name == "decimal.Decimal":
+        return Scalar(words, _number(tp), rank=3)
+    return Scalar(words, lambda text: tp(text.strip()))

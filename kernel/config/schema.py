@@ -1,0 +1,244 @@
+"""The variables of a service's config: one for each field of its attrs class, and of the attrs classes inside.
+
+A `Schema` knows no environment. What reads it, what warns of near misses and what lists the variables all ask it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any, get_type_hints
+
+import attrs
+
+from kernel.annotations import attrs_class, origin_of, substitute, type_name, type_variables, without_none
+from kernel.config.readers import Reader, UnreadableType, reader_of
+from kernel.errors import ConfigError
+from kernel.stacks import shorten
+
+UNKNOWN = object()
+"""What stands for a default that is known only while the config is made."""
+
+
+@attrs.frozen
+class Leaf:
+    """A field that is one variable.
+
+    Args:
+        argument: What the class's `__init__` calls it.
+        variable: The variable.
+        reader: How its text is read.
+        attribute: The field, as attrs knows it.
+        owner: The class whose body declares it.
+
+    """
+
+    argument: str
+    variable: str
+    reader: Reader
+    attribute: attrs.Attribute[Any]
+    owner: type
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The variable, alone."""
+        return (self.variable,)
+
+
+@attrs.frozen
+class Branch:
+    """A field that is an attrs class of its own.
+
+    Args:
+        argument: What the outer class's `__init__` calls it.
+        schema: The fields of the inner class.
+        optional: Whether it may be None.
+        attribute: The field, as attrs knows it.
+        owner: The class whose body declares it.
+
+    """
+
+    argument: str
+    schema: Schema
+    optional: bool
+    attribute: attrs.Attribute[Any]
+    owner: type
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Those of all its fields."""
+        return tuple(leaf.variable for leaf in self.schema.leaves())
+
+
+@attrs.frozen
+class Schema:
+    """The fields of an attrs class that the environment gives.
+
+    Args:
+        cls: The class, without the arguments of a generic one.
+        members: Its fields, in order; without those that nothing can read.
+        errors: What is wrong with the others.
+
+    """
+
+    cls: type
+    members: tuple[Leaf | Branch, ...]
+    errors: tuple[ConfigError, ...] = ()
+
+    def leaves(self) -> Iterator[Leaf]:
+        """Every variable, also of the classes inside."""
+        for member in self.members:
+            if isinstance(member, Leaf):
+                yield member
+            else:
+                yield from member.schema.leaves()
+
+
+def variable(service: str, field: str) -> str:
+    """The variable that a config's *field* is read from, as ``EXAMPLE_DATABASE_PATH``."""
+    return f"{service}_{field}".replace("-", "_").upper()
+
+
+@functools.cache
+def schema_of(service: str, cls: Any) -> Schema:
+    """The variables of the attrs class *cls*, which may be a generic one with its arguments, for a service."""
+    schema = _schema(service, cls, ())
+    errors = list(schema.errors)
+    for name, count in Counter(leaf.variable for leaf in schema.leaves()).items():
+        if count > 1:
+            places = " and ".join(f"{leaf.owner.__name__}.{leaf.attribute.name}" for leaf in _named(schema, name))
+            errors.append(ConfigError(f"is read for {places}", where=name, hint="rename one of them"))
+    return attrs.evolve(schema, errors=tuple(errors))
+
+
+def _named(schema: Schema, name: str) -> Iterator[Leaf]:
+    return (leaf for leaf in schema.leaves() if leaf.variable == name)
+
+
+def _schema(prefix: str, cls: Any, outer: tuple[type, ...]) -> Schema:
+    origin = origin_of(cls)
+    members: list[Leaf | Branch] = []
+    errors: list[ConfigError] = []
+    types = type_variables(cls)
+    for attribute in attrs.fields(origin):
+        if not attribute.init:
+            continue
+        argument = attribute.alias or attribute.name
+        name = variable(prefix, argument)
+        owner = _owner(origin, attribute.name)
+        try:
+            tp = substitute(_resolve(attribute, owner), types.get(owner, {}))
+            group, optional = without_none(tp)
+            inner = attrs_class(group)
+            if inner is None:
+                members.append(Leaf(argument, name, reader_of(tp), attribute, owner))
+                continue
+            if origin_of(inner) in (*outer, origin):
+                raise UnreadableType(inner, "it contains itself, so its variables have no end: write str")  # noqa: TRY301
+            schema = _schema(name, inner, (*outer, origin))
+        except UnreadableType as error:
+            what = f"cannot be read: its field is of type {type_name(error.type)}"
+            errors.append(ConfigError(what, where=name, hint=f"{error.instead} ({place(owner, attribute.name)})"))
+        except _Unresolved as error:
+            what = f"cannot be read: the type of its field cannot be evaluated: {error}"
+            hint = f"import it at run time, not under TYPE_CHECKING ({place(owner, attribute.name)})"
+            errors.append(ConfigError(what, where=name, hint=hint))
+        else:
+            errors += schema.errors
+            members.append(Branch(argument, schema, optional, attribute, owner))
+    return Schema(origin, tuple(members), tuple(errors))
+
+
+# -- the types of fields -----------------------------------------------------------------------------------------
+
+
+class _Unresolved(Exception):
+    """An annotation cannot be evaluated; the text says why."""
+
+
+def _owner(cls: type, field: str) -> type:
+    """The class whose body declares a field."""
+    for base in cls.__mro__:
+        own: Any = vars(base).get("__attrs_attrs__", ())
+        if any(attribute.name == field and not attribute.inherited for attribute in own):
+            return base
+    return cls
+
+
+def _resolve(attribute: attrs.Attribute[Any], owner: type) -> Any:
+    """The type of a field as an object: it may be written as a text, or have one in it."""
+    tp: Any = attribute.type
+    if isinstance(tp, type) or tp is None:
+        return tp
+    around = getattr(sys.modules.get(owner.__module__), "__dict__", {})
+    inside = {**{one.__name__: one for one in getattr(owner, "__type_params__", ())}, **vars(owner)}
+    try:
+        # As typing has it for a class: what its module knows comes before what the class itself does.
+        hints = get_type_hints(SimpleNamespace(__annotations__={"it": tp}), inside, around, include_extras=True)
+    except Exception as error:
+        raise _Unresolved(error) from error
+    return hints["it"]
+
+
+# -- defaults ----------------------------------------------------------------------------------------------------
+
+
+def default_of(attribute: attrs.Attribute[Any]) -> Any:
+    """The default of a field; `attrs.NOTHING` for none, and `UNKNOWN` for one that is made from other fields."""
+    default: Any = attribute.default
+    if not isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        return default
+    if default.takes_self:
+        return UNKNOWN
+    try:
+        return default.factory()
+    except Exception:  # noqa: BLE001  (a user's; it fails again, and is told, when the config is made)
+        return UNKNOWN
+
+
+def defaults(schema: Schema, outer: object = attrs.NOTHING) -> Mapping[str, Any]:
+    """The default of each variable, as `default_of` has it.
+
+    Args:
+        schema: What to tell the defaults of.
+        outer: An instance of its class, where the class around it has one as a default.
+
+    """
+    found: dict[str, Any] = {}
+    for member in schema.members:
+        default = default_of(member.attribute)
+        if isinstance(outer, schema.cls):
+            default = getattr(outer, member.attribute.name, UNKNOWN)
+        if isinstance(member, Leaf):
+            found[member.variable] = default
+        else:
+            found |= defaults(member.schema, default)
+    return found
+
+
+# -- where a field is declared -----------------------------------------------------------------------------------
+
+
+def place(owner: type, field: str) -> str:
+    """Class, field, file and line; without the last two where there is no source."""
+    lines, first, path = source_of(owner)
+    if not lines:
+        return f"{owner.__name__}.{field}"
+    offset = next((i for i, line in enumerate(lines) if re.match(rf"\s+{re.escape(field)}\s*[:=]", line)), 0)
+    return f"{owner.__name__}.{field}, {path}:{first + offset}"
+
+
+@functools.cache
+def source_of(cls: type) -> tuple[tuple[str, ...], int, str]:
+    """The lines of a class, the number of the first, and its file; no lines where there is no source."""
+    try:
+        lines, first = inspect.getsourcelines(cls)
+        path = inspect.getsourcefile(cls) or ""
+    except (OSError, TypeError):
+        return (), 0, ""
+    return tuple(lines), first, shorten(path)

@@ -1,0 +1,60 @@
+"""`just check`: runs all checks at once, and reports all that they find, not only what the first one finds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ROOT / ".venv" / "bin"
+SCRIPT = str(ROOT / "scripts" / "kernel" / "script")  # which prefers a script of the user's
+CHECKS = {
+    "types": [str(PROGRAMS / "mypy"), "--no-error-summary"],  # the longest comes first
+    "awaits in clean-up": [SCRIPT, "check_clean_up"],
+    "layers": [str(PROGRAMS / "lint-imports"), "--no-logo"],
+    "lint": [str(PROGRAMS / "ruff"), "check", "--quiet"],
+    "format": [str(PROGRAMS / "ruff"), "format", "--check", "--quiet"],
+    "project": [SCRIPT, "check_project"],
+}
+COLOURS = {"FORCE_COLOR": "1", "MYPY_FORCE_COLOR": "1"}
+
+
+def run(name: str, command: list[str], failed: list[str], lock: threading.Lock) -> None:
+    """Run one check; report when it is over, with its output where it has failed."""
+    began = time.monotonic()
+    env = {**os.environ, **COLOURS} if sys.stdout.isatty() else None
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        code, output = done.returncode, done.stdout
+    except OSError as error:
+        code, output = 2, f"{error}\n"
+    with lock:
+        if code:
+            failed.append(name)
+            sys.stdout.write(output)
+        print(f"{'FAILED' if code else 'ok    '} {name} ({time.monotonic() - began:.1f} s)", flush=True)
+
+
+def main() -> int:
+    """Run all of them; returns the exit code."""
+    failed: list[str] = []
+    lock = threading.Lock()
+    threads = [threading.Thread(target=run, args=(*check, failed, lock)) for check in CHECKS.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

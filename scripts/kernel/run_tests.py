@@ -1,0 +1,92 @@
+"""`just test`: every check beside every test, and all that either has found.
+
+With words, as in `just test -k billing`, those are pytest's: it runs at once, without the checks and without coverage.
+Two settings in `[tool.kernel]` of pyproject.toml are for suites that take long: with `test-workers-per-core = 2`
+pytest-xdist runs two tests at a time on each core, which then must not share anything; with `test-coverage = false`
+coverage is left to `just test-all`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ROOT / ".venv" / "bin"
+ALL = "--all"  # what `just test-all` says
+
+
+def workers(each: float) -> list[str]:
+    """Return what tells pytest-xdist of its workers, so many on *each* core; nothing where there are none."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ["--numprocesses", str(round(each * cores)), "--dist", "loadscope", "--no-loadscope-reorder"] if each else []
+
+
+@contextlib.contextmanager
+def checks(found: list[int]) -> Iterator[None]:
+    """Run `just check` beside the block; tell what it has said at its end, and put its exit code into *found*."""
+    with tempfile.TemporaryFile("w+") as said:
+        check = subprocess.Popen([PROGRAMS / "just", "check"], cwd=ROOT, stdout=said, stderr=subprocess.STDOUT)
+        screen = os.dup(1)  # not the one that pytest captures
+
+        def tell() -> None:
+            found.append(check.wait())
+            said.seek(0)
+            start = "\r\x1b[K" if os.isatty(screen) else ""
+            with contextlib.suppress(OSError):
+                os.write(screen, f"{start}{said.read()}".encode())
+
+        teller = threading.Thread(target=tell)
+        teller.start()
+        try:
+            yield
+        except BaseException:
+            check.terminate()
+            raise
+        finally:
+            teller.join()
+            os.close(screen)
+
+
+def run_pytest(words: list[str]) -> int:
+    """Run all tests in this process, and tell how far they are."""
+    import pytest
+
+    from progress import Progress
+
+    sys.path.remove(str(Path(__file__).parent))  # the tests are to see what they see under pytest itself
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text()).get("tool", {}).get("kernel", {})
+    distributed = workers(settings.get("test-workers-per-core", 0))
+    if words == [ALL] or settings.get("test-coverage", True):
+        words = [*words, "--cov"]
+    return int(pytest.main([*distributed, *words], plugins=[Progress(workers=bool(distributed))]))
+
+
+def main() -> int:
+    """Run what was asked for; returns the exit code."""
+    words = sys.argv[1:]
+    if words not in ([], [ALL]):
+        os.execv(sys.executable, [sys.executable, "-m", "pytest", *words])  # noqa: S606
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    found: list[int] = []
+    with checks(found):
+        code = run_pytest(words)
+    if found != [0]:
+        print("`just check` has found something: see above.")
+    return code or found[0]
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,88 @@
+"""What is said about fields, wherever people write it."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from kernel.config.field_texts import text_of_field
+
+
+@attrs.frozen
+class Documented:
+    """A config whose fields are documented in every way.
+
+    Args:
+        told: What the class's docstring says,
+            in two lines.
+        both: What nobody sees, as there is a docstring below.
+
+            A second paragraph of it.
+        _hidden (int): Of a private field.
+
+    Raises:
+        silent: This is no field.
+
+    """
+
+    told: int = 0
+    both: int = 0
+    """The docstring
+    of the field.
+
+    And more of it.
+    """
+    behind: int = 0  # a comment behind it
+    # a comment above it,
+    # in two lines
+    above: int = 0
+
+    # not a comment of the next one, as a line is between
+
+    silent: int = 0
+    tool: int = 0
+    with_tool: int = 0  # said
+    named: int = 0  # API_NAMED
+    named_and_more: int = 0  # API_NAMED_AND_MORE, in bytes
+    long: int = attrs.field(
+        default=0,  # said
+        validator=attrs.validators.ge(0),  # over several lines
+    )
+    text: str = "a # no comment"
+    hidden_text: str = "x"  # #1 of all
+    _hidden: int = 0
+
+
+class Plain:
+    """A class in one line."""; x: int = 0  # fmt: skip  # noqa: E702
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("told", "What the class's docstring says, in two lines."),
+        ("both", "The docstring of the field."),
+        ("behind", "a comment behind it"),
+        ("above", "a comment above it, in two lines"),
+        ("silent", ""),
+        ("tool", ""),
+        ("with_tool", "said"),
+        ("named", ""),
+        ("named_and_more", "in bytes"),
+        ("long", "said over several lines"),
+        ("text", ""),
+        ("hidden_text", "1 of all"),
+        ("_hidden", "Of a private field."),
+        ("missing", ""),
+    ],
+)
+def test_what_is_said(field: str, text: str) -> None:
+    """The docstring below, the comment behind, the comment above, or what the class says."""
+    assert text_of_field(Documented, field, f"API_{field.upper()}") == text
+
+
+def test_a_class_without_source() -> None:
+    """Nothing is said, and nothing fails."""
+    made = attrs.make_class("Made", {"x": attrs.field(type=int, default=0)})
+    assert text_of_field(made, "x") == ""
+    assert text_of_field(Plain, "x") == ""

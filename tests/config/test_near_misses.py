@@ -1,0 +1,82 @@
+"""Variables that nobody reads, but that look like one that is read."""
+
+from __future__ import annotations
+
+import pytest
+
+from kernel.config.near_misses import near_misses
+
+KNOWN = ("DB_POOL_SIZE", "DB_PATH", "DB_PORT", "DB_HOSTS")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("DB_POOLSIZE", "DB_POOL_SIZE"),
+        ("DB_POOL_SIZ", "DB_POOL_SIZE"),
+        ("RUNNER_SHUTDOWN_TIMEOUT", "RUNNER_SHUTDOWNTIMEOUT"),
+        ("LOG_LEVELS", "LOG_LEVEL"),
+        ("SERVICE_ENABLED", "SERVICES_ENABLED"),
+        ("ADMIN_ADDRESS", "ADMIN_ADDR"),
+        ("OTEL_EXPORTER_OTLP_ENDPOIN", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ("OTEL_SERVICENAME", "OTEL_SERVICE_NAME"),
+    ],
+)
+def test_a_near_miss(name: str, meant: str) -> None:
+    """A variable that nearly has the name of one that is read is warned about."""
+    assert list(near_misses({name: "x"}, KNOWN)) == [f"{name} is set, but nothing reads it; did you mean {meant}?"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "DB_POOL_SIZE",
+            "LOG_LEVEL",
+            "PATH",
+            "HOME",
+            "DB_SERVICE_HOST",
+            "DB_PORT_5432_TCP",
+            "DB_SERVICE_PORT",
+            "EDITOR",
+        ),
+        *("OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_PYTHON_LOG_CORRELATION"),
+    ],
+)
+def test_no_near_miss(name: str) -> None:
+    """What is read, what is far from all of it, and Kubernetes' service links are not."""
+    assert list(near_misses({name: "x"}, KNOWN)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "service", "field"),
+    [
+        ("HTTP_PROXY", "C", "HTTP_PROXY"),
+        ("HTTPS_PROXY", "C", "HTTP_PROXY"),
+        ("http_proxy", "c", "http_proxy"),
+        ("NO_PROXY", "C", "NO_PROXY"),
+        ("USER", "API", "USER"),
+        ("HOSTNAME", "HOST", "NAME"),
+        ("HOME", "APP", "HOME"),
+        ("PATH", "A", "PATH"),
+        ("LOGNAME", "LOG", "NAMES"),
+        ("PYTHONPATH", "PYTHON", "PATHS"),
+        ("SSH_AUTH_SOCK", "API", "SSH_AUTH_SOCK"),
+        ("AWS_REGION", "S3", "AWS_REGION"),
+        ("JAVA_HOME", "JAVA", "HOMES"),
+        ("XDG_RUNTIME_DIR", "X", "XDG_RUNTIME_DIR"),
+        ("LC_ALL", "A", "LC_ALL"),
+        ("GITHUB_TOKEN", "C", "GITHUB_TOKEN"),
+        ("PORT", "API", "PORT"),
+        ("TOKEN", "API", "TOKEN"),
+    ],
+)
+def test_what_everybody_has_is_no_near_miss(name: str, service: str, field: str) -> None:
+    """Whatever a service's fields are called, a variable of shells, systems and tools is not meant for them."""
+    assert list(near_misses({name: "x"}, [f"{service}_{field}"])) == []
+
+
+def test_a_service_may_be_named_like_a_tool() -> None:
+    """Its variables are looked at like those of any other."""
+    assert list(near_misses({"GIT_POOLSIZE": "x"}, ["GIT_POOL_SIZE"])) != []
+    assert list(near_misses({"GIT_POOLSIZE": "x"}, ["API_GIT_POOL_SIZE"])) == []

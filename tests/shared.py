@@ -1,0 +1,54 @@
+"""How several workers share one run: what takes long is made once, and each worker gets whole units of tests."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SINGLY = {"conformance", "docs", "examples", "scripts"}
+"""Folders whose tests start programs, so that each of them is worth a worker's turn; of the others, a whole file is."""
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return the folder *name*, which the first of all workers that comes here makes; the others wait for it.
+
+    Whoever uses it changes nothing in it.
+    """
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder, made = base / f"shared-{name}", base / f"shared-{name}.made"
+    with (base / f"shared-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # where somebody failed to make it
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
+@functools.cache
+def unit(test: str) -> str:
+    """Return the unit to which *test*, an id of pytest's, belongs: a worker runs all of it."""
+    file = test.partition("::")[0]
+    singly = Path(file).parent.name in SINGLY and not _shares_a_fixture(file)
+    return test if singly else file
+
+
+@functools.cache
+def _shares_a_fixture(file: str) -> bool:
+    return 'scope="module"' in Path(file).read_text()
+
+
+def turn(item: pytest.Item) -> int:
+    """Return the turn of a test: what takes long comes first, so that in the end no worker is alone with it."""
+    if item.get_closest_marker("long"):
+        return 0
+    return 1 if item.path.parent.name in SINGLY else 2
