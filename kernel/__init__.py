@@ -4,9 +4,14 @@ What is named here is public and has its one home here; `kernel.testing` is the 
 kernel's own, in rooms. Imports point downwards only, which `lint-imports` checks:
 
 ```
-cli            the command line: `app run`, `list`, `graph`, `check`, `version`, and the commands of services
+cli/           the command line
+               program       finds the command that the first word names; the commands of services and of the app
+               built_in      `app run`, `list`, `graph`, `check`, `version`
+               completion    the shell's completion, without importing a service
+               problems      says why nothing was started
 run/           one run of the program
                runner        signals, deadline, event loop, last words, exit code
+               command       how a user's command is called, and its exit code
                standalone    a command that asks for no value: it starts no kernel
 testing/       the public test kit
                faults        what a fake service or a broken resource does
@@ -24,8 +29,7 @@ observe/       what can be seen of a run
                plain         any value as text or JSON that cannot break its line
                lifecycle_log the log lines about each service and the end
                status        what `/readyz` and `/status` tell
-               admin         the pages of ADMIN_ADDR: health, status, metrics
-               http_server http_connection  the server in a thread of its own that gives them; one client of it
+               admin http_server http_connection  the admin server of ADMIN_ADDR, in a thread of its own
                shown shown_spans  records, tracebacks and spans, without secrets and bounded
                systemd       readiness and watchdog, told to systemd
                spans tracer  lifecycle spans; the tracer through which users' spans get their service
@@ -52,11 +56,16 @@ lifecycle/     one service, then all of them
                events        the states, the legal moves, and the events that tell of them
                supervisor    one service: start, attempts, stop
                block tasks   the `serving` block; the tasks of a service
+               crash         what an exception that comes out of a service is
+               host          what a supervisor and its orchestrator tell each other
                orchestrator  all services: start order, stop order, failure policy
-               graph units   dependencies; what an orchestrator runs
-               clock         alarms and deadlines
-               explain       the sentences that say what a service waits for
-               report        how each service ended, and the exit code
+               node graph    a service in the graph; pure functions over dependencies
+               units         what an orchestrator is given to run
+               shutdown      the one deadline, and each level's share of it
+               clock         alarms
+               observers     those who are told each event
+               explain tree  the sentences that explain a state; the tree of what still waits
+               report        the verdict, and the exit code
 declare/       what users write
                service       `@service`, and the declaration that it makes
                serving       the protocols `Serving` and `Work`

@@ -74,7 +74,9 @@ def one_line(error: BaseException, nested: int = NESTED) -> str:
         more = len(error.exceptions) - GROUPED
         return bounded(f"{type(error).__name__}: {told}{f'; and {more} more errors' if more > 0 else ''}", LINE)
     text = bounded(mask(text_of(error)).partition("\n")[0], LINE)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    hints = "".join(f"; {note.removeprefix(HINT)}" for note in getattr(error, "__notes__", ()) if note.startswith(HINT))
+    hints = shown(hints, LINE)
+    return f"{type(error).__name__}: {text}{hints}" if text else f"{type(error).__name__}{hints}"
 
 
 def text_of(error: object, say: Callable[[object], str] = str) -> str:
@@ -92,6 +94,22 @@ def encodable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode(errors="backslashreplace").decode()
     return text
+
+
+HINT = "hint: "  # how a note begins that is told with the error
+NO_ASYNCIO = ("no running event loop", "no current event loop", "unrecognized yield message", "asyncio is not running")
+
+
+def hint_at_backend(error: BaseException, backend: str) -> None:
+    """Note on an *error* that asyncio is not what runs, where that is what it says; also on those that it groups."""
+    if backend != "trio":
+        return
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            hint_at_backend(one, backend)
+    elif isinstance(error, RuntimeError | TypeError) and any(text in text_of(error) for text in NO_ASYNCIO):
+        hint = "what is called needs asyncio, and KERNEL_BACKEND is trio; unset it, or use a library that runs on trio"
+        add_note(error, f"{HINT}{hint}", instead_of=HINT)
 
 
 ORIGIN = "in service "  # how the note begins that says where an error came from

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os.path
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from types import AsyncGeneratorType, CodeType, FrameType, TracebackType
 from typing import Any
 
@@ -89,6 +89,25 @@ def runs_at(frame: FrameType | None) -> str:
         frame = frame.f_back
     frame = frame or first
     return _line(frame.f_code, frame.f_lineno) if frame is not None else "an unknown line"
+
+
+def owner_of(frame: FrameType | None, functions: Mapping[str, Callable[..., Any]]) -> str:
+    """The name of that one of *functions* whose code *frame* runs, or was called by; empty where there is none.
+
+    Told by the function's own frame, or else by the file that only one of them is written in.
+    """
+    codes = {fn.__code__: name for name, fn in functions.items() if hasattr(fn, "__code__")}
+    files: dict[str, set[str]] = {}
+    for code, name in codes.items():
+        files.setdefault(code.co_filename, set()).add(name)
+    while frame is not None:
+        if frame.f_code in codes:
+            return codes[frame.f_code]
+        names = files.get(frame.f_code.co_filename, set())
+        if len(names) == 1:
+            return next(iter(names))
+        frame = frame.f_back
+    return ""
 
 
 def without_kernel(error: BaseException) -> TracebackType | None:

@@ -180,7 +180,7 @@ def _commit(tree: Path, message: str, turn: int) -> None:
     """Makes the repository of the new project, with all of it in one commit."""
     git("init", "--quiet", root=tree, hold=[turn])
     git("symbolic-ref", "HEAD", "refs/heads/main", root=tree)
-    copy_settings(STAYS, tree)
+    copy_settings(STAYS, tree / ".git")
     git("add", "--all", "--force", root=tree, hold=[turn])
     quiet = ["-c", f"core.hooksPath={os.devnull}", "-c", "gc.auto=0", "-c", "maintenance.auto=false"]
     git(*quiet, "commit", "--quiet", "--no-verify", "--message", message, root=tree, hold=[turn])

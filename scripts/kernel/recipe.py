@@ -110,6 +110,20 @@ def is_yes(value: str, key: str) -> bool:
     raise Refusal(f"{key}={show(value)} says neither yes nor no; as in: {key}=1")
 
 
+SIGNING = re.compile("sign|gpg|public key|Load key|failed to write commit object", re.IGNORECASE)
+
+
+def _command(words: Sequence[str]) -> str:
+    """Which of git's commands *words* are, behind the options for git itself."""
+    rest = iter(words)
+    for word in rest:
+        if word in {"-c", "-C"}:
+            next(rest, None)
+        elif not word.startswith("-"):
+            return word
+    return ""
+
+
 def git(
     *words: str,
     root: Path = ROOT,
@@ -149,7 +163,12 @@ def git(
     if done.returncode not in accept:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
         reason = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1])
-        command = next((word for word in words if not word.startswith("-")), "")
+        command = _command(words)
+        if command.startswith("commit") and SIGNING.search("\n".join(lines)):
+            raise Refusal(
+                f"git cannot sign the commit ({reason}); mend the key that user.signingKey names, or let"
+                " `git config commit.gpgSign false` do without in this repository"
+            )
         raise Refusal(f"git {command} failed ({reason}); mend that, and run this again")
     return os.fsdecode(done.stdout)
 
@@ -161,11 +180,11 @@ _POINTERS = {
 
 
 def copy_settings(keys: tuple[str, ...], target: Path) -> None:
-    """Gives the repository at *target* the settings of this clone whose names begin with one of *keys*."""
+    """Gives the repository whose own folder is *target* the settings of this clone that begin with one of *keys*."""
     settings = [pair.split("\n", 1) for pair in git("config", "--local", "--list", "-z").split("\0") if "\n" in pair]
     for key, value in settings:
         if key.startswith(keys):
-            git("config", "--local", key, value, root=target)
+            git("config", "--file", str(target / "config"), key, value)
 
 
 def refuse_uncommitted() -> None:

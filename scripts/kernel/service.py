@@ -17,7 +17,7 @@ from recipe import ROOT, Refusal, git, in_git, is_yes, refuse_name, run
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from kernel.cli import BUILT_IN
+from kernel.cli.built_in import BUILT_IN
 from kernel.declare.app import EXTENSIONS
 from kernel.errors import PlanError, did_you_mean
 from kernel.plan.discovery import RESERVED, ServiceFile, find_services, load_all

@@ -122,7 +122,9 @@ def _merged(branch: str, onto: str) -> str:
             f"{onto} has changed since, in the same places ({clashing[0]}); `git merge {onto}` on {branch} and resolve,"
             " then run this again"
         )
-    return git("commit-tree", "-p", tip, "-p", update, "-m", f"Merge branch '{branch}'", told[0]).strip()
+    signed = git("config", "--type=bool", "--get", "commit.gpgSign", accept=(0, 1)).strip() == "true"
+    words = ["-S"] if signed else []
+    return git("commit-tree", *words, "-p", tip, "-p", update, "-m", f"Merge branch '{branch}'", told[0]).strip()
 
 
 def revert(_: Mapping[str, str]) -> None:

@@ -81,6 +81,6 @@ def test_an_await_in_clean_up_is_found(owned: Project) -> None:
     done = owned.machine.call(*check, cwd=owned.root)
     assert done.code == 1
     assert re.findall(r"(\w+/\w+\.py):\d+:\d+: ASYNC102", done.out + done.err) == [
-        "kernel/cli.py",
+        "kernel/cli/program.py",
         "services/careless.py",
     ]

@@ -92,9 +92,13 @@ def test_changed_deleted_and_added(request: pytest.FixtureRequest, fixture: str)
     project: Project = request.getfixturevalue(fixture)
     before = marks(project)
     assert set(before.values()) == {""}
-    assert {"kernel/cli.py", "app/__main__.py", "scripts/just", "scripts/kernel/kernel.just", "docs/design.md"} <= set(
-        before
-    )
+    assert {
+        "kernel/cli/program.py",
+        "app/__main__.py",
+        "scripts/just",
+        "scripts/kernel/kernel.just",
+        "docs/design.md",
+    } <= set(before)
     users = (
         "services/",
         "tests/",
@@ -106,13 +110,18 @@ def test_changed_deleted_and_added(request: pytest.FixtureRequest, fixture: str)
         "pyproject",
     )
     assert not any(path.startswith(users) for path in before)
-    project.write("kernel/cli.py", "# mine\n")
+    project.write("kernel/cli/program.py", "# mine\n")
     project.write("kernel/added.py", "# mine\n")
     (project.root / "kernel" / "process" / "loop_watch.py").unlink()
-    assert marks(project) == {**before, "kernel/cli.py": "changed", "kernel/process/loop_watch.py": "deleted"}
+    assert marks(project) == {**before, "kernel/cli/program.py": "changed", "kernel/process/loop_watch.py": "deleted"}
     project.commit()
     added = {"kernel/added.py": ""} if fixture == "nothing" else {}
-    assert marks(project) == {**before, "kernel/cli.py": "changed", "kernel/process/loop_watch.py": "deleted", **added}
+    assert marks(project) == {
+        **before,
+        "kernel/cli/program.py": "changed",
+        "kernel/process/loop_watch.py": "deleted",
+        **added,
+    }
 
 
 def test_what_was_shipped_can_be_checked_without_us(owned_once: Project) -> None:
