@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
@@ -11,7 +12,7 @@ from kernel import masking
 from kernel.masking import TRACE, TRACE_LINE, bounded, mask, shown
 from kernel.observe.plain import message_of
 
-CAUSES = 20  # errors of a chain of causes that are shown
+CAUSES = 20  # errors that are shown with their causes
 _STANDARD = frozenset(vars(logging.makeLogRecord({})))
 
 
@@ -56,15 +57,24 @@ def mask_record(record: logging.LogRecord, told: Callable[[BaseException], str])
 
 def traceback_text(error: BaseException, trace: TracebackType | None) -> str:
     """The traceback of *error* from *trace* on, with the causes before it."""
-    links = [error]
-    while len(links) <= CAUSES and (cause := _cause(links[-1])) is not None:
-        links.append(cause)
-    beyond = {id(one) for one in links[CAUSES:]}
-    made = traceback.TracebackException(type(error), error, trace, _seen=beyond or None)
+    made = traceback.TracebackException(type(error), error, trace)
+    cut = _cut(made)
     text = mask("".join(made.format())).rstrip()
     text = bounded("\n".join(bounded(line, TRACE_LINE) for line in text.split("\n")), TRACE)
-    return f"[... earlier causes left out ...]\n\n{text}" if beyond else text
+    return f"[... earlier causes left out ...]\n\n{text}" if cut else text
 
 
-def _cause(error: BaseException) -> BaseException | None:
-    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+def _cut(made: traceback.TracebackException) -> bool:
+    """Take the causes out of *made* that come after `CAUSES` others, and tell whether there were any."""
+    left, cut = CAUSES, False
+    todo = deque([made])
+    while todo:
+        one = todo.popleft()
+        todo += one.exceptions or ()
+        cause = one.__cause__ or one.__context__
+        if cause is not None and left:
+            left -= 1
+            todo.append(cause)
+        elif cause is not None:
+            one.__cause__, one.__context__, cut = None, None, True
+    return cut
