@@ -24,6 +24,7 @@ from kernel.identity import Identity
 from kernel.observe import console, guard
 from kernel.observe.levels import Levels, set_levels
 from kernel.observe.plain import escaped, json_encoder, message_of
+from kernel.observe.shown import Masked, mask_record
 from kernel.observe.tracebacks import text_of_traceback
 
 
@@ -135,6 +136,7 @@ class Context(logging.Filter):
             for name in _LENGTHS.keys() & fields.keys():  # a name of the user's own, for something else
                 fields[f"extra_{name}"] = fields[name]
             fields["trace_id"], fields["span_id"] = _span_ids(fields["service"])
+        mask_record(record, text_of_traceback)
         return True
 
 
@@ -312,7 +314,7 @@ def configure(settings: Settings, identity: Identity, names: tuple[str, ...] = (
         folded = sys.stderr.isatty() if settings.log_folded is None else settings.log_folded
         formatter = TextFormatter(width, colour=_coloured(sys.stderr), source=settings.log_source, folded=folded)
     handler = _ToStderr(sys.stderr)
-    handler.setFormatter(formatter)
+    handler.setFormatter(Masked(formatter))
     guard.install()
     root = logging.getLogger()
     root.handlers[:] = [handler]

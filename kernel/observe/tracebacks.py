@@ -6,13 +6,14 @@ import os
 import traceback
 from typing import Any
 
+from kernel.observe.shown import traceback_text
 from kernel.stacks import KERNEL, is_users_file, without_kernel
 
 FEW = 1  # frames that are not worth folding
 
 
 def text_of_traceback(error: BaseException, *, folded: bool = False) -> str:
-    """The traceback of *error*, and of what it was caused by and groups.
+    """The traceback of *error*, and of what it was caused by and groups, without secrets, and of a bounded length.
 
     Args:
         error: The error.
@@ -20,10 +21,7 @@ def text_of_traceback(error: BaseException, *, folded: bool = False) -> str:
             the user's, nothing is folded.
 
     """
-    told = traceback.TracebackException(type(error), error, without_kernel(error), compact=True)
-    if folded:
-        _fold(told)
-    return "".join(told.format()).rstrip()
+    return traceback_text(error, without_kernel(error), _fold if folded else lambda _: None)
 
 
 def _fold(told: traceback.TracebackException) -> None:
