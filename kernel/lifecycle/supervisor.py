@@ -48,6 +48,7 @@ from kernel.lifecycle.explain import lost
 from kernel.lifecycle.host import Host, Want
 from kernel.lifecycle.shutdown import GRACE
 from kernel.lifecycle.tasks import Run
+from kernel.process.contain import contained
 from kernel.stacks import stands_at
 
 
@@ -86,6 +87,8 @@ class Supervisor:
     reason: str = attrs.field(default="", init=False)  # of the last move
     wanted: Want = attrs.field(default=Want.RUN, init=False)
     requested: bool = attrs.field(default=False, init=False)
+
+    withheld: tuple[str, ...] = attrs.field(default=(), init=False)  # why it is unready although it serves
 
     # Kept by the orchestrator, for what depends on a value.
     holds: tuple[Supervisor, ...] = attrs.field(default=(), init=False)  # the providers whose values it holds
@@ -190,6 +193,12 @@ class Supervisor:
         self._block.stop()
         if self.requested and self.state is State.STOPPING:  # one that was given up may still come this far
             self._arm(self._overran)
+
+    def tell_unready(self, change: int, message: str) -> None:
+        """Take note that there is one reason more (1) or less (-1) why it is unready although it serves."""
+        self.host.withhold(self, change)
+        if self.state is State.READY:
+            self.host.notice(self, message, calm=change < 0)
 
     def work_ended(self, exc: BaseException | None) -> None:
         """The block is being left: by itself, by a crash, or because it was asked to."""
@@ -301,10 +310,10 @@ class Supervisor:
 
     def _overran(self, *, forced: bool = False) -> None:
         took, limit = self._now() - self._requested_at, self.spec.stop_timeout
+        self._cancel()
+        self._arm(self._give_up)  # before all that is only told: it does not depend on that
         earlier, self._timeout = self._timeout, StopTimeout(self.name, took, self.stands_at(), forced, limit)
         self._timeout.__cause__ = earlier
-        self._cancel()
-        self._arm(self._give_up)
 
     def _give_up(self) -> None:
         self._disarm()
@@ -316,7 +325,8 @@ class Supervisor:
     def _start_timed_out(self) -> None:
         assert self.spec.start_timeout is not None
         self.error = self._timeout = StartTimeout(self.name, self.spec.start_timeout, self.stands_at())
-        self.host.explain()
+        with contained("the explanation of a long start"):
+            self.host.explain()
         self._requested_at = self._now()
         self._move(State.STOPPING, f"it was not ready after {self.spec.start_timeout:g} s")
         self._cancel()
@@ -401,9 +411,11 @@ class Supervisor:
         retry = self.spec.retry
         self._failures += 1
         delay = retry.delay_after(self._failures)
-        if delay is None:
-            spent = f"after {self.attempt} attempts" if self.attempt > 1 else ""
-            self._end(State.FAILED, error, spent)
+        if delay is None or not retry.covers(error):
+            spent = [f"after {self.attempt} attempts"] if self.attempt > 1 else []
+            if delay is not None:
+                spent.append(f"not retried: {type(error).__name__} is not in Retry(on=...)")
+            self._end(State.FAILED, error, ", ".join(spent))
             return
         self._note(error)
         self.error = error

@@ -145,7 +145,16 @@ def test_every_file_of_the_template_has_an_owner(project: Project) -> None:
         owners.setdefault(owner, []).append(path)
     tops = {Path(path).parts[0] for path in owners["user"]}
     users = {"services", "app", "tests", "scripts", "README.md", "LICENSE", "CHANGELOG.md", "Justfile", "Containerfile"}
-    users |= {"pyproject.toml", ".gitignore", ".ci", ".github", ".vscode"}
+    users |= {
+        "pyproject.toml",
+        ".gitignore",
+        ".gitattributes",
+        ".editorconfig",
+        ".dockerignore",
+        ".ci",
+        ".github",
+        ".vscode",
+    }
     assert tops <= users, f"give {tops - users} a line in scripts/kernel/manifest.toml, or add it here as the user's"
     assert [path for path in owners["user"] if path.startswith("scripts/")] == ["scripts/requirements.lock"]
     tests = [path for path in owners["user"] if path.startswith("tests/")]
