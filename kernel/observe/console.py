@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from io import TextIOWrapper
 from typing import TextIO
 
 
@@ -16,7 +17,7 @@ def prepare() -> None:
     if sys.stderr is None:  # closed by who started us: the next file to be opened would get its number, and our words
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
-        if getattr(stream, "errors", "") == "strict" and hasattr(stream, "reconfigure"):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -42,8 +43,10 @@ def close() -> str:
     return lost
 
 
-def _drop(stream: TextIO) -> None:
+def _drop(stream: TextIO | None) -> None:
     """Let *stream* lead nowhere: what it still holds would be tried again at the end of the process."""
+    if stream is None:
+        return
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

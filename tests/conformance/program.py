@@ -259,7 +259,7 @@ class Program:
 
     def open(self, words: Sequence[str], env: Mapping[str, str], **options: Any) -> Process:
         """Start it with *words*, with *env* over the usual environment, and *options* of `Popen`."""
-        process = Process([*self._argv, *words], self.folder, {**self._env, **env}, **options)
+        process = Process([*self._argv, *words], options.pop("cwd", self.folder), {**self._env, **env}, **options)
         self._runs.append(process)
         return process
 
