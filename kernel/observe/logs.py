@@ -13,7 +13,6 @@ import os
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TextIO
@@ -24,6 +23,7 @@ from kernel.errors import encodable, one_line, text_of
 from kernel.identity import Identity
 from kernel.observe import console, guard
 from kernel.observe.plain import escaped, json_encoder, message_of
+from kernel.observe.shown import Masked, mask_record, traceback_text
 from kernel.stacks import without_kernel
 
 
@@ -131,6 +131,7 @@ class Context(logging.Filter):
             for name in _LENGTHS.keys() & fields.keys():  # a name of the user's own, for something else
                 fields[f"extra_{name}"] = fields[name]
             fields["trace_id"], fields["span_id"] = _span_ids(fields["service"])
+        mask_record(record, text_of_traceback)
         return True
 
 
@@ -154,8 +155,8 @@ def extras(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def text_of_traceback(error: BaseException) -> str:
-    """Its traceback, without the kernel's own lines."""
-    return "".join(traceback.format_exception(type(error), error, without_kernel(error))).rstrip()
+    """Its traceback, without the kernel's own lines; without secrets, and of a bounded length."""
+    return traceback_text(error, without_kernel(error))
 
 
 class _Formatter(logging.Formatter):
@@ -310,7 +311,7 @@ def configure(settings: Settings, identity: Identity, names: tuple[str, ...] = (
     else:
         formatter = TextFormatter(width, colour=_coloured(sys.stderr), source=settings.log_source)
     handler = _ToStderr(sys.stderr)
-    handler.setFormatter(formatter)
+    handler.setFormatter(Masked(formatter))
     guard.install()
     root = logging.getLogger()
     root.handlers[:] = [handler]
