@@ -14,9 +14,9 @@ from kernel.config.field_texts import text_of_field
 from kernel.config.schema import UNKNOWN, Entry, entries, place, schema_of
 from kernel.config.service_config import read_config
 from kernel.config.settings import SETTINGS, Setting, Settings
-from kernel.config.values import MASK
 from kernel.declare.service import Service
 from kernel.errors import ConfigError, PlanError
+from kernel.masking import MASK
 from kernel.plan.registry import needs_of
 
 KERNEL, NATS, OPENTELEMETRY = "kernel", "NATS", "OpenTelemetry"
