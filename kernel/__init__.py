@@ -22,6 +22,8 @@ plan/          what there is to run
                selection     SERVICES_ENABLED, names and patterns
                check         `app check`
                drawing       `app graph`
+               environment   `app env`: every variable that is read
+               environment_formats  as a table, as JSON, as a `.env.example`
 observe/       what can be seen of a run
                logs          the one pipeline of log records, and their formats
                guard         keeps the pipeline when a library configures logging
@@ -61,6 +63,7 @@ lifecycle/     one service, then all of them
                node graph    a service in the graph; pure functions over dependencies
                units         what an orchestrator is given to run
                shutdown      the one deadline, and each level's share of it
+               ticks unready `work.every`, `work.unready`
                clock         alarms
                observers     those who are told each event
                explain tree  the sentences that explain a state; the tree of what still waits
@@ -78,10 +81,13 @@ config/        what the environment says
                schema        the variables of a config class
                service_config  the config of each service, and all that is wrong with it
                settings      the kernel's own variables, in one table
-               otel otel_table  OTEL_*, as the kernel and as people read it
+               otel nats     OTEL_* and NATS_*
                otel_sdk      OTEL_*, how things are exported: batches, limits, samplers
+               described     OTEL_* and NATS_*, for people
                near_misses   variables that nobody reads
                field_texts   what comments and docstrings say of a field
+events         what an `@observer` is told
+events         what an `@observer` is told: the public names of lifecycle/events
 process/       the process around the services
                signals       SIGINT, SIGTERM, SIGHUP
                guests        lets libraries have the signals too, and take none away
@@ -89,6 +95,7 @@ process/       the process around the services
                watchdog      ends a process that outlives its shutdown
                event_loop    asyncio or trio
                loop_watch    notices a blocked event loop
+               collector     the garbage collector, patient at both ends of a run
                hard_exit     ends the process when the interpreter no longer answers
                gate          where a new version waits under `just dev`
                programs      the external programs that run now
@@ -106,7 +113,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kernel.config.values import Seconds, Secret
-from kernel.declare.app import command, lifespan
+from kernel.declare.app import command, lifespan, observer
 from kernel.declare.retry import Retry
 from kernel.declare.service import Service, Started, service, started
 from kernel.declare.serving import Serving, Work
@@ -173,6 +180,7 @@ __all__ = [
     "http",
     "interface",
     "lifespan",
+    "observer",
     "output",
     "program",
     "serve_asgi",

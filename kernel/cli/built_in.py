@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from kernel.observe.wiring import Outside
     from kernel.plan.selection import Plan
 
-BUILT_IN = ("run", "list", "graph", "check", "version")
-TAKE_NAMES = ("run", "graph", "check")
+BUILT_IN = ("run", "list", "graph", "check", "env", "version")
+TAKE_NAMES = ("run", "graph", "check", "env")
 
 
 @attrs.define(eq=False, slots=False)
@@ -100,7 +100,7 @@ class BuiltIn:
                 gate.wait()
             return around(units, EXTENSIONS.lifespans, f"{self.app.__name__}/init.py"), made.warnings
 
-        return execute(self.settings, prepare, outside, to_the_end=self.process)
+        return execute(self.settings, prepare, outside, to_the_end=self.process, observers=EXTENSIONS.observers)
 
     def _outside(self, *, serve: bool) -> Outside:
         from kernel.observe.wiring import Outside
@@ -153,6 +153,31 @@ class BuiltIn:
         misfits, _ = selection.registry_of(services, self.files).check()
         Problems.raise_any([*errors, *(error for error in misfits if not isinstance(error, LeftOutError))])
         print(drawing.draw(services, format))
+
+    def _env(self, *service: str, format: Literal["table", "json", "dotenv"] = "table") -> None:  # noqa: A002
+        """List every variable that is read: type, default, value now and where it comes from. Secrets are masked.
+
+        Parameters
+        ----------
+        service
+            Names or patterns, instead of SERVICES_ENABLED.
+        format
+            table for people, json for programs, dotenv for a `.env.example`.
+
+        """
+        from kernel.plan import environment, selection
+        from kernel.plan.environment_formats import FORMATS
+
+        names = selection.select(self.files, *self._patterns(service))
+        services, errors = selection.load_selected(self.files, names, with_dependencies=False)
+        around = environment.Surroundings.of(os.environ, self.identity.root)
+        print(FORMATS[format](environment.variables_of(services, around), self.identity.name))
+        if missing := around.not_loaded:
+            hint = "the recipes load it, as in `just env`"
+            logs.logger.warning(".env is not loaded: %s is in it, but not set; %s", ", ".join(missing), hint)
+        misfits, _ = selection.registry_of(services, self.files).check()
+        misfits = [error for error in misfits if not isinstance(error, LeftOutError)]
+        Problems.raise_any([*errors, *misfits, *environment.unreadable(services)])
 
     def _check(self, *service: str, settings: bool = True) -> int:
         """Import all services, or those named, and say all that is wrong; 2 where anything is.

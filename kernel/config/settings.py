@@ -181,7 +181,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _choice("LOG_FORMAT", "log_json", {"text": False, "json": True}, "text", "`json` writes one object a line"),
     _bool("LOG_ADD_SOURCE", "log_source", "false", "each record names its file and line"),
-    _choice("ENV", "dev", {"dev": True, "prod": False}, "prod", "`just run` sets `dev`"),
+    _choice("ENV", "dev", {"dev": True, "prod": False}, "prod", "development or production; `just run` sets `dev`"),
     _choice(
         "KERNEL_BACKEND",
         "backend",

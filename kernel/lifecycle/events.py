@@ -137,12 +137,14 @@ class Notice:
         service: The service it concerns, or an empty string.
         message: What happened, and what follows.
         error: The exception behind it, or None.
+        calm: Whether it is no warning.
 
     """
 
     service: str
     message: str
     error: BaseException | None = None
+    calm: bool = False
 
 
 @attrs.frozen(eq=False)
@@ -196,13 +198,4 @@ class Ending:
 
 Event: TypeAlias = Transition | AllReady | StopBegan | Forced | Notice | StillWaiting
 Observer: TypeAlias = Callable[[Event], None]
-"""Is told each event, in order, in the loop's thread. It must not block; what it raises is reported, and it is
-not asked again.
-
-It may have a method ``hears(state: State) -> bool``. A move into a state that no observer wants to hear of is not put
-into words at all: that is a third of what a service costs whose moves are told to nobody."""
-
-
-def hears_all(_: State) -> bool:
-    """What holds for an observer that does not say which moves it wants to hear of."""
-    return True
+"""Is told each event, in order, in the loop's thread. It must not block; one that raises is reported and disabled."""

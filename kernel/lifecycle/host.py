@@ -50,5 +50,10 @@ class Host(Protocol[S_contra]):
     def interrupt(self) -> None:
         """Treat a KeyboardInterrupt as what it is, a signal."""
 
-    def notice(self, supervisor: S_contra, message: str, error: BaseException | None = None) -> None:
-        """Tell the observers something that moves no service."""
+    def withhold(self, supervisor: S_contra, change: int) -> None:
+        """Count one reason more, or less, why the app is unready although all serve."""
+
+    def notice(
+        self, supervisor: S_contra, message: str, error: BaseException | None = None, *, calm: bool = False
+    ) -> None:
+        """Tell the observers something that moves no service, *calm* where it is no warning."""

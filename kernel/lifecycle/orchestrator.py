@@ -87,6 +87,7 @@ class Orchestrator:
         self._nodes: dict[str, Node] = {}
         self._live = 0
         self._unready = 0
+        self._withheld = 0  # blocks of `work.unready`
         self._unended = 0
         self._all_ready = False
         self._first: Node | None = None  # the first to break, or the first that was not allowed to
@@ -109,8 +110,8 @@ class Orchestrator:
 
     @property
     def ready(self) -> bool:
-        """Whether every service is ready, done, or failed with permission, and no stop was asked for."""
-        return bool(self._nodes) and not self._unready and not self.stopping
+        """Whether all is ready, done, or failed with permission; none says `unready`; no stop was asked for."""
+        return bool(self._nodes) and not self._unready and not self._withheld and not self.stopping
 
     def running(self, frame: FrameType | None) -> str:
         """Return the name of the service whose code *frame* of the loop's thread runs; empty where it is none's."""
@@ -177,20 +178,19 @@ class Orchestrator:
 
     def moved(self, node: Node, previous: State, seconds: float, reason: str) -> None:
         """Report the move, and queue its consequences."""
-        if self._observers.hear(node.state):
-            self._observers.emit(
-                Transition(
-                    node.name,
-                    previous,
-                    node.state,
-                    node.attempt,
-                    seconds,
-                    reason,
-                    node.error,
-                    node.spec.allowed_failure,
-                    node.internal,
-                )
+        self._observers.emit(
+            Transition(
+                node.name,
+                previous,
+                node.state,
+                node.attempt,
+                seconds,
+                reason,
+                node.error,
+                node.spec.allowed_failure,
+                node.internal,
             )
+        )
         self._queue.append((node, previous, node.state))
 
     def withdraw(self, provider: Node) -> None:
@@ -224,9 +224,13 @@ class Orchestrator:
         """Take a KeyboardInterrupt raised in a service for the signal that it is."""
         self.request_stop("KeyboardInterrupt")
 
-    def notice(self, node: Node, message: str, error: BaseException | None = None) -> None:
+    def withhold(self, node: Node, change: int) -> None:  # noqa: ARG002  (who it is, its own list tells)
+        """Count one reason more, or less, why the app is unready although all serve."""
+        self._withheld += change
+
+    def notice(self, node: Node, message: str, error: BaseException | None = None, *, calm: bool = False) -> None:
         """Tell the observers."""
-        self._observers.emit(Notice(node.name, message, error))
+        self._observers.emit(Notice(node.name, message, error, calm))
 
     # -- start ---------------------------------------------------------------------------------------------------
 

@@ -23,9 +23,6 @@ def _tells_more(error: BaseException) -> bool:
 HEALTHY = 60.0  # seconds ready after which a crash is a new one, and shown in full
 SHOWN_EVERY = 100  # attempts: whoever retries for days is read from logs that do not go back to the first
 
-LOUD = BROKEN | {State.BACKOFF, State.DONE}
-"""States of which `LOG_LEVEL=warning` may have to tell."""
-
 _APP = {"service": ""}  # an event of the app may be told from within the task of the service that led to it
 
 
@@ -38,10 +35,6 @@ class LogObserver:
 
     def __init__(self) -> None:
         self._told: dict[str, tuple[str, int]] = {}  # by service: a traceback, and the attempt that showed it
-
-    def hears(self, state: State) -> bool:
-        """Whether a move into *state* could be logged, or ends the time in which a crash counts as the same."""
-        return state in LOUD or bool(self._told) or logger.isEnabledFor(logging.INFO)
 
     def __call__(self, event: Event) -> None:
         """Log *event*."""
@@ -57,9 +50,10 @@ class LogObserver:
                 logger.log(level, "stopping: %s (deadline %s)", reason, duration(seconds), extra=extra)
             case Forced(services=services):
                 logger.warning("cancelling what still runs: %s", ", ".join(services), extra=_APP)
-            case Notice(service=service, message=message, error=error):
+            case Notice(service=service, message=message, error=error, calm=calm):
                 what = f": {one_line(error)}" if error is not None else ""
-                logger.warning("%s%s", message, what, exc_info=error, extra={"service": service})
+                level = logging.INFO if calm else logging.WARNING
+                logger.log(level, "%s%s", message, what, exc_info=error, extra={"service": service})
             case StillWaiting(stopping=stopping, seconds=seconds, lines=lines):
                 what = "stopping" if stopping else "starting"
                 tree = "".join(f"\n{line}" for line in lines)

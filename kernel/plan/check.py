@@ -10,7 +10,6 @@ from typing import Any, get_args, get_origin
 
 import attrs
 
-from kernel.config.schema import schema_of
 from kernel.declare.service import Service, command_needs
 from kernel.declare.signature import evaluate, signature_of
 from kernel.errors import LeftOutError, PlanError
@@ -18,6 +17,7 @@ from kernel.lifecycle.graph import depths, topological
 from kernel.lifecycle.shutdown import cancelled_by, level_share
 from kernel.plan import selection
 from kernel.plan.discovery import Catalogue, load_all
+from kernel.plan.environment import unreadable
 from kernel.plan.registry import Registry, needs_of
 from kernel.stacks import shorten
 
@@ -80,7 +80,7 @@ def check(
         found += bad_values
         warnings += misses
     unread = {name: service for name, service in services.items() if not settings or name not in enabled}
-    found += _check_fields(unread)
+    found += unreadable(unread)
     warnings += _check_budget(chosen, shutdown_timeout)
     for service in services.values():
         found += _check_commands(service)
@@ -88,12 +88,6 @@ def check(
         warnings += _check_shape(service)
         warnings += _check_values(service, services)
     return Findings(tuple(found), tuple(warnings))
-
-
-def _check_fields(services: Mapping[str, Service[..., Any]]) -> list[PlanError]:
-    """Fields of configs that no variable can be read into; for services whose variables are not looked at."""
-    configs = ((name, needs.config[1]) for name, one in services.items() if (needs := needs_of(one)) and needs.config)
-    return [error for name, cls in configs for error in schema_of(name, cls).errors]
 
 
 def _check_budget(registry: Registry, shutdown_timeout: float) -> list[str]:

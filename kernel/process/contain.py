@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 
 _said: set[str] = set()
@@ -30,4 +29,6 @@ def say_once(what: str, error: BaseException) -> None:
         return
     _said.add(kind)
     with contextlib.suppress(BaseException):  # there may be no way left to say anything
+        import logging  # there since before the run; the core without a log need not load it
+
         logging.getLogger("kernel").error("%s failed; it goes on", what, exc_info=error)

@@ -319,6 +319,7 @@ class FakeServing:
     Attributes:
         value: What was handed over last; None before.
         error: What the work raised; None if it raised nothing.
+        withheld: The reasons of the blocks of `Work.unready` that are open now.
 
     """
 
@@ -328,6 +329,7 @@ class FakeServing:
         self.requested = False
         self.live_consumers = 0
         self.config: object = None
+        self.withheld: tuple[str, ...] = ()
         self.time_left = 0.0
         self._name = name
         self._block: Block | None = None
@@ -347,6 +349,9 @@ class FakeServing:
         self.requested = True
         if self._block is not None:
             self._block.stop()
+
+    def tell_unready(self, change: int, message: str) -> None:
+        """Do nothing: `withheld` tells; for the block only."""
 
     def enter(self, block: Block) -> None:
         """Take *block* as the work; for the block only."""

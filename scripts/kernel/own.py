@@ -44,6 +44,16 @@ from switch import as_in
 STUBS = Path(__file__).with_name("stubs")
 USE = "just own NAME=my-app"
 LARGE = ("test-workers-per-core", "test-coverage")  # settings of the template's own tests, which are many
+READ_FIRST = (
+    "getting-started",
+    "services",
+    "configuration",
+    "testing",
+    "calls",
+    "observability",
+    "operations",
+    "deployment",
+)
 KEPT = ".kernel/before-own.git"
 GROUPS = ("examples", "template")  # those of the dependencies that only files of the template need
 TAKEN = frozenset({"kernel", "scripts", "services", "tests"})  # the project's own folders
@@ -190,7 +200,16 @@ def _write_stubs(tree: Path, name: str, made_from: str) -> None:
     for path in ("README.md", "CHANGELOG.md", "tests/conftest.py"):
         text = (STUBS / f"{Path(path).name}.in").read_text()
         (tree / path).parent.mkdir(exist_ok=True)
-        (tree / path).write_text(text.replace("my-app", name).replace("THE TEMPLATE", made_from))
+        text = text.replace("my-app", name).replace("THE TEMPLATE", made_from)
+        (tree / path).write_text(text.replace("PAGES\n", _pages(tree)))
+
+
+def _pages(tree: Path) -> str:
+    """A list of all pages that are shipped, those first that are read first."""
+    order = {page: number for number, page in enumerate(READ_FIRST)}
+    pages = sorted((tree / "docs").glob("*.md"), key=lambda path: (order.get(path.stem, len(order)), path.stem))
+    titles = [(path.name, path.read_text().partition("\n")[0].removeprefix("# ")) for path in pages]
+    return "".join(f"- [{title}](docs/{name})\n" for name, title in titles)
 
 
 def _rename(tree: Path, name: str, template: Mapping[str, str]) -> None:

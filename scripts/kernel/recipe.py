@@ -6,6 +6,7 @@ variables say, then the words of the command line, and `parse` reads them all in
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -37,13 +38,17 @@ def run(recipe: str, use: str, act: Callable[[dict[str, str]], object], *keys: s
         recipe: Its name.
         use: How it is called, for who calls it wrongly.
         act: Does it. Takes the values by key, an empty one for each that is not given.
-        keys: The words it takes. A value without a key is that of the first.
+        keys: The words it takes. A value without a key is that of the first; where that ends with `...`, there may be
+            several, which it takes with spaces between.
 
     """
     for number in signal.SIGTERM, signal.SIGHUP:
         signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that what was begun is undone at once
     try:
-        act(parse(sys.argv[1:], use, keys))
+        if is_help(sys.argv[1:]):
+            tell_use(recipe, use)
+        else:
+            act(parse(sys.argv[1:], use, keys))
     except Refusal as refusal:
         print(f"just {recipe}: {refusal}", file=sys.stderr)
         sys.exit(2)
@@ -55,6 +60,20 @@ def run(recipe: str, use: str, act: Callable[[dict[str, str]], object], *keys: s
     sys.exit(0)
 
 
+def is_help(words: Sequence[str]) -> bool:
+    """Whether somebody asks what a recipe does, rather than for that to be done."""
+    return not {"--help", "-h"}.isdisjoint(words)
+
+
+def tell_use(recipe: str, use: str) -> None:
+    """Prints what a *recipe* does, as its Justfile says, and how it is called."""
+    words = [str(ROOT / ".venv" / "bin" / "just"), "--dump", "--dump-format=json"]
+    told = subprocess.run(words, cwd=ROOT, capture_output=True, check=False).stdout
+    known = json.loads(told).get("recipes", {}) if told else {}
+    doc = (known.get(recipe) or {}).get("doc")
+    print(f"{doc}\n\nUsage: {use}" if doc else f"Usage: {use}")
+
+
 def parse(words: Sequence[str], use: str, keys: Sequence[str]) -> dict[str, str]:
     """The values by key. An empty value is an unset one; of two, the later counts.
 
@@ -62,6 +81,8 @@ def parse(words: Sequence[str], use: str, keys: Sequence[str]) -> dict[str, str]
         Refusal: There is a word that the recipe does not take, or a second one without a key.
 
     """
+    several = bool(keys) and keys[0].endswith("...")
+    keys = [key.removesuffix("...") for key in keys]
     values = dict.fromkeys(keys, "")
     bare: list[str] = []
     for word in words:
@@ -74,6 +95,8 @@ def parse(words: Sequence[str], use: str, keys: Sequence[str]) -> dict[str, str]
             raise Refusal(f"a word is empty; as in: {use}")
         else:
             bare.append(word)
+    if several and len(bare) > 1:
+        bare = [" ".join(bare)]
     if len(bare) > 1 or (bare and not keys):
         raise Refusal(f"{show(bare[-1])}: unexpected argument; usage: {use}")
     if bare:

@@ -320,3 +320,43 @@ def test_interrupted_while_it_prepares(killed: Killed, number: signal.Signals) -
         assert process.wait(20) in {130, 128 + number}
     assert (project.files(), project.repository()) == killed.before
     assert not (project.root / ".kernel" / "change").exists()
+
+
+def test_the_readme_names_all_pages(owned_once: Project) -> None:
+    """Those that are shipped, each once, and no other."""
+    named = re.findall(r"\]\(docs/([\w-]+\.md)\)", (owned_once.root / "README.md").read_text())
+    assert sorted(named) == sorted(page.name for page in (owned_once.root / "docs").glob("*.md"))
+    assert named[0] == "getting-started.md"
+
+
+NEEDY = """\
+import attrs
+
+from kernel import service
+
+
+@attrs.frozen
+class C:
+    key: str
+
+
+@service
+async def needy(config: C) -> None:
+    open("ran", "w").close()
+"""
+
+
+@pytest.mark.parametrize("env", [{}, {"NEEDY_KEY": "k"}], ids=["unset", "set"])
+def test_the_shipped_test_runs_no_service(owned: Project, env: dict[str, str]) -> None:
+    """A service with a required setting: the test passes without it, and with it the database is left alone."""
+    owned.write("services/needy.py", NEEDY)
+    words = (".venv/bin/python", "-m", "pytest", "-q", "--no-cov", "tests/test_app.py")
+    done = owned.machine.call(*words, cwd=owned.root, **env)
+    assert done.code == 0, done.out
+    assert not (owned.root / "ran").exists()
+    owned.write(
+        "services/typo.py", NEEDY.replace("needy", "typo").replace("@service\n", '@service(depends=["nedy"])\n')
+    )
+    done = owned.machine.call(*words, cwd=owned.root, **env)
+    assert done.code == 1
+    assert "did you mean 'needy'?" in done.out
