@@ -35,6 +35,7 @@ class Owner(Withheld, Protocol):
     @property
     def time_left(self) -> float:
         """Seconds until the service is cancelled, once a stop was requested; 0 where nobody counts them."""
+        ...
 
     def enter(self, block: Block) -> None:
         """Take *block* as the attempt's work."""
@@ -53,6 +54,7 @@ class Owner(Withheld, Protocol):
 
     def stray(self, caught: BaseException) -> BaseException:
         """What the cancellation *caught* is, when nobody had cancelled the service."""
+        ...
 
 
 class Background:

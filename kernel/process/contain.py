@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 _said: set[str] = set()
 
 
 @contextlib.contextmanager
-def contained(what: str) -> Iterator[None]:
+def contained(what: str) -> Generator[None]:
     """Let nothing out of the block; the first failure of each kind is logged, as far as that is possible.
 
     Args:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import anyio
@@ -255,7 +255,7 @@ async def running(
     environ: Mapping[str, str] | None = None,
     shutdown_timeout: float = 10.0,
     calls: Calls = "checked",
-) -> AsyncIterator[Running]:
+) -> AsyncGenerator[Running]:
     """Run *services* as the app would, and the block once all are ready; at its end they are stopped in order.
 
     When a service that may not fail fails, the others are stopped in order, and then the block is cancelled. What the
@@ -285,7 +285,7 @@ async def running(
 
 
 @contextlib.asynccontextmanager
-async def _running(run: Running) -> AsyncIterator[Running]:
+async def _running(run: Running) -> AsyncGenerator[Running]:
     raised: BaseException | None = None
     async with anyio.create_task_group() as tasks:
         try:
