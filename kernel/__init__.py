@@ -29,9 +29,11 @@ observe/       what can be seen of a run
                guard         keeps the pipeline when a library configures logging
                console       stdout and stderr, which may be closed or full
                plain         any value as text or JSON that cannot break its line
+               levels tracebacks  LOG_LEVEL of single services; frames of libraries, folded
                lifecycle_log the log lines about each service and the end
                status        what `/readyz` and `/status` tell
                admin http_server http_connection  the admin server of ADMIN_ADDR, in a thread of its own
+               shown         records and tracebacks, without secrets and bounded
                systemd       readiness and watchdog, told to systemd
                spans tracer  lifecycle spans; the tracer through which users' spans get their service
                metrics prometheus  instruments; `/metrics`
@@ -95,12 +97,14 @@ process/       the process around the services
                watchdog      ends a process that outlives its shutdown
                event_loop    asyncio or trio
                loop_watch    notices a blocked event loop
+               sockets       sockets that listen, or that systemd hands over
                collector     the garbage collector, patient at both ends of a run
                hard_exit     ends the process when the interpreter no longer answers
                gate          where a new version waits under `just dev`
                programs      the external programs that run now
                debugger      deadlines rest while one is attached
 errors         every exception of the kernel
+masking        secrets that are known, and texts without them; how long a text may be
 stacks         where a coroutine or thread is, in the user's own lines
 identity       the app's name, version and commit
 context        which service the current code belongs to

@@ -107,6 +107,20 @@ class AllReady:
 
 
 @attrs.frozen(eq=False)
+class ReadyAgain:
+    """All are ready again, or have ended: a recovery is complete.
+
+    Args:
+        seconds: Time since the first of them ceased to be ready.
+        services: Those that were not ready meanwhile, in that order.
+
+    """
+
+    seconds: float
+    services: tuple[str, ...]
+
+
+@attrs.frozen(eq=False)
 class StopBegan:
     """The app stops: no service is started from now on.
 
@@ -196,6 +210,6 @@ class Ending:
         return self.state in BROKEN and not self.allowed
 
 
-Event: TypeAlias = Transition | AllReady | StopBegan | Forced | Notice | StillWaiting
+Event: TypeAlias = Transition | AllReady | ReadyAgain | StopBegan | Forced | Notice | StillWaiting
 Observer: TypeAlias = Callable[[Event], None]
 """Is told each event, in order, in the loop's thread. It must not block; one that raises is reported and disabled."""

@@ -29,6 +29,7 @@ from kernel.lifecycle.events import (
     Forced,
     Notice,
     Observer,
+    ReadyAgain,
     State,
     StillWaiting,
     StopBegan,
@@ -90,6 +91,7 @@ class Orchestrator:
         self._withheld = 0  # blocks of `work.unready`
         self._unended = 0
         self._all_ready = False
+        self._away: dict[str, float] = {}  # who has ceased to be ready since all were, and when
         self._first: Node | None = None  # the first to break, or the first that was not allowed to
         self.reason = ""  # of the stop
         self._began = 0.0
@@ -217,7 +219,7 @@ class Orchestrator:
     def retry(self, node: Node) -> None:
         """Start it again, if all that it depends on is still there."""
         if node.unmet:
-            node.wait()
+            node.wait(f"for {', '.join(target.name for target in node.waits_for)}")
         else:
             self._launch(node)
         self.settle()
@@ -323,6 +325,8 @@ class Orchestrator:
         node.open = is_open
         if not node.internal or node.awaited:
             self._unready += -1 if is_open else 1
+            if not is_open and self._all_ready:
+                self._away.setdefault(node.name, self.clock.now())
         if is_open:
             if not node.attempt:
                 self._meet(node, kind="started")  # it never was and never will be launched
@@ -379,7 +383,13 @@ class Orchestrator:
             self._begin_stop("every service has ended")
 
     def _check_all_ready(self, last: Node) -> None:
-        if self._unready or self._all_ready or self.stopping:
+        if self._unready or self.stopping:
+            return
+        if self._all_ready:
+            if self._away:
+                seconds = self.clock.now() - next(iter(self._away.values()))
+                self._observers.emit(ReadyAgain(seconds, tuple(self._away)))
+                self._away.clear()
             return
         self._all_ready = True
         chain = [last]

@@ -449,9 +449,9 @@ class Supervisor:
         self._disarm()
         self.host.retry(self)
 
-    def wait(self) -> None:
+    def wait(self, reason: str) -> None:
         """Go from backoff to waiting, since a dependency is not ready."""
-        self._move(State.WAITING)
+        self._move(State.WAITING, reason)
 
     def _end(self, state: State, error: BaseException | None, reason: str) -> None:
         if error is not None:

@@ -247,6 +247,7 @@ class _Run:
         self.say_end()
         console.close()
         ignore()
+        self._watchdog.stand_down()
 
     def _say_resting(self) -> None:
         logs.logger.warning("a debugger is attached: deadlines rest")

@@ -15,6 +15,7 @@ from kernel.lifecycle.events import (
     Forced,
     Notice,
     Observer,
+    ReadyAgain,
     State,
     StillWaiting,
     StopBegan,
@@ -39,6 +40,7 @@ SAMPLES: dict[type, list[Event]] = {
         if fails or state not in {State.FAILED, State.ABANDONED, State.BACKOFF}  # which have an error always
     ],
     AllReady: [AllReady(1.0, ()), AllReady(1.0, ("db", "api"))],
+    ReadyAgain: [ReadyAgain(1.0, ("db", "api"))],
     StopBegan: [StopBegan("SIGTERM", 10.0), StopBegan("db failed", 10.0, failure=True)],
     Forced: [Forced(("db",))],
     Notice: [Notice("db", "starts late"), Notice("", "odd", ValueError("boom"))],
