@@ -81,7 +81,6 @@ class Machine:
             "UV_CACHE_DIR": cache.stdout.strip(),
             "HOME": str(folder),
             "PATH": f"{self.bin}:{os.defpath}:/usr/bin:/bin",
-            "PYTHONDONTWRITEBYTECODE": "1",
             "GIT_CONFIG_NOSYSTEM": "1",
         }
         self.upstream = folder / "upstream"

@@ -253,6 +253,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
     return killed
 
 
+@pytest.mark.long
 def test_killed_at_every_step(killed: Killed) -> None:
     """Before each thing that it does to a file, and before each program that it starts."""
     project = killed.fresh("counted")
@@ -277,6 +278,7 @@ def test_killed_at_every_step(killed: Killed) -> None:
     assert len(verdicts) - turn > 25
 
 
+@pytest.mark.minutes
 def test_killed_at_random_moments(killed: Killed) -> None:
     """With just and all that it had started, as when a machine goes down."""
     for trial in range(20):
