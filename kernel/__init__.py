@@ -4,9 +4,14 @@ What is named here is public and has its one home here; `kernel.testing` is the 
 kernel's own, in rooms. Imports point downwards only, which `lint-imports` checks:
 
 ```
-cli            the command line: `app run`, `list`, `graph`, `check`, `version`, and the commands of services
+cli/           the command line
+               program       finds the command that the first word names; the commands of services and of the app
+               built_in      `app run`, `list`, `graph`, `check`, `version`
+               completion    the shell's completion, without importing a service
+               problems      says why nothing was started
 run/           one run of the program
                runner        signals, deadline, event loop, last words, exit code
+               command       how a user's command is called, and its exit code
                standalone    a command that asks for no value: it starts no kernel
 testing/       the public test kit
                faults        what a fake service or a broken resource does
@@ -17,6 +22,8 @@ plan/          what there is to run
                selection     SERVICES_ENABLED, names and patterns
                check         `app check`
                drawing       `app graph`
+               environment   `app env`: every variable that is read
+               environment_formats  as a table, as JSON, as a `.env.example`
 observe/       what can be seen of a run
                logs          the one pipeline of log records, and their formats
                guard         keeps the pipeline when a library configures logging
@@ -24,7 +31,7 @@ observe/       what can be seen of a run
                plain         any value as text or JSON that cannot break its line
                lifecycle_log the log lines about each service and the end
                status        what `/readyz` and `/status` tell
-               admin         the HTTP server of ADMIN_ADDR
+               admin http_server http_connection  the admin server of ADMIN_ADDR, in a thread of its own
                systemd       readiness and watchdog, told to systemd
                spans tracer  lifecycle spans; the tracer through which users' spans get their service
                metrics prometheus  instruments; `/metrics`
@@ -50,11 +57,16 @@ lifecycle/     one service, then all of them
                events        the states, the legal moves, and the events that tell of them
                supervisor    one service: start, attempts, stop
                block tasks   the `serving` block; the tasks of a service
+               crash         what an exception that comes out of a service is
+               host          what a supervisor and its orchestrator tell each other
                orchestrator  all services: start order, stop order, failure policy
-               graph units   dependencies; what an orchestrator runs
-               clock         alarms and deadlines
-               explain       the sentences that say what a service waits for
-               report        how each service ended, and the exit code
+               node graph    a service in the graph; pure functions over dependencies
+               units         what an orchestrator is given to run
+               shutdown      the one deadline, and each level's share of it
+               clock         alarms
+               observers     those who are told each event
+               explain tree  the sentences that explain a state; the tree of what still waits
+               report        the verdict, and the exit code
 declare/       what users write
                service       `@service`, and the declaration that it makes
                serving       the protocols `Serving` and `Work`
@@ -68,7 +80,9 @@ config/        what the environment says
                schema        the variables of a config class
                service_config  the config of each service, and all that is wrong with it
                settings      the kernel's own variables, in one table
-               otel otel_table  OTEL_*, as the kernel and as people read it
+               otel nats     OTEL_* and NATS_*
+               otel_sdk      OTEL_*, how things are exported: batches, limits, samplers
+               described     OTEL_* and NATS_*, for people
                near_misses   variables that nobody reads
                field_texts   what comments and docstrings say of a field
 process/       the process around the services
@@ -79,6 +93,7 @@ process/       the process around the services
                event_loop    asyncio or trio
                loop_watch    notices a blocked event loop
                hard_exit     ends the process when the interpreter no longer answers
+               gate          where a new version waits under `just dev`
                programs      the external programs that run now
                debugger      deadlines rest while one is attached
 errors         every exception of the kernel

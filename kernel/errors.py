@@ -64,7 +64,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         return f"{type(error).__name__}: {'; '.join(one_line(one) for one in error.exceptions)}"
     text = text_of(error).partition("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    hints = "".join(f"; {note.removeprefix(HINT)}" for note in getattr(error, "__notes__", ()) if note.startswith(HINT))
+    return f"{type(error).__name__}: {text}{hints}" if text else f"{type(error).__name__}{hints}"
 
 
 def text_of(error: object, say: Callable[[object], str] = str) -> str:
@@ -82,6 +83,22 @@ def encodable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode(errors="backslashreplace").decode()
     return text
+
+
+HINT = "hint: "  # how a note begins that is told with the error
+NO_ASYNCIO = ("no running event loop", "no current event loop", "unrecognized yield message", "asyncio is not running")
+
+
+def hint_at_backend(error: BaseException, backend: str) -> None:
+    """Note on an *error* that asyncio is not what runs, where that is what it says; also on those that it groups."""
+    if backend != "trio":
+        return
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            hint_at_backend(one, backend)
+    elif isinstance(error, RuntimeError | TypeError) and any(text in text_of(error) for text in NO_ASYNCIO):
+        hint = "what is called needs asyncio, and KERNEL_BACKEND is trio; unset it, or use a library that runs on trio"
+        add_note(error, f"{HINT}{hint}", instead_of=HINT)
 
 
 ORIGIN = "in service "  # how the note begins that says where an error came from

@@ -48,6 +48,8 @@ class Identity:
             commit, dirty = _git(self.root, "rev-parse", "HEAD"), bool(_git(self.root, "status", "--porcelain"))
         mark = " with changes" if dirty else ""
         built = self.stamp.get("built", "tree")
+        if self.stamp and not commit:
+            return f"commit unknown, {built}"
         return f"commit {commit[:12]}{mark}, {built}" if commit else built
 
 

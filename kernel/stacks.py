@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os.path
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from types import AsyncGeneratorType, CodeType, FrameType, TracebackType
 from typing import Any
 
+UNKNOWN = "an unknown line"
 WRAPPERS = frozenset({"async_generator_asend", "async_generator_athrow", "coroutine_wrapper"})
 KERNEL = os.path.dirname(__file__) + os.sep  # noqa: PTH120  (pathlib costs 5 ms at every start)
 ROOT = KERNEL.removesuffix(f"kernel{os.sep}")
@@ -42,7 +44,7 @@ def shorten(path: str) -> str:
         return path.removeprefix(ROOT)
     try:
         here = os.getcwd()  # noqa: PTH109
-    except OSError:  # it was removed
+    except Exception:  # noqa: BLE001  (it was removed, mostly)
         return path
     return path.removeprefix(here + os.sep)
 
@@ -52,8 +54,18 @@ def _line(code: CodeType, line: int) -> str:
 
 
 def stands_at(coroutine: Coroutine[Any, Any, Any] | None) -> str:
-    """The line where *coroutine* waits: the innermost one of the user's, as ``services/api.py:12 in fetch``."""
-    innermost = "an unknown line"
+    """The line where *coroutine* waits: the innermost one of the user's, as ``services/api.py:12 in fetch``.
+
+    Raises nothing, whatever the coroutine is made of: what tells where something hangs must not fail by it.
+    """
+    try:
+        return _innermost(coroutine)
+    except Exception:  # noqa: BLE001
+        return UNKNOWN
+
+
+def _innermost(coroutine: Coroutine[Any, Any, Any] | None) -> str:
+    innermost = UNKNOWN
     awaited: Any = coroutine
     while awaited is not None:
         frame = (
@@ -84,11 +96,37 @@ def _wrapped(awaited: object) -> object:
 
 def runs_at(frame: FrameType | None) -> str:
     """The line that the thread with the innermost *frame* runs: the innermost one of the user's, if any."""
+    try:
+        return _line_of(frame)
+    except Exception:  # noqa: BLE001  (as in `stands_at`)
+        return UNKNOWN
+
+
+def _line_of(frame: FrameType | None) -> str:
     first = frame
     while frame is not None and not _is_users(frame.f_code):
         frame = frame.f_back
     frame = frame or first
-    return _line(frame.f_code, frame.f_lineno) if frame is not None else "an unknown line"
+    return _line(frame.f_code, frame.f_lineno) if frame is not None else UNKNOWN
+
+
+def owner_of(frame: FrameType | None, functions: Mapping[str, Callable[..., Any]]) -> str:
+    """The name of that one of *functions* whose code *frame* runs, or was called by; empty where there is none.
+
+    Told by the function's own frame, or else by the file that only one of them is written in.
+    """
+    codes = {fn.__code__: name for name, fn in functions.items() if hasattr(fn, "__code__")}
+    files: dict[str, set[str]] = {}
+    for code, name in codes.items():
+        files.setdefault(code.co_filename, set()).add(name)
+    while frame is not None:
+        if frame.f_code in codes:
+            return codes[frame.f_code]
+        names = files.get(frame.f_code.co_filename, set())
+        if len(names) == 1:
+            return next(iter(names))
+        frame = frame.f_back
+    return ""
 
 
 def without_kernel(error: BaseException) -> TracebackType | None:
@@ -102,3 +140,19 @@ def without_kernel(error: BaseException) -> TracebackType | None:
 def frame_of(ident: int | None) -> FrameType | None:
     """The innermost frame of the thread *ident*, as seen from another thread."""
     return sys._current_frames().get(ident or 0)  # noqa: SLF001  (documented, for debuggers)
+
+
+def forget_frames(error: BaseException) -> None:
+    """Take the tracebacks from *error*, and from all that it was caused by or groups: frames hold their variables."""
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [error]
+    while todo:
+        one = todo.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        with contextlib.suppress(Exception):  # of an error that cannot be changed, as one that is a frozen class
+            one.__traceback__ = None
+        todo += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            todo += one.exceptions

@@ -17,9 +17,20 @@ import attrs
 from trio.testing import MockClock
 
 from kernel.declare.service import Service
-from kernel.lifecycle.events import MOVES, AllReady, Event, Forced, Notice, Observer, State, StopBegan, Transition
+from kernel.lifecycle.events import (
+    MOVES,
+    AllReady,
+    Ending,
+    Event,
+    Forced,
+    Notice,
+    Observer,
+    State,
+    StopBegan,
+    Transition,
+)
 from kernel.lifecycle.orchestrator import Orchestrator
-from kernel.lifecycle.report import Ending, Report
+from kernel.lifecycle.report import Report
 from kernel.lifecycle.units import Unit
 from kernel.testing import VirtualLoop, backend_options
 

@@ -1,29 +1,34 @@
-"""The app as a whole: nothing is wrong with how its services fit together, and the program starts and stops."""
+"""The app as a whole: how its services fit together, as far as can be told without their settings and without a run.
+
+This file is yours. What your services do is tested beside them, with fakes: see docs/testing.md.
+"""
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
-APP = [sys.executable, "-m", "app"]
+
+
+def app(*words: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of the app that starts no service."""
+    return subprocess.run([sys.executable, "-m", "app", *words], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def test_app_check_finds_nothing_wrong() -> None:
-    """Every service imports, its dependencies are there, and its config can be read."""
-    done = subprocess.run([*APP, "check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    """Every service imports and its dependencies are there; what the environment says is not looked at."""
+    done = app("check", "--no-settings")
     assert done.returncode == 0, done.stderr
 
 
-def test_the_program_stops_when_it_is_asked_to(tmp_path: Path) -> None:
-    """It is told to stop as soon as it runs; the exit code tells that all of it ended in order."""
-    env = {**os.environ, "LOG_FORMAT": "text", "LOG_LEVEL": "info", "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([*APP, "run"], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True) as program:
-        assert program.stderr is not None
-        said = [program.stderr.readline()]
-        program.send_signal(signal.SIGTERM)
-        said += program.stderr.readlines()
-        assert program.wait(30) == 0, "".join(said)
+@pytest.mark.parametrize("words", [("--help",), ("graph", "*"), ("version",)])
+def test_the_command_line_works(words: tuple[str, ...]) -> None:
+    """What tells of the app tells it; a command in app/commands.py that is broken would be a warning."""
+    done = app(*words)
+    assert done.returncode == 0, done.stderr
+    assert "warning: app/" not in done.stderr
+    assert done.stdout

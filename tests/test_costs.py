@@ -138,7 +138,7 @@ async def test_a_plain_service() -> None:
     """It costs its task, that task's scope, and one object; the app the task of the clock and one alarm."""
     one, app = await per_service(plain)
     assert (one.tasks, one.timers, one.scopes) == (1, 0, 1)
-    assert +one.objects == {"Supervisor": 1}
+    assert +one.objects == {"Node": 1}
     assert app.tasks == 2  # the caller's own, and the clock
     assert app.timers == 1
     own = "_OnAsyncio" if sniffio.current_async_library() == "asyncio" else "_OnTrio"
@@ -149,7 +149,7 @@ async def test_a_service_that_serves() -> None:
     """It adds its block, with the scope of the work, and no timer."""
     one, app = await per_service(serves)
     assert (one.tasks, one.timers, one.scopes) == (1, 0, 2)
-    assert +one.objects == {"Supervisor": 1, "Block": 1}
+    assert +one.objects == {"Node": 1, "Block": 1}
     assert app.tasks == 2
     assert app.timers <= 1
 
@@ -158,7 +158,7 @@ async def test_a_service_that_starts() -> None:
     """Its timeout is an alarm on the kernel's heap, and there is one timer for all of them."""
     one, app = await per_service(starts)
     assert (one.tasks, one.timers, one.scopes) == (1, 0, 1)
-    assert +one.objects == {"Supervisor": 1, "Alarm": 1}
+    assert +one.objects == {"Node": 1, "Alarm": 1}
     assert app.timers == 1
 
 

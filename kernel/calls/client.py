@@ -17,7 +17,7 @@ from kernel.calls.codec import read, write
 from kernel.calls.contract import contract_of, digest, misfits
 from kernel.calls.discovery import offered
 from kernel.calls.nats import Link, NotConnected, Waiter
-from kernel.calls.proxy import Call, Proxy, make_proxy, named
+from kernel.calls.proxy import Call, Proxy, make_proxy, methods_of, named
 from kernel.calls.shape import Misfit
 from kernel.errors import BadRequest, CallError, CallFailed, ContractMismatch, DeadlineExceeded, Overloaded, Unavailable
 
@@ -68,6 +68,13 @@ class Client:
         calls = {name: self._calling(method) for name, method in self.interface.methods.items()}
         return make_proxy(self.interface, calls, f"{self.service}, elsewhere")
 
+    def around(self, value: object) -> Proxy:
+        """What the callers get of *value*, which is in this process and is called by way of NATS all the same."""
+        methods_of(self.interface, self.service, value)
+        proxy = self.proxy()
+        proxy._behind = value  # noqa: SLF001
+        return proxy
+
     # -- the stand-in --------------------------------------------------------------------------------------------
 
     async def serve(self, serving: Serving[Any], *, optional: bool) -> None:
@@ -75,18 +82,19 @@ class Client:
 
         Args:
             serving: As any service takes.
-            optional: Whether all callers can do without; this then ends after 5 s.
+            optional: Whether all callers can do without; this then fails after 5 s, which is allowed.
 
         Raises:
             ContractMismatch: Instances answer, and for 60 s none has fitted.
+            Unavailable: Nobody answers, and all callers can do without.
 
         """
         with move_on_after(WITHOUT if optional else math.inf):
             await self._found()
             self._serves = True
         if not self._serves:
-            logger.warning("%s does not answer after %g s: those who can do without start", self.service, WITHOUT)
-            return
+            words = f"nobody answers after {WITHOUT:g} s; those who can do without it start"
+            raise Unavailable(self.service, self.interface.name, words)
         async with serving(self.proxy()):
             await sleep_forever()
 

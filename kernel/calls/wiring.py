@@ -8,11 +8,12 @@ export is a consumer of the value that it exports, and ends before the service d
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from kernel.annotations import without_none
 from kernel.calls.interface import Interface, interface_of
 from kernel.calls.proxy import checked, thin
 from kernel.declare.service import Service
@@ -40,7 +41,10 @@ def taken_by(service: Service[..., Any], edge: Edge) -> Interface | None:
     if edge.parameter is None:
         return None
     parameter = signature_of(service.fn).parameters.get(edge.parameter)
-    return interface_of(evaluate(parameter, service.fn, service.name, spare=True)) if parameter else None
+    if parameter is None:
+        return None
+    annotation, _ = without_none(evaluate(parameter, service.fn, service.name, spare=True))
+    return interface_of(annotation)
 
 
 def read_interfaces(services: Iterable[Service[..., Any]]) -> list[PlanError]:
@@ -99,6 +103,7 @@ def connect(
     backend: str = "asyncio",
     export: bool = True,
     telemetry: bool = False,
+    through: bool = False,
 ) -> Wiring:
     """*units* with what they need to call each other.
 
@@ -111,6 +116,7 @@ def connect(
         backend: The event loop's.
         export: Whether to serve calls from elsewhere.
         telemetry: Whether somebody reads spans or durations.
+        through: Whether calls within this process go by way of NATS too, as in a test.
 
     Raises:
         DeclarationError: An interface that cannot be served or called.
@@ -151,6 +157,7 @@ def connect(
     for name, (interface, optional) in away.items():
         client = wiring.clients[name] = Client(link, prefix, name, interface, told)
         service = _own(name, functools.partial(client.serve, optional=optional), NAME)
+        service.allowed_failure = optional
         first.append(Unit(service, internal=True, awaited=True, doing=client.doing))
     last: list[Unit] = []
     for name, service in exported.items():
@@ -165,8 +172,20 @@ def connect(
         )
         own = _own(f"{name} export", exporter.serve, NAME, value=name, stop_timeout=EXPORT_TIMEOUT)
         last.append(Unit(own, internal=True, awaited=True))
+    if through:
+        for name, interface in served.items():
+            wiring.clients[name] = Client(link, prefix, name, interface, told)
+        made = [_through(unit, wiring.clients) for unit in made]
     wiring.units = [*first, *made, *last]
     return wiring
+
+
+def _through(unit: Unit, clients: Mapping[str, Client]) -> Unit:
+    """*unit*, whose consumers get what calls it by way of NATS, and which calls others so itself."""
+    client = clients.get(unit.service.name)
+    edges = unit.service.needs.edges
+    after = tuple(f"{edge.target} export" for edge in edges if edge.parameter and edge.target in clients)
+    return attrs.evolve(unit, after=(*unit.after, *after), wrap=client.around if client is not None else unit.wrap)
 
 
 def _telemetry() -> Telemetry:

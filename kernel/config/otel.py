@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
+from kernel.config.otel_sdk import Sdk, read_sdk
 from kernel.errors import ConfigError
 
 SIGNALS = ("traces", "metrics", "logs")
@@ -40,10 +41,6 @@ OTEL_VARIABLES = (
     *(f"OTEL_SPAN_{one}_COUNT_LIMIT" for one in ("EVENT", "LINK")),
 )
 """The variables of the specification, so that a name which nearly is one of them can be told from one that is."""
-
-_SAMPLERS = tuple(
-    f"{parent}{one}" for parent in ("", "parentbased_") for one in ("always_on", "always_off", "traceidratio")
-)
 
 
 @attrs.frozen
@@ -81,6 +78,7 @@ class Otel:
         metrics: Metrics, besides those that `ADMIN_ADDR` serves.
         logs: Log records, besides those on stderr.
         name: OTEL_SERVICE_NAME; empty where the app goes by its own name.
+        sdk: What the SDK is given.
 
     """
 
@@ -88,6 +86,7 @@ class Otel:
     metrics: Exports = attrs.field(factory=Exports)
     logs: Exports = attrs.field(factory=Exports)
     name: str = ""
+    sdk: Sdk = attrs.field(factory=Sdk)
 
     def __bool__(self) -> bool:
         return bool(self.traces or self.metrics or self.logs)
@@ -99,12 +98,14 @@ def read_otel(environ: Mapping[str, str]) -> tuple[Otel, list[ConfigError]]:
     if _get(environ, "OTEL_SDK_DISABLED").lower() == "true":
         return Otel(), errors
     found = {one: _read_signal(environ, one, errors) for one in SIGNALS}
-    sampler = _get(environ, "OTEL_TRACES_SAMPLER")
-    if found["traces"] and sampler and sampler.lower() not in _SAMPLERS:
-        hint = f"expected one of {', '.join(_SAMPLERS)}"
-        errors.append(ConfigError(f"is {sampler!r}", where="OTEL_TRACES_SAMPLER", hint=hint))
+    otlp, exported = ([one for one in SIGNALS if of(found[one])] for of in (lambda one: one.otlp, bool))
+    wrong: list[ConfigError] = []
+    sdk = read_sdk(environ, otlp, exported, wrong.append)
+    if wrong:
+        found = {}  # nothing runs, so that nothing is to be exported; some would fail before that is told
+        errors += wrong
     once = {str(error): error for error in errors}  # what is wrong for all signals is told once
-    return Otel(**found, name=_get(environ, "OTEL_SERVICE_NAME")), list(once.values())
+    return Otel(**found, name=_get(environ, "OTEL_SERVICE_NAME"), sdk=sdk), list(once.values())
 
 
 def _get(environ: Mapping[str, str], name: str) -> str:

@@ -201,24 +201,49 @@ def default_of(attribute: attrs.Attribute[Any]) -> Any:
         return UNKNOWN
 
 
-def defaults(schema: Schema, outer: object = attrs.NOTHING) -> Mapping[str, Any]:
-    """The default of each variable, as `default_of` has it.
+@attrs.frozen
+class Entry:
+    """A variable, with what holds where it is not set.
 
     Args:
-        schema: What to tell the defaults of.
-        outer: An instance of its class, where the class around it has one as a default.
+        leaf: The variable.
+        default: As `default_of` has it.
+        idle: Whether it is a field of a class that is None, as none of that class's variables is set.
 
     """
-    found: dict[str, Any] = {}
+
+    leaf: Leaf
+    default: Any
+    idle: bool
+
+    @property
+    def required(self) -> bool:
+        """Whether it must be set."""
+        return self.default is attrs.NOTHING and not self.idle
+
+
+def entries(schema: Schema, environ: Mapping[str, str], outer: object, *, idle: bool = False) -> Iterator[Entry]:
+    """Every variable with its default.
+
+    Args:
+        schema: The fields.
+        environ: What is set.
+        outer: The default of the whole: an instance of the class, None, or anything else for none.
+        idle: Whether it is a part of something that is None.
+
+    """
+    if outer is None and not any(environ.get(leaf.variable) for leaf in schema.leaves()):
+        idle = idle or any(leaf.attribute.default is attrs.NOTHING for leaf in schema.leaves())
     for member in schema.members:
         default = default_of(member.attribute)
         if isinstance(outer, schema.cls):
             default = getattr(outer, member.attribute.name, UNKNOWN)
         if isinstance(member, Leaf):
-            found[member.variable] = default
+            yield Entry(member, default, idle)
         else:
-            found |= defaults(member.schema, default)
-    return found
+            nothing = default is None or (default is attrs.NOTHING and member.optional)
+            unset = not any(environ.get(name) for name in member.variables)
+            yield from entries(member.schema, environ, default, idle=idle or (nothing and unset))
 
 
 # -- where a field is declared -----------------------------------------------------------------------------------

@@ -92,6 +92,8 @@ class Settings:
     nats: Nats | None = None
 
 
+LONGEST = 100 * 86400.0  # seconds of a deadline: what is longer was meant in another unit, as in nanoseconds
+
 # -- the table ---------------------------------------------------------------------------------------------------
 
 
@@ -135,8 +137,14 @@ def _choice(name: str, field: str, known: Mapping[str, Any], default: str, meani
 
 
 def _duration(name: str, field: str, default: str, meaning: str) -> Setting:
-    words = "a duration such as 10s, 1m30s, 500ms or a number of seconds"
-    return Setting(name, field, "Seconds", default, meaning, words, parse_duration)
+    def parse(text: str) -> float:
+        seconds = parse_duration(text)
+        if seconds > LONGEST:
+            raise ValueError(text)
+        return seconds
+
+    words = "a duration such as 10s, 1m30s, 500ms or a number of seconds, at most 100 days"
+    return Setting(name, field, "Seconds", default, meaning, words, parse)
 
 
 def _bool(name: str, field: str, default: str, meaning: str) -> Setting:
@@ -173,7 +181,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _choice("LOG_FORMAT", "log_json", {"text": False, "json": True}, "text", "`json` writes one object a line"),
     _bool("LOG_ADD_SOURCE", "log_source", "false", "each record names its file and line"),
-    _choice("ENV", "dev", {"dev": True, "prod": False}, "prod", "`just run` sets `dev`"),
+    _choice("ENV", "dev", {"dev": True, "prod": False}, "prod", "development or production; `just run` sets `dev`"),
     _choice(
         "KERNEL_BACKEND",
         "backend",

@@ -5,17 +5,27 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from anyio import CancelScope, Event, create_task_group, current_effective_deadline, get_cancelled_exc_class
+from anyio import (
+    CancelScope,
+    Event,
+    create_task_group,
+    current_effective_deadline,
+    get_cancelled_exc_class,
+    sleep_forever,
+)
 from anyio.abc import TaskGroup
+
+from kernel.lifecycle.tasks import spawn_apart
 
 
 class Owner(Protocol):
     """What a block needs from the service's supervisor."""
 
-    asked: bool
+    requested: bool
     live_consumers: int
     config: object
 
@@ -42,25 +52,97 @@ class Owner(Protocol):
         """What the cancellation *caught* is, when nobody had cancelled the service."""
 
 
-class Block:
-    """One ``async with serving(value)``: the work of an attempt, in a task group of its own."""
+class Background:
+    """The background tasks of a block: a task group in a task of its own, made when the first of them is started.
 
-    __slots__ = ("_consumers_left", "_cut", "_drain", "_group", "_hold", "_owner", "_stop", "cancelled", "value")
+    Most services never start one, and a task group costs more than all the rest of a block.
+
+    Args:
+        ended: Is called when the task group has ended, by a crash or as asked to.
+
+    """
+
+    def __init__(self, ended: Callable[[], None]) -> None:
+        self.errors: list[BaseException] = []
+        self._ended = ended
+        self._group: TaskGroup | None = None
+        self._early: list[tuple[Context, Callable[[TaskGroup], object]]] = []
+        self._scope = CancelScope()
+        self._over = Event()
+        self._task = spawn_apart(self._run, "background tasks")
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, so that no more tasks can be started in it."""
+        return self._over.is_set()
+
+    def start_soon(self, start: Callable[[TaskGroup], object]) -> None:
+        """Call *start* with the task group, in the present context; soon, where it is not there yet."""
+        if self._group is not None:
+            start(self._group)
+        else:
+            self._early.append((copy_context(), start))
+
+    def cancel(self) -> None:
+        """Cancel all of them."""
+        self._scope.cancel()
+
+    async def end(self) -> None:
+        """Cancel all of them, and wait until they have ended, however long that takes."""
+        self.cancel()
+        with CancelScope(shield=True):
+            await self._over.wait()
+
+    async def _run(self) -> None:
+        try:
+            with self._scope:
+                async with create_task_group() as self._group:
+                    while self._early:
+                        context, start = self._early.pop(0)
+                        context.run(start, self._group)
+                    await sleep_forever()
+        except BaseExceptionGroup as group:
+            self.errors.extend(group.exceptions)
+        except BaseException as error:  # noqa: ASYNC103, BLE001  (the task ends here; the block raises it)
+            self.errors.append(error)
+        finally:
+            self._over.set()
+            self._ended()
+
+
+class Block:
+    """One ``async with serving(value)``: the work of an attempt, in a scope of its own."""
+
+    __slots__ = (
+        "_background",
+        "_consumers_left",
+        "_drain",
+        "_errors",
+        "_hold",
+        "_owner",
+        "_scope",
+        "_stop",
+        "_waits_for_nobody",
+        "cancelled",
+        "value",
+    )
 
     def __init__(self, owner: Owner, value: object, drain: bool) -> None:  # noqa: FBT001
         self._owner = owner
         self.value = value
         self.cancelled = False  # by `stop`: what is cancelled later on may be a consequence
         self._drain = drain
-        self._group: TaskGroup = create_task_group()
+        self._scope = CancelScope()
+        self._background: Background | None = None
+        self._errors: list[BaseException] = []
         self._stop: Event | None = None
-        self._cut = False
+        self._waits_for_nobody = False
         self._hold: CancelScope | None = None
         self._consumers_left: Event | None = None
 
     async def __aenter__(self) -> Self:
         self._owner.enter(self)
-        await self._group.__aenter__()
+        self._scope.__enter__()
         self._owner.serves()
         return self
 
@@ -68,27 +150,34 @@ class Block:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         owner, raised = self._owner, exc
-        if isinstance(exc, get_cancelled_exc_class()) and current_effective_deadline() != -math.inf:
-            # No scope around us was cancelled. Once ours is, the group would take this for its own cancellation.
+        cancellation = get_cancelled_exc_class()
+        if isinstance(exc, cancellation) and current_effective_deadline() != -math.inf:
+            # No scope around us was cancelled. Once ours is, it would take this for its own cancellation.
             raised = owner.stray(exc)
         owner.work_ended(raised)
-        if owner.live_consumers and not self._cut:
-            # The shield keeps a cancellation from the resources' own task group out; `cut` reaches this scope.
+        if owner.live_consumers and not self._waits_for_nobody:
+            # The shield keeps a cancellation from the resources' own task group out; `cancel` reaches this scope.
             self._consumers_left = Event()
             with CancelScope(shield=True) as self._hold:
                 await self._consumers_left.wait()  # as long as they take: each has a limit of its own
         owner.closing()
-        self._group.cancel_scope.cancel()
+        self._scope.cancel()
+        if self._background is not None:
+            await self._background.end()
+            self._errors += self._background.errors
+        if raised is not None and not isinstance(raised, cancellation):
+            self._errors.insert(0, raised)
         error: BaseException
-        try:
-            # A task group's own exit waits under its own scope, as `async with` would.
-            swallowed = await self._group.__aexit__(type(raised) if raised else None, raised, traceback)  # noqa: ASYNC102
+        if self._errors:
+            error = self._errors[0]
+            if len(self._errors) > 1:  # a crash should read as what it is, not as a group of one
+                error = BaseExceptionGroup("several tasks of the service crashed", self._errors)
+            self._scope.__exit__(None, None, None)  # given a group, trio's would raise it anew
+        else:
+            swallowed = self._scope.__exit__(exc_type, exc, traceback)
             if exc is None or not swallowed or self.cancelled:
                 return bool(swallowed)
-            error = owner.stray(exc)  # from a background task; that has cancelled the group
-        except BaseExceptionGroup as group:
-            # A crash should read as what it is, not as a group of one.
-            error = group.exceptions[0] if len(group.exceptions) == 1 else group
+            error = owner.stray(exc)  # from a background task; that has cancelled us
         owner.crashed(error)
         if error is exc:
             return False
@@ -101,7 +190,13 @@ class Block:
 
     def start_soon(self, func: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: object = None) -> None:
         """Start a background task that is cancelled with the work."""
-        self._group.start_soon(func, *args, name=name)
+        if self._background is None or self._background.over:
+            if self._background is not None:
+                self._errors += self._background.errors
+            self._background = Background(self._scope.cancel)
+            if self.cancelled:
+                self._background.cancel()
+        self._background.start_soon(lambda group: group.start_soon(func, *args, name=name))
 
     @property
     def config(self) -> object:
@@ -116,7 +211,7 @@ class Block:
         """Wait until the service is asked to stop."""
         if self._stop is None:
             self._stop = Event()
-            if self._owner.asked:
+            if self._owner.requested:
                 self._stop.set()
         await self._stop.wait()
 
@@ -124,7 +219,9 @@ class Block:
         """End the work: tell it where it drains, else cancel it."""
         if not self._drain:
             self.cancelled = True
-            self._group.cancel_scope.cancel()
+            self._scope.cancel()
+            if self._background is not None:
+                self._background.cancel()
         elif self._stop is not None:
             self._stop.set()
 
@@ -133,8 +230,10 @@ class Block:
         if self._consumers_left is not None:
             self._consumers_left.set()
 
-    def cut(self) -> None:
-        """Go on closing, whoever still holds the value."""
-        self._cut = True
+    def cancel(self) -> None:
+        """Cancel the background tasks, and go on closing, whoever still holds the value: the attempt is cancelled."""
+        self._waits_for_nobody = True
+        if self._background is not None:
+            self._background.cancel()
         if self._hold is not None:
             self._hold.cancel()

@@ -15,6 +15,8 @@ import attrs
 from anyio import Event, current_time, move_on_at
 from anyio.lowlevel import current_token
 
+from kernel.process.contain import say_once
+
 COMPACT = 64  # dead alarms that are tolerated beyond the live ones before the heap is rebuilt
 
 
@@ -41,10 +43,12 @@ class Clock:
     Args:
         resting: Tells whether deadlines rest, because somebody is debugging; alarms set with ``deadline=True`` are
             then dropped when they come due.
+        failed: Is told of an alarm that raised, which must not be the end of the other ones.
 
     """
 
     resting: Callable[[], bool] = bool
+    failed: Callable[[str, BaseException], object] = say_once
     now: Callable[[], float] = attrs.field(default=current_time, init=False)
     _heap: list[tuple[float, int, Alarm]] = attrs.field(factory=list, init=False)
     _numbers: itertools.count[int] = attrs.field(factory=itertools.count, init=False)
@@ -74,8 +78,15 @@ class Clock:
             heapq.heapify(self._heap)
             self._dead = 0
 
+    def _ring(self, callback: Callable[[], None], *, deadline: bool) -> None:
+        try:
+            if not (deadline and self.resting()):
+                callback()
+        except BaseException as error:  # noqa: BLE001  (the services would lose their deadlines by it)
+            self.failed("an alarm of the kernel", error)
+
     async def run(self) -> None:
-        """Serve until cancelled. *callback*s run one after the other; they must not raise."""
+        """Serve until cancelled. *callback*s run one after the other; what one raises is reported, and no more."""
         while True:
             now = self.now()
             while self._heap and self._heap[0][0] <= now:
@@ -83,8 +94,8 @@ class Clock:
                 callback, alarm.callback = alarm.callback, None
                 if callback is None:
                     self._dead -= 1
-                elif not (alarm.deadline and self.resting()):
-                    callback()
+                else:
+                    self._ring(callback, deadline=alarm.deadline)
             self._wake = Event()
             with move_on_at(self._heap[0][0] if self._heap else math.inf):
                 await self._wake.wait()

@@ -48,8 +48,20 @@ LIVE = frozenset({State.STARTING, State.READY, State.STOPPING})
 ENDED = frozenset(state for state, moves in MOVES.items() if not moves)
 """States that a service never leaves."""
 
+LAUNCHED = frozenset({State.STARTING, State.READY})
+"""States of an attempt that has not begun to stop."""
+
+HALTED = frozenset({State.WAITING, State.BACKOFF})
+"""States between attempts: no task is running."""
+
+WELL = frozenset({State.READY, State.DONE})
+"""States in which a service is as it should be."""
+
+UNWELL = frozenset({State.BACKOFF, State.FAILED, State.ABANDONED})
+"""States that an error leads to, which says why."""
+
 BROKEN = frozenset({State.FAILED, State.ABANDONED})
-"""Ends that are the end of the app, unless the service may fail."""
+"""Ends that are the end of the app, unless the failure is allowed."""
 
 
 @attrs.frozen(eq=False)
@@ -147,6 +159,39 @@ class StillWaiting:
     stopping: bool
     seconds: float
     lines: tuple[str, ...]
+
+
+@attrs.frozen(eq=False)
+class Ending:
+    """How one service ended.
+
+    Args:
+        service: Its name.
+        state: The state it ended in.
+        attempts: How many attempts it made.
+        uptime: Seconds it was ready, all attempts together.
+        reason: Why, in words; empty where the state says it.
+        error: What it failed with, or None.
+        allowed: Whether its failure is allowed.
+        internal: Whether it belongs to the kernel or the app's lifespan rather than to `services/`.
+        late: Whether it ended after the deadline.
+
+    """
+
+    service: str
+    state: State
+    attempts: int
+    uptime: float
+    reason: str
+    error: BaseException | None
+    allowed: bool
+    internal: bool
+    late: bool = False
+
+    @property
+    def fatal(self) -> bool:
+        """Whether this ending makes the exit code 1."""
+        return self.state in BROKEN and not self.allowed
 
 
 Event: TypeAlias = Transition | AllReady | StopBegan | Forced | Notice | StillWaiting

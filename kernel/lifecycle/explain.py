@@ -1,75 +1,160 @@
-"""What still waits for what, down to the culprit: the tree that a start or a stop which takes long is explained by."""
+"""The sentences that explain a state: in logs, errors, `/status` and the final report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from kernel.errors import one_line
-from kernel.lifecycle.events import ENDED, LIVE, State
-from kernel.lifecycle.supervisor import Supervisor
-
-LINES = 40  # of a tree; what is beyond is counted
-
-Below = Callable[[Supervisor], Iterable[Supervisor]]
+from kernel.errors import ValueLost, one_line
+from kernel.lifecycle.events import LIVE, UNWELL, Ending, State, Transition
 
 
-def starting_tree(supervisors: Iterable[Supervisor], now: float) -> tuple[str, ...]:
-    """A line for each service that is not ready yet, below those that wait for it."""
-    return _tree([one for one in supervisors if not one.open], awaited, now)
+class Named(Protocol):
+    """A service by its name."""
+
+    @property
+    def name(self) -> str:
+        """The service's."""
 
 
-def stopping_tree(supervisors: Iterable[Supervisor], now: float) -> tuple[str, ...]:
-    """A line for each service that still runs, below those that may only stop after it."""
-    live = [one for one in supervisors if one.state in LIVE]
+class Explained(Protocol):
+    """A service whose state is explained; a node of the orchestrator."""
 
-    def hold_up(one: Supervisor) -> list[Supervisor]:
-        return [dependent for dependent, _ in one.dependents if dependent.state in LIVE]
+    name: str
+    state: State
+    since: float
+    attempt: int
+    error: BaseException | None
+    reason: str
+    doing: Callable[[], str] | None
 
-    return _tree(live, hold_up, now)
+    @property
+    def next_step_at(self) -> float | None:
+        """When its alarm goes off; None where it has none."""
 
+    @property
+    def waits_for(self) -> Sequence[Named]:
+        """What it waits for before it can start."""
 
-def awaited(one: Supervisor) -> list[Supervisor]:
-    """Whom *one* has to wait for before it can start; nobody once it is launched, or has ended."""
-    if one.state in LIVE | ENDED:
-        return []
-    return [target for target, edge in one.links if not _met(target, edge.kind)]
-
-
-def _met(target: Supervisor, kind: str) -> bool:
-    return target.open if kind == "ready" else bool(target.attempt) or target.state in ENDED
-
-
-def _tree(members: Sequence[Supervisor], below: Below, now: float) -> tuple[str, ...]:
-    """Draw *members* as trees, from those that nobody waits for; each is described once."""
-    awaited = {id(target) for one in members for target in below(one)}
-    roots = [one for one in members if id(one) not in awaited]
-    lines: list[str] = []
-    drawn: set[int] = set()
-    todo: list[tuple[Supervisor, str, str]] = [(one, "", "") for one in reversed(roots)]
-    while todo:
-        one, indent, branch = todo.pop()
-        again = id(one) in drawn
-        drawn.add(id(one))
-        lines.append(f"{indent}{branch}{one.name}: {'see above' if again else describe(one, now)}")
-        if not again:
-            inner = indent + {"": "", "├─ ": "│  ", "└─ ": "   "}[branch]
-            children = list(below(one))
-            marks = ["├─ "] * (len(children) - 1) + ["└─ "]
-            todo += [(child, inner, mark) for child, mark in reversed(list(zip(children, marks, strict=False)))]
-    if len(lines) > LINES:
-        lines[LINES:] = [f"... and {len(lines) - LINES} more lines"]
-    return tuple(lines)
+    def stands_at(self) -> str:
+        """The line where it is."""
 
 
-def describe(one: Supervisor, now: float) -> str:
-    """State, attempt, last error, next try, and where it stands: ``starting for 4.2 s, attempt 2, at api.py:3``."""
-    words = [f"{one.state.value} for {now - one.since:.1f} s"]
-    if one.attempt > 1:
-        words.append(f"attempt {one.attempt}")
-    if one.state is State.BACKOFF and one.next_step_at is not None:
-        words.append(f"next try in {one.next_step_at - now:.1f} s")
-    if one.state in LIVE:
-        words.append(one.doing() if one.doing is not None else f"at {one.stands_at()}")
-    if one.error is not None:
-        words.append(f"last error: {one_line(one.error)}")
+# -- while it runs -----------------------------------------------------------------------------------------------
+
+
+def describe(service: Explained, now: float) -> str:
+    """State, attempt, last error, next try, and where it is: ``starting for 4.2 s, attempt 2, at api.py:3``."""
+    words = [f"{service.state.value} for {now - service.since:.1f} s"]
+    if service.attempt > 1:
+        words.append(f"attempt {service.attempt}")
+    if service.state is State.BACKOFF and service.next_step_at is not None:
+        words.append(f"next try in {service.next_step_at - now:.1f} s")
+    if service.state in LIVE:
+        words.append(service.doing() if service.doing is not None else f"at {service.stands_at()}")
+    if service.error is not None:
+        words.append(f"last error: {one_line(service.error)}")
     return ", ".join(words)
+
+
+def reason_of(service: Explained) -> str:
+    """Why it is in its state; empty where the state says it."""
+    if service.state is State.WAITING:
+        names = ", ".join(target.name for target in service.waits_for)
+        return f"waits for {names}" if names else service.reason
+    if service.error is not None and service.state in UNWELL:
+        error = one_line(service.error)
+        return f"{error}; {service.reason}" if service.state is State.BACKOFF else error
+    return service.reason
+
+
+def lost(state: State, error: BaseException | None) -> str:
+    """What became of a provider in *state*, for those that need its value."""
+    words = {State.DONE: "has ended", State.FAILED: "failed", State.ABANDONED: "was abandoned"}
+    return words.get(state, "is gone") + (f": {one_line(error)}" if error is not None else "")
+
+
+def describe_move(move: Transition) -> str:  # noqa: PLR0911  (one for each state)
+    """What a service did, as its line in the log says."""
+    why = f" ({move.reason})" if move.reason else ""
+    what = without_name(move.error, move.service) if move.error else move.reason
+    match move.state:
+        case State.STARTING:
+            return "starting" if move.attempt == 1 else f"starting, attempt {move.attempt}"
+        case State.READY:
+            return f"ready after {duration(move.seconds)}"
+        case State.BACKOFF:
+            return f"{what}; {move.reason}"
+        case State.STOPPED:
+            return f"stopped{why or f' after {duration(move.seconds)}'}"
+        case State.DONE if move.reason:
+            return f"done{why}; if that is intended, set oneshot=True"
+        case State.DONE:
+            return f"done after {duration(move.seconds)}"
+        case State.FAILED | State.ABANDONED:
+            spent = f" {move.reason}" if move.reason and not move.reason.endswith(what) else ""
+            return f"{move.state.value}{spent}{' (allowed)' if move.allowed else ''}: {what}"
+        case _:
+            return f"{move.state.value}{why}"
+
+
+# -- when it has ended -------------------------------------------------------------------------------------------
+
+
+def end_of(ending: Ending) -> str:
+    """Its state, and what belongs to that."""
+    text = ending.state.value
+    if ending.state is State.DONE and ending.reason:
+        text += f" ({ending.reason})"
+    if ending.state is State.FAILED and ending.reason.startswith("while "):
+        text += f" {ending.reason}"
+    return text + (" (allowed)" if ending.state is State.FAILED and ending.allowed else "")
+
+
+def effort_of(ending: Ending) -> str:
+    """Its attempts, and how long it was ready."""
+    if not ending.attempts:
+        return "never started"
+    attempts = "1 attempt" if ending.attempts == 1 else f"{ending.attempts} attempts"
+    if ending.uptime:
+        return f"{attempts}, up {duration(ending.uptime)}"
+    return attempts if ending.state is State.DONE else f"{attempts}, never ready"
+
+
+def why(ending: Ending, *, short: bool = False) -> str:
+    """Its error, if it has one; in *short* without what another service's line tells."""
+    if ending.error is None:
+        return ""
+    if short and isinstance(ending.error, ValueLost):
+        return f": {ending.error.short}"
+    return f": {without_name(ending.error, ending.service)}"
+
+
+def forced_words(cut: Sequence[Ending], abandoned: Sequence[Ending]) -> str:
+    """Whom a further signal has cut, and who did not even then end."""
+    if not cut and not abandoned:
+        return "forced by another signal"
+    they = "it" if len(cut) == 1 else "they"
+    words = f"another signal cancelled {names_of(cut)} before {they} had stopped" if cut else "received another signal"
+    if abandoned:
+        were = "was" if len(abandoned) == 1 else "were"
+        words += f", but {names_of(abandoned)} could not be cancelled and {were} abandoned"
+    return words
+
+
+def names_of(endings: Sequence[Ending]) -> str:
+    """Their names as people write them: ``a, b and c``."""
+    *others, last = [ending.service for ending in endings]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def without_name(error: BaseException, service: str) -> str:
+    """As `one_line`, where the name of the service stands before it anyway."""
+    return one_line(error).removeprefix(f"{service} ")
+
+
+def duration(seconds: float) -> str:
+    """*seconds* for people."""
+    if seconds >= 100:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"

@@ -18,14 +18,14 @@ from typing import Any
 from anyio import Event as AsyncEvent
 from anyio import create_task_group, get_cancelled_exc_class
 
-from kernel.declare.signature import Edge
 from kernel.lifecycle.clock import Clock
 from kernel.lifecycle.events import (
     BROKEN,
     ENDED,
+    HALTED,
+    LAUNCHED,
     LIVE,
     AllReady,
-    Event,
     Forced,
     Notice,
     Observer,
@@ -33,34 +33,20 @@ from kernel.lifecycle.events import (
     StillWaiting,
     StopBegan,
     Transition,
-    hears_all,
 )
-from kernel.lifecycle.explain import starting_tree, stopping_tree
 from kernel.lifecycle.graph import depths
-from kernel.lifecycle.report import Ending, Report
-from kernel.lifecycle.supervisor import GRACE, Supervisor, Want
+from kernel.lifecycle.host import Want
+from kernel.lifecycle.node import Node, build, targets_of
+from kernel.lifecycle.observers import Observers
+from kernel.lifecycle.report import Report
+from kernel.lifecycle.shutdown import Shutdown
 from kernel.lifecycle.tasks import Run, open_tasks
+from kernel.lifecycle.tree import starting_tree, stopping_tree
 from kernel.lifecycle.units import Unit
+from kernel.stacks import owner_of
 
 LONG_START = 5.0  # seconds after which a start that is not over is explained
 LONG_STOP = 2.0  # the same of a stop
-HALTED = frozenset({State.WAITING, State.BACKOFF})
-
-
-def level_share(budget: float, levels: Iterable[int]) -> float:
-    """The seconds of the last part of a *budget* that each level keeps for itself.
-
-    Args:
-        budget: Seconds for the whole shutdown.
-        levels: For each live service the number of levels below it.
-
-    """
-    return min(1.0, budget / (2 * (max(levels, default=0) + 1)))
-
-
-def cut_at(deadline: float, share: float, levels: int) -> float:
-    """When a service with so many *levels* below it is cut at the latest; half a *share* later it is given up."""
-    return deadline - (levels + 0.5) * share
 
 
 class Orchestrator:
@@ -72,6 +58,7 @@ class Orchestrator:
         drain_delay: Seconds between a requested stop and its begin, in which nothing is ready any more.
         observers: Are told each event.
         resting: Tells whether deadlines rest, because somebody is debugging.
+        result: Gives the exit code where nothing goes wrong; takes the reason of the stop.
 
     Raises:
         CycleError: Services wait for each other.
@@ -86,38 +73,34 @@ class Orchestrator:
         drain_delay: float = 0.0,
         observers: Sequence[Observer] = (),
         resting: Callable[[], bool] = bool,
+        result: Callable[[str], int] = lambda _: 0,
     ) -> None:
         self.clock = Clock(resting)
         self.cancellation: type[BaseException] = BaseException
         self.stopping = False
         self._units = {unit.service.name: unit for unit in units}
-        self._shutdown_timeout = shutdown_timeout
         self._drain_delay = drain_delay
-        self._observers = list(observers)
-        self._hears = [getattr(one, "hears", hears_all) for one in observers]
-        self._queue: deque[tuple[Supervisor, State, State]] = deque()
-        self._events: deque[Event] = deque()
+        self._result = result
+        self._observers = Observers(observers, self.interrupt)
+        self._queue: deque[tuple[Node, State, State]] = deque()
         self._settling = False
-        self._everything: dict[str, Supervisor] = {}
+        self._nodes: dict[str, Node] = {}
         self._live = 0
         self._unready = 0
         self._unended = 0
         self._all_ready = False
-        self._first: Supervisor | None = None
+        self._first: Node | None = None  # the first to break, or the first that was not allowed to
         self.reason = ""  # of the stop
-        self._stopping_services = False
-        self._forced = False
-        self._asked_at = self._began = 0.0
-        self._deadline = math.inf
-        self._slice = 0.0
-        depths(self._graph())  # refuses cycles
+        self._began = 0.0
+        self._shutdown = Shutdown(shutdown_timeout)
+        depths(targets_of(self._units))  # refuses cycles
 
     # -- from outside --------------------------------------------------------------------------------------------
 
     @property
-    def supervisors(self) -> Mapping[str, Supervisor]:
+    def supervisors(self) -> Mapping[str, Node]:
         """Every service by name; empty before `run`."""
-        return self._everything
+        return self._nodes
 
     @property
     def live(self) -> int:
@@ -127,27 +110,12 @@ class Orchestrator:
     @property
     def ready(self) -> bool:
         """Whether every service is ready, done, or failed with permission, and no stop was asked for."""
-        return bool(self._everything) and not self._unready and not self.stopping
+        return bool(self._nodes) and not self._unready and not self.stopping
 
     def running(self, frame: FrameType | None) -> str:
-        """The name of the service whose code *frame* of the loop's thread runs; empty where it is none's.
-
-        Told by the function's own frame, or else by the file that only one service is written in.
-        """
-        functions = {
-            one.spec.fn.__code__: name for name, one in self._everything.items() if hasattr(one.spec.fn, "__code__")
-        }
-        files: dict[str, set[str]] = {}
-        for code, name in functions.items():
-            files.setdefault(code.co_filename, set()).add(name)
-        while frame is not None:
-            if frame.f_code in functions:
-                return functions[frame.f_code]
-            names = files.get(frame.f_code.co_filename, set())
-            if len(names) == 1:
-                return next(iter(names))
-            frame = frame.f_back
-        return ""
+        """Return the name of the service whose code *frame* of the loop's thread runs; empty where it is none's."""
+        functions = {name: node.spec.fn for name, node in self._nodes.items()}
+        return owner_of(frame, functions)
 
     async def run(self, at_end: Callable[[Report], None] | None = None) -> Report:
         """Run all services until each has ended or was abandoned.
@@ -167,7 +135,7 @@ class Orchestrator:
         self._build()
         self.clock.at(self._began + LONG_START, self._explain_start)
         async with create_task_group() as own, open_tasks() as self._tasks:
-            if self._everything:
+            if self._nodes:
                 own.start_soon(self.clock.run, name="kernel clock")
                 try:
                     self._start()
@@ -195,49 +163,44 @@ class Orchestrator:
     def force(self) -> None:
         """Cut everything that still runs, now, as a second signal does. What ignores it is abandoned after 1 s."""
         self._begin_stop("forced")
-        running = [one for one in self._everything.values() if one.state in LIVE]
+        running = [node for node in self._nodes.values() if node.state in LIVE]
         if not running:
             return
-        self._forced = True
-        self._deadline = min(self._deadline, self.clock.now() + GRACE)
-        self._emit(Forced(tuple(one.name for one in running)))
+        self._shutdown.force(self.clock.now())
+        self._observers.emit(Forced(tuple(node.name for node in running)))
         self._stop_services()
-        for one in running:
-            one.force()
+        for node in running:
+            node.force()
         self.settle()
 
     # -- the supervisors' host -----------------------------------------------------------------------------------
 
-    def moved(self, supervisor: Supervisor, previous: State, seconds: float, reason: str) -> None:
+    def moved(self, node: Node, previous: State, seconds: float, reason: str) -> None:
         """Report the move, and queue its consequences."""
-        if self._heard(supervisor.state):
-            self._emit(
+        if self._observers.hear(node.state):
+            self._observers.emit(
                 Transition(
-                    supervisor.name,
+                    node.name,
                     previous,
-                    supervisor.state,
-                    supervisor.attempt,
+                    node.state,
+                    node.attempt,
                     seconds,
                     reason,
-                    supervisor.error,
-                    supervisor.spec.allowed_failure,
-                    supervisor.internal,
+                    node.error,
+                    node.spec.allowed_failure,
+                    node.internal,
                 )
             )
-        self._queue.append((supervisor, previous, supervisor.state))
+        self._queue.append((node, previous, node.state))
 
-    def withdraw(self, provider: Supervisor) -> None:
+    def withdraw(self, provider: Node) -> None:
         """Ask all who hold the value of *provider*, directly or not, to stop; the outermost first."""
-        touched: list[Supervisor] = []
+        touched: list[Node] = []
         todo = [provider]
         while todo:
             lost = todo.pop()
             for consumer, _ in lost.dependents:
-                if (
-                    consumer.state in {State.STARTING, State.READY}
-                    and consumer.wanted is Want.RUN
-                    and lost in consumer.holds
-                ):
+                if consumer.state in LAUNCHED and consumer.wanted is Want.RUN and lost in consumer.holds:
                     consumer.wanted = Want.RESTART
                     self._publish(consumer)
                     touched.append(consumer)
@@ -245,75 +208,43 @@ class Orchestrator:
         for consumer in touched:
             self._proceed(consumer)
 
-    def limits(self, supervisor: Supervisor, asked_at: float) -> tuple[float, float]:
-        """When it is cut and given up: by its own stop_timeout, and early enough for each level below it."""
-        own = asked_at + supervisor.spec.stop_timeout
-        if not self._stopping_services:
-            return own, own + GRACE
-        if self._forced:
-            return min(own, self._deadline), self._deadline
-        levels = supervisor.depth
-        return (
-            min(own, cut_at(self._deadline, self._slice, levels)),
-            self._deadline - levels * self._slice,
-        )
+    def limits(self, node: Node, requested_at: float) -> tuple[float, float]:
+        """When it is cancelled and abandoned: by its own stop_timeout, and early enough for each level below it."""
+        return self._shutdown.limits(node.spec.stop_timeout, node.depth, requested_at)
 
-    def retry(self, supervisor: Supervisor) -> None:
+    def retry(self, node: Node) -> None:
         """Start it again, if all that it depends on is still there."""
-        if supervisor.unmet:
-            supervisor.wait()
+        if node.unmet:
+            node.wait()
         else:
-            self._launch(supervisor)
+            self._launch(node)
         self.settle()
 
     def interrupt(self) -> None:
         """Take a KeyboardInterrupt raised in a service for the signal that it is."""
         self.request_stop("KeyboardInterrupt")
 
-    def notice(self, supervisor: Supervisor, message: str, error: BaseException | None = None) -> None:
+    def notice(self, node: Node, message: str, error: BaseException | None = None) -> None:
         """Tell the observers."""
-        self._emit(Notice(supervisor.name, message, error))
+        self._observers.emit(Notice(node.name, message, error))
 
     # -- start ---------------------------------------------------------------------------------------------------
 
-    def _graph(self) -> dict[str, list[str]]:
-        return {
-            name: [edge.target for edge in unit.service.needs.edges if edge.target in self._units] + list(unit.after)
-            for name, unit in self._units.items()
-        }
-
     def _build(self) -> None:
-        everything = self._everything
-        for name, unit in self._units.items():
-            everything[name] = Supervisor(
-                unit.service, self, unit.config, unit.internal, unit.command, unit.awaited, unit.wrap, unit.doing
-            )
-        for name, unit in self._units.items():
-            one = everything[name]
-            for edge in unit.service.needs.edges:
-                if edge.target in everything:
-                    self._link(one, edge)
-            for target in unit.after:
-                self._link(one, Edge(target))
-        self._unended = sum(not one.internal for one in everything.values())
-        self._unready = sum(not one.internal or one.awaited for one in everything.values())
-
-    def _link(self, one: Supervisor, edge: Edge) -> None:
-        target = self._everything[edge.target]
-        one.links.append((target, edge))
-        target.dependents.append((one, edge))
-        one.unmet += 1
+        self._nodes = build(self._units.values(), self)
+        self._unended = sum(not node.internal for node in self._nodes.values())
+        self._unready = sum(not node.internal or node.awaited for node in self._nodes.values())
 
     def _start(self) -> None:
-        for one in list(self._everything.values()):
-            if not one.links:
-                self._launch(one)
+        for node in list(self._nodes.values()):
+            if not node.links:
+                self._launch(node)
         self.settle()
 
-    def _launch(self, one: Supervisor) -> None:
+    def _launch(self, node: Node) -> None:
         values: dict[str, Any] = {}
-        holds: list[Supervisor] = []
-        for target, edge in one.links:
+        holds: list[Node] = []
+        for target, edge in node.links:
             target.live_dependents += 1
             if edge.parameter and target.state is State.READY:
                 target.live_consumers += 1
@@ -321,10 +252,10 @@ class Orchestrator:
                 values[edge.parameter] = target.value
             elif target.state in BROKEN:
                 was = "was " if target.state is State.ABANDONED else ""
-                self.notice(one, f"starting even though {target.name} {was}{target.state.value}")
-        one.holds = tuple(holds)
+                self.notice(node, f"starting even though {target.name} {was}{target.state.value}")
+        node.holds = tuple(holds)
         self._live += 1
-        one.launch(self._spawn, values)
+        node.launch(self._spawn, values)
 
     def _spawn(self, run: Run, name: str) -> None:
         # In the context of the app, not of the service whose move led here: its context variables are its own.
@@ -338,30 +269,30 @@ class Orchestrator:
             return
         self._settling = True
         try:
-            while self._queue or self._events:
+            while self._queue or self._observers:
                 if not self._queue:
-                    self._tell(self._events.popleft())
+                    self._observers.tell_next()
                     continue
-                one, previous, state = self._queue.popleft()
+                node, previous, state = self._queue.popleft()
                 if previous in LIVE and state not in LIVE:
-                    self._release(one)
-                if state is State.STARTING and one.attempt == 1:
-                    self._meet(one, kind="started")
+                    self._release(node)
+                if state is State.STARTING and node.attempt == 1:
+                    self._meet(node, kind="started")
                 if state in BROKEN:
-                    self._broke(one)
-                self._publish(one)
+                    self._broke(node)
+                self._publish(node)
                 if state in ENDED:
-                    self._ended(one)
+                    self._ended(node)
                 elif state is State.WAITING:
-                    self._wait_or_lose(one)
+                    self._wait_or_lose(node)
         finally:
             self._settling = False
 
-    def _release(self, one: Supervisor) -> None:
+    def _release(self, node: Node) -> None:
         """Its attempt is over: those it depended on may go on stopping."""
         self._live -= 1
-        holds, one.holds = one.holds, ()
-        for target, _ in one.links:
+        holds, node.holds = node.holds, ()
+        for target, _ in node.links:
             target.live_dependents -= 1
             if target in holds:
                 target.live_consumers -= 1
@@ -371,84 +302,84 @@ class Orchestrator:
         if self.stopping and not self._live:
             self._finished.set()
 
-    def _proceed(self, one: Supervisor) -> None:
-        """Ask *one* to stop if that is wanted, and nobody needs it any more."""
-        if one.wanted is Want.RUN or one.state not in LIVE:
+    def _proceed(self, node: Node) -> None:
+        """Ask *node* to stop if that is wanted, and nobody needs it any more."""
+        if node.wanted is Want.RUN or node.state not in LIVE:
             return
-        if not (one.live_dependents if one.wanted is Want.STOP else one.live_consumers):
-            one.ask()
+        if not (node.live_dependents if node.wanted is Want.STOP else node.live_consumers):
+            node.request_stop()
 
-    def _publish(self, one: Supervisor) -> None:
+    def _publish(self, node: Node) -> None:
         """Let its dependents know when it has become ready, or has ceased to be."""
-        is_open = (one.state is State.READY and one.wanted is not Want.RESTART) or one.state in ENDED
-        if is_open == one.open:
+        is_open = (node.state is State.READY and node.wanted is not Want.RESTART) or node.state in ENDED
+        if is_open == node.open:
             return
-        one.open = is_open
-        if not one.internal or one.awaited:
+        node.open = is_open
+        if not node.internal or node.awaited:
             self._unready += -1 if is_open else 1
         if is_open:
-            if not one.attempt:
-                self._meet(one, kind="started")  # it never was and never will be launched
-            self._meet(one, kind="ready")
-            self._check_all_ready(one)
+            if not node.attempt:
+                self._meet(node, kind="started")  # it never was and never will be launched
+            self._meet(node, kind="ready")
+            self._check_all_ready(node)
         else:
-            for dependent, edge in one.dependents:
+            for dependent, edge in node.dependents:
                 if edge.kind == "ready":
                     dependent.unmet += 1
 
-    def _meet(self, one: Supervisor, *, kind: str) -> None:
-        for dependent, edge in one.dependents:
+    def _meet(self, node: Node, *, kind: str) -> None:
+        for dependent, edge in node.dependents:
             if edge.kind == kind:
                 dependent.unmet -= 1
-                dependent.last_met = one
+                dependent.last_met = node
                 if not dependent.unmet and dependent.state is State.WAITING:
                     self._wait_or_lose(dependent)
 
-    def _wait_or_lose(self, one: Supervisor) -> None:
-        """Launch *one* if it can start; end it if a value that it needs will never come."""
+    def _wait_or_lose(self, node: Node) -> None:
+        """Launch *node* if it can start; end it if a value that it needs will never come."""
         if self.stopping:
-            if one.state is State.WAITING:
-                one.never_mind("")
+            if node.state is State.WAITING:
+                node.end_unstarted("")
             return
-        for target, edge in one.links:
-            if edge.parameter and not edge.optional and target.state in ENDED:
-                one.lose(target)
+        for target, edge in node.links:
+            if target.lost_to(edge):
+                node.lose(target)
                 return
-        if not one.unmet:
-            self._launch(one)
+        if not node.unmet:
+            self._launch(node)
 
-    def _broke(self, one: Supervisor) -> None:
+    def _broke(self, node: Node) -> None:
         """It failed or was abandoned: the end of the app, unless it may."""
-        fatal = not one.spec.allowed_failure
+        fatal = not node.spec.allowed_failure
         if self._first is None or (fatal and self._first.spec.allowed_failure):
-            self._first = one
+            self._first = node
         if fatal and not self.stopping:
-            self._begin_stop(f"{one.name} {one.state.value}", failure=True)
-        elif fatal and not self._stopping_services:
+            self._begin_stop(f"{node.name} {node.state.value}", failure=True)
+        elif fatal and not self._shutdown.stops_services:
             self._stop_services()  # a failure waits for no drain delay
 
-    def _ended(self, one: Supervisor) -> None:
-        """It will never come back: those who need its value fail, and the last one to end ends the app."""
+    def _ended(self, node: Node) -> None:
+        """It will never come back: those who need its value fail, and the last node to end ends the app."""
         if not self.stopping:
-            for dependent, edge in one.dependents:
-                if edge.parameter and not edge.optional and dependent.state in HALTED:
-                    dependent.lose(one)
-        if one.internal:
+            for dependent, edge in node.dependents:
+                if dependent.state in HALTED and node.lost_to(edge):
+                    dependent.lose(node)
+        if node.internal:
             return
         self._unended -= 1
-        if one.once:
+        if node.once:
             self._begin_stop("the command has ended")
         elif not self._unended:
             self._begin_stop("every service has ended")
 
-    def _check_all_ready(self, last: Supervisor) -> None:
+    def _check_all_ready(self, last: Node) -> None:
         if self._unready or self._all_ready or self.stopping:
             return
         self._all_ready = True
         chain = [last]
         while chain[-1].last_met is not None and not chain[-1].last_met.internal:
             chain.append(chain[-1].last_met)
-        self._emit(AllReady(self.clock.now() - self._began, tuple(one.name for one in reversed(chain))))
+        self._observers.emit(AllReady(self.clock.now() - self._began, tuple(node.name for node in reversed(chain))))
 
     # -- what still waits ----------------------------------------------------------------------------------------
 
@@ -456,23 +387,23 @@ class Orchestrator:
         """Tell the observers what the start still waits for."""
         if not self.stopping:
             now = self.clock.now()
-            lines = starting_tree(self._everything.values(), now)
-            self._emit(StillWaiting(stopping=False, seconds=now - self._began, lines=lines))
+            lines = starting_tree(self._nodes.values(), now)
+            self._observers.emit(StillWaiting(stopping=False, seconds=now - self._began, lines=lines))
 
     def _explain_start(self) -> None:
         """At first after `LONG_START`, then each time that it has taken twice as long."""
         if not self._all_ready and not self.stopping:
-            self.explain()
-            self.settle()
             now = self.clock.now()
             self.clock.at(now + (now - self._began), self._explain_start)
+            self.explain()
+            self.settle()
 
     def _explain_stop(self) -> None:
         now = self.clock.now()
-        lines = stopping_tree(self._everything.values(), now)
-        self._emit(StillWaiting(stopping=True, seconds=now - self._asked_at, lines=lines))
+        self.clock.at(now + (now - self._shutdown.requested_at), self._explain_stop)
+        lines = stopping_tree(self._nodes.values(), now)
+        self._observers.emit(StillWaiting(stopping=True, seconds=now - self._shutdown.requested_at, lines=lines))
         self.settle()
-        self.clock.at(now + (now - self._asked_at), self._explain_stop)
 
     # -- stop ----------------------------------------------------------------------------------------------------
 
@@ -481,15 +412,14 @@ class Orchestrator:
             return
         self.stopping = True
         self.reason = reason
-        self._asked_at = self.clock.now() - ago
-        self._deadline = self._asked_at + self._shutdown_timeout
-        self._emit(StopBegan(reason, self._shutdown_timeout, failure))
-        self.clock.at(self._asked_at + LONG_STOP, self._explain_stop)
-        for one in self._everything.values():
-            if one.state in HALTED:
-                one.never_mind("" if one.attempt else "never started")
+        self._shutdown.request(self.clock.now() - ago)
+        self._observers.emit(StopBegan(reason, self._shutdown.timeout, failure))
+        self.clock.at(self._shutdown.requested_at + LONG_STOP, self._explain_stop)
+        for node in self._nodes.values():
+            if node.state in HALTED:
+                node.end_unstarted("" if node.attempt else "never started")
         if delay:
-            self.clock.at(self._asked_at + delay, self._delay_is_over, deadline=False)
+            self.clock.at(self._shutdown.requested_at + delay, self._delay_is_over, deadline=False)
         else:
             self._stop_services()
 
@@ -499,68 +429,31 @@ class Orchestrator:
 
     def _stop_services(self) -> None:
         """Ask everything that runs to stop, each when those that depend on it have ended."""
-        if not self._stopping_services:
-            self._stopping_services = True
-            alive = {name: one for name, one in self._everything.items() if one.state in LIVE}  # in their order
-            graph = self._graph()
+        if not self._shutdown.stops_services:
+            alive = {name: node for name, node in self._nodes.items() if node.state in LIVE}  # in their order
+            graph = targets_of(self._units)
             below = depths({name: [target for target in graph[name] if target in alive] for name in alive})
-            self._slice = level_share(max(self._deadline - self.clock.now(), 0.0), below.values())
-            for name, one in alive.items():
-                one.depth = below[name]
-                one.wanted = Want.STOP
-        for one in list(self._everything.values()):
-            if one.state in LIVE:
-                one.rearm()
-                self._proceed(one)
+            self._shutdown.share_out(self.clock.now(), below.values())
+            for name, node in alive.items():
+                node.depth = below[name]
+                node.wanted = Want.STOP
+        for node in list(self._nodes.values()):
+            if node.state in LIVE:
+                node.rearm()
+                self._proceed(node)
         if not self._live:
             self._finished.set()
 
     def _report(self) -> Report:
         now = self.clock.now()
-        deadline = math.inf if self.clock.resting() else self._deadline
-        endings = [
-            Ending(
-                one.name,
-                one.state,
-                one.attempt,
-                one.uptime,
-                one.reason,
-                one.error,
-                one.spec.allowed_failure,
-                one.internal,
-                one.since > deadline,
-            )
-            for one in self._everything.values()
-        ]
+        deadline = math.inf if self.clock.resting() else self._shutdown.deadline
         return Report(
             self.reason,
-            tuple(endings),
+            tuple(node.ending(deadline) for node in self._nodes.values()),
             self._first.name if self._first else None,
             now - self._began,
-            now - self._asked_at if self.stopping else 0.0,
-            self._forced,
+            now - self._shutdown.requested_at if self.stopping else 0.0,
+            self._shutdown.forced,
             now > deadline,
+            self._result(self.reason),
         )
-
-    def _heard(self, state: State) -> bool:
-        """Whether any observer wants to hear of a move into *state*."""
-        for hears in self._hears:  # noqa: SIM110  (`any` takes twice as long)
-            if hears(state):
-                return True
-        return False
-
-    def _emit(self, event: Event) -> None:
-        """Have the observers told at the end of this step: one of them may ask for a stop, which needs all settled."""
-        if self._observers:
-            self._events.append(event)
-
-    def _tell(self, event: Event) -> None:
-        """Tell every observer; one that fails is reported to the others and not asked again."""
-        for observer in list(self._observers):
-            try:
-                observer(event)
-            except BaseException as error:  # noqa: ASYNC103, BLE001  (an observer must never take a service down)
-                if isinstance(error, KeyboardInterrupt):
-                    self.interrupt()
-                self._observers.remove(observer)
-                self._emit(Notice("", f"observer {observer!r} failed and was disabled", error))

@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import attrs
 
-from kernel.errors import StopTimeout, ValueLost, one_line
-from kernel.lifecycle.events import BROKEN, State
+from kernel.errors import StopTimeout, ValueLost
+from kernel.lifecycle.events import Ending, State
+from kernel.lifecycle.explain import duration, effort_of, end_of, forced_words, names_of, why
 
 SIGNAL = re.compile(r"SIG[A-Z]+|KeyboardInterrupt")  # as the reason of a stop
-
-
-@attrs.frozen
-class Ending:
-    """How one service ended, for the final report."""
-
-    service: str
-    state: State
-    attempts: int
-    uptime: float  # seconds it was ready, all attempts together
-    reason: str
-    error: BaseException | None
-    allowed: bool
-    internal: bool
-    late: bool = False  # whether it ended when the deadline had passed
-
-    @property
-    def fatal(self) -> bool:
-        """Whether this ending makes the exit code 1."""
-        return self.state in BROKEN and not self.allowed
 
 
 @attrs.frozen
@@ -45,6 +25,7 @@ class Report:
         stopping: Time from when the stop was asked for to the end.
         forced: Whether another signal cancelled services that still ran.
         late: Whether the deadline had passed when the last of them ended.
+        result: The exit code where nothing went wrong: that of a command.
 
     """
 
@@ -55,10 +36,20 @@ class Report:
     stopping: float
     forced: bool
     late: bool = False
+    result: int = 0
 
     @property
     def exit_code(self) -> int:
         """The exit code that tells the truth about it."""
+        return self._failure or self.result
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing went wrong, whatever exit code a command has chosen."""
+        return not self._failure
+
+    @property
+    def _failure(self) -> int:
         own = [ending for ending in self.endings if not ending.internal]
         if self.forced:
             return 130
@@ -80,7 +71,7 @@ class Report:
             return None
         if abandoned or self.late:
             return next(iter(abandoned), None)
-        return next((one for one in self.endings if one.service == self.first), None) if self.exit_code else None
+        return next((one for one in self.endings if one.service == self.first), None) if self._failure else None
 
     @property
     def verdict(self) -> str:
@@ -90,18 +81,18 @@ class Report:
         cause = self.cause
         if self.forced:
             cut = [one for one in overran if isinstance(one.error, StopTimeout) and one.error.forced]
-            words = _forced(cut, abandoned)
+            words = forced_words(cut, abandoned)
         elif len(abandoned) > 1:
-            words = f"{_names(abandoned)} could not be cancelled and were abandoned"
+            words = f"{names_of(abandoned)} could not be cancelled and were abandoned"
         elif self.late and cause is None:
             words = f"shutdown took {duration(self.stopping)}, exceeding the deadline (RUNNER_SHUTDOWNTIMEOUT)"
-            words += f"; {_names(overran)} overran" if overran else ""
+            words += f"; {names_of(overran)} overran" if overran else ""
         elif cause is not None and cause.state is State.FAILED and not cause.fatal:
-            words = f"every service failed; the first was {cause.service}{_why(cause)}"
+            words = f"every service failed; the first was {cause.service}{why(cause)}"
         elif cause is not None:
             spent = cause.attempts > 1 and cause.reason.startswith("after ")
             tries = f" after {cause.attempts} attempts" if spent else ""
-            words = f"{cause.service} {_end(cause)}{tries}{_why(cause)}"
+            words = f"{cause.service} {end_of(cause)}{tries}{why(cause)}"
         elif SIGNAL.fullmatch(self.reason):
             words = f"stopped by {self.reason}"
         else:
@@ -110,7 +101,7 @@ class Report:
 
     def _earlier(self, cause: Ending | None) -> str:
         """Whose failure came first, where something worse than that has decided the exit code."""
-        if self.exit_code not in {3, 130}:
+        if self._failure not in {3, 130}:
             return ""
         first = next((one for one in self.endings if one.service == self.first and one.fatal), None)
         if first is None or first is cause or first.state is State.ABANDONED or isinstance(first.error, StopTimeout):
@@ -125,73 +116,14 @@ class Report:
         service failed for want of a value, why that was missing stands beside the provider.
         """
         told = set()
-        error = self.cause.error if self.cause is not None else None
-        while error is not None:
-            told.add(id(error))
-            error = error.__cause__ if isinstance(error, ValueLost) else None
+        cause = self.cause.error if self.cause is not None else None
+        while cause is not None:
+            told.add(id(cause))
+            cause = cause.__cause__ if isinstance(cause, ValueLost) else None
         shown = [ending for ending in self.endings if not ending.internal or ending.fatal]
         width = max((len(ending.service) for ending in shown), default=0)
         lines = []
         for ending in shown:
-            why = "" if id(ending.error) in told else _why(ending, short=True)
-            lines.append(f"{ending.service:<{width}}  {_end(ending)}; {_effort(ending)}{why}")
+            error = "" if id(ending.error) in told else why(ending, short=True)
+            lines.append(f"{ending.service:<{width}}  {end_of(ending)}; {effort_of(ending)}{error}")
         return lines
-
-
-def _end(ending: Ending) -> str:
-    """Its state, and what belongs to that."""
-    text = ending.state.value
-    if ending.state is State.DONE and ending.reason:
-        text += f" ({ending.reason})"
-    if ending.state is State.FAILED and ending.reason.startswith("while "):
-        text += f" {ending.reason}"
-    return text + (" (allowed)" if ending.state is State.FAILED and ending.allowed else "")
-
-
-def _effort(ending: Ending) -> str:
-    """Its attempts, and how long it was ready."""
-    if not ending.attempts:
-        return "never started"
-    attempts = "1 attempt" if ending.attempts == 1 else f"{ending.attempts} attempts"
-    if ending.uptime:
-        return f"{attempts}, up {duration(ending.uptime)}"
-    return attempts if ending.state is State.DONE else f"{attempts}, never ready"
-
-
-def _why(ending: Ending, *, short: bool = False) -> str:
-    """Its error, if it has one; in *short* without what another service's line tells."""
-    if ending.error is None:
-        return ""
-    if short and isinstance(ending.error, ValueLost):
-        return f": {ending.error.short}"
-    return f": {without_name(ending.error, ending.service)}"
-
-
-def _forced(cut: Sequence[Ending], abandoned: Sequence[Ending]) -> str:
-    """Whom a further signal has cut, and who did not even then end."""
-    if not cut and not abandoned:
-        return "forced by another signal"
-    they = "it" if len(cut) == 1 else "they"
-    words = f"another signal cancelled {_names(cut)} before {they} had stopped" if cut else "received another signal"
-    if abandoned:
-        were = "was" if len(abandoned) == 1 else "were"
-        words += f", but {_names(abandoned)} could not be cancelled and {were} abandoned"
-    return words
-
-
-def _names(endings: Sequence[Ending]) -> str:
-    """Their names as people write them: ``a, b and c``."""
-    *others, last = [ending.service for ending in endings]
-    return f"{', '.join(others)} and {last}" if others else last
-
-
-def without_name(error: BaseException, service: str) -> str:
-    """As `one_line`, where the name of the service stands before it anyway."""
-    return one_line(error).removeprefix(f"{service} ")
-
-
-def duration(seconds: float) -> str:
-    """*seconds* for people."""
-    if seconds >= 100:  # noqa: PLR2004
-        return f"{seconds:.0f} s"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"

@@ -15,18 +15,17 @@ orchestrator's to say.
 
 from __future__ import annotations
 
-import enum
 import functools
 import math
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 from anyio import CancelScope, current_effective_deadline, get_cancelled_exc_class
 
 from kernel.context import current_service
 from kernel.declare.service import Service
-from kernel.declare.signature import Edge, Needs
+from kernel.declare.signature import Needs
 from kernel.errors import (
     ORIGIN,
     NeverServed,
@@ -38,78 +37,19 @@ from kernel.errors import (
     Uncancellable,
     ValueLost,
     add_note,
+    hint_at_backend,
     one_line,
 )
 from kernel.lifecycle.block import Block
-from kernel.lifecycle.clock import Alarm, Clock
+from kernel.lifecycle.clock import Alarm
+from kernel.lifecycle.crash import interrupts, leaves, without_interrupt
 from kernel.lifecycle.events import LIVE, MOVES, State
+from kernel.lifecycle.explain import lost
+from kernel.lifecycle.host import Host, Want
+from kernel.lifecycle.shutdown import GRACE
 from kernel.lifecycle.tasks import Run
+from kernel.process.contain import contained
 from kernel.stacks import stands_at
-
-GRACE = 1.0  # seconds: to reach `serving` when asked to stop while starting; to unwind when cut outside a shutdown
-
-
-class Want(enum.IntEnum):
-    """What is to become of the running attempt."""
-
-    RUN = 0
-    RESTART = 1  # stop it, since a value it holds is going, and start it again when that is back
-    STOP = 2
-
-
-class Host(Protocol):
-    """What a supervisor needs from the orchestrator."""
-
-    clock: Clock
-    cancellation: type[BaseException]  # of the running loop
-
-    @property
-    def stopping(self) -> bool:
-        """Whether a stop was asked for."""
-
-    def moved(self, supervisor: Supervisor, previous: State, seconds: float, reason: str) -> None:
-        """Report a move, and remember it for `settle`."""
-
-    def settle(self) -> None:
-        """Draw the consequences of all moves so far. Called at the end of each step, when all is consistent."""
-
-    def withdraw(self, provider: Supervisor) -> None:
-        """Ask those who hold the value of *provider* to stop."""
-
-    def limits(self, supervisor: Supervisor, asked_at: float) -> tuple[float, float]:
-        """The times at which one that was asked to stop at *asked_at* is cut, and given up."""
-
-    def retry(self, supervisor: Supervisor) -> None:
-        """Start it again, now that its backoff is over, or let it wait for its dependencies."""
-
-    def explain(self) -> None:
-        """Tell what the start still waits for, since one of the services took too long."""
-
-    def interrupt(self) -> None:
-        """Treat a KeyboardInterrupt as what it is, a signal."""
-
-    def notice(self, supervisor: Supervisor, message: str, error: BaseException | None = None) -> None:
-        """Tell the observers something that moves no service."""
-
-
-def _interrupts(error: BaseException) -> bool:
-    """Whether *error* is a KeyboardInterrupt, or a group with one: a signal that came up here, and no crash."""
-    group = isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt)
-    return bool(group) or isinstance(error, KeyboardInterrupt)
-
-
-def _without_interrupt(error: BaseException) -> BaseException | None:
-    """What *error* is besides a signal."""
-    if isinstance(error, BaseExceptionGroup) and _interrupts(error):
-        return error.split(KeyboardInterrupt)[1]
-    return None if isinstance(error, KeyboardInterrupt) else error
-
-
-def _leaves(error: BaseException) -> set[int]:
-    """The identities of *error*, or of what is in it: groups are copied on their way up."""
-    if isinstance(error, BaseExceptionGroup):
-        return {leaf for one in error.exceptions for leaf in _leaves(one)}
-    return {id(error)}
 
 
 @attrs.define(eq=False)
@@ -122,14 +62,14 @@ class Supervisor:
         config: The value of its config parameter, or None.
         internal: Whether it belongs to the kernel or the app, and counts for nothing but itself.
         once: Whether it is never started again when a value it holds is lost, as a command.
-        awaited: Whether "all ready" waits for it all the same.
+        awaited: Whether "all ready" waits for it although it is internal.
         wrap: Makes what consumers get of its value; None for the value itself.
         doing: Says in words what it is waiting for; None where the line at which it stands says enough.
 
     """
 
     spec: Service[..., Any]
-    host: Host
+    host: Host[Any]
     config: object = None
     internal: bool = False
     once: bool = False
@@ -146,18 +86,11 @@ class Supervisor:
     uptime: float = attrs.field(default=0.0, init=False)  # seconds ready, all attempts together
     reason: str = attrs.field(default="", init=False)  # of the last move
     wanted: Want = attrs.field(default=Want.RUN, init=False)
-    asked: bool = attrs.field(default=False, init=False)
+    requested: bool = attrs.field(default=False, init=False)
 
-    # The orchestrator's, about the others.
-    links: list[tuple[Supervisor, Edge]] = attrs.field(factory=list, init=False)
-    dependents: list[tuple[Supervisor, Edge]] = attrs.field(factory=list, init=False)
-    holds: tuple[Supervisor, ...] = attrs.field(default=(), init=False)
-    unmet: int = attrs.field(default=0, init=False)
-    last_met: Supervisor | None = attrs.field(default=None, init=False)
-    open: bool = attrs.field(default=False, init=False)
-    live_dependents: int = attrs.field(default=0, init=False)
-    live_consumers: int = attrs.field(default=0, init=False)
-    depth: int = attrs.field(default=0, init=False)
+    # Kept by the orchestrator, for what depends on a value.
+    holds: tuple[Supervisor, ...] = attrs.field(default=(), init=False)  # the providers whose values it holds
+    live_consumers: int = attrs.field(default=0, init=False)  # those that hold its value
 
     _now: Callable[[], float] = attrs.field(init=False)
     _failures: int = attrs.field(default=0, init=False)
@@ -167,7 +100,7 @@ class Supervisor:
     _cancelled: bool = attrs.field(default=False, init=False)  # the whole attempt
     _crash: BaseException | None = attrs.field(default=None, init=False)
     _timeout: ServiceError | None = attrs.field(default=None, init=False)
-    _asked_at: float = attrs.field(default=0.0, init=False)
+    _requested_at: float = attrs.field(default=0.0, init=False)
     _alarm: Alarm | None = attrs.field(default=None, init=False)
     _next: Callable[[], None] | None = attrs.field(default=None, init=False)
 
@@ -190,7 +123,7 @@ class Supervisor:
     @property
     def time_left(self) -> float:
         """Seconds until it is cut, once it was asked to stop; 0 where nobody counts them."""
-        return self._alarm.when - self._now() if self.asked and self._alarm is not None else 0.0
+        return self._alarm.when - self._now() if self.requested and self._alarm is not None else 0.0
 
     def stands_at(self) -> str:
         """The line where its running attempt waits."""
@@ -201,7 +134,7 @@ class Supervisor:
     def launch(self, spawn: Callable[[Run, str], None], values: dict[str, Any]) -> None:
         """Start an attempt, with the *values* of its dependencies by parameter."""
         self.attempt += 1
-        self.wanted, self.asked = Want.RUN, False
+        self.wanted, self.requested = Want.RUN, False
         self._crash = self._timeout = self.error = None
         self._cancelled = False
         if self.needs.config:
@@ -221,7 +154,7 @@ class Supervisor:
         assert self._scope is not None
         with self._scope:
             try:
-                if not self.asked:
+                if not self.requested:
                     current_service.set(self.name)
                     if not (self.needs.serving or self.spec.oneshot):
                         self._becomes_ready()
@@ -256,12 +189,12 @@ class Supervisor:
             return
         assert self._block is not None
         self._block.stop()
-        if self.asked and self.state is State.STOPPING:  # one that was given up may still come this far
-            self._arm(self._cut)
+        if self.requested and self.state is State.STOPPING:  # one that was given up may still come this far
+            self._arm(self._overran)
 
     def work_ended(self, exc: BaseException | None) -> None:
         """The block is being left: by itself, by a crash, or because it was asked to."""
-        if exc is not None and _interrupts(exc):
+        if exc is not None and interrupts(exc):
             self.host.interrupt()  # at once, and not when the consumers have left
         if self.state is State.READY:
             # A cancellation that nobody here asked for comes from a crash: of a background task, or of a resource's.
@@ -271,25 +204,25 @@ class Supervisor:
 
     def closing(self) -> None:
         """The consumers have left: from here on the clean-up is on the clock."""
-        if not self.asked and self.state is State.STOPPING:
-            self._asked_at = self._now()
-            self._arm(self._cut)
+        if not self.requested and self.state is State.STOPPING:
+            self._requested_at = self._now()
+            self._arm(self._overran)
 
     def crashed(self, error: BaseException) -> None:
         """The work raised *error*; what clean-up raises after it comes second."""
-        if _interrupts(error):
+        if interrupts(error):
             self.host.interrupt()
-        self._crash = _without_interrupt(error)
+        self._crash = without_interrupt(error)
 
     def _understand(self, caught: BaseException) -> BaseException | None:
         """What *caught* says of the service; None where it was only our own cancellation."""
         if self._cancelled and type(caught) is self.host.cancellation:
             return None  # as mostly; what follows takes 2 µs, a tenth of a whole stop
-        if _interrupts(caught):
+        if interrupts(caught):
             self.host.interrupt()
-            self.wanted, self.asked = Want.STOP, True
+            self.wanted, self.requested = Want.STOP, True
         rest: BaseException | None
-        error = _without_interrupt(caught)
+        error = without_interrupt(caught)
         if isinstance(error, BaseExceptionGroup):
             ours, rest = error.split(get_cancelled_exc_class())
             if ours is None:
@@ -309,27 +242,27 @@ class Supervisor:
 
     # -- stopping ------------------------------------------------------------------------------------------------
 
-    def ask(self) -> None:
+    def request_stop(self) -> None:
         """Ask the running attempt to stop, now that nobody needs it any more."""
-        if self.asked:
+        if self.requested:
             return
-        self.asked = True
+        self.requested = True
         if self._next is not None and self.state is State.STOPPING:
             self.rearm()  # its clean-up is on the clock already, and that goes on
             return
-        self._asked_at = self._now()
+        self._requested_at = self._now()
         if self.state is State.STARTING:
             self._move(State.STOPPING, "requested while starting")
         elif self.state is State.READY:
             self._leaves_ready("requested" if self.wanted is Want.STOP else "a dependency it uses is stopping")
         if self._block is not None:
             self._block.stop()
-            self._arm(self._cut)
+            self._arm(self._overran)
         elif self.needs.serving and not self.awaited:  # those hold nothing yet
             self._arm(self._end_grace)
         else:
             self._cancel()
-            self._arm(self._cut)
+            self._arm(self._overran)
 
     def consumers_left(self) -> None:
         """Nobody holds the value any more."""
@@ -343,12 +276,12 @@ class Supervisor:
 
     def force(self) -> None:
         """Cut the running attempt now."""
-        if not self.asked:
-            self.ask()
+        if not self.requested:
+            self.request_stop()
         if self._next != self._give_up:
-            self._cut(forced=True)
+            self._overran(forced=True)
 
-    def never_mind(self, reason: str) -> None:
+    def end_unstarted(self, reason: str) -> None:
         """End a service that has no attempt running, because the app stops."""
         self._disarm()
         self._end(State.STOPPED, None, reason)
@@ -356,9 +289,7 @@ class Supervisor:
     def lose(self, provider: Supervisor) -> None:
         """End a service that has no attempt running, because a value that it needs is gone for good."""
         self._disarm()
-        words = {State.DONE: "has ended", State.FAILED: "failed", State.ABANDONED: "was abandoned"}
-        why = f": {one_line(provider.error)}" if provider.error is not None else ""
-        self.error = ValueLost(self.name, provider.name, words.get(provider.state, "is gone") + why)
+        self.error = ValueLost(self.name, provider.name, lost(provider.state, provider.error))
         self.error.__cause__ = provider.error
         if self.internal:  # it was there for that value, and has nothing left to do
             self._end(State.STOPPED, None, str(self.error))
@@ -369,12 +300,12 @@ class Supervisor:
         self._cancel()
         self._arm(self._give_up)
 
-    def _cut(self, *, forced: bool = False) -> None:
-        took, limit = self._now() - self._asked_at, self.spec.stop_timeout
+    def _overran(self, *, forced: bool = False) -> None:
+        took, limit = self._now() - self._requested_at, self.spec.stop_timeout
+        self._cancel()
+        self._arm(self._give_up)  # before all that is only told: it does not depend on that
         earlier, self._timeout = self._timeout, StopTimeout(self.name, took, self.stands_at(), forced, limit)
         self._timeout.__cause__ = earlier
-        self._cancel()
-        self._arm(self._give_up)
 
     def _give_up(self) -> None:
         self._disarm()
@@ -386,8 +317,9 @@ class Supervisor:
     def _start_timed_out(self) -> None:
         assert self.spec.start_timeout is not None
         self.error = self._timeout = StartTimeout(self.name, self.spec.start_timeout, self.stands_at())
-        self.host.explain()
-        self._asked_at = self._now()
+        with contained("the explanation of a long start"):
+            self.host.explain()
+        self._requested_at = self._now()
         self._move(State.STOPPING, f"it was not ready after {self.spec.start_timeout:g} s")
         self._cancel()
         self._arm(self._give_up)
@@ -398,15 +330,15 @@ class Supervisor:
         if self._scope is not None:
             self._scope.cancel()
         if self._block is not None:
-            self._block.cut()
+            self._block.cancel()
 
     def _arm(self, step: Callable[[], None]) -> None:
         """Call *step* at the time that the limits give it."""
-        cut_at, give_up_at = self.host.limits(self, self._asked_at)
+        cut_at, give_up_at = self.host.limits(self, self._requested_at)
         if step == self._give_up:
             when = give_up_at
         elif step == self._end_grace:
-            when = min(self._asked_at + GRACE, cut_at)
+            when = min(self._requested_at + GRACE, cut_at)
         else:
             when = cut_at
         self._set_alarm(when, step)
@@ -435,12 +367,12 @@ class Supervisor:
         raised, error = error, self._first_error(error, returned)
         if error is None and returned and self.wanted is Want.RUN and self.needs.serving and self._block is None:
             error = NeverServed(self.name)
-        if isinstance(self._timeout, StopTimeout) and (self.asked or error is None or self._crash is None):
+        if isinstance(self._timeout, StopTimeout) and (self.requested or error is None or self._crash is None):
             self._timeout.__cause__ = raised or self._crash or self._timeout.__cause__
             self._end(State.FAILED, self._timeout, str(self._timeout))
         elif error is not None:
             self._failed(error)
-        elif not self.asked or (returned and self.spec.oneshot):
+        elif not self.requested or (returned and self.spec.oneshot):
             self._end(State.DONE, None, "" if self.spec.oneshot else "returned by itself")
         else:
             if self.state is State.STARTING:
@@ -458,7 +390,7 @@ class Supervisor:
         if error is None:
             # A function that returned after its block had crashed has dealt with the crash.
             return first if first is self._timeout or not returned else None
-        if _leaves(error) & _leaves(first):
+        if leaves(error) & leaves(first):
             return error  # the crash itself, maybe in a group by now
         add_note(first, f"its clean-up then raised {one_line(error)}")
         self.host.notice(self, "clean-up failed after the crash", error)
@@ -486,7 +418,8 @@ class Supervisor:
         if self.state is State.STARTING or isinstance(self._timeout, StartTimeout):
             phase = "starting"
         else:
-            phase = "stopping" if self.asked else "serving" if self._block is not None else "running"
+            phase = "stopping" if self.requested else "serving" if self._block is not None else "running"
+        hint_at_backend(error, self.host.cancellation.__module__.partition(".")[0])
         add_note(error, f"{ORIGIN}{self.name}, {phase}, attempt {self.attempt}", instead_of=ORIGIN)
 
     def _starts_over(self) -> None:

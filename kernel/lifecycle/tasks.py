@@ -119,3 +119,19 @@ def open_tasks() -> Tasks:
     """A place for tasks on the running loop."""
     trio = sys.modules.get("trio")
     return _OnTrio() if trio is not None and trio.lowlevel.in_trio_task() else _OnAsyncio()
+
+
+def spawn_apart(run: Run, name: str) -> object:
+    """Start a task on the running loop that is in no scope and in no task group, and return it.
+
+    Args:
+        run: Lets no exception out. It is never cancelled but by the end of the loop.
+        name: The task's name in debuggers.
+
+    """
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return trio.lowlevel.spawn_system_task(run, name=name)
+    import asyncio
+
+    return asyncio.get_running_loop().create_task(run(), name=name)

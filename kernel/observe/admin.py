@@ -18,6 +18,7 @@ from kernel.errors import ConfigError
 from kernel.observe.http_connection import Answer, Later, Request, plain
 from kernel.observe.http_server import Server
 from kernel.observe.logs import logger
+from kernel.observe.plain import jsonable
 from kernel.observe.prometheus import UnreadableAccept
 from kernel.observe.status import View
 from kernel.process.sockets import address_of, listen
@@ -122,4 +123,4 @@ SHOWN = 200  # characters of a path that is not there
 
 
 def _json(status: int, content: Mapping[str, Any]) -> Answer:
-    return Answer(status, json.dumps(content, indent=1).encode() + b"\n", "application/json")
+    return Answer(status, json.dumps(jsonable(content), indent=1, allow_nan=False).encode() + b"\n", "application/json")

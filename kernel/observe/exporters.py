@@ -10,21 +10,24 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor
+from opentelemetry.trace import Link, Status
 
 from kernel.config.otel import Exports, Otel
+from kernel.config.otel_sdk import Batches
+from kernel.errors import encodable, text_of
 from kernel.identity import Identity
 from kernel.observe.logs import LIFECYCLE, extras, logger
 from kernel.observe.otel_resource import described, many_series, resource_of
+from kernel.observe.plain import message_of
 from kernel.observe.tracer import Dispatcher
+from kernel.process.contain import contained, say_once
 
 LAST = 0.9  # seconds for all that is still to be sent at the end
-SOON = 1000  # milliseconds between two exports of spans and records; SDK's 5,000 let a start-up wait too long
-BATCH, QUEUE = 1024, 65_536  # spans: a thousand services start in the time of one export, and make three each
 
 
 class Delivery:
@@ -136,15 +139,66 @@ def counted(exporter: Any, delivery: Delivery, *, at_once: bool = False) -> Any:
         number = 1 if at_once else len(batch)
         if at_once:
             delivery.made()
+        else:
+            batch = [encodable_span(one) for one in batch]
         return delivery.send(lambda: inner(batch, *args, **kwargs), number)
 
     exporter.export = export
     return exporter
 
 
+def encodable_span(span: Any) -> Any:
+    """*span*, whose text UTF-8 may lack: a single one would cost its whole batch. What is no span is as it is."""
+    if not isinstance(span, ReadableSpan) or not any(map(_is_odd, _texts(span))):
+        return span
+    status = span.status
+    return ReadableSpan(
+        name=encodable(span.name),
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=_encodable(span.attributes),
+        events=[Event(encodable(one.name), _encodable(one.attributes), one.timestamp) for one in span.events],
+        links=[Link(one.context, _encodable(one.attributes)) for one in span.links],
+        kind=span.kind,
+        status=Status(status.status_code, encodable(status.description) if status.description else None),
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
+def _texts(span: ReadableSpan) -> Iterator[object]:
+    yield span.name
+    yield span.status.description
+    yield from (span.attributes or {}).values()
+    for link in span.links:
+        yield from (link.attributes or {}).values()
+    for event in span.events:
+        yield event.name
+        yield from (event.attributes or {}).values()
+
+
+def _is_odd(text: object) -> bool:
+    return isinstance(text, str) and not text.isascii() and encodable(text) is not text
+
+
+def _encodable(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: encodable(value) if isinstance(value, str) else value for name, value in (attributes or {}).items()}
+
+
 def _line(item: Any) -> str:
     """What goes to the console, as one line: stderr may be read by a program."""
     return f"{item.to_json(indent=None)}\n"
+
+
+def _settings(batches: Batches) -> dict[str, Any]:
+    return {
+        "schedule_delay_millis": batches.delay,
+        "max_queue_size": batches.queue,
+        "max_export_batch_size": batches.size,
+        "export_timeout_millis": batches.timeout,
+    }
 
 
 class _CountSpans(SpanProcessor):
@@ -159,6 +213,21 @@ class _CountSpans(SpanProcessor):
                 delivery.made()
 
 
+def _makers() -> tuple[Any, ...]:
+    """What a record is made of, imported before there is one: files may have run out when something is to be told."""
+    from opentelemetry._logs import LogRecord, SeverityNumber
+    from opentelemetry.sdk._logs import ReadWriteLogRecord
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+    return LogRecord, SeverityNumber, ReadWriteLogRecord, InstrumentationScope
+
+
+def _attribute(value: object) -> str | bool | int | float:
+    if isinstance(value, bool | float) or (isinstance(value, int) and -(2**63) <= value < 2**63):
+        return value
+    return text_of(value)
+
+
 class LogExporter(logging.Handler):
     """Hands log records to OpenTelemetry, under the name of the service that each is of.
 
@@ -171,45 +240,39 @@ class LogExporter(logging.Handler):
     def __init__(self, emit: Callable[[Any], object], resource: Callable[[str], Any]) -> None:
         super().__init__()
         self._emit, self._resource = emit, resource
+        self._make = _makers()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hand *record* on; not what an export itself logs, which would never end."""
         if _current.delivery is None:
             try:
                 self._emit(self._made_of(record))
-            except Exception:  # noqa: BLE001  (whoever logs must not suffer for it)
-                self.handleError(record)
+            except Exception as error:  # noqa: BLE001  (whoever logs must not suffer for it)
+                say_once("the export of a log record", error)
 
     def _made_of(self, record: logging.LogRecord) -> Any:
         """The record of OpenTelemetry's."""
-        from opentelemetry._logs import LogRecord, SeverityNumber
-        from opentelemetry.sdk._logs import ReadWriteLogRecord
-        from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-
-        attributes: dict[str, Any] = {
-            name: value if isinstance(value, str | bool | int | float) else str(value)
-            for name, value in extras(record).items()
-            if name not in {"trace_id", "span_id"}
-        }
-        for name in LIFECYCLE & attributes.keys():
+        log_record, severity_number, read_write, scope = self._make
+        attributes: dict[str, Any] = {name: _attribute(value) for name, value in extras(record).items()}
+        for name in LIFECYCLE & attributes.keys() if record.name == logger.name else ():
             attributes[f"kernel.{name}"] = attributes.pop(name)
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             attributes |= described(error)
         severity = min(record.levelno // 10 * 4 + 1, 21) if record.levelno >= logging.DEBUG else 1
-        made = LogRecord(
+        made = log_record(
             timestamp=int(record.created * 1e9),
             observed_timestamp=time.time_ns(),
-            severity_number=SeverityNumber(severity),
+            severity_number=severity_number(severity),
             severity_text=record.levelname,
-            body=record.getMessage(),
+            body=encodable(message_of(record)),
             attributes=attributes,
         )
         ids = record.__dict__.get("trace_id"), record.__dict__.get("span_id")
         if ids[0] and ids[1]:
             made.trace_id, made.span_id = int(ids[0], 16), int(ids[1], 16)
         resource = self._resource(record.__dict__.get("service") or "")
-        return ReadWriteLogRecord(made, resource, InstrumentationScope(record.name))
+        return read_write(made, resource, scope(record.name))
 
 
 class Telemetry:
@@ -218,12 +281,11 @@ class Telemetry:
     Args:
         otel: What the environment asks for.
         identity: The app.
-        environ: Where the SDK's own settings are looked up.
 
     """
 
-    def __init__(self, otel: Otel, identity: Identity, environ: Mapping[str, str]) -> None:
-        self._otel, self._identity, self._environ = otel, identity, environ
+    def __init__(self, otel: Otel, identity: Identity) -> None:
+        self._otel, self._identity = otel, identity
         self._deliveries: list[Delivery] = []
         self._ends: list[Callable[[], object]] = []
         self.dispatcher: Dispatcher | None = None
@@ -275,13 +337,8 @@ class Telemetry:
         made = self._exporters(exports, "span", "trace_exporter:OTLPSpanExporter", ConsoleSpanExporter)
         self.dispatcher = Dispatcher(self.resource)
         self.dispatcher.add_span_processor(_CountSpans([delivery for _, delivery in made]))
-        settings: dict[str, Any] = {}
-        if not any(f"OTEL_BSP_MAX_{one}_SIZE" in self._environ for one in ("QUEUE", "EXPORT_BATCH")):
-            settings = {"max_queue_size": QUEUE, "max_export_batch_size": BATCH}
-        if "OTEL_BSP_SCHEDULE_DELAY" not in self._environ:
-            settings["schedule_delay_millis"] = SOON
         for exporter, delivery in made:
-            processor = BatchSpanProcessor(counted(exporter, delivery), **settings)
+            processor = BatchSpanProcessor(counted(exporter, delivery), **_settings(self._otel.sdk.spans))
             self.dispatcher.add_span_processor(processor)
             self._ends.append(processor.shutdown)
         trace.set_tracer_provider(self.dispatcher)
@@ -292,7 +349,13 @@ class Telemetry:
         made = self._exporters(exports, "metric report", "metric_exporter:OTLPMetricExporter", ConsoleMetricExporter)
         limits = many_series()
         self.metric_readers = [
-            PeriodicExportingMetricReader(counted(one, to, at_once=True), cardinality_limits=limits) for one, to in made
+            PeriodicExportingMetricReader(
+                counted(one, to, at_once=True),
+                export_interval_millis=self._otel.sdk.interval,
+                export_timeout_millis=self._otel.sdk.timeout,
+                cardinality_limits=limits,
+            )
+            for one, to in made
         ]
         self._ends += [reader.shutdown for reader in self.metric_readers]
 
@@ -300,9 +363,7 @@ class Telemetry:
         from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter
 
         made = self._exporters(exports, "log record", "_log_exporter:OTLPLogExporter", ConsoleLogRecordExporter)
-        settings: dict[str, Any] = {}
-        if "OTEL_BLRP_SCHEDULE_DELAY" not in self._environ:
-            settings["schedule_delay_millis"] = SOON
+        settings = _settings(self._otel.sdk.records)
         processors = [(BatchLogRecordProcessor(counted(one, to), **settings), to) for one, to in made]
         self._ends += [processor.shutdown for processor, _ in processors]
 
@@ -318,9 +379,11 @@ class Telemetry:
         until = time.monotonic() + LAST
         threads = [threading.Thread(target=one, daemon=True) for one in self._ends]
         for thread in threads:
-            thread.start()
+            with contained("the last export"):
+                thread.start()
         for thread in threads:
-            thread.join(max(until - time.monotonic(), 0))
+            if thread.ident is not None:  # else it could not be started
+                thread.join(max(until - time.monotonic(), 0))
         unsent: dict[str, int] = {}
         for delivery in self._deliveries:
             unsent[delivery.what] = unsent.get(delivery.what, 0) + delivery.unsent

@@ -13,7 +13,7 @@ import logging
 import sys
 
 kept: list[logging.Handler] = []
-"""The handlers of the root logger that stay."""
+"""The handlers of the root logger that stay, and that get the kernel's own records in any case."""
 
 _CONFIGURES = frozenset({"logging", "logging.config"})
 
@@ -39,11 +39,8 @@ class _Root(logging.RootLogger):
             super().setLevel(level)
 
     def removeHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802
-        if hdlr not in kept:
-            super().removeHandler(hdlr)
-        elif not _configures():
-            kept.remove(hdlr)
-            super().removeHandler(hdlr)
+        if not (hdlr in kept and _configures()):
+            super().removeHandler(hdlr)  # of what is kept, the kernel's own records go on
 
     def addHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802
         if not (kept and _configures() and on_console(hdlr)):  # which would tell each record twice
@@ -62,6 +59,12 @@ def install() -> None:
 def keep(*handlers: logging.Handler) -> None:
     """Have *handlers* of the root logger stay."""
     kept.extend(handler for handler in handlers if handler not in kept)
+
+
+def drop(handler: logging.Handler) -> None:
+    """Have *handler* stay no longer."""
+    if handler in kept:
+        kept.remove(handler)
 
 
 def on_console(handler: logging.Handler) -> bool:

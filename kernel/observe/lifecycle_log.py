@@ -7,7 +7,8 @@ from typing import Any, assert_never
 
 from kernel.errors import ORIGIN, ValueLost, one_line
 from kernel.lifecycle.events import BROKEN, AllReady, Event, Forced, Notice, State, StillWaiting, StopBegan, Transition
-from kernel.lifecycle.report import Report, duration, without_name
+from kernel.lifecycle.explain import describe_move, duration
+from kernel.lifecycle.report import Report
 from kernel.observe.logs import logger, text_of_traceback
 
 
@@ -72,7 +73,7 @@ class LogObserver:
         level = self._level(event)
         if not logger.isEnabledFor(level):
             return
-        message = self._describe(event)
+        message = describe_move(event)
         error = event.error if level > logging.INFO else None
         trace = error if error is not None and _tells_more(error) else None
         extra: dict[str, Any] = {}
@@ -112,29 +113,6 @@ class LogObserver:
             return logging.WARNING
         return logging.DEBUG if event.internal else logging.INFO
 
-    def _describe(self, event: Transition) -> str:  # noqa: PLR0911  (one for each state)
-        why = f" ({event.reason})" if event.reason else ""
-        what = without_name(event.error, event.service) if event.error else event.reason
-        match event.state:
-            case State.STARTING:
-                return "starting" if event.attempt == 1 else f"starting, attempt {event.attempt}"
-            case State.READY:
-                return f"ready after {duration(event.seconds)}"
-            case State.BACKOFF:
-                return f"{what}; {event.reason}"
-            case State.STOPPED:
-                return f"stopped{why or f' after {duration(event.seconds)}'}"
-            case State.DONE if event.reason:
-                return f"done{why}; if that is intended, set oneshot=True"
-            case State.DONE:
-                return f"done after {duration(event.seconds)}"
-            case State.FAILED | State.ABANDONED:
-                spent = f" {event.reason}" if event.reason and not event.reason.endswith(what) else ""
-                allowed = " (allowed)" if event.allowed else ""
-                return f"{event.state.value}{spent}{allowed}: {what}"
-            case _:
-                return f"{event.state.value}{why}"
-
 
 def log_endings(report: Report) -> None:
     """Say how each service ended."""
@@ -163,6 +141,6 @@ def log_verdict(report: Report, unsent: str = "") -> None:
 
     """
     code = report.exit_code
-    level = logging.ERROR if code else logging.INFO
+    level = logging.INFO if report.well else logging.ERROR
     also = f"; not sent: {unsent}" if unsent else ""
     logger.log(level, "exit %d: %s%s", code, report.verdict, also, extra={**_APP, "exit_code": code})

@@ -62,7 +62,8 @@ class _Logger(logging.Logger):
             return
         try:
             handler.handle(record)
-        except Exception as error:  # noqa: BLE001  (it is not ours)
+        except BaseException as error:  # noqa: BLE001  (it is not ours)
+            guard.drop(handler)
             whose.removeHandler(handler)
             self.error("log handler %r failed and was disabled", handler, exc_info=error)
 
@@ -327,6 +328,17 @@ def add_context(identity: Identity) -> None:
     for handler in logging.getLogger().handlers:
         if not any(isinstance(one, Context) for one in handler.filters):
             handler.addFilter(Context(identity))
+
+
+def keep_handler(handler: logging.Handler) -> None:
+    """Keep *handler* from now on, whoever configures logging."""
+    guard.keep(handler)
+
+
+def drop_handler(handler: logging.Handler) -> None:
+    """Hand nothing more to *handler*."""
+    guard.drop(handler)
+    logging.getLogger().removeHandler(handler)
 
 
 def keep_handlers() -> None:

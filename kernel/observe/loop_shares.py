@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any
 
 from kernel.context import current_service
+from kernel.process.contain import contained
 
 EVERY = 0.05  # seconds between two looks, on average: 0.1 % of a core
 MEMORY = 30.0  # seconds after which a look counts for a third
@@ -38,7 +39,8 @@ class Shares:
         self._looks = self._seconds = self._worked = 0.0
         self._clock = _clock_of(main)
         self._ended = threading.Event()
-        threading.Thread(target=self._watch, name="kernel loop shares", daemon=True).start()
+        with contained("the measurement of shares"):
+            threading.Thread(target=self._run, name="kernel loop shares", daemon=True).start()
 
     def end(self) -> None:
         """Look no more."""
@@ -52,6 +54,10 @@ class Shares:
         if unseen > 0:
             found[UNKNOWN] = found.get(UNKNOWN, 0.0) + unseen
         return found
+
+    def _run(self) -> None:
+        with contained("the measurement of shares"):
+            self._watch()
 
     def _watch(self) -> None:
         before, worked_before = time.monotonic(), self._clock()

@@ -38,11 +38,13 @@ def json_encoder() -> Callable[[Mapping[str, Any]], str]:
     def encoded(fields: Mapping[str, Any]) -> str:
         try:
             text = encode(fields)
-            if not text.isascii():
-                text.encode()
+            if text.isascii():
+                return text
+            text.encode()
         except Exception:  # noqa: BLE001  (values of the user's may do anything)
             text = encode(jsonable(fields))
-        return text
+        # Not all readers agree on what ends a line; a terminal obeys some of these.
+        return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
     return encoded
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from kernel.process.contain import contained
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricReader
@@ -53,4 +55,30 @@ class Prometheus:
             encode, content_type = choose_encoder(accept)
         except Exception as error:  # it has none of its own for what is malformed
             raise UnreadableAccept(accept) from error
-        return encode(REGISTRY), content_type
+        try:
+            return encode(REGISTRY), content_type
+        except Exception:  # noqa: BLE001  (a collector of the user's; the others still count)
+            return _each(encode, REGISTRY), content_type
+
+
+def _each(encode: Callable[[Any], bytes], registry: Any) -> bytes:
+    """What the collectors of *registry* tell, each by itself; one that fails is left out, and logged once."""
+    told: list[bytes] = []
+    for collector in list(getattr(registry, "_collector_to_names", ())):
+        with contained(f"the metrics of {collector!r}"):
+            told.extend([encode(_One(family)).removesuffix(END) for family in collector.collect()])
+    return b"".join(told) + (END if encode(_One()).endswith(END) else b"")
+
+
+END = b"# EOF\n"  # of the OpenMetrics format
+
+
+class _One:
+    """A registry of some families."""
+
+    def __init__(self, *families: Any) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Any]:
+        """Give them."""
+        return self._families

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import queue
 import time
@@ -15,9 +16,9 @@ from anyio import current_time
 from kernel.errors import one_line
 from kernel.identity import Identity, instance
 from kernel.lifecycle.events import LIVE, AllReady, Event, State, Transition
-from kernel.lifecycle.explain import awaited
+from kernel.lifecycle.explain import reason_of
+from kernel.lifecycle.node import Node
 from kernel.lifecycle.orchestrator import Orchestrator
-from kernel.lifecycle.supervisor import Supervisor
 from kernel.process.event_loop import Wake
 from kernel.process.programs import programs_of
 
@@ -167,10 +168,10 @@ class View:
         return time.monotonic() + self._offset
 
     @property
-    def supervisors(self) -> list[Supervisor]:
+    def supervisors(self) -> list[Node]:
         """The services that the user knows of; none before the run begins."""
         every = self.orchestrator.supervisors.values() if self.orchestrator is not None else ()
-        return [one for one in every if not one.internal or one.awaited]
+        return [node for node in every if not node.internal or node.awaited]
 
     @property
     def ready(self) -> bool:
@@ -192,7 +193,7 @@ class View:
         return {
             "ready": ready,
             "reason": self._reason(services),
-            "services": {one.name: {"state": one.state.value, "reason": _reason(one)} for one in services},
+            "services": {node.name: {"state": node.state.value, "reason": reason_of(node)} for node in services},
         }
 
     def _state(self) -> str:
@@ -202,12 +203,12 @@ class View:
             return "ready"
         return "degraded" if self.started else "starting"
 
-    def _reason(self, services: Iterable[Supervisor]) -> str:
+    def _reason(self, services: Iterable[Node]) -> str:
         if self.orchestrator is None:
             return "starting"
         if self.orchestrator.stopping:
             return f"stopping: {self.orchestrator.reason}"
-        unready = [one.name for one in services if not one.open]
+        unready = [node.name for node in services if not node.open]
         return f"not ready: {', '.join(unready)}" if unready else ""
 
     def status(self) -> dict[str, Any]:
@@ -233,29 +234,29 @@ class View:
                 "blocked": attrs.asdict(blocked) if blocked is not None else None,
                 "shares": {name or self.identity.name: round(share, 4) for name, share in sorted(shares.items())},
             },
-            "services": {one.name: self._service(one) for one in (runs.supervisors.values() if runs else ())},
+            "services": {node.name: self._service(node) for node in (runs.supervisors.values() if runs else ())},
             **{name: tell() for name, tell in self.more.items()},
         }
 
-    def _service(self, one: Supervisor) -> dict[str, Any]:
+    def _service(self, node: Node) -> dict[str, Any]:
         now = self.now()
         last = self.stats.last
         return {
-            "state": one.state.value,
-            "seconds_in_state": round(now - one.since, 3),
-            "reason": _reason(one),
-            "attempt": one.attempt,
-            "uptime": round(one.uptime + (now - one.since if one.state is State.READY else 0.0), 3),
-            "last_start": _rounded(last["start"].get(one.name)),
-            "last_stop": _rounded(last["stop"].get(one.name)),
-            "last_error": one_line(one.error) if one.error is not None else None,
-            "next_step_in": _rounded(one.next_step_at - now) if one.next_step_at is not None else None,
-            "stands_at": one.stands_at() if one.state in LIVE - {State.READY} else None,
-            "depends": [edge.target for target, edge in one.links if not target.internal],
-            "waits_for": [target.name for target in awaited(one)],
-            "programs": programs_of(one.name),
-            "allowed_failure": one.spec.allowed_failure,
-            "internal": one.internal,
+            "state": node.state.value,
+            "seconds_in_state": round(now - node.since, 3),
+            "reason": reason_of(node),
+            "attempt": node.attempt,
+            "uptime": round(node.uptime + (now - node.since if node.state is State.READY else 0.0), 3),
+            "last_start": _rounded(last["start"].get(node.name)),
+            "last_stop": _rounded(last["stop"].get(node.name)),
+            "last_error": one_line(node.error) if node.error is not None else None,
+            "next_step_in": _rounded(node.next_step_at - now) if node.next_step_at is not None else None,
+            "stands_at": node.stands_at() if node.state in LIVE - {State.READY} else None,
+            "depends": [edge.target for target, edge in node.links if not target.internal],
+            "waits_for": [target.name for target in node.waits_for],
+            "programs": programs_of(node.name),
+            "allowed_failure": node.spec.allowed_failure,
+            "internal": node.internal,
         }
 
 
@@ -268,14 +269,4 @@ def _unchanged(take: Callable[[], T]) -> T:
 
 
 def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 6)
-
-
-def _reason(one: Supervisor) -> str:
-    """Why it is in its state, where the state does not say it."""
-    if one.state is State.WAITING:
-        names = ", ".join(target.name for target in awaited(one))
-        return f"waits for {names}" if names else one.reason
-    if one.error is not None and one.state in {State.BACKOFF, State.FAILED, State.ABANDONED}:
-        return f"{one_line(one.error)}; {one.reason}" if one.state is State.BACKOFF else one_line(one.error)
-    return one.reason
+    return None if seconds is None or not math.isfinite(seconds) else round(seconds, 6)

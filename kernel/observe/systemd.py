@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, MutableMapping
 
 from kernel.lifecycle.events import BROKEN, AllReady, Event, State, StopBegan, Transition
 
@@ -61,9 +61,12 @@ def _line(text: str) -> str:
     return text.replace("\n", " ")
 
 
-def notifier(environ: Mapping[str, str]) -> Notifier | None:
-    """The observer, where systemd has asked for it; None where it has not."""
-    path = environ.get("NOTIFY_SOCKET", "")
+def notifier(environ: MutableMapping[str, str]) -> Notifier | None:
+    """The observer, where systemd has asked for it; None where it has not.
+
+    What systemd says of it is taken out of *environ*: the programs that services start are not the ones to tell.
+    """
+    path, micros, whose = (environ.pop(name, "") for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"))
     if not path.startswith(("/", "@")):
         return None
     address = "\0" + path[1:] if path[0] == "@" else path  # a name that begins with a zero is in no file system
@@ -76,6 +79,5 @@ def notifier(environ: Mapping[str, str]) -> Notifier | None:
         except OSError:
             pass
 
-    micros, whose = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
     wanted = micros.isdigit() and int(micros) > 0 and whose in {"", str(os.getpid())}
     return Notifier(send, int(micros) / 2e6 if wanted else None)

@@ -19,6 +19,7 @@ from kernel.lifecycle.events import Observer
 from kernel.lifecycle.report import Report
 from kernel.observe import logs
 from kernel.observe.systemd import notifier
+from kernel.process.contain import contained
 from kernel.process.sockets import HANDED_OVER
 
 if TYPE_CHECKING:
@@ -79,11 +80,13 @@ class Outside:
         if otel:
             from kernel.observe.exporters import Telemetry
 
-            self._telemetry = Telemetry(otel, self._identity, os.environ)
-            self._telemetry.start()
+            self._telemetry = Telemetry(otel, self._identity)
+            with contained("telemetry"):
+                self._telemetry.start()
             if self._telemetry.log_handler is not None:
                 logging.getLogger().addHandler(self._telemetry.log_handler)
                 logs.add_context(self._identity)
+                logs.keep_handler(self._telemetry.log_handler)
         if otel.metrics or self._serves:
             from kernel.observe.status import View
 
@@ -195,5 +198,5 @@ class Outside:
         if self._telemetry is None:
             return ""
         if self._telemetry.log_handler is not None:
-            logging.getLogger().removeHandler(self._telemetry.log_handler)
+            logs.drop_handler(self._telemetry.log_handler)
         return self._telemetry.end()

@@ -10,14 +10,14 @@ from typing import Any, get_args, get_origin
 
 import attrs
 
-from kernel.config.schema import schema_of
 from kernel.declare.service import Service, command_needs
 from kernel.declare.signature import evaluate, signature_of
 from kernel.errors import LeftOutError, PlanError
 from kernel.lifecycle.graph import depths, topological
-from kernel.lifecycle.orchestrator import cut_at, level_share
+from kernel.lifecycle.shutdown import cancelled_by, level_share
 from kernel.plan import selection
 from kernel.plan.discovery import Catalogue, load_all
+from kernel.plan.environment import unreadable
 from kernel.plan.registry import Registry, needs_of
 from kernel.stacks import shorten
 
@@ -40,6 +40,9 @@ def check(
     patterns: tuple[Sequence[str] | None, str],
     shutdown_timeout: float,
     errors: Sequence[PlanError] = (),
+    *,
+    names: Sequence[str] = (),
+    settings: bool = True,
 ) -> Findings:
     """Import every service, and look at how they fit together and at the values for those that are enabled.
 
@@ -49,26 +52,35 @@ def check(
         patterns: What is enabled, and what says so.
         shutdown_timeout: Seconds for the whole shutdown.
         errors: What is known to be wrong already.
+        names: Look at these only, in place of all services and of what is enabled; what they need is not missed.
+        settings: Whether to look at the values in *environ*.
 
     """
     found = list(errors)
-    services, broken = load_all(files)
+    services, broken = load_all({name: files[name] for name in names} if names else files)
     found += broken
-    enabled: Sequence[str] = ()
+    enabled = names
     try:
-        enabled = selection.select(files, *patterns)
+        enabled = names or selection.select(files, *patterns)
     except PlanError as error:
         found.append(error)
     misfits, warnings = selection.registry_of(services, files).check()
+    if names:
+        misfits = [error for error in misfits if not isinstance(error, LeftOutError)]
+        warnings = []
     found += misfits
     chosen = selection.registry_of({name: services[name] for name in enabled if name in services}, files)
     left_out, skipped = chosen.check()
-    found += [error for error in left_out if isinstance(error, LeftOutError)]
-    warnings += [warning for warning in skipped if warning not in warnings]
-    _, bad_values, misses = chosen.read_configs(environ)
-    found += bad_values
-    found += _check_fields({name: service for name, service in services.items() if name not in enabled})
-    warnings += misses
+    if not names:
+        told = {str(error) for error in misfits}  # in an artifact of some services, those are wrong in any case
+        found += [error for error in left_out if isinstance(error, LeftOutError) and str(error) not in told]
+        warnings += [warning for warning in skipped if warning not in warnings]
+    if settings:
+        _, bad_values, misses = chosen.read_configs(environ)
+        found += bad_values
+        warnings += misses
+    unread = {name: service for name, service in services.items() if not settings or name not in enabled}
+    found += unreadable(unread)
     warnings += _check_budget(chosen, shutdown_timeout)
     for service in services.values():
         found += _check_commands(service)
@@ -76,12 +88,6 @@ def check(
         warnings += _check_shape(service)
         warnings += _check_values(service, services)
     return Findings(tuple(found), tuple(warnings))
-
-
-def _check_fields(services: Mapping[str, Service[..., Any]]) -> list[PlanError]:
-    """Fields of configs that no variable can be read into; for services whose variables are not looked at."""
-    configs = ((name, needs.config[1]) for name, one in services.items() if (needs := needs_of(one)) and needs.config)
-    return [error for name, cls in configs for error in schema_of(name, cls).errors]
 
 
 def _check_budget(registry: Registry, shutdown_timeout: float) -> list[str]:
@@ -99,7 +105,7 @@ def _check_budget(registry: Registry, shutdown_timeout: float) -> list[str]:
     warnings: list[str] = []
     for name in reversed(topological(registry.graph)):
         service = registry.services[name]
-        cut = cut_at(shutdown_timeout, share, below[name])
+        cut = cancelled_by(shutdown_timeout, share, below[name])
         own = 0.0 if service.stop_timeout == default else service.stop_timeout
         if asked[name] + own > cut:
             warnings.append(
@@ -129,7 +135,10 @@ def _check_commands(service: Service[..., Any]) -> list[PlanError]:
     errors: list[PlanError] = []
     for fn in service.commands.values():
         try:
-            command_needs(service, fn)
+            needs = command_needs(service, fn)
+            for parameter in signature_of(fn).parameters.values():
+                if parameter.name not in needs.parameters:  # the command line's
+                    evaluate(parameter, fn, f"command {fn.__name__!r}", spare=False)
         except PlanError as error:
             errors.append(error)
     return errors

@@ -72,7 +72,7 @@ class _Folder:
 
     def files(self) -> Iterable[str]:
         if os.path.isdir(self.path):  # noqa: PTH112  (pathlib costs 5 ms at every start)
-            yield from self._walk("")
+            yield from self._walk("", (_identity(self.path),))
             return
         archive, inner = self._archive()
         if archive:
@@ -83,16 +83,28 @@ class _Folder:
                 names = sorted(name.removeprefix(prefix) for name in opened.namelist() if name.startswith(prefix))
             yield from (name for name in names if not any(part.startswith(".") for part in name.split("/")))
 
-    def _walk(self, prefix: str) -> Iterable[str]:
-        with os.scandir(os.path.join(self.path, prefix)) as entries:  # noqa: PTH118
-            ordered = sorted(entries, key=lambda entry: entry.name)
+    def _walk(self, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterable[str]:
+        """The files below *prefix*; *above* are the folders on the way, which no link may lead back to."""
+        folder = os.path.join(self.path, prefix)  # noqa: PTH118
+        try:
+            with os.scandir(folder) as entries:
+                ordered = sorted(entries, key=lambda entry: entry.name)
+        except PermissionError:
+            where = shorten(folder.rstrip(os.sep))
+            raise NamingError("the folder cannot be read", where=where, hint="let the app's user read it") from None
         for entry in ordered:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
+                identity = _identity(entry.path)
+                if identity in above:
+                    hint = "delete it, or let it lead to a folder that it is not in"
+                    raise NamingError("a link to a folder that it is in", where=shorten(entry.path), hint=hint)
                 if not entry.name.startswith("__"):
-                    yield from self._walk(f"{prefix}{entry.name}/")
+                    yield from self._walk(f"{prefix}{entry.name}/", (*above, identity))
             else:
+                if entry.name.endswith(".py"):
+                    _refuse_no_file(entry)
                 yield prefix + entry.name
 
     def _archive(self) -> tuple[str, str]:
@@ -125,6 +137,28 @@ class _Folder:
             return opened.read(f"{inner}/{relative}" if inner else relative)
 
 
+def _identity(path: str) -> tuple[int, int]:
+    found = os.stat(path)  # noqa: PTH116
+    return found.st_dev, found.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _refuse_no_file(entry: os.DirEntry[str]) -> None:
+    """Raise `NamingError` where Python would wait for ever, or fail strangely, to read a module."""
+    where = shorten(entry.path)
+    if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
+        raise NamingError("a link that leads nowhere", where=where, hint="delete it, or let it lead to a file")
+    if not entry.is_file():
+        hint = "delete it, or give it a name that does not end with .py"
+        raise NamingError("no file, but a pipe, a socket or a device", where=where, hint=hint)
+
+
 def to_name(module: str) -> str:
     """The service's name for a dotted module below `services`."""
     return module.replace(".", "-").replace("_", "-")
@@ -149,7 +183,7 @@ def find_services(root: str, taken: Collection[str] = ()) -> dict[str, ServiceFi
         taken: Names that the commands of the app have.
 
     Raises:
-        NamingError: A name is malformed, reserved, taken, or used twice.
+        NamingError: A name is malformed, reserved, taken, or used twice; or what is in the folder cannot be read.
 
     """
     folder = _Folder(os.path.join(root, PACKAGE))  # noqa: PTH118

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from kernel.process.contain import contained
 from kernel.process.event_loop import Wake
 
 EVERY = 0.25  # seconds between an answer and the next question
@@ -50,7 +51,8 @@ class LoopWatch:
         self._resting = resting
         self._answer = threading.Event()
         self._ended = threading.Event()
-        threading.Thread(target=self._watch, name="kernel loop watch", daemon=True).start()
+        with contained("the watch on the event loop"):
+            threading.Thread(target=self._watch, name="kernel loop watch", daemon=True).start()
 
     def end(self) -> None:
         """Watch no more."""
@@ -60,7 +62,8 @@ class LoopWatch:
     def _answers(self, asked: float) -> None:
         self.delay = time.monotonic() - asked
         self._answer.set()
-        self._alive()
+        with contained("a sign of life"):
+            self._alive()
 
     def _watch(self) -> None:
         while not self._ended.wait(EVERY):
@@ -72,13 +75,20 @@ class LoopWatch:
                 return
             told = False
             while not self._answer.wait(EVERY):
-                if self._resting():
+                if self._rests():
                     self._answer.wait()
                     break
                 self.silent += EVERY
                 if self.silent >= LIMIT and not told:
                     told = True
-                    self._blocked(time.monotonic() - asked)
+                    with contained("the watch on the event loop"):
+                        self._blocked(time.monotonic() - asked)
             self.silent = 0.0
             if told and not self._ended.is_set():
-                self._free(time.monotonic() - asked)
+                with contained("the watch on the event loop"):
+                    self._free(time.monotonic() - asked)
+
+    def _rests(self) -> bool:
+        with contained("the look for a debugger"):
+            return self._resting()
+        return False

@@ -25,18 +25,20 @@ from kernel.declare.service import Service
 from kernel.declare.serving import Serving
 from kernel.declare.signature import Needs
 from kernel.identity import Identity
-from kernel.lifecycle.events import LIVE, Event, Observer, State, StopBegan
+from kernel.lifecycle.events import ENDED, LIVE, Event, Observer, State, StopBegan, Transition
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.report import Report
-from kernel.lifecycle.supervisor import GRACE
+from kernel.lifecycle.shutdown import GRACE
 from kernel.lifecycle.units import Unit, nest
 from kernel.observe import console, lifecycle_log, logs
 from kernel.observe.wiring import Outside
 from kernel.process import debugger, event_loop
+from kernel.process.contain import contained
 from kernel.process.loop_watch import LoopWatch
 from kernel.process.signals import Signals, ignore
 from kernel.process.watchdog import FORCED, LAST_WORDS, Watchdog, within
-from kernel.stacks import frame_of, runs_at
+from kernel.run.command import Outcome
+from kernel.stacks import forget_frames, frame_of, runs_at
 
 Prepare = Callable[[], tuple[Sequence[Unit], Sequence[str]]]
 
@@ -47,6 +49,7 @@ def execute(
     outside: Outside,
     *,
     to_the_end: bool = False,
+    outcome: Outcome | None = None,
 ) -> int:
     """Run the units that *prepare* gives until all have ended, and give the exit code.
 
@@ -56,6 +59,7 @@ def execute(
         outside: What is seen of the run from outside.
         to_the_end: Whether the process ends with this run: signals and deadline then hold until the interpreter has
             ended, which exit handlers and threads may keep from it.
+        outcome: That of the command which is run; None where none is.
 
     Raises:
         PlanError: What *prepare* raises.
@@ -63,7 +67,7 @@ def execute(
     The process may end in here, by `os._exit`, where a service cannot be cut.
 
     """
-    run = _Run(settings, outside)
+    run = _Run(settings, outside, outcome)
     if to_the_end:
         atexit.register(run.at_exit)  # before anything of the user's is imported, and so the last to be called
     with contextlib.ExitStack() as watch:
@@ -75,6 +79,23 @@ def execute(
         finally:
             if to_the_end:
                 watch.pop_all()
+
+
+@attrs.frozen
+class _LetGo:
+    """Lets go of what a crash held, once all other observers were told: its frames, and with them memory and sockets.
+
+    The error itself stays, for `/status` and the final report, which show its text.
+    """
+
+    def hears(self, state: State) -> bool:
+        """Whether a move into *state* may have an error."""
+        return state in ENDED or state is State.BACKOFF
+
+    def __call__(self, event: Event) -> None:
+        """Let go of the frames of an error that was told."""
+        if isinstance(event, Transition) and event.error is not None:
+            forget_frames(event.error)
 
 
 @attrs.frozen
@@ -95,8 +116,9 @@ class _StopWatch:
 class _Run:
     """The state of one run."""
 
-    def __init__(self, settings: Settings, outside: Outside) -> None:
+    def __init__(self, settings: Settings, outside: Outside, outcome: Outcome | None) -> None:
         self._settings = settings
+        self._result: Callable[[str], int] = outcome.after if outcome else lambda _: 0
         self._outside = outside
         self._resting = debugger.resting(self._say_resting) if settings.dev else bool
         self._watchdog = Watchdog(self._overdue, self._resting)
@@ -117,8 +139,9 @@ class _Run:
             for warning in warnings:
                 logs.logger.warning(warning)
             if self._signals.count:
-                logs.logger.info("exit 0: %s came before anything was started", self._signals.first)
-                return 0
+                code = self._result(self._signals.first)
+                logs.logger.info("exit %d: %s came before anything was started", code, self._signals.first)
+                return code
             self._outside.serve()
             self._report = event_loop.run(functools.partial(self._main_task, units), self._settings.backend, len(units))
             self._close_outside()
@@ -130,15 +153,17 @@ class _Run:
         """Send what is still to be sent; the deadline was for the services, and this has one of its own."""
         if self._outside.exports:
             self._watchdog.postpone(LAST_WORDS)
-        self._unsent = self._outside.close()
+        with contained("the export of what is left"):
+            self._unsent = self._outside.close()
 
     async def _main_task(self, units: Sequence[Unit], wake: event_loop.Wake) -> Report:
         self._orchestrator = Orchestrator(
             units,
             shutdown_timeout=self._settings.shutdown_timeout,
             drain_delay=self._settings.drain_delay,
-            observers=(*self._observers, *self._outside.observers()),
+            observers=(*self._observers, *self._outside.observers(), _LetGo()),
             resting=self._resting,
+            result=self._result,
         )
 
         def on_signal(count: int) -> None:
@@ -194,8 +219,10 @@ class _Run:
     def _at_end(self, watch: LoopWatch, report: Report) -> None:
         """Say how each ended; leave the process from here where a task would keep the loop for ever."""
         watch.end()  # the loop may be held by our own last words from here on
-        lifecycle_log.log_endings(report)
-        self._outside.ended(report)
+        with contained("the final report"):
+            lifecycle_log.log_endings(report)
+        with contained("what is seen of the run"):
+            self._outside.ended(report)
         if any(ending.state is State.ABANDONED for ending in report.endings):
             self._report = report
             self._close_outside()
@@ -207,7 +234,8 @@ class _Run:
     def say_end(self) -> None:
         """Say the last line, with the exit code; nothing where nothing was started."""
         if self._report is not None:
-            lifecycle_log.log_verdict(self._report, self._unsent)
+            with contained("the last line"):
+                lifecycle_log.log_verdict(self._report, self._unsent)
             self._signals.told(self._report.exit_code)
 
     def at_exit(self) -> None:
@@ -310,20 +338,27 @@ def _as_service(fn: LifespanFunction) -> Callable[..., Coroutine[Any, Any, None]
 # -- commands ----------------------------------------------------------------------------------------------------
 
 
-def command_unit(name: str, needs: Needs, call: Callable[..., Any]) -> Unit:
+def command_unit(name: str, needs: Needs, call: Callable[..., Any], outcome: Outcome | None = None) -> Unit:
     """A command as a one-shot service, started when the providers of its values are ready.
 
     Args:
         name: Its name in the logs.
         needs: What it asks for.
         call: Takes the values by parameter; may give a coroutine.
+        outcome: Is told what it returned; None where nobody wants to know.
 
     """
+    outcome = outcome or Outcome()
 
     async def run(**values: Any) -> None:
-        result = call(**values)
-        if isinstance(result, Coroutine):
-            await result
+        try:
+            result = call(**values)
+            if isinstance(result, Coroutine):
+                result = await result
+        except SystemExit as error:
+            outcome.exited(error)
+        else:
+            outcome.returned(result)
 
     service = Service(run, name, retry=Retry(), oneshot=True, start_timeout=None)
     service.needs = Needs(edges=needs.edges)  # read from the command's signature, not from the wrapper's

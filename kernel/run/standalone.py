@@ -2,46 +2,66 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from kernel.config.settings import Settings
-from kernel.errors import one_line
+from kernel.errors import hint_at_backend, one_line
 from kernel.observe import console, logs
+from kernel.run.command import Outcome
 
 if TYPE_CHECKING:
     from kernel.process.event_loop import Wake
 
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
 
 def run_alone(call: Callable[[], Any], settings: Settings) -> int:
-    """Run a command that asks for no value: without a kernel; SIGINT and SIGTERM cancel it, so that it cleans up.
+    """Run a command that asks for no value: without a kernel; a signal cancels it, so that it cleans up.
 
     Args:
         call: May give a coroutine, which then runs on the backend of *settings*.
         settings: The backend.
 
-    """
-    import signal
+    Returns:
+        The exit code: what the command returned or gave to `sys.exit`; 1 where it raised; 128 and the signal's number
+        where SIGINT, SIGTERM or SIGHUP stopped it.
 
-    def interrupt(*_: object) -> None:
+    """
+    outcome = Outcome()
+    stopped = ""
+
+    def interrupt(number: int, _: object) -> None:
+        nonlocal stopped
+        stopped = signal.Signals(number).name
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    caught = [one for one in ENDING if one == signal.SIGINT or signal.getsignal(one) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, interrupt) for number in caught}
     try:
         result = call()
         if isinstance(result, Coroutine):
-            _run_coroutine(result, settings)
+            result, stopped = _run_coroutine(result, settings)
+        outcome.returned(result)
     except KeyboardInterrupt:
-        console.say("stopped")
+        stopped = stopped or "SIGINT"
+    except SystemExit as error:
+        outcome.exited(error)
     except BaseException as error:  # noqa: ASYNC103, BLE001  (whatever the user's command raises, outside of any loop)
+        hint_at_backend(error, settings.backend)
         logs.logger.error("exit 1: %s", one_line(error), exc_info=error)
         return 1  # noqa: ASYNC104
     finally:
-        signal.signal(signal.SIGTERM, previous)
-    return 0
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if stopped:
+        console.say(f"stopped by {stopped}")
+    return outcome.after(stopped)
 
 
-def _run_coroutine(coroutine: Coroutine[Any, Any, Any], settings: Settings) -> None:
+def _run_coroutine(coroutine: Coroutine[Any, Any, Any], settings: Settings) -> tuple[Any, str]:
+    """Give what it returns, and the name of the signal that stopped it; empty where none did."""
     from anyio import CancelScope, get_cancelled_exc_class
 
     from kernel.process import event_loop
@@ -49,6 +69,7 @@ def _run_coroutine(coroutine: Coroutine[Any, Any, Any], settings: Settings) -> N
 
     signals = Signals(lambda _: None, logs.say_forced_exit)
     raised: list[BaseException] = []
+    returned: list[Any] = []
 
     async def main(wake: Wake) -> None:
         with CancelScope() as scope:
@@ -58,7 +79,7 @@ def _run_coroutine(coroutine: Coroutine[Any, Any, Any], settings: Settings) -> N
 
             signals.listen(on_signal)
             try:
-                await coroutine
+                returned.append(await coroutine)
             except get_cancelled_exc_class():
                 raise
             except BaseException as error:  # noqa: BLE001  (a SystemExit would leave the loop behind)
@@ -68,3 +89,4 @@ def _run_coroutine(coroutine: Coroutine[Any, Any, Any], settings: Settings) -> N
         event_loop.run(main, settings.backend)
     for error in raised:
         raise error
+    return next(iter(returned), None), signals.first

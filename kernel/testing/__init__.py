@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import anyio
@@ -36,7 +36,9 @@ from kernel.lifecycle.block import Block
 from kernel.lifecycle.events import ENDED, AllReady, Event, State, Transition
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.report import Report
+from kernel.lifecycle.units import Unit
 from kernel.plan.registry import Registry
+from kernel.testing.calls import Calls, calling, fake
 from kernel.testing.faults import CancelledWithin, Fault, Hang, InjectedFault, Phase, Slow, faulty, run_is_over
 from kernel.testing.virtual_time import BACKENDS, VirtualLoop, backend_options
 
@@ -58,6 +60,7 @@ __all__ = [
     "VirtualLoop",
     "anyio_backend",
     "backend_options",
+    "fake",
     "fake_serving",
     "faulty",
     "running",
@@ -109,12 +112,10 @@ class Running:
     What names a service raises `NamingError` for one that is not there.
     """
 
-    def __init__(self, registry: Registry, configs: Mapping[str, object], shutdown_timeout: float) -> None:
+    def __init__(self, registry: Registry, units: Sequence[Unit], shutdown_timeout: float) -> None:
         self.events: list[Event] = []
         self._names = registry.services.keys()
-        self._orchestrator = Orchestrator(
-            registry.units(configs), shutdown_timeout=shutdown_timeout, observers=[self._observe]
-        )
+        self._orchestrator = Orchestrator(units, shutdown_timeout=shutdown_timeout, observers=[self._observe])
         self._all_ready = False
         self._report: Report | None = None
         self._news = anyio.Event()
@@ -253,6 +254,7 @@ async def running(
     configs: Mapping[str | AnyService, object] | None = None,
     environ: Mapping[str, str] | None = None,
     shutdown_timeout: float = 10.0,
+    calls: Calls = "checked",
 ) -> AsyncIterator[Running]:
     """Run *services* as the app would, and the block once all are ready; at its end they are stopped in order.
 
@@ -265,13 +267,25 @@ async def running(
         configs: The configs of services, by name or by service; None for none.
         environ: The variables that all other configs are read from; None for none: then fields have their defaults.
         shutdown_timeout: Seconds for the whole shutdown.
+        calls: How services call each other by interfaces: "checked" as if they went elsewhere, all by way of JSON;
+            "local" by reference; "nats" over a real server, that of NATS_URL or one that is started, which needs
+            asyncio and real time.
 
     Raises:
         PlanError: Something is wrong with the services or their configs; several are reported as `Problems`.
         RunFailed: A service that may not fail failed, before, in or after the block; its own error is the cause.
 
     """
-    run = Running(*_planned(services, configs or {}, environ or {}), shutdown_timeout)
+    registry, made = _planned(services, configs or {}, environ or {})
+    async with (
+        calling(registry.units(made), calls) as units,
+        _running(Running(registry, units, shutdown_timeout)) as run,
+    ):
+        yield run
+
+
+@contextlib.asynccontextmanager
+async def _running(run: Running) -> AsyncIterator[Running]:
     raised: BaseException | None = None
     async with anyio.create_task_group() as tasks:
         try:
@@ -311,7 +325,7 @@ class FakeServing:
     def __init__(self, name: str = "the service") -> None:
         self.value: Any = None
         self.error: BaseException | None = None
-        self.asked = False
+        self.requested = False
         self.live_consumers = 0
         self.config: object = None
         self.time_left = 0.0
@@ -330,7 +344,7 @@ class FakeServing:
 
     def stop(self) -> None:
         """Ask the service to stop: its work is cancelled, or told to drain; at once when it serves later on."""
-        self.asked = True
+        self.requested = True
         if self._block is not None:
             self._block.stop()
 
@@ -343,7 +357,7 @@ class FakeServing:
     def serves(self) -> None:
         """Take note that the block was entered; for the block only."""
         self._served.set()
-        if self.asked:
+        if self.requested:
             self.stop()
 
     def work_ended(self, exc: BaseException | None) -> None:

@@ -31,7 +31,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from lock import pins, read_project
-from recipe import Refusal, git, in_git
+from recipe import Refusal, commit_of_head, git, project_files
 
 NEVER = frozenset({"dev", "template"})  # groups of what only tests and tools need
 UNWANTED = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")  # they tell of this machine
@@ -100,8 +100,9 @@ def collect(root: Path, services: str) -> Contents:
     from kernel.plan.discovery import Catalogue, find_services
     from kernel.plan.selection import select
 
-    own = [path for path in in_git("--cached", "--others", "--exclude-standard", root=root) if (root / path).is_file()]
+    own = [path for path in project_files(root) if (root / path).is_file()]
     own = [path for path in own if path.split("/")[0] in {"kernel", "app", "services"} and not LEFTOVER.search(path)]
+    _refuse_links(root, own)
     try:
         files = find_services(str(root))
         tracked = Catalogue({name: file for name, file in files.items() if _path_of(file.module, own)})
@@ -120,7 +121,20 @@ def collect(root: Path, services: str) -> Contents:
     packages = _packages(root, code, left_out)
     code["pyproject.toml"] = File.read(root / "pyproject.toml")
     code |= _metadata(read_project(root)["project"])
-    return Contents(_stamp(root, kept, others), dict(sorted(code.items())), packages)
+    return Contents(_stamp(root, own, kept, others), dict(sorted(code.items())), packages)
+
+
+def _refuse_links(root: Path, own: Iterable[str]) -> None:
+    """Raises `Refusal` for a link to what is not the project's, or what it keeps to itself: it would be shipped."""
+    known: set[Path] = set()
+    for path in own:
+        if (root / path).is_symlink():
+            known = known or {(root / one).resolve() for one in project_files(root) if not (root / one).is_symlink()}
+            if (root / path).resolve() not in known:
+                raise Refusal(
+                    f"{path} is a link to {(root / path).readlink()}, which is no file that git tracks here, and would"
+                    " be shipped; put a file in its place"
+                )
 
 
 def _refuse_without_values(root: Path, kept: Sequence[str], others: Collection[str]) -> None:
@@ -172,15 +186,16 @@ def _metadata(project: Mapping[str, Any]) -> dict[str, File]:
     return {f"{folder}/{name}": File(text.encode()) for name, text in files.items()}
 
 
-def _stamp(root: Path, kept: list[str], others: list[str]) -> dict[str, object]:
-    commit = git("rev-parse", "--verify", "HEAD", root=root).strip()
+def _stamp(root: Path, own: Iterable[str], kept: list[str], others: list[str]) -> dict[str, object]:
+    commit = commit_of_head(root)
     project = read_project(root)["project"]
+    newest = max(int((root / path).stat().st_mtime) for path in own)
     return {
         "name": project["name"],
         "version": str(project.get("version", "0")),
         "commit": commit,
-        "dirty": bool(git("status", "--porcelain", root=root).strip()),
-        "time": _time_of(git("cat-file", "commit", commit, root=root)),
+        "dirty": bool(commit and git("status", "--porcelain", "--", ".", root=root).strip()),
+        "time": _time_of(git("cat-file", "commit", commit, root=root)) if commit else newest,
         "services": kept,
         "left-out": others,
         "python": project["requires-python"].removeprefix(">="),
@@ -284,7 +299,10 @@ def _packages(root: Path, code: Mapping[str, bytes], left_out: Mapping[str, byte
     locked = pins((root / "scripts" / "requirements.lock").read_text())
     for name, one in found.items():
         if one.version not in locked.get(name, "").split(" and "):
-            raise Refusal(f"{name} {one.version} in .venv is not what scripts/requirements.lock says; run `just lock`")
+            raise Refusal(
+                f"{name} {one.version} in .venv is not what scripts/requirements.lock says; where it was installed by"
+                " hand, `rm -r .venv`, and the next recipe makes it anew; where the lock is to have it, `just lock`"
+            )
     return tuple(found[name] for name in sorted(found))
 
 

@@ -7,9 +7,11 @@ nothing of `.git`, `.env`, `.venv`, ignored files, and files made since.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gzip
-import io
 import os
+import shutil
 import stat
 import sys
 import tarfile
@@ -17,14 +19,16 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import IO
 
 from change import Change, Conflict, fingerprint, home
-from recipe import ROOT, Refusal, git, in_git, run, show
+from recipe import ROOT, Refusal, git, project_files, run, show
 
 FOLDER = ".kernel/backups"
 BEFORE = "before-"  # marks one that nobody asked for: what a restore has replaced, or an update was made from
 NEVER = frozenset({".git", ".env", ".venv", ".kernel"})  # a restore touches nothing in these, wherever they stand
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 USE = "just backup"
 USE_RESTORE = "just backup-restore BACKUP=2026-01-31T08-15-00.tar.gz"
 USE_CLEAR = "just backup-clear"
@@ -37,9 +41,10 @@ def make_backup(mark: str = "") -> str:
         mark: A word in its name.
 
     """
-    paths = list(dict.fromkeys(in_git("--cached", "--others", "--exclude-standard")))
+    paths = project_files()
     folder = home(ROOT) / "backups"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(0o700, exist_ok=True)
+    folder.chmod(0o700)
     for left in folder.glob(".*.new"):
         left.unlink()
     now = datetime.now(UTC)
@@ -48,13 +53,31 @@ def make_backup(mark: str = "") -> str:
     if (folder / f"{name}.tar.gz").exists():  # within the same second
         name = "-".join(filter(None, [stamp, f"{now:%f}", mark]))
     written = folder / f".{name}.new"
-    with tarfile.open(written, "w:gz", compresslevel=6) as archive:
+    with _create(written) as file, tarfile.open(fileobj=file, mode="w:gz", compresslevel=6) as archive:
         for path in paths:
-            file = ROOT / path
-            if file.is_symlink() or file.is_file():  # neither what is gone, nor a repository within this one
-                archive.add(file, path, recursive=False)
+            _add(archive, path)
     written.replace(folder / f"{name}.tar.gz")
     return f"{FOLDER}/{name}.tar.gz"
+
+
+def _create(path: Path) -> IO[bytes]:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb")
+
+
+def _add(archive: tarfile.TarFile, path: str) -> None:
+    """Adds a file or a link; neither what is gone, nor a repository within this one.
+
+    Two names of one file are two files: to know that they were one needs the other, which a restore may not bring back.
+    """
+    info = tarfile.TarInfo(path)
+    if (ROOT / path).is_symlink():
+        info.type, info.linkname = tarfile.SYMTYPE, os.readlink(ROOT / path)  # noqa: PTH115  (as it is, to the letter)
+        archive.addfile(info)
+    elif (ROOT / path).is_file():
+        with (ROOT / path).open("rb") as file:
+            found = os.fstat(file.fileno())
+            info.mode, info.mtime, info.size = stat.S_IMODE(found.st_mode), int(found.st_mtime), found.st_size
+            archive.addfile(info, file)
 
 
 def backup(_: Mapping[str, str]) -> None:
@@ -70,9 +93,7 @@ def restore(words: Mapping[str, str]) -> None:
     name = f"{FOLDER}/{archive.name}"
     with tempfile.TemporaryDirectory() as folder:
         unpacked = Path(folder)
-        different = [
-            path for path in _unpack(archive, unpacked) if fingerprint(ROOT / path) != fingerprint(unpacked / path)
-        ]
+        different = [path for path in _unpack(archive, unpacked) if not _as_it_was(path, unpacked)]
         ignored = _ignored(different)
         wanted = {path: fingerprint(ROOT / path) for path in different if path not in ignored}
         if not wanted:
@@ -109,36 +130,89 @@ def _choose(word: str) -> Path:
 
 def _unpack(archive: Path, folder: Path) -> Iterator[str]:
     """Writes the files of *archive* into *folder*, and gives their paths; none where it is damaged."""
+    top = os.open(folder, FOLDER_FLAGS)
+    paths: dict[str, tarfile.TarInfo] = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive.read_bytes())), mode="r:") as opened:
-            members = opened.getmembers()
-            for member in members:
-                if not _is_plain(member):
-                    raise Refusal(f"{archive.name} holds {show(member.name)}, which no backup does; take another one")
-            members = [member for member in members if not NEVER.intersection(member.name.split("/"))]
-            for member in members:
-                opened.extract(member, folder, filter="tar")
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as opened:
+            for member in opened:
+                _refuse_strange(archive.name, member, paths)
+                if not NEVER.intersection(member.name.lower().split("/")):
+                    first = paths[member.linkname] if member.islnk() else member
+                    _write(opened, member, first, top)
+                    paths[member.name] = first
+            while stream.read(1 << 20):  # to its end, where its checksum is
+                pass
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise Refusal(f"{archive.name} is damaged ({error}); take another one") from None
-    for member in members:
-        if member.isfile():
-            (folder / member.name).chmod(0o755 if member.mode & stat.S_IXUSR else 0o644)
-        yield member.name
+    except (FileExistsError, NotADirectoryError):
+        raise Refusal(f"{archive.name} holds two files at one place, which no backup does; take another one") from None
+    except OSError as error:
+        if error.errno not in {errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENOENT}:
+            raise
+        raise Refusal(f"{archive.name} holds a path that cannot be ({error.strerror}); take another one") from None
+    finally:
+        os.close(top)
+    yield from paths
 
 
-def _is_plain(member: tarfile.TarInfo) -> bool:
-    """Whether it is a file or a link, at a path within the project."""
-    path = PurePosixPath(member.name)
-    return (member.isfile() or member.issym()) and not path.is_absolute() and ".." not in path.parts
+def _refuse_strange(archive: str, member: tarfile.TarInfo, before: Mapping[str, tarfile.TarInfo]) -> None:
+    """Raises `Refusal` for what is neither a file nor a link, or has a place outside the project.
+
+    Older versions kept a second name of a file as a hard link; one of these has the content of the file *before* it.
+    """
+    parts = member.name.split("/")
+    plain = all(parts) and not {".", ".."}.intersection(parts) and "\0" not in member.name + member.linkname
+    second = member.islnk() and member.linkname in before and before[member.linkname].isfile()
+    if not plain or not (member.isfile() or member.issym() or second):
+        raise Refusal(f"{archive} holds {show(member.name)}, which no backup does; take another one")
+
+
+def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, first: tarfile.TarInfo, top: int) -> None:
+    """Writes one member below the open folder *top*; through no link, and never over another one.
+
+    Args:
+        archive: It is in.
+        member: Whose path counts.
+        first: The one that has its content, and its mode.
+        top: The descriptor of the folder.
+
+    """
+    *folders, name = member.name.split("/")
+    here = os.dup(top)
+    try:
+        for folder in folders:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700, dir_fd=here)
+            inner = os.open(folder, FOLDER_FLAGS, dir_fd=here)
+            os.close(here)
+            here = inner
+        if member.issym():
+            os.symlink(member.linkname, name, dir_fd=here)
+            return
+        content = archive.extractfile(first)
+        assert content is not None, "it is a file"
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=here)
+        with os.fdopen(descriptor, "wb") as file:
+            shutil.copyfileobj(content, file)
+            os.fchmod(file.fileno(), first.mode & 0o777)
+    finally:
+        os.close(here)
+
+
+def _as_it_was(path: str, unpacked: Path) -> bool:
+    """Whether the project's file is that of the backup, in content, kind and mode."""
+    now, then = ROOT / path, unpacked / path
+    if fingerprint(now) != fingerprint(then):
+        return False
+    return now.is_symlink() or stat.S_IMODE(now.stat().st_mode) == stat.S_IMODE(then.stat().st_mode)
 
 
 def _ignored(paths: list[str]) -> set[str]:
     """Those that git ignores by now."""
-    return _split(git("check-ignore", "-z", "--stdin", stdin="\0".join(paths), accept=(0, 1))) if paths else set()
-
-
-def _split(text: str) -> set[str]:
-    return {path for path in text.split("\0") if path}
+    if not paths:
+        return set()
+    told = git("check-ignore", "-z", "--stdin", stdin="\0".join(paths), accept=(0, 1, 128))  # 128: in no repository
+    return {path for path in told.split("\0") if path}
 
 
 def _ask(name: str, there: Mapping[str, bool]) -> None:

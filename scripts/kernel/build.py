@@ -24,7 +24,7 @@ from bootstrap import VENV_UV, reason, settings_of_pip
 from change import home
 from recipe import ROOT, Refusal, run
 
-PYINSTALLER = "pyinstaller>=6.16,<7"  # in an environment of its own: neither the app nor its developers need it
+PYINSTALLER = Path(__file__).with_name("pyinstaller.lock")  # for an environment of its own: nobody else needs it
 LAUNCHER = Path(__file__).with_name("frozen_main.py")
 SAID = b"Could not create temporary directory!"  # by the part in C, where it finds no place for its files
 SAYS = b"needs a writable /tmp, or set TMPDIR."  # as long: it is put in place of that
@@ -89,7 +89,8 @@ def tell(contents: Contents) -> str:
     assert isinstance(services, list)
     mark = ", changed" if stamp["dirty"] else ""
     count = f"{len(services)} service{'s' * (len(services) != 1)}, {len(contents.packages)} packages"
-    return f"{stamp['name']} {stamp['version']} (commit {str(stamp['commit'])[:12]}{mark}), {count}"
+    commit = str(stamp["commit"])[:12] or "unknown"
+    return f"{stamp['name']} {stamp['version']} (commit {commit}{mark}), {count}"
 
 
 def write(path: Path, data: bytes) -> None:
@@ -116,8 +117,8 @@ def runtime(folder: Path | None = None) -> Path:
 
     """
     folder = folder or home(ROOT)
-    inputs = (
-        f"{PYINSTALLER} {sys.version} {sys.base_prefix}".encode() + LAUNCHER.read_bytes() + Path(__file__).read_bytes()
+    inputs = f"{sys.version} {sys.base_prefix}".encode() + b"".join(
+        one.read_bytes() for one in (PYINSTALLER, LAUNCHER, Path(__file__))
     )
     made = folder / f"runtime-{hashlib.sha256(inputs).hexdigest()[:16]}"
     if made.is_file() and _beside(made).is_file():
@@ -126,7 +127,8 @@ def runtime(folder: Path | None = None) -> Path:
     with tempfile.TemporaryDirectory(prefix="new-", dir=folder) as work:
         python = Path(work, "env", "bin", "python")
         _step("the environment of PyInstaller", [str(VENV_UV), "venv", "-q", "--python", sys.executable, f"{work}/env"])
-        _step("PyInstaller", [str(VENV_UV), "pip", "install", "-q", "--python", str(python), PYINSTALLER])
+        install = [str(VENV_UV), "pip", "install", "-q", "--python", str(python), "--require-hashes", "--no-deps"]
+        _step("PyInstaller", [*install, "-r", str(PYINSTALLER)])
         options = ["--onefile", "--noupx", "--name=runtime", f"--distpath={work}", f"--workpath={work}/work"]
         options += [f"--specpath={work}", *(f"--hidden-import={name}" for name in standard_modules())]
         _step("Python", [str(python), "-m", "PyInstaller", "--log-level=ERROR", *options, str(LAUNCHER)])

@@ -12,19 +12,30 @@ made. scripts/just runs this file when it finds the folder, before anything else
 
 What somebody changed between the kill and that is not overwritten: it is set aside, and named.
 
-A file of git's own, as `.git/HEAD`, is replaced under git's lock of it. A journal that an older version of this file
-has written is finished by the newer one, where an update was killed: so its moves keep their meaning for ever.
+A file of git's own, as `.git/HEAD`, is replaced under git's lock of it, wherever git keeps it: the project may be a
+second worktree, or a folder of a bigger repository. A journal that an older version of this file has written is
+finished by the newer one, where an update was killed: so its moves keep their meaning for ever, and this file needs no
+other one, which may not be in its place yet.
+
+A journal may also come from somebody else, in an archive or in a commit. So it is read as a stranger's: a path leads
+nowhere but into the project, through folders and no links, and of git's own files only to those that an update moves;
+where these are outside of the project, git's own folder holds the journal's seal, which no stranger can put there. A
+`.kernel` that git tracks is not used at all.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
+import stat
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,11 +43,18 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
 GITS_PATIENCE = 50  # tenths of a second to wait for git to let go of its lock
 ENDING_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+# Within a hook, git tells its children by these which repository and which index they are to use.
+GITS_POINTERS = {
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"),
+    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX", "GIT_CEILING_DIRECTORIES", "GIT_QUARANTINE_PATH"),
+}
 
 
 class Conflict(Exception):
@@ -115,6 +133,10 @@ class Change:
         """The folder at *path* is to be *new*, which lies within `folder`; what is there is kept at *keep*."""
         self._moves.append(("folder", path, f"{new.relative_to(self.folder)}:{keep}"))
 
+    def take_away(self, path: str, keep: str) -> None:
+        """The folder at *path* is to go from there to *keep*."""
+        self._moves.append(("away", path, keep))
+
     def make(self, done: str) -> None:
         """Makes the change. A signal waits until it is made.
 
@@ -124,31 +146,98 @@ class Change:
         """
         journal = self.folder / "journal"
         written = self.folder / "journal.new"
-        with written.open("w") as file:
-            json.dump({"what": self.what, "done": done, "moves": self._moves}, file)
-            file.flush()
-            os.fsync(file.fileno())
+        content = json.dumps({"what": self.what, "done": done, "moves": self._moves}).encode()
+        _write(written, content)
+        if any(_is_gits(path) for _, path, _ in self._moves) and not (self.root / ".git").is_dir():
+            _write(git_folders(self.root)[0] / SEAL, _seal(content))
         with _no_signals():
             written.rename(journal)
             _finish(self.root, self.folder)
 
     def _was(self, path: str) -> str | None:
-        return self.expected[path] if path in self.expected else fingerprint(self.root / path)
+        return self.expected[path] if path in self.expected else fingerprint(place(self.root, path))
 
     def _refuse_conflict(self, path: str) -> None:
-        target = self.root / path
-        for parent in target.relative_to(self.root).parents:
-            if (self.root / parent).is_symlink() or (
-                (self.root / parent).exists() and not (self.root / parent).is_dir()
-            ):
-                raise Conflict(f"{path} cannot be written, since {parent} is no folder")
+        target = place(self.root, path)
         if target.is_dir() and not target.is_symlink():
             raise Conflict(f"{path} cannot be written, since there is a folder of that name")
 
 
+def inside(root: Path, path: str) -> Path:
+    """The place of *path* in the project at *root*.
+
+    Raises:
+        Conflict: It is no plain relative path, or leads through something that is no folder of the project's own.
+
+    """
+    parts = path.split("/")
+    if not all(parts) or {".", ".."}.intersection(parts) or "\0" in path:
+        raise Conflict(f"{path!a} is no path within the project")
+    here = root
+    for part in parts[:-1]:
+        here /= part
+        if here.is_symlink() or (here.exists() and not here.is_dir()):
+            raise Conflict(f"{path} cannot be written, since {here.relative_to(root)} is no folder")
+    return here / parts[-1]
+
+
+def place(root: Path, path: str) -> Path:
+    """Where *path* is: in the project at *root*, or in git's own folder, which may be elsewhere.
+
+    Raises:
+        Conflict: It is in neither, or a file of git's that no change touches.
+
+    """
+    if not path.lower().startswith(".git/"):
+        return inside(root, path)
+    if not GITS.fullmatch(path):
+        raise Conflict(f"{path!a} is git's, and no recipe touches it")
+    own, common = git_folders(root)
+    inner = path.removeprefix(".git/")
+    return inside(own if inner in {"HEAD", "index"} else common, inner)
+
+
+def _is_gits(path: str) -> bool:
+    return path.startswith(".git/")
+
+
+GITS = re.compile(r"\.git/(HEAD|index|packed-refs|(logs/)?refs/heads/[^\0]+)")
+SEAL = "kernel-change"  # the file in git's folder that tells a journal of ours from a stranger's
+
+
+def git_folders(root: Path) -> tuple[Path, Path]:
+    """Where git keeps what is of this worktree, and what all worktrees share.
+
+    Raises:
+        Conflict: The project at *root* is in no repository.
+
+    """
+    for folder in (root, *root.parents):
+        found = folder / ".git"
+        if found.is_dir():
+            return found, found
+        if found.is_file():
+            own = folder / found.read_text().removeprefix("gitdir:").strip()
+            shared = own / "commondir"
+            return own, own / shared.read_text().strip() if shared.is_file() else own
+    raise Conflict(f"{root} is in no repository of git's")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes a file, and waits until the disk has it."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _seal(journal: bytes) -> bytes:
+    return hashlib.sha256(journal).hexdigest().encode()
+
+
 def take_turn(root: Path) -> int:
     """Waits until nobody else changes the project; the descriptor that is returned is the turn."""
-    turn = os.open(home(root) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    turn = os.open(home(root) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -166,7 +255,9 @@ def recover(root: Path) -> None:
     folder = home(root) / "change"
     if not folder.is_dir():
         return
-    what = (folder / "what").read_text()
+    if folder.is_symlink():
+        raise Conflict(f"{folder} is a link, which no recipe makes; delete it")
+    what = ascii((folder / "what").read_text(errors="replace"))[1:-1]
     if (folder / "journal").exists():
         with _no_signals():
             done = _finish(root, folder)
@@ -191,34 +282,108 @@ def say(text: str) -> None:
     print(f"scripts/just: {text}", file=sys.stderr)
 
 
+@functools.cache
 def home(root: Path) -> Path:
-    """The framework's own folder, which git does not see."""
+    """The framework's own folder, which git does not see, and which is its owner's alone.
+
+    Raises:
+        Conflict: It is something else, or a part of a commit: then nobody knows who made what is in it.
+
+    """
     home = root / ".kernel"
-    if not (home / ".gitignore").exists():
-        home.mkdir(exist_ok=True)
-        (home / ".gitignore").write_text("*\n")
+    with contextlib.suppress(FileExistsError):
+        home.mkdir(0o700)
+    found = home.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise Conflict(f"{home} is no folder, but the framework's folder of that name would be there")
+    if tracked := _tracked(root):
+        raise Conflict(
+            f"git tracks {tracked}, and whoever made that commit could let the recipes do anything; look at what it"
+            " is, and take it out by `git rm -r --cached .kernel`, then delete .kernel"
+        )
+    if found.st_mode & 0o077 and found.st_uid == os.geteuid():
+        home.chmod(0o700)
+    ignore = home / ".gitignore"
+    if not ignore.exists() and not ignore.is_symlink():
+        ignore.write_text("*\n")
     return home
+
+
+def _tracked(root: Path) -> str:
+    """A path in `.kernel` that git tracks; empty where there is none, or no git."""
+    env = {name: value for name, value in os.environ.items() if name not in GITS_POINTERS}
+    command = ["git", "ls-files", "-z", "--", ".kernel"]
+    try:
+        told = subprocess.run(command, cwd=root, env=env, capture_output=True, check=False).stdout
+    except OSError:
+        return ""
+    return os.fsdecode(told).partition("\0")[0]
+
+
+def _read(root: Path, folder: Path) -> tuple[list[tuple[str, str, Any]], str]:
+    """The moves of a journal, and what is true when they are made.
+
+    Raises:
+        Conflict: It is none that a recipe has written.
+
+    """
+    content = (folder / "journal").read_bytes()
+    try:
+        journal = json.loads(content)
+        moves, done = [(str(kind), str(path), was) for kind, path, was in journal["moves"]], str(journal["done"])
+    except (ValueError, TypeError, LookupError):
+        raise Conflict(f"{folder.relative_to(root)}/journal is damaged; delete that folder") from None
+    for move in moves:
+        _refuse_strange(root, folder, *move)
+    if any(_is_gits(path) for _, path, _ in moves) and not (root / ".git").is_dir():
+        seal = git_folders(root)[0] / SEAL
+        if not seal.is_file() or seal.read_bytes() != _seal(content):
+            raise Conflict(f"{folder.relative_to(root)}/journal is not from here; delete that folder")
+    return moves, done
+
+
+def _refuse_strange(root: Path, folder: Path, kind: str, path: str, was: Any) -> None:
+    """Raises `Conflict` for a move that no recipe makes, or that would lead out of the project as it is now."""
+    where = folder.relative_to(root).as_posix()
+    files: list[str] = []
+    if kind == "folder":
+        new, _, keep = str(was).partition(":")
+        files += [path, keep, f"{where}/{new}"]
+    elif kind == "away":
+        files += [path, str(was)]
+    elif kind == "put":
+        files.append(f"{where}/files/{path}")
+    elif kind != "remove":
+        raise Conflict(f"{where}/journal says {kind!a}, which no recipe does")
+    for file in files:
+        inside(root, file)
+    if kind in {"put", "remove"}:
+        place(root, path)
 
 
 def _finish(root: Path, folder: Path) -> str:
     """Makes the moves that are left, ends the change, and returns what is true now."""
-    journal = json.loads((folder / "journal").read_text())
-    for kind, path, was in journal["moves"]:
-        target = root / path
+    moves, done = _read(root, folder)
+    for kind, path, was in moves:
+        _refuse_strange(root, folder, kind, path, was)  # again: the move before may have made a link
         if kind == "put":
-            _put(root, folder / "files" / path, target, was)
+            _put(root, folder / "files" / path, path, was)
         elif kind == "remove":
-            _remove(root, target, was)
+            _remove(root, path, was)
+        elif kind == "away":
+            _replace_folder(None, root / path, root / was)
         else:
             new, _, keep = was.partition(":")
-            _replace_folder(folder / new, target, root / keep)
+            _replace_folder(folder / new, root / path, root / keep)
     _throw_away(folder)
-    return str(journal["done"])
+    with contextlib.suppress(Conflict):
+        (git_folders(root)[0] / SEAL).unlink(missing_ok=True)
+    return done
 
 
-def _put(root: Path, staged: Path, target: Path, was: str | None) -> None:
+def _put(root: Path, staged: Path, path: str, was: str | None) -> None:
+    target, is_gits = place(root, path), _is_gits(path)
     lock = target.with_name(f"{target.name}.lock")
-    is_gits = target.is_relative_to(root / ".git")
     if not os.path.lexists(staged):  # done already
         if is_gits and _is_same(lock, target):
             lock.unlink()
@@ -226,7 +391,7 @@ def _put(root: Path, staged: Path, target: Path, was: str | None) -> None:
     if is_gits:
         target.parent.mkdir(parents=True, exist_ok=True)
         _take_gits_lock(lock, staged)
-    _set_aside_unless(root, target, {was, fingerprint(staged)})
+    _set_aside_unless(root, path, {was, fingerprint(staged)})
     target.parent.mkdir(parents=True, exist_ok=True)
     staged.replace(target)
     if is_gits:
@@ -255,35 +420,37 @@ def _is_same(one: Path, other: Path) -> bool:
     return False
 
 
-def _remove(root: Path, target: Path, was: str | None) -> None:
-    _set_aside_unless(root, target, {was})
-    target.unlink(missing_ok=True)
-    if target.is_relative_to(root / ".git"):
+def _remove(root: Path, path: str, was: str | None) -> None:
+    _set_aside_unless(root, path, {was})
+    place(root, path).unlink(missing_ok=True)
+    if _is_gits(path):
         return  # there an empty folder has its meaning
-    for folder in target.relative_to(root).parents[:-2]:  # those at the top stay: tools are told of them
+    for folder in Path(path).parents[:-2]:  # those at the top stay: tools are told of them
         if (root / folder).is_dir():
             if {entry.name for entry in (root / folder).iterdir()} - {"__pycache__"}:
                 break
             shutil.rmtree(root / folder)  # what is in it was compiled from what is gone
 
 
-def _replace_folder(new: Path, target: Path, keep: Path) -> None:
-    if not new.exists():
+def _replace_folder(new: Path | None, target: Path, keep: Path) -> None:
+    if new is not None and not new.exists():
         return  # done already
-    if target.exists():
+    if os.path.lexists(target):
         keep.parent.mkdir(parents=True, exist_ok=True)
         target.rename(_free(keep))
-    new.rename(target)
+    if new is not None:
+        new.rename(target)
 
 
-def _set_aside_unless(root: Path, target: Path, known: Collection[str | None]) -> None:
+def _set_aside_unless(root: Path, path: str, known: Collection[str | None]) -> None:
     """Keeps a file that was changed by somebody else, after the change was prepared."""
+    target = place(root, path)
     if fingerprint(target) in {None, *known}:
         return
-    aside = _free(home(root) / "set-aside" / target.relative_to(root))
+    aside = _free(inside(root, f".kernel/set-aside/{path}"))
     aside.parent.mkdir(parents=True, exist_ok=True)
     target.rename(aside)
-    say(f"{target.relative_to(root)} was changed in the meantime; your version of it is {aside.relative_to(root)}")
+    say(f"{path} was changed in the meantime; your version of it is {aside.relative_to(root)}")
 
 
 def _free(path: Path) -> Path:
@@ -312,6 +479,6 @@ if __name__ == "__main__":
     try:
         take_turn(ROOT)
         recover(ROOT)
-    except OSError as error:
+    except (OSError, Conflict) as error:
         say(f"what had been interrupted cannot be finished: {error}; mend that, and run this again.")
         sys.exit(2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bootstrap import LOCK, VENV_UV
@@ -17,33 +17,44 @@ REQUIREMENT = re.compile(
     r"(?P<extras>\[[A-Za-z0-9._,-]+\])?"
     r"(?P<versions>(===?|~=|!=|<=?|>=?)[A-Za-z0-9.*+!]+(,(===?|~=|!=|<=?|>=?)[A-Za-z0-9.*+!]+)*)?"
 )
-USE_ADD = "just deps-add httpx, or just deps-add 'httpx>=0.28' GROUP=dev"
+USE_ADD = "just deps-add httpx, or just deps-add 'httpx>=0.28' attrs GROUP=dev"
 USE_REMOVE = "just deps-remove httpx"
-USE_UPDATE = "just deps-update, or just deps-update httpx"
+USE_UPDATE = "just deps-update, or just deps-update httpx attrs"
 
 
 def add(words: Mapping[str, str]) -> None:
-    """Adds a requirement; one without a version gets the one that is found as its least."""
-    wanted, group, age = _requirement(words["PKG"], USE_ADD), _group(words["GROUP"]), read_age(words["AGE"])
-    with Change(f"just deps-add {wanted[0]}") as change:
+    """Adds requirements; one without a version gets the one that is found as its least."""
+    wanted, group, age = _requirements(words["PKG"], USE_ADD), _group(words["GROUP"]), read_age(words["AGE"])
+    with Change(f"just deps-add {words['PKG']}") as change:
         project, before = _copy(change)
         uv_add = [str(VENV_UV), "add", "--frozen", "--quiet", *(["--group", group] if group else [])]
-        run_uv([*uv_add, wanted[0]], project)
+        run_uv([*uv_add, *(one[0] for one in wanted)], project)
         text = resolve(project, before, [], age)
-        if not wanted["versions"]:
-            least = ".".join(pins(text)[_canonical(wanted["name"])].split(" ")[0].split(".")[:2])
-            run_uv([*uv_add, f"{wanted['name']}{wanted['extras'] or ''}>={least}"], project)
-        _make(change, project, before, resolve(project, text, [], age), f"{wanted['name']} is a dependency.")
+        found = pins(text)
+        for one in wanted:
+            if not one["versions"]:
+                least = ".".join(found[_canonical(one["name"])].split(" ")[0].split(".")[:2])
+                run_uv([*uv_add, f"{one['name']}{one['extras'] or ''}>={least}"], project)
+        done = f"{_told(wanted)} a dependency." if len(wanted) == 1 else f"{_told(wanted)} dependencies."
+        _make(change, project, before, resolve(project, text, [], age), done)
 
 
 def remove(words: Mapping[str, str]) -> None:
-    """Takes a requirement out, and with it what nothing else needs."""
-    name, group = _requirement(words["PKG"], USE_REMOVE)["name"], _group(words["GROUP"])
-    with Change(f"just deps-remove {name}") as change:
+    """Takes requirements out, and with them what nothing else needs."""
+    wanted, given = _requirements(words["PKG"], USE_REMOVE), _group(words["GROUP"])
+    with Change(f"just deps-remove {words['PKG']}") as change:
         project, before = _copy(change)
-        group = group or _group_of(name, project)
-        run_uv([str(VENV_UV), "remove", "--frozen", "--quiet", *(["--group", group] if group else []), name], project)
-        _make(change, project, before, resolve(project, before, [], 0), f"{name} is no dependency of its own any more.")
+        for one in wanted:
+            name, group = one["name"], given or _group_of(one["name"], project)
+            words_of_group = ["--group", group] if group else []
+            run_uv([str(VENV_UV), "remove", "--frozen", "--quiet", *words_of_group, name], project)
+        done = f"{_told(wanted)} no dependenc{'y of its' if len(wanted) == 1 else 'ies of their'} own any more."
+        _make(change, project, before, resolve(project, before, [], 0), done)
+
+
+def _told(wanted: Sequence[re.Match[str]]) -> str:
+    names = [one["name"] for one in wanted]
+    return f"{names[0]} is" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} are"
 
 
 def update(words: Mapping[str, str]) -> None:
@@ -53,9 +64,10 @@ def update(words: Mapping[str, str]) -> None:
         project, before = _copy(change)
         names = list(pins(before))
         if words["PKG"]:
-            names = [_canonical(_requirement(words["PKG"], USE_UPDATE)["name"])]
-            if names[0] not in pins(before):
-                raise Refusal(f"{show(words['PKG'])} is not in scripts/requirements.lock; `just deps-add` takes it in")
+            names = [_canonical(one["name"]) for one in _requirements(words["PKG"], USE_UPDATE)]
+            for name in names:
+                if name not in pins(before):
+                    raise Refusal(f"{show(name)} is not in scripts/requirements.lock; `just deps-add` takes it in")
         while True:
             upgrades = [word for name in names for word in ("--upgrade-package", name)]
             try:
@@ -80,18 +92,20 @@ def _is_older(one: str, other: str) -> bool:
     return one != other and " " not in one + other and Version(one) < Version(other)
 
 
-def _requirement(word: str, use: str) -> re.Match[str]:
-    """What *word* asks for: a name, perhaps with extras and versions.
+def _requirements(words: str, use: str) -> list[re.Match[str]]:
+    """What each of *words* asks for: a name, perhaps with extras and versions.
 
     Raises:
-        Refusal: It is missing, or something else, such as a path, an address or an option.
+        Refusal: There is none, or one is something else, such as a path, an address or an option.
 
     """
-    found = REQUIREMENT.fullmatch(word)
+    found = {word: REQUIREMENT.fullmatch(word) for word in words.split()}
+    for word, one in found.items():
+        if one is None:
+            raise Refusal(f"{show(word)} is no requirement; as in: {use}")
     if not found:
-        what = f"{show(word)} is no requirement" if word else "it needs the name of a package"
-        raise Refusal(f"{what}; as in: {use}")
-    return found
+        raise Refusal(f"it needs the name of a package; as in: {use}")
+    return [one for one in found.values() if one is not None]
 
 
 def _group(name: str) -> str:
@@ -146,8 +160,8 @@ def _make(change: Change, project: Path, before: str, text: str, done: str) -> N
 if __name__ == "__main__":
     match sys.argv.pop(1):
         case "add":
-            run("deps-add", USE_ADD, add, "PKG", "GROUP", "AGE")
+            run("deps-add", USE_ADD, add, "PKG...", "GROUP", "AGE")
         case "remove":
-            run("deps-remove", USE_REMOVE, remove, "PKG", "GROUP")
+            run("deps-remove", USE_REMOVE, remove, "PKG...", "GROUP")
         case _:
-            run("deps-update", USE_UPDATE, update, "PKG", "AGE")
+            run("deps-update", USE_UPDATE, update, "PKG...", "AGE")

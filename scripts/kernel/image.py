@@ -19,9 +19,9 @@ from packaging.utils import canonicalize_name
 
 from artifact import STAMP, Contents, collect
 from build import tell
-from recipe import ROOT, Refusal, run
+from recipe import ROOT, Refusal, run, show
 
-USE = "just image SERVICES=a,b BASE=python:3.13-slim"
+USE = "just image SERVICES=a,b BASE=python:3.13-slim PIP_CONF=~/.config/pip/pip.conf"
 PROGRAMS = ("podman", "buildah", "docker")
 OURS = Path(__file__).with_name("Containerfile")
 
@@ -38,7 +38,12 @@ def image(words: Mapping[str, str]) -> None:
     base = f"{stamp['name']}-base:{tag.partition(':')[2]}" if own.exists() else tag
     with tempfile.TemporaryDirectory() as folder:
         write_context(contents, Path(folder))
-        given = ["--build-arg", f"BASE={words['BASE']}"] if words["BASE"] else []
+        given = [word for key in ("BASE", "BUILDER") if words[key] for word in ("--build-arg", f"{key}={words[key]}")]
+        if words["PIP_CONF"]:
+            settings = Path(words["PIP_CONF"]).expanduser()
+            if not settings.is_file():
+                raise Refusal(f"PIP_CONF={show(words['PIP_CONF'])} is no file; as in: {USE}")
+            given += ["--secret", f"id=pip.conf,src={settings.resolve()}"]
         _build([program, "build", "--tag", base, *given, "--file", str(OURS)], Path(folder), contents)
     if own.exists():
         _build([program, "build", "--tag", tag, "--build-arg", f"BASE={base}", "--file", str(own)], ROOT, contents)
@@ -66,7 +71,7 @@ def locked(lock: str, names: Iterable[str]) -> list[str]:
 
 def _build(command: list[str], folder: Path, contents: Contents) -> None:
     stamp = contents.stamp
-    revision = f"{stamp['commit']}{'-dirty' if stamp['dirty'] else ''}"
+    revision = f"{stamp['commit'] or 'unknown'}{'-dirty' if stamp['dirty'] else ''}"
     labels = {
         "title": stamp["name"],
         "version": stamp["version"],
@@ -84,4 +89,4 @@ def _build(command: list[str], folder: Path, contents: Contents) -> None:
 
 
 if __name__ == "__main__":
-    run("image", USE, image, "SERVICES", "BASE")
+    run("image", USE, image, "SERVICES", "BASE", "BUILDER", "PIP_CONF")

@@ -18,7 +18,10 @@ import urllib.request
 from change import home
 from recipe import ROOT, Refusal, run, show
 
-IMAGE = "cr.jaegertracing.io/jaegertracing/jaeger:2.15.0"
+IMAGE = (  # by its digest: what runs beside the app is what was looked at
+    "cr.jaegertracing.io/jaegertracing/jaeger:2.21.0"
+    "@sha256:3d0ac795ff98aa04d1be04311d2dac6c25b4bfc8322dc02e53bc5b170c5018c3"
+)
 CONTAINER = "kernel-jaeger"
 STATE = ".kernel/jaeger"
 INSIDE = {"UI": 16686, "OTLP": 4318}  # the ports that Jaeger has

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from recipe import ROOT, Refusal, git, run
+from recipe import ROOT, Refusal, git, project_files, run, unix
 
 MANIFEST = "scripts/kernel/manifest.toml"
 SHIPPED = "scripts/kernel/shipped.txt"
@@ -38,8 +38,8 @@ def _as_regex(pattern: str) -> str:
 
 
 def digest(content: bytes) -> str:
-    """The sha256 of a file, as shipped.txt has it."""
-    return hashlib.sha256(content).hexdigest()
+    """The sha256 of a file, as shipped.txt has it; of a text as if its lines ended as on Unix."""
+    return hashlib.sha256(unix(content)).hexdigest()
 
 
 def shipped_text(root: Path, paths: Iterable[str]) -> str:
@@ -57,22 +57,30 @@ def as_shipped() -> tuple[str, dict[str, str]]:
         origin = f"{table.get('template', 'the template')} {table.get('version', '')}".strip()
         return origin, {path: known for known, path in pairs}
     cloned = cloned_commit()
-    lines = [line.split("\t", 1) for line in git("ls-tree", "-r", "-z", cloned).split("\0") if line]
-    blobs = {path: facts.split()[2] for facts, path in lines}
-    ours = [path for path, owner in owners(ROOT, blobs).items() if owner == "framework"]
-    there = [path for path in ours if (ROOT / path).is_file()]
-    now = dict(zip(there, git("hash-object", "--stdin-paths", stdin="\n".join(there)).split(), strict=True))
-    intact = {path: digest((ROOT / path).read_bytes()) for path in there if now[path] == blobs[path]}
-    return f"commit {cloned[:12]}", {path: intact.get(path, "changed") for path in ours}
+    if not cloned:
+        paths = [path for path, owner in owners(ROOT, project_files()).items() if owner == "framework"]
+        return "nothing, as no commit is known", {path: digest((ROOT / path).read_bytes()) for path in paths}
+    listed = [path for path in git("ls-tree", "-r", "-z", "--name-only", cloned).split("\0") if path]
+    ours = [path for path, owner in owners(ROOT, listed).items() if owner == "framework"]
+    words = ("diff", "--no-ext-diff", "--no-renames", "--relative", "--name-only", "-z", cloned, "--", ".")
+    changed = set(git(*words).split("\0"))
+    known = {path: "changed" for path in ours if path in changed}
+    known |= {path: digest((ROOT / path).read_bytes()) for path in ours if path not in changed}
+    return f"commit {cloned[:12]}", known
 
 
 def cloned_commit() -> str:
-    """The last commit that this clone has in common with where it comes from; without one, the last commit."""
-    remotes = git("for-each-ref", "--format=%(objectname)", "refs/remotes").split()
-    for commit in remotes:
+    """The last commit that this clone has in common with where it comes from; without one, the last commit.
+
+    Where the project is a folder of a bigger repository, that is the last commit as well; empty where there is none.
+    """
+    if git("rev-parse", "--show-prefix", accept=(0, 128)).strip():
+        there = git("ls-tree", "--name-only", "HEAD", "--", MANIFEST, accept=(0, 128)).strip()
+        return git("rev-parse", "--verify", "HEAD").strip() if there else ""
+    for commit in git("for-each-ref", "--format=%(objectname)", "refs/remotes", accept=(0, 128)).split():
         if common := git("merge-base", "HEAD", commit, accept=(0, 1)).strip():
             return common
-    return git("rev-parse", "--verify", "HEAD").strip()
+    return git("rev-parse", "--quiet", "--verify", "HEAD", accept=(0, 1, 128)).strip()
 
 
 def show_files(_: Mapping[str, str]) -> None:
@@ -81,7 +89,9 @@ def show_files(_: Mapping[str, str]) -> None:
     marks: dict[str, str] = {}
     for path, was in known.items():
         file = ROOT / path
-        marks[path] = "deleted" if not file.is_file() else "changed" if digest(file.read_bytes()) != was else ""
+        content = file.read_bytes() if file.is_file() else b""
+        same = was in {digest(content), hashlib.sha256(content).hexdigest()}  # the latter as older versions wrote it
+        marks[path] = "deleted" if not file.is_file() else "" if same else "changed"
     for path, mark in sorted(marks.items()):
         print(f"{mark:7}  {path}")
     counts = [f"{list(marks.values()).count(mark)} {mark}" for mark in ("changed", "deleted")]

@@ -20,7 +20,7 @@ from typing import Any
 
 from bootstrap import LOCK, NO_NETWORK, ROOT, VENV_UV, reason, settings_of_pip
 from change import Change
-from recipe import Refusal, run, show
+from recipe import Refusal, is_help, run, show
 
 USE = "just lock --upgrade"
 AGE = 7  # days that a version has to be public before it is taken: most of what is malicious is found by then
@@ -192,7 +192,7 @@ def main(options: Sequence[str], words: Mapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    ours = [word for word in sys.argv[1:] if word.startswith("AGE=")]
+    ours = [word for word in sys.argv[1:] if word.startswith("AGE=") or is_help([word])]
     for_uv = [word for word in sys.argv[1:] if word not in ours]
     sys.argv[1:] = ours
     run("lock", USE, functools.partial(main, for_uv), "AGE")

@@ -87,6 +87,11 @@ class Repository:
         return self.git("hash-object", "-w", "--stdin", stdin=content).strip()
 
 
+def line_ends(text: str) -> str:
+    """How the lines of a *text* end; as on Unix where it is none, or has none."""
+    return "\r\n" if "\r\n" in text and "\0" not in text else "\n"
+
+
 def merge(repository: Repository, base: Tree, ours: Tree, theirs: Tree, label: str) -> Merged:
     """Merges the framework's files into a project.
 
@@ -112,8 +117,10 @@ class _Merge:
         self.tree = {path: entry for path, entry in ours.items() if path not in self.ours}
         self.clashes: list[Clash] = []
         self.all_ours = ours
+        self.windows: set[str] = set()
 
     def run(self) -> Merged:
+        self._take_line_ends()
         self._refuse_folders()
         self._refuse_kinds()
         merged, stages = self._let_git_merge()
@@ -123,7 +130,29 @@ class _Merge:
         known = self.all_ours.keys() | self.wanted.keys() | {clash.aside for clash in self.clashes}
         for path in sorted(self.tree.keys() - known):  # git's own name for one of two that want the same
             self.clashes.append(Clash(path.rpartition("~")[0] or path, "two files want one name", path))
+        self._give_line_ends()
         return Merged(self.tree, sorted(self.clashes))
+
+    def _take_line_ends(self) -> None:
+        """Reads a text of the user's with the line ends of Windows as if it had the framework's.
+
+        So the two differ only where the user has changed something.
+        """
+        for path, (mode, found) in self.ours.items():
+            known = self.base.get(path) or self.theirs.get(path)
+            if known is None or known[1] == found or mode == LINK or known[0] == LINK:
+                continue
+            text = self.repository.content(found)
+            if line_ends(text) != line_ends(self.repository.content(known[1])) == "\n":
+                self.windows.add(path)
+                self.ours[path] = (mode, self.repository.store(text.replace("\r\n", "\n")))
+
+    def _give_line_ends(self) -> None:
+        for path in self.windows & self.tree.keys():
+            mode, found = self.tree[path]
+            if mode != LINK:
+                text = self.repository.content(found).replace("\r\n", "\n")
+                self.tree[path] = (mode, self.repository.store(text.replace("\n", "\r\n")))
 
     def _refuse_folders(self) -> None:
         """A file where the other has a folder: the user's stays."""

@@ -3,6 +3,9 @@
 The new project is made aside as a whole: its files, its lock, and its repository with the one commit. Only then is it
 put in place, by a `Change`: whenever it is killed, the next recipe finishes it or undoes it. Nothing is lost by it: the
 repository of the template is kept in `.kernel`, and files that git ignores stay where they are.
+
+In a folder of a bigger repository the project is a part of that: it gets no repository of its own, and what was done is
+left for the next commit there.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from typing import Any
 
 import tomlkit
 
+from addresses import without_password
+from backup import make_backup
 from bootstrap import LOCK, VENV
 from change import Change, fingerprint
 from kernel_files import SHIPPED, cloned_commit, owners, shipped_text
@@ -28,15 +33,27 @@ from recipe import (
     copy_settings,
     git,
     in_git,
+    project_files,
     refuse_name,
     refuse_nobody,
     refuse_uncommitted,
     run,
 )
+from switch import as_in
 
 STUBS = Path(__file__).with_name("stubs")
 USE = "just own NAME=my-app"
 LARGE = ("test-workers-per-core", "test-coverage")  # settings of the template's own tests, which are many
+READ_FIRST = (
+    "getting-started",
+    "services",
+    "configuration",
+    "testing",
+    "calls",
+    "observability",
+    "operations",
+    "deployment",
+)
 KEPT = ".kernel/before-own.git"
 GROUPS = ("examples", "template")  # those of the dependencies that only files of the template need
 TAKEN = frozenset({"kernel", "scripts", "services", "tests"})  # the project's own folders
@@ -48,24 +65,53 @@ def own(words: Mapping[str, str]) -> None:
     name = words["NAME"]
     refuse_name(name, "a project", USE)
     _refuse_taken(name)
-    template, origin = _look_around()
+    around = _repository_around()
+    template, origin = _look_around(around)
     made_from = f"{template['project-name']} {template['version']}"
     done = f"{name} is yours: one commit on main, made from {made_from}."
+    if around:
+        done = f"{name} is yours, made from {made_from}; commit it in the repository at {around}."
     with Change(f"just own NAME={name}") as change:
         tree = change.folder / "tree"
-        index = str(change.folder / "index")  # one without the marks of the user's, as skip-worktree
-        git("read-tree", "HEAD", env={"GIT_INDEX_FILE": index}, hold=[change.turn])
-        git("checkout-index", "--all", f"--prefix={tree}/", env={"GIT_INDEX_FILE": index}, hold=[change.turn])
-        change.expected = {path: fingerprint(tree / path) for path in in_git()}
-        for path in _left_out(origin["commit"]):
+        if (ROOT / ".git").exists():
+            index = str(change.folder / "index")  # one without the marks of the user's, as skip-worktree
+            git("read-tree", "HEAD", env={"GIT_INDEX_FILE": index}, hold=[change.turn])
+            git("checkout-index", "--all", f"--prefix={tree}/", env={"GIT_INDEX_FILE": index}, hold=[change.turn])
+            change.expected = {path: as_in(tree / path, ROOT / path) for path in in_git()}
+        else:
+            change.expected = _copy(tree)
+        for path in _left_out(origin.get("commit", "")):
             (tree / path).unlink(missing_ok=True)
         _write_stubs(tree, name, made_from)
         _rename(tree, name, {key: value for key, value in template.items() if key != "project-name"} | origin)
-        _commit(tree, f"{name}, made from {made_from}", change.turn)
-        _move_into_place(change, tree)
+        if not around:
+            _commit(tree, f"{name}, made from {made_from}", change.turn)
+        _move_into_place(change, tree, repository=not around)
         change.make(done)
-    print(f"{done}\nThe template's history is in {KEPT}; delete it when you do not need it any more.")
+    print(done)
+    if (ROOT / KEPT).is_dir():
+        print(f"The template's history is in {KEPT}; delete it when you do not need it any more.")
+    if "commit" not in origin or "upstream" not in origin:
+        print("Where the template comes from is not known; for updates, say upstream and commit: see docs/updates.md.")
     bring_venv_up_to_date()
+
+
+def _repository_around() -> str:
+    """The repository that the project's folder is a part of, or would be but for a clone's own; empty for none."""
+    found = git("rev-parse", "--show-toplevel", root=ROOT.parent, accept=(0, 128)).rstrip("\n")
+    ignored = found and git("check-ignore", "--", str(ROOT), root=ROOT.parent, accept=(0, 1, 128))
+    return "" if ignored else found
+
+
+def _copy(tree: Path) -> dict[str, str | None]:
+    """Copies the project's files to *tree*; their fingerprints. What is in no commit is in a backup, too."""
+    tracked, paths = in_git(), [path for path in project_files() if os.path.lexists(ROOT / path)]
+    if not tracked:
+        print(f"kept in a backup first: {make_backup('before-own')}")
+    for path in paths:
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, tree / path, follow_symlinks=False)
+    return {path: fingerprint(tree / path) for path in paths}
 
 
 def _refuse_taken(name: str) -> None:
@@ -82,8 +128,11 @@ def _refuse_taken(name: str) -> None:
         )
 
 
-def _look_around() -> tuple[dict[str, str], dict[str, str]]:
+def _look_around(around: str) -> tuple[dict[str, str], dict[str, str]]:
     """Sees that the clone can be owned; returns what the template says of itself, and where it comes from.
+
+    Args:
+        around: The repository that the folder is a part of.
 
     Raises:
         Refusal: It cannot, or not now.
@@ -93,20 +142,26 @@ def _look_around() -> tuple[dict[str, str], dict[str, str]]:
     table = project.get("tool", {}).get("kernel", {})
     if "version" in table:
         raise Refusal(f"this project is its own already: {project['project']['name']}, made from {table['version']}")
-    if not (ROOT / ".git").is_dir():
-        raise Refusal("this folder is no clone: there is no folder .git; clone the template with git, and own that")
-    if Path(git("rev-parse", "--show-toplevel").rstrip("\n")) != ROOT:
-        raise Refusal(
-            "git takes this folder for a part of another repository; clone the template elsewhere, and own that"
-        )
-    if git("worktree", "list", "--porcelain").count("worktree ") > 1:
-        raise Refusal("other worktrees hang on this clone's history; `git worktree remove` them first")
-    refuse_uncommitted()
-    refuse_nobody("the first commit")
     template = {
         "project-name": str(table.get("template", "the template")),
         "version": str(project["project"].get("version", "0")),
     }
+    if around and not (ROOT / ".git").exists():
+        if in_git():
+            refuse_uncommitted()
+        return template, _origin_in(around)
+    if not (ROOT / ".git").is_dir():
+        raise Refusal(
+            "this folder is no clone: there is no folder .git; clone the template with git, or put it into a repository"
+            " of yours, and own that"
+        )
+    if Path(git("rev-parse", "--show-toplevel").rstrip("\n")) != ROOT:
+        raise Refusal("git takes this folder for a part of another repository; clone the template anew, and own that")
+    if git("worktree", "list", "--porcelain").count("worktree ") > 1:
+        raise Refusal("other worktrees hang on this clone's history; `git worktree remove` them first")
+    refuse_uncommitted()
+    if not around:
+        refuse_nobody("the first commit")
     return template, _origin()
 
 
@@ -116,13 +171,27 @@ def _origin() -> dict[str, str]:
     found = {"commit": cloned_commit()}
     if remotes:
         url = git("remote", "get-url", "origin" if "origin" in remotes else remotes[0]).strip()
-        found["upstream"] = re.sub(r"(?<=://)[^/@]*@", "", url)
+        found["upstream"] = without_password(url)
     return found
+
+
+def _origin_in(around: str) -> dict[str, str]:
+    """The commit that `git subtree` says it has put into this folder; nothing where it has not."""
+    inner = ROOT.relative_to(Path(around).resolve()).as_posix()
+    words = ("log", "--format=%B%x00", "--fixed-strings", f"--grep=git-subtree-dir: {inner}")
+    for message in git(*words, accept=(0, 128)).split("\0"):
+        found = re.search(r"(?m)^git-subtree-split: ([0-9a-f]{40,64})$", message)
+        if found and f"git-subtree-dir: {inner}" in message.splitlines():
+            return {"commit": found[1]}
+    return {}
 
 
 def _left_out(cloned: str) -> list[str]:
     """The template's own files, as far as they came with the clone: what its user has added since is the user's."""
-    came = git("ls-tree", "-r", "--name-only", "-z", cloned).split("\0")
+    if (ROOT / ".git").exists():
+        came = git("ls-tree", "-r", "--name-only", "-z", cloned).split("\0")
+    else:
+        came = project_files()
     return [path for path, owner in owners(ROOT, filter(None, came)).items() if owner == "template"]
 
 
@@ -131,7 +200,16 @@ def _write_stubs(tree: Path, name: str, made_from: str) -> None:
     for path in ("README.md", "CHANGELOG.md", "tests/conftest.py"):
         text = (STUBS / f"{Path(path).name}.in").read_text()
         (tree / path).parent.mkdir(exist_ok=True)
-        (tree / path).write_text(text.replace("my-app", name).replace("THE TEMPLATE", made_from))
+        text = text.replace("my-app", name).replace("THE TEMPLATE", made_from)
+        (tree / path).write_text(text.replace("PAGES\n", _pages(tree)))
+
+
+def _pages(tree: Path) -> str:
+    """A list of all pages that are shipped, those first that are read first."""
+    order = {page: number for number, page in enumerate(READ_FIRST)}
+    pages = sorted((tree / "docs").glob("*.md"), key=lambda path: (order.get(path.stem, len(order)), path.stem))
+    titles = [(path.name, path.read_text().partition("\n")[0].removeprefix("# ")) for path in pages]
+    return "".join(f"- [{title}](docs/{name})\n" for name, title in titles)
 
 
 def _rename(tree: Path, name: str, template: Mapping[str, str]) -> None:
@@ -180,22 +258,26 @@ def _commit(tree: Path, message: str, turn: int) -> None:
     """Makes the repository of the new project, with all of it in one commit."""
     git("init", "--quiet", root=tree, hold=[turn])
     git("symbolic-ref", "HEAD", "refs/heads/main", root=tree)
-    copy_settings(STAYS, tree)
+    copy_settings(STAYS, tree / ".git")
     git("add", "--all", "--force", root=tree, hold=[turn])
     quiet = ["-c", f"core.hooksPath={os.devnull}", "-c", "gc.auto=0", "-c", "maintenance.auto=false"]
     git(*quiet, "commit", "--quiet", "--no-verify", "--message", message, root=tree, hold=[turn])
 
 
-def _move_into_place(change: Change, tree: Path) -> None:
-    """Tells the change what is different between the clone and the new project."""
-    new = set(in_git(root=tree))
+def _move_into_place(change: Change, tree: Path, *, repository: bool) -> None:
+    """Tells the change what is different between the clone and the new project, which may have a repository."""
+    new = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_symlink() or path.is_file()}
+    new = {path for path in new if not path.startswith(".git/")}
     for path in change.expected:
         if path not in new:
             change.remove(path)
     for path in sorted(new):
         if fingerprint(tree / path) != change.expected.get(path):
             change.put(path, tree / path)
-    change.replace_folder(".git", tree / ".git", KEPT)
+    if repository:
+        change.replace_folder(".git", tree / ".git", KEPT)
+    elif (ROOT / ".git").is_dir():
+        change.take_away(".git", KEPT)
 
 
 if __name__ == "__main__":

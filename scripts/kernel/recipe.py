@@ -6,16 +6,20 @@ variables say, then the words of the command line, and `parse` reads them all in
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from change import Conflict
+from addresses import mask
+from change import GITS_POINTERS, Conflict
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = 40  # characters of a bad word that an error repeats
@@ -34,13 +38,17 @@ def run(recipe: str, use: str, act: Callable[[dict[str, str]], object], *keys: s
         recipe: Its name.
         use: How it is called, for who calls it wrongly.
         act: Does it. Takes the values by key, an empty one for each that is not given.
-        keys: The words it takes. A value without a key is that of the first.
+        keys: The words it takes. A value without a key is that of the first; where that ends with `...`, there may be
+            several, which it takes with spaces between.
 
     """
     for number in signal.SIGTERM, signal.SIGHUP:
         signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that what was begun is undone at once
     try:
-        act(parse(sys.argv[1:], use, keys))
+        if is_help(sys.argv[1:]):
+            tell_use(recipe, use)
+        else:
+            act(parse(sys.argv[1:], use, keys))
     except Refusal as refusal:
         print(f"just {recipe}: {refusal}", file=sys.stderr)
         sys.exit(2)
@@ -52,6 +60,20 @@ def run(recipe: str, use: str, act: Callable[[dict[str, str]], object], *keys: s
     sys.exit(0)
 
 
+def is_help(words: Sequence[str]) -> bool:
+    """Whether somebody asks what a recipe does, rather than for that to be done."""
+    return not {"--help", "-h"}.isdisjoint(words)
+
+
+def tell_use(recipe: str, use: str) -> None:
+    """Prints what a *recipe* does, as its Justfile says, and how it is called."""
+    words = [str(ROOT / ".venv" / "bin" / "just"), "--dump", "--dump-format=json"]
+    told = subprocess.run(words, cwd=ROOT, capture_output=True, check=False).stdout
+    known = json.loads(told).get("recipes", {}) if told else {}
+    doc = (known.get(recipe) or {}).get("doc")
+    print(f"{doc}\n\nUsage: {use}" if doc else f"Usage: {use}")
+
+
 def parse(words: Sequence[str], use: str, keys: Sequence[str]) -> dict[str, str]:
     """The values by key. An empty value is an unset one; of two, the later counts.
 
@@ -59,6 +81,8 @@ def parse(words: Sequence[str], use: str, keys: Sequence[str]) -> dict[str, str]
         Refusal: There is a word that the recipe does not take, or a second one without a key.
 
     """
+    several = bool(keys) and keys[0].endswith("...")
+    keys = [key.removesuffix("...") for key in keys]
     values = dict.fromkeys(keys, "")
     bare: list[str] = []
     for word in words:
@@ -71,6 +95,8 @@ def parse(words: Sequence[str], use: str, keys: Sequence[str]) -> dict[str, str]
             raise Refusal(f"a word is empty; as in: {use}")
         else:
             bare.append(word)
+    if several and len(bare) > 1:
+        bare = [" ".join(bare)]
     if len(bare) > 1 or (bare and not keys):
         raise Refusal(f"{show(bare[-1])}: unexpected argument; usage: {use}")
     if bare:
@@ -110,6 +136,20 @@ def is_yes(value: str, key: str) -> bool:
     raise Refusal(f"{key}={show(value)} says neither yes nor no; as in: {key}=1")
 
 
+SIGNING = re.compile("sign|gpg|public key|Load key|failed to write commit object", re.IGNORECASE)
+
+
+def _command(words: Sequence[str]) -> str:
+    """Which of git's commands *words* are, behind the options for git itself."""
+    rest = iter(words)
+    for word in rest:
+        if word in {"-c", "-C"}:
+            next(rest, None)
+        elif not word.startswith("-"):
+            return word
+    return ""
+
+
 def git(
     *words: str,
     root: Path = ROOT,
@@ -132,8 +172,7 @@ def git(
         Refusal: git is missing, or fails; with its own reason.
 
     """
-    # Within a hook, git tells its children by these which repository and which index they are to use.
-    inherited = {name: value for name, value in os.environ.items() if name not in _POINTERS}
+    inherited = {name: value for name, value in os.environ.items() if name not in GITS_POINTERS}
     try:
         done = subprocess.run(
             ["git", *words],
@@ -148,32 +187,42 @@ def git(
         raise Refusal("git is not installed; install it (on Debian: apt install git)") from None
     if done.returncode not in accept:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-        reason = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1])
-        command = next((word for word in words if not word.startswith("-")), "")
+        reason = mask(next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1]))
+        command = _command(words)
+        if command.startswith("commit") and SIGNING.search("\n".join(lines)):
+            raise Refusal(
+                f"git cannot sign the commit ({reason}); mend the key that user.signingKey names, or let"
+                " `git config commit.gpgSign false` do without in this repository"
+            )
         raise Refusal(f"git {command} failed ({reason}); mend that, and run this again")
     return os.fsdecode(done.stdout)
 
 
-_POINTERS = {
-    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"),
-    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX", "GIT_CEILING_DIRECTORIES", "GIT_QUARANTINE_PATH"),
-}
-
-
 def copy_settings(keys: tuple[str, ...], target: Path) -> None:
-    """Gives the repository at *target* the settings of this clone whose names begin with one of *keys*."""
+    """Gives the repository whose own folder is *target* the settings of this clone that begin with one of *keys*."""
     settings = [pair.split("\n", 1) for pair in git("config", "--local", "--list", "-z").split("\0") if "\n" in pair]
     for key, value in settings:
         if key.startswith(keys):
-            git("config", "--local", key, value, root=target)
+            git("config", "--file", str(target / "config"), key, value)
 
 
 def refuse_uncommitted() -> None:
-    """Raises `Refusal` where there are changes that are not committed, or files that git does not know."""
-    changed = git("status", "--porcelain", "--untracked-files=normal").splitlines()
+    """Raises `Refusal` where the project has changes that are not committed, or files that git does not know."""
+    changed = git("status", "--porcelain", "--untracked-files=normal", "--", ".").splitlines()
+    if changed and all(line.startswith(" M") for line in changed) and not _differs():
+        return  # the line ends are others, which is no change
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise Refusal(f"there are changes that are not committed ({changed[0][3:]}{more}); commit or remove them first")
+
+
+def _differs() -> bool:
+    """Whether a tracked file differs in more than its line ends. The index, which git would refresh, stays as it is."""
+    with tempfile.NamedTemporaryFile() as index:
+        own = Path(git("rev-parse", "--git-path", "index").rstrip("\n"))
+        shutil.copyfile(ROOT / own, index.name)
+        words = ("diff", "--no-ext-diff", "--name-only", "-z", "--", ".")
+        return bool(git("-c", "diff.autoRefreshIndex=true", *words, env={"GIT_INDEX_FILE": index.name}))
 
 
 def refuse_nobody(what: str) -> None:
@@ -191,6 +240,43 @@ def refuse_nobody(what: str) -> None:
 def in_git(*options: str, root: Path = ROOT) -> list[str]:
     """The paths that `git ls-files` with these *options* names."""
     return [path for path in git("ls-files", "-z", *options, root=root).split("\0") if path]
+
+
+def project_files(root: Path = ROOT) -> list[str]:
+    """The files of the project at *root*: what git tracks or would track.
+
+    Where git knows nothing of it, as of an archive that was downloaded, or refuses it because the folder is somebody
+    else's: all that no .gitignore names.
+    """
+    try:
+        found = in_git("--cached", "--others", "--exclude-standard", root=root)
+    except Refusal as refusal:
+        if not NO_REPOSITORY.search(str(refusal)):
+            raise
+        with tempfile.TemporaryDirectory() as folder:
+            git("init", "--quiet", "--bare", "--template=", folder, root=Path(folder))
+            where = [f"--git-dir={folder}", f"--work-tree={root}"]
+            told = git(*where, "ls-files", "-z", "--others", "--exclude-standard", root=root)
+        found = [path for path in told.split("\0") if path and path.split("/")[0] not in {".git", ".kernel", ".venv"}]
+    return list(dict.fromkeys(found))
+
+
+NO_REPOSITORY = re.compile("not a git repository|dubious ownership")
+
+
+def commit_of_head(root: Path = ROOT) -> str:
+    """The commit that is checked out; empty where there is none, or no repository that git will look at."""
+    try:
+        return git("rev-parse", "--quiet", "--verify", "HEAD", root=root, accept=(0, 1)).strip()
+    except Refusal as refusal:
+        if not NO_REPOSITORY.search(str(refusal)):
+            raise
+        return ""
+
+
+def unix(content: bytes) -> bytes:
+    """The *content* of a text with the line ends of Unix; that of anything else, as it is."""
+    return content if b"\0" in content else content.replace(b"\r\n", b"\n")
 
 
 def bring_venv_up_to_date() -> None:

@@ -19,6 +19,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from recipe import is_help, tell_use
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / ".venv" / "bin"
 ALL = "--all"  # what `just test-all` says
@@ -73,6 +75,10 @@ def run_pytest(words: list[str]) -> int:
 def main() -> int:
     """Run what was asked for; returns the exit code."""
     words = sys.argv[1:]
+    if is_help(words):
+        recipe = "test-all" if ALL in words else "test"
+        tell_use(recipe, f"just {recipe}, or just test -k billing; `.venv/bin/pytest --help` tells what pytest takes")
+        return 0
     if words not in ([], [ALL]):
         os.execv(sys.executable, [sys.executable, "-m", "pytest", *words])  # noqa: S606
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -1,4 +1,4 @@
-"""`just sec`: known vulnerabilities in the lock, secrets in the tree, and what ruff's S rules find.
+"""`just sec`: known vulnerabilities in the lock, secrets in the tree, and dangerous code.
 
 All of it goes into one SARIF file, for the tools that show such; the terminal has a line for each finding. It fails on
 a finding. What cannot be done, as without network, is said, and the rest is done.
@@ -20,17 +20,16 @@ from typing import Any
 
 import attrs
 
-from bootstrap import LOCK, NO_NETWORK, VENV, VENV_UV, reason
-from kernel_files import SHIPPED
+import sec_code
+import sec_secrets
+from bootstrap import LOCK, NO_NETWORK, VENV_UV, reason
 from lock import PIN, read_project
-from recipe import ROOT, Refusal, in_git, run, show
+from recipe import ROOT, Refusal, run, show
 
 USE = "just sec"
 FOUND = 1  # exit code
 REPORT = "build/sec.sarif"
 PLACE = "scripts/requirements.lock"
-HASHES = frozenset({PLACE, SHIPPED})  # they look like secrets, and are none
-EXCUSE = "# pragma: allowlist secret"  # on a line that only looks as if it held one
 
 
 class NotDone(Exception):
@@ -46,6 +45,7 @@ class Finding:
         text: What it is, and what to do.
         path: The file, from the project's folder.
         line: From 1.
+        excused: Whether the line says that it is meant so; it is counted then, and does not fail.
 
     """
 
@@ -53,6 +53,7 @@ class Finding:
     text: str
     path: str
     line: int
+    excused: bool = False
 
 
 def check(words: Mapping[str, str]) -> None:
@@ -63,7 +64,7 @@ def check(words: Mapping[str, str]) -> None:
     parts: dict[str, Callable[[], Iterable[Finding]]] = {
         "known vulnerabilities": lambda: vulnerabilities(service),
         "secrets": secrets,
-        "ruff's S rules": dangerous_code,
+        "dangerous code": dangerous_code,
     }
     found: dict[str, list[Finding]] = {}
     missing: dict[str, str] = {}
@@ -76,13 +77,16 @@ def check(words: Mapping[str, str]) -> None:
     report.parent.mkdir(exist_ok=True)
     report.write_text(json.dumps(sarif(found, missing), indent=1) + "\n")
     for part, findings in found.items():
-        for one in findings:
+        counted = [one for one in findings if not one.excused]
+        for one in counted:
             print(f"{one.path}:{one.line}: {one.rule}: {one.text}")
-        print(f"{part}: {len(findings) or 'none'} found")
+        print(f"{part}: {len(counted) or 'none'} found")
     for part, why in missing.items():
         print(f"{part}: NOT LOOKED FOR: {why}")
+    if excused := sum(one.excused for findings in found.values() for one in findings):
+        print(f"{excused} dangerous lines are excused by a `# noqa` that names the rule.")
     print(f"The report is {REPORT}.")
-    if any(found.values()):
+    if any(not one.excused for findings in found.values() for one in findings):
         sys.exit(FOUND)
 
 
@@ -132,34 +136,25 @@ def _json(command: list[str], folder: Path) -> Any:
 
 
 def secrets() -> Iterator[Finding]:
-    """What looks like a key or a password, in files that git tracks or would track. Nothing is sent anywhere."""
-    from detect_secrets.core.scan import scan_file
-    from detect_secrets.settings import default_settings
-
-    with default_settings():
-        for path in in_git("--cached", "--others", "--exclude-standard"):
-            if path in HASHES or not (ROOT / path).is_file():
-                continue
-            for secret in scan_file(str(ROOT / path)):
-                rule = secret.type.lower().replace(" ", "-")
-                text = f"looks like a secret; take it out and change it, or write `{EXCUSE}` behind it"
-                yield Finding(rule, text, path, secret.line_number)
+    """What looks like a key or a password, in files that git tracks or would track."""
+    try:
+        for secret in sec_secrets.secrets():
+            text = f"looks like a secret; take it out and change it, or write `{sec_secrets.EXCUSE}` behind it"
+            yield Finding(secret.rule, text, secret.path, secret.line)
+    except sec_secrets.NotLooked as error:
+        raise NotDone(str(error)) from None
 
 
 def dangerous_code() -> Iterator[Finding]:
-    """What flake8-bandit's rules find, less what the project's own settings of ruff allow."""
+    """Dangerous lines of Python, less what the project's own settings of ruff allow."""
     lint = read_project().get("tool", {}).get("ruff", {}).get("lint", {})
-    allowed = [code for code in [*lint.get("ignore", []), *lint.get("extend-ignore", [])] if code.startswith("S")]
-    ruff = [str(VENV / "bin" / "ruff"), "check", "--output-format=json", "--exit-zero", "--extend-select=S"]
-    done = subprocess.run(
-        [*ruff, *(f"--ignore={code}" for code in allowed)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise NotDone(f"ruff fails ({done.stderr.strip().splitlines()[-1]})")
-    for one in json.loads(done.stdout):
-        if re.fullmatch(r"S\d+", one["code"] or ""):
-            path = Path(one["filename"]).relative_to(ROOT).as_posix()
-            yield Finding(one["code"], one["message"], path, one["location"]["row"])
+    ignored = [code for code in [*lint.get("ignore", []), *lint.get("extend-ignore", [])] if code.startswith("S")]
+    try:
+        found, excused = sec_code.dangers(ignored)
+    except sec_code.NotLooked as error:
+        raise NotDone(str(error)) from None
+    told = [Finding(one.rule, one.text, one.path, one.line) for one in found]
+    return iter([*told, *(Finding(one.rule, one.text, one.path, one.line, excused=True) for one in excused)])
 
 
 def sarif(found: Mapping[str, list[Finding]], missing: Mapping[str, str]) -> dict[str, Any]:
@@ -172,7 +167,7 @@ def sarif(found: Mapping[str, list[Finding]], missing: Mapping[str, str]) -> dic
 
 
 def _run(part: str, outcome: list[Finding] | str) -> dict[str, Any]:
-    findings = outcome if isinstance(outcome, list) else []
+    findings = [one for one in outcome if not one.excused] if isinstance(outcome, list) else []
     invocation: dict[str, Any] = {"executionSuccessful": isinstance(outcome, list)}
     if isinstance(outcome, str):
         invocation["toolExecutionNotifications"] = [{"level": "error", "message": {"text": outcome}}]

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from backup import make_backup
 from change import Change
-from recipe import ROOT, Refusal, git, in_git, is_yes, refuse_name, run
+from recipe import ROOT, Refusal, commit_of_head, git, is_yes, project_files, refuse_name, run
 
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from kernel.cli import BUILT_IN
+from kernel.cli.built_in import BUILT_IN
 from kernel.declare.app import EXTENSIONS
 from kernel.errors import PlanError, did_you_mean
 from kernel.plan.discovery import RESERVED, ServiceFile, find_services, load_all
@@ -130,7 +130,11 @@ def remove(words: Mapping[str, str]) -> None:
         raise Refusal(f"there is no service {name!r}; {hint}")
     file = services[name]
     paths = [_path(file), f"tests/services/test_{module(name)}.py"]
-    changed = [line[3:] for line in git("status", "--porcelain", "-uall", "-z", "--", *paths).split("\0") if line]
+    gone = [path for path in project_files() if any(path == one or path.startswith(f"{one}/") for one in paths)]
+    changed = gone  # where there is no commit
+    if commit_of_head():
+        status = git("status", "--porcelain", "-uall", "-z", "--", *paths).split("\0")
+        changed = [line[3:] for line in status if line]
     dependents = [] if force else _dependents(name, services)
     if dependents:
         raise Refusal(f"{' and '.join(dependents)} depend on {name}; change them first, or say FORCE=1")
@@ -138,7 +142,6 @@ def remove(words: Mapping[str, str]) -> None:
         raise Refusal(f"{' and '.join(changed)} would be lost, not being committed; commit, or say FORCE=1")
     if changed:
         print(f"kept in a backup first: {make_backup()}")
-    gone = in_git("--cached", "--others", "--exclude-standard", "--", *paths)
     with Change(f"just service-remove NAME={name}") as change:
         for path in gone:
             change.remove(path)

@@ -6,12 +6,13 @@ rename; so the next recipe finishes what a kill has interrupted.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from change import Change, fingerprint
-from recipe import ROOT, Refusal, git
+from change import Change, fingerprint, git_folders
+from recipe import ROOT, Refusal, git, unix
 
 HEADS = ".git/refs/heads"
 QUIET = ["-c", "gc.auto=0", "-c", "maintenance.auto=false"]
@@ -19,10 +20,32 @@ QUIET = ["-c", "gc.auto=0", "-c", "maintenance.auto=false"]
 
 def refuse_unusual_git() -> None:
     """Raises `Refusal` where git keeps its files in another way than this module knows."""
-    if not (ROOT / ".git").is_dir() or Path(git("rev-parse", "--show-toplevel").rstrip("\n")) != ROOT:
-        raise Refusal("this folder is not the first worktree of a repository of its own; run this in that one")
+    if git("rev-parse", "--is-inside-work-tree", accept=(0, 128)).strip() != "true":
+        raise Refusal("this folder is in no repository; `git init` and a commit make one")
+    ours = [folder.resolve() for folder in git_folders(ROOT)]
+    gits = [(ROOT / git("rev-parse", word).rstrip("\n")).resolve() for word in ("--git-dir", "--git-common-dir")]
+    if ours != gits:
+        raise Refusal(f"git's own folder is {gits[0]}, and would be {ours[0]} by its usual rules; run this in a clone")
+    if any(folder.stat().st_dev != ROOT.stat().st_dev for folder in ours):
+        raise Refusal(f"{ours[1]} is on another file system than this folder; run this in a clone, and pull from there")
     if git("config", "--get", "extensions.refstorage", accept=(0, 1)).strip() not in {"", "files"}:
         raise Refusal("git keeps its branches in a table; `git refs migrate --ref-format=files` first")
+
+
+def prefix() -> str:
+    """Where the project is in its repository, as `back/`; empty where it is the whole."""
+    return git("rev-parse", "--show-prefix").rstrip("\n")
+
+
+def refuse_elsewhere(branch: str) -> None:
+    """Raises `Refusal` where the branch is checked out in another worktree, which would not see it move."""
+    place, here = "", git("rev-parse", "--show-toplevel").rstrip("\n")
+    for line in git("worktree", "list", "--porcelain", "-z").split("\0"):
+        key, _, value = line.partition(" ")
+        if key == "worktree":
+            place = value
+        elif key == "branch" and value == f"refs/heads/{branch}" and place != here:
+            raise Refusal(f"the branch {branch} is checked out in {place}; check out another one there first")
 
 
 def commit_of(branch: str) -> str:
@@ -38,7 +61,7 @@ def put_branch(change: Change, branch: str, commit: str) -> None:
 
 def remove_branch(change: Change, branch: str) -> None:
     """The branch is to go, also where git has packed it away."""
-    packed = ROOT / ".git" / "packed-refs"
+    packed = git_folders(ROOT)[1] / "packed-refs"
     lines = packed.read_text().splitlines(keepends=True) if packed.exists() else []
     left = [line for line in lines if not line.endswith(f" refs/heads/{branch}\n")]
     if left != lines:
@@ -49,19 +72,25 @@ def remove_branch(change: Change, branch: str) -> None:
 
 def put_files(change: Change, commit: str) -> None:
     """The files and git's index are to be as in *commit*, where they are as in HEAD now."""
-    index, out = change.folder / "index", change.folder / "out"
-    shutil.copyfile(ROOT / ".git" / "index", index)
+    index, inner = change.folder / "index", prefix()
+    shutil.copyfile(git_folders(ROOT)[0] / "index", index)
     env = {"GIT_INDEX_FILE": str(index)}
     git("update-index", "-q", "--refresh", accept=(0, 1), env=env)  # else a file that was only copied seems changed
-    told = git("diff", "--name-status", "--no-renames", "-z", "HEAD", commit).split("\0")
-    states = dict(zip(told[1::2], told[::2], strict=False))
+    told = git("diff-tree", "-r", "--name-status", "--no-renames", "--no-relative", "-z", "HEAD", commit).split("\0")
+    states = dict(zip((path.removeprefix(inner) for path in told[1::2]), told[::2], strict=False))
+    if outside := [path for path in told[1::2] if not path.startswith(inner)]:
+        raise Refusal(
+            f"what is checked out differs from {commit[:12]} outside of this folder, too ({outside[0]}); `git checkout`"
+            " the branch that the update was made from, and run this again"
+        )
     there = [path for path, state in states.items() if state != "D"]
     # As they are in HEAD: what somebody changes from now on is set aside.
-    was = change.folder / "was"
-    _check_out([path for path, state in states.items() if state != "A"], was, env)
-    change.expected = {path: fingerprint(was / path) for path in states}
+    was = _check_out([path for path, state in states.items() if state != "A"], change.folder / "was", env) / inner
+    change.expected = {path: as_in(was / path, ROOT / path) for path in states}
+    others = [path for path, found in change.expected.items() if found != fingerprint(was / path)]
+    git("update-index", "-z", "--stdin", stdin="".join(f"{path}\0" for path in others), env=env)
     git("read-tree", "-m", "HEAD", commit, env=env)
-    _check_out(there, out, env)
+    out = _check_out(there, change.folder / "out", env) / inner
     for path in states:
         if path not in there:
             change.remove(path)
@@ -71,11 +100,19 @@ def put_files(change: Change, commit: str) -> None:
     change.put(".git/index", index)
 
 
-def _check_out(paths: list[str], folder: Path, env: Mapping[str, str]) -> None:
+def as_in(known: Path, now: Path) -> str | None:
+    """The fingerprint of what git *known* has; that of the file *now*, where only its line ends are others."""
+    files = known.is_file() and now.is_file() and not (known.is_symlink() or now.is_symlink())
+    same = files and os.access(known, os.X_OK) == os.access(now, os.X_OK)
+    return fingerprint(now if same and unix(known.read_bytes()) == unix(now.read_bytes()) else known)
+
+
+def _check_out(paths: list[str], folder: Path, env: Mapping[str, str]) -> Path:
     """Writes files of an index into a new folder."""
     folder.mkdir()
     words = ["checkout-index", "-z", "--stdin", f"--prefix={folder}/"]
     git(*words, stdin="".join(f"{path}\0" for path in paths), env=env)
+    return folder
 
 
 def put_head(change: Change, branch: str) -> None:

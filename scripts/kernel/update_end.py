@@ -10,7 +10,7 @@ from typing import Any
 from change import Change
 from merge_files import YOURS
 from recipe import ROOT, Refusal, bring_venv_up_to_date, git, refuse_nobody, refuse_uncommitted, run
-from switch import commit_of, put_branch, put_files, put_head, refuse_unusual_git, remove_branch
+from switch import commit_of, put_branch, put_files, put_head, refuse_elsewhere, refuse_unusual_git, remove_branch
 from update import BRANCH, NOTE
 
 USE = "just kernel-update-{}"
@@ -30,8 +30,8 @@ def _pending() -> dict[str, Any]:
     left = git("for-each-ref", "--format=%(refname:lstrip=2)", f"refs/heads/{BRANCH}*").split()
     if left:
         raise Refusal(
-            f"{NOTE}, which says what the branch {left[0]} is, is not here: it was made in another clone; merge it with"
-            f" `git merge {left[0]}`, or delete it with `git branch -D {left[0]}`"
+            f"{NOTE}, which says what the branch {left[0]} is, is not here: it was made in another clone or worktree;"
+            f" merge it with `git merge {left[0]}`, or delete it with `git branch -D {left[0]}`"
         )
     raise Refusal("no update is pending; `just kernel-update` makes one")
 
@@ -40,7 +40,7 @@ def _open(note: Mapping[str, Any]) -> Iterator[Mapping[str, str]]:
     """The conflicts that are not resolved in the branch."""
     for clash in note["clashes"]:
         path = clash["aside"] or clash["path"]
-        words = ["cat-file", "blob", f"{commit_of(note['branch'])}:{path}"]
+        words = ["cat-file", "blob", f"{commit_of(note['branch'])}:./{path}"]
         there = git("ls-tree", "--name-only", "-z", commit_of(note["branch"]), "--", f":(literal){path}")
         if there and (clash["aside"] or f"\n<<<<<<< {YOURS}" in "\n" + git(*words)):
             yield clash
@@ -50,7 +50,7 @@ def review(_: Mapping[str, str]) -> None:
     """Shows what the update changes, what is in conflict, and what the tests said."""
     note = _pending()
     print(f"{note['template']} {note['base_version']} -> {note['version']}, on the branch {note['branch']}\n")
-    told = iter(git("diff", "--name-status", "-M", "-z", note["start"], note["branch"]).split("\0"))
+    told = iter(git("diff", "--name-status", "--relative", "-M", "-z", note["start"], note["branch"]).split("\0"))
     for state in told:
         if not state:
             break
@@ -90,6 +90,7 @@ def merge(_: Mapping[str, str]) -> None:
         )
     if git("branch", "--show-current").strip() not in {branch, onto}:
         raise Refusal(f"another branch is checked out; `git checkout {branch}` first")
+    refuse_elsewhere(onto)
     with Change("just kernel-update-merge") as change:
         commit = _merged(branch, onto)
         put_branch(change, onto, commit)
@@ -122,7 +123,9 @@ def _merged(branch: str, onto: str) -> str:
             f"{onto} has changed since, in the same places ({clashing[0]}); `git merge {onto}` on {branch} and resolve,"
             " then run this again"
         )
-    return git("commit-tree", "-p", tip, "-p", update, "-m", f"Merge branch '{branch}'", told[0]).strip()
+    signed = git("config", "--type=bool", "--get", "commit.gpgSign", accept=(0, 1)).strip() == "true"
+    words = ["-S"] if signed else []
+    return git("commit-tree", *words, "-p", tip, "-p", update, "-m", f"Merge branch '{branch}'", told[0]).strip()
 
 
 def revert(_: Mapping[str, str]) -> None:
@@ -137,6 +140,7 @@ def revert(_: Mapping[str, str]) -> None:
             refuse_uncommitted()
             if not commit_of(onto):
                 raise Refusal(f"the branch {onto} is gone; `git branch {onto} {note['start'][:12]}` brings it back")
+            refuse_elsewhere(onto)
             put_files(change, commit_of(onto))
             _leave(change, note)
         else:

@@ -20,7 +20,7 @@ import tomlkit
 
 from kernel_files import MANIFEST, SHIPPED, owners_by, shipped_text
 from lock import header, read_project, resolve
-from merge_files import ASIDE, Repository, Tree, merge
+from merge_files import ASIDE, Repository, Tree, line_ends, merge
 from merge_project import Clash, merge_project
 from own import rewrite
 from recipe import Refusal, git, run
@@ -29,6 +29,7 @@ OPTED_OUT = ".kernelupdateignore"
 PROJECT = "pyproject.toml"
 LOCK = "scripts/requirements.lock"
 SECTION = re.compile(r"(?m)^## \[?v?(\d+\.\d+\.\d+)\]?.*\n")
+UNRELEASED = re.compile(r"(?m)^## Unreleased\n+(?:(?!## ).*\S.*\n|\n(?!## ))+")
 TOLD = 12  # lines of what the tests said that the review repeats
 
 
@@ -125,7 +126,8 @@ class _Update:
 
     def _merge_project(self, tree: Tree) -> list[dict[str, str]]:
         """Merges pyproject.toml, and makes the lock anew where that asks for other packages; returns the conflicts."""
-        ours = (self.root / PROJECT).read_text()
+        ours = self.repository.content(self.ours[PROJECT][1])
+        ends, ours = line_ends(ours), ours.replace("\r\n", "\n")
         name = tomllib.loads(ours)["project"]["name"]
         text = ours
         clashes: list[Clash] = []
@@ -139,7 +141,7 @@ class _Update:
         document["tool"]["kernel"]["version"] = self.job["version"]
         document["tool"]["kernel"]["commit"] = self.job["commit"]
         text = tomlkit.dumps(document)
-        tree[PROJECT] = (self.ours[PROJECT][0], self.repository.store(text))
+        tree[PROJECT] = (self.ours[PROJECT][0], self.repository.store(text.replace("\n", ends)))
         self._lock(tree, text)
         if not clashes:
             return []
@@ -177,9 +179,12 @@ class _Update:
     def _message(self) -> str:
         """What the changelog says of the versions that come in."""
         job = self.job
-        title = f"Update {job['template']} from {job['base_version']} to {job['version']}"
+        title = f"Update {job['template']} from {job['base_version']} to {job.get('told', job['version'])}"
         entry = self.new.get("CHANGELOG.md")
-        told = sections(self.repository.content(entry[1]) if entry else "", job["base_version"], job["version"])
+        changelog = self.repository.content(entry[1]) if entry else ""
+        told = sections(changelog, job["base_version"], job["version"])
+        if job.get("told", job["version"]) != job["version"]:  # no release: what is to be in the next one comes too
+            told = "\n\n".join(filter(None, [*(found[0].strip() for found in UNRELEASED.finditer(changelog)), told]))
         return f"{title}\n\n{told or 'Its changelog says nothing of it.'}\n"
 
 
@@ -197,7 +202,7 @@ def sections(changelog: str, after: str, until: str) -> str:
 
 
 def _order(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split(".")))
+    return tuple(map(int, re.findall("[0-9]+", version)[:3]))  # a version before its release counts as released
 
 
 def _try(worktree: Path) -> dict[str, Any]:

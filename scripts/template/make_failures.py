@@ -720,7 +720,8 @@ SCENARIOS = (
     ),
     Scenario(
         "Ctrl+C in a command",
-        "It was cancelled and has cleaned up, and what it had asked for has been stopped. The exit code is 0.",
+        "It was cancelled and has cleaned up, and what it had asked for has been stopped. The exit code is 130, for "
+        "SIGTERM 143: what was to come after it, as in `app database watch && deploy`, does not.",
         {"database": IDLE + IMPORT},
         words=("database", "watch"),
         steps=(("watching", signal.SIGINT),),

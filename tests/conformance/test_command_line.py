@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from tests.conformance.program import App
+from tests.conformance.program import CALM, App
 
 BACKENDS = ["asyncio", "trio"]
 TELLTALE = 'print("imported", __name__, file=sys.stderr)\n'
@@ -174,7 +178,7 @@ def test_check(app: App) -> None:
     for run in runs:
         result = run.result()
         assert result.code == 0
-        assert result.stdout == "1 services checked, no problems\n"
+        assert result.stdout == "1 service checked, no problems\n"
         runs = []
     app.service("broken", "raise OSError('no route')")
     app.service("typo", "@service(depends=['databse'])\nasync def typo() -> None: ...")
@@ -239,7 +243,7 @@ def test_command_that_asks_for_values(shop: App, backend: str) -> None:
     assert "kernel" not in {one["logger"] for one in result.records}, "its output is what it prints"
     assert imported(result.stderr) == ["database"]
     result = others.result()
-    assert result.code == 0, result.stderr
+    assert result.code == 7, result.stderr
     assert result.stdout == "why: the connection to other.db says no\n"
     assert result.in_order("database opens", "asking", "asked", "database closes")
     assert not result.said("^x$")
@@ -283,7 +287,7 @@ def test_user_commands(app: App) -> None:
     words = [("seed", "--users", "3"), ("answer",), ("crash",), ("seed", "--users", "many"), ("seed", "--user", "3")]
     seed, answer, crash, wrong, unknown = [run.result() for run in [app.start(*one) for one in words]]
     assert (seed.code, seed.stdout, seed.stderr) == (0, "3\n", "")
-    assert answer.stdout == ""
+    assert (answer.code, answer.stdout) == (42, "")
     assert crash.code == 1
     assert crash.messages == ["exit 1: OSError: no route"]
     assert "app/commands.py" in crash.records[0]["exception"]
@@ -320,7 +324,7 @@ def test_command_of_a_service_that_fails(shop: App) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_clean_up_after_a_command(shop: App, backend: str, number: signal.Signals) -> None:
-    """With or without a kernel, async or not: it is cancelled, cleans up, and its providers are stopped."""
+    """With or without a kernel, async or not: it is cancelled, cleans up, and ends as a shell would tell it."""
     kernel = shop.start("api", "ask", "why", "--wait", "20", KERNEL_BACKEND=backend, LOG_LEVEL="info")
     alone = shop.start("api", "wait", KERNEL_BACKEND=backend)
     plain = shop.start("api", "block", KERNEL_BACKEND=backend)
@@ -328,13 +332,14 @@ def test_signals_clean_up_after_a_command(shop: App, backend: str, number: signa
         run.wait_for(begun)
         run.send(number)
     result = kernel.result()
-    assert result.code == 0, result.stderr
+    assert result.code == 128 + number, result.stderr
     assert result.stdout == ""
     assert result.in_order("asked", "database closes")
     for run in (alone, plain):
         result = run.result()
-        assert result.code == 0, result.stderr
+        assert result.code == 128 + number, result.stderr
         assert result.said("cleaned up")
+        assert f"stopped by {number.name}" in result.lines
         assert "Traceback" not in result.stderr
 
 
@@ -365,3 +370,242 @@ def test_closed_streams(app: App) -> None:
     result = app.open(("run",), {}, stdout=None, stderr=None, preexec_fn=lambda: os.closerange(1, 3)).result()
     assert result.code == 0
     assert (app.folder / "x").read_text() == ""
+
+
+KINDS = """
+    def show(*values: Any) -> None:
+        print(*values)
+
+    @command
+    def kinds(first: int, /, second: int = 2, *rest: int, flag: bool = False, **more: str) -> None:
+        print(first, second, rest, flag, more)
+
+    @command
+    def only(first: int, second: int = 2, /) -> None:
+        print(first, second)
+"""
+VALUED = """
+@service
+async def store(serving: Serving[str]) -> None:
+    async with serving("kept"):
+        await anyio.sleep_forever()
+
+@store.command
+async def kinds(store: str, first: int, /, *rest: int, flag: bool = False, **more: str) -> None: ...
+
+@store.command
+async def put(first: int, store: str, *rest: int, flag: bool = False, **more: str) -> int:
+    print(first, store, rest, flag, more)
+    return 3
+
+@store.command
+async def quit(store: str) -> None:
+    sys.exit(4)
+"""
+
+
+@pytest.mark.core
+def test_every_kind_of_parameter(app: App) -> None:
+    """All that cyclopts knows: only by position, as many as there are, and any options, with values and without."""
+    app.commands(KINDS)
+    app.service(
+        "store", VALUED.replace("async def kinds(store: str, first: int, /", "async def kinds(store: str, first: int")
+    )
+    calls = {
+        ("kinds", "1"): "1 2 () False {}",
+        ("kinds", "1", "3", "4", "5", "--flag", "--colour", "red"): "1 3 (4, 5) True {'colour': 'red'}",
+        ("only", "1"): "1 2",
+        ("only", "1", "3"): "1 3",
+        ("store", "put", "1"): "1 kept () False {}",
+        ("store", "put", "1", "2", "3", "--flag", "--colour=red"): "1 kept (2, 3) True {'colour': 'red'}",
+    }
+    runs = {words: app.start(*words) for words in calls}
+    for words, run in runs.items():
+        result = run.result()
+        assert (result.code, result.stdout) == (3 if words[0] == "store" else 0, f"{calls[words]}\n"), result.stderr
+        assert result.stderr == ""
+
+
+@pytest.mark.core
+def test_the_exit_code_is_the_commands(app: App) -> None:
+    """What it returns, or gives to `sys.exit`, also in a task; a text is printed, and means 1."""
+    ways = {
+        "returned": ("return 3", 3),
+        "nothing": ("return None", 0),
+        "yes": ("return True", 0),
+        "large": ("return 256", 1),
+        "exited": ("sys.exit(4)", 4),
+        "well": ("sys.exit(0)", 0),
+        "bare": ("sys.exit()", 0),
+        "text": ("sys.exit('no such user')", 1),
+    }
+    store = VALUED
+    code = ""
+    for name, (what, _) in ways.items():
+        code += f"@command\ndef plain_{name}() -> Any:\n    {what}\n\n"
+        code += f"@command\nasync def async_{name}() -> Any:\n    await anyio.sleep(0)\n    {what}\n\n"
+        store += f"@store.command\nasync def {name}(store: str) -> Any:\n    {what}\n\n"
+    app.commands(code)
+    app.service("store", store)
+    runs = {}
+    for name in ways:
+        for words in ((f"plain-{name}",), (f"async-{name}",), ("store", name)):
+            runs[words] = app.start(*words)
+        for words in ((f"plain-{name}",), (f"async-{name}",), ("store", name)):
+            result = runs[words].result()
+            assert result.code == ways[name][1], (words, result.stderr)
+            assert result.stderr == ("no such user\n" if name == "text" else ""), words
+
+
+def test_one_that_is_broken_breaks_only_itself(app: App) -> None:
+    """An annotation that cannot be evaluated, a value that only a service's command gets, a name that is taken."""
+    app.service("store", VALUED + "@store.command\ndef bad(what: 'Nowhere') -> None: ...\n")
+    app.commands(
+        """
+        @command
+        def good(*, count: int = 1) -> None:
+            "Does good."
+            print("good", count)
+
+        @command
+        def bad(what: "Nowhere") -> None: ...
+
+        @command
+        def valued(store) -> None: ...
+
+        @command
+        def optional(store: str = "none") -> None:
+            print(store)
+
+        @command
+        def run() -> None: ...
+        """
+    )
+    words = ["--help", "good", "optional", "store put 1", "bad", "valued", "store bad", "check"]
+    runs = [app.start(*one.split(), LOG_FORMAT="text") for one in words]
+    help_, good, optional, put, bad, valued, store_bad, check = [run.result() for run in runs]
+    assert help_.code == 0
+    assert "Does good." in help_.stdout
+    assert "valued" in help_.stdout
+    (warning,) = help_.lines
+    assert warning.startswith("warning: app/commands.py defines 'run', but a command has that name")
+    assert (good.code, good.stdout, good.stderr) == (0, "good 1\n", "")
+    assert (optional.code, optional.stdout) == (0, "none\n")
+    assert put.code == 3
+    cannot = r"app/commands.py:\d+: command 'bad': the annotation of parameter 'what' cannot be evaluated"
+    gets = (
+        r"app/commands.py:\d+: command 'valued' has a parameter 'store', which is the name of a service; the value of"
+    )
+    for result, pattern in ((bad, cannot), (valued, gets)):
+        assert result.code == 2
+        assert len(result.errors) == 1
+        assert re.match(pattern, result.errors[0]), result.errors
+        assert "Traceback" not in result.stderr
+    assert store_bad.code == 2
+    assert re.match(r"services/store.py:\d+: command 'bad': the annotation", store_bad.errors[0]), store_bad.errors
+    assert check.code == 2
+    assert len(check.errors) == 4, check.errors
+
+
+def test_check_of_some(app: App) -> None:
+    """Those named, as `run` and `graph` take them; what they need is not missed, what others lack is not told."""
+    app.service("store", VALUED)
+    app.service("api", "@service(depends=['store'])\nasync def api(store: str) -> None: ...")
+    app.service("needy", "@attrs.frozen\nclass C:\n    key: str\n\n@service\nasync def needy(c: C) -> None: ...")
+    app.service("broken", "raise OSError('no route')")
+    calls = {
+        ("api",): (0, []),
+        ("api", "store"): (0, []),
+        ("s*",): (0, []),
+        ("needy",): (2, ["NEEDY_KEY"]),
+        ("needy", "--no-settings"): (0, []),
+        ("broken",): (2, ["no route"]),
+        ("apy",): (2, [r"did you mean 'api'\?"]),
+        ("--no-settings",): (2, ["no route"]),
+        (): (2, ["no route", "NEEDY_KEY"]),
+    }
+    runs = {words: app.start("check", *words, LOG_FORMAT="text") for words in calls}
+    for words, (code, patterns) in calls.items():
+        result = runs[words].result()
+        assert result.code == code, (words, result.stderr)
+        assert len(result.errors) == len(patterns), (words, result.stderr)
+        assert all(re.search(pattern, error) for pattern, error in zip(patterns, result.errors, strict=True)), (
+            result.stderr
+        )
+
+
+def test_a_library_that_needs_asyncio_is_told(app: App) -> None:
+    """On trio: in a service, in its commands, and in the app's; not on asyncio, where a thread has no loop either."""
+    app.service(
+        "store",
+        """
+        import asyncio
+
+        @service
+        async def store() -> None:
+            asyncio.get_running_loop()
+
+        @store.command
+        async def ask() -> None:
+            asyncio.get_running_loop()
+
+        @store.command
+        async def thread() -> None:
+            await anyio.to_thread.run_sync(asyncio.get_running_loop)
+        """,
+    )
+    hint = "no running event loop; what is called needs asyncio, and KERNEL_BACKEND is trio"
+    for words, backend, told in (
+        (("run",), "trio", True),
+        (("store", "ask"), "trio", True),
+        (("store", "thread"), "asyncio", False),
+    ):
+        result = app.call(*words, KERNEL_BACKEND=backend)
+        assert result.code == 1
+        assert (hint in result.messages[-1]) is told, result.stderr
+
+
+def test_completion(app: App, tmp_path: Path) -> None:
+    """Scripts for bash, zsh and fish know services and commands; names are asked for; no service is imported."""
+    app.service("store", f"raise OSError('imported')\n{VALUED}")
+    app.service("billing/clerk", "raise OSError('imported')")
+    app.commands("@command\ndef seed(*, users: int = 10) -> None:\n    'Fill the database.'")
+    for shell in ("bash", "zsh", "fish"):
+        result = app.call("--show-completion", shell)
+        assert (result.code, result.stderr) == (0, "")
+        assert {"store", "billing-clerk", "put", "seed", "--users", "graph"} <= set(
+            re.findall(r"[\w-]+", result.stdout)
+        )
+    result = app.call("__complete", "check", "")
+    assert re.findall(r"(?m)^([\w-]+)\t", result.stdout) == ["billing-clerk", "store"]
+    result = app.call("--install-completion", "--shell", "fish", HOME=str(tmp_path / "home"), XDG_CONFIG_HOME="")
+    assert result.code == 0, result.stderr
+    assert (tmp_path / "home/.config/fish/completions/app.fish").exists()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_completion_in_a_shell(app: App, tmp_path: Path) -> None:
+    """The script, loaded into bash, completes what was begun."""
+    app.service("store", VALUED)
+    app.service("stock", CALM)
+    program = tmp_path / "bin" / "app"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\ncd "{app.root}" && exec "{sys.executable}" -m app "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "script").write_text(app.call("--show-completion", "bash").stdout)
+    ask = """
+        source "$1"; shift
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
+        handler=$(complete -p app); handler=${handler#*-F }
+        "${handler%% *}" app "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    env = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    for words, expected in {
+        ("app", "st"): {"stock", "store"},
+        ("app", "run", "st"): {"stock", "store"},
+        ("app", "store", "p"): {"put"},
+    }.items():
+        argv = ["bash", "-c", ask, "bash", str(tmp_path / "script"), *words]
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+        assert {word.strip() for word in done.stdout.split()} == expected, (words, done)

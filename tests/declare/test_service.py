@@ -44,6 +44,7 @@ def test_without_parentheses() -> None:
         "oneshot": False,
         "start_timeout": 60.0,
         "stop_timeout": 30.0,
+        "concurrency": 100,
         "commands": {},
     }
     assert example_database.where == declared_at(example_database.fn)

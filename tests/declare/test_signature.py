@@ -45,6 +45,7 @@ def test_all_that_a_signature_may_ask_for() -> None:
         ),
         serving="serving",
         config=("config", Config),
+        serves=type(None),
     )
     assert got.parameters == {"example_database", "cache", "serving", "config"}
 

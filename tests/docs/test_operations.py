@@ -73,6 +73,19 @@ def test_the_variables(place: str) -> None:
     assert settings.admin.port == 9090
 
 
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not here")
+def test_the_unit_may_do_little(tmp_path: Path) -> None:
+    """As systemd itself judges: at most 1.5, where 10 is a unit without any such line."""
+    (text,) = re.findall(r"```ini\n(.*?)```", PAGE, re.DOTALL)
+    file = tmp_path / "shop.service"
+    file.write_text(text)
+    command = ["systemd-analyze", "security", "--offline=yes", "--threshold=15", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (told,) = re.findall(r"Overall exposure level for shop.service: ([0-9.]+)", done.stdout)
+    assert f"says {told} of 10" in PAGE
+
+
 def test_the_probes() -> None:
     """Each asks for a page that is there; unready is noticed within the drain delay; the start has its time."""
     assert {probe["httpGet"]["path"] for probe in PROBES.values()} <= {*PAGES}

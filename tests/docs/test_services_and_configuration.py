@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kernel.config.settings import KERNEL_VARIABLES
+from kernel.config.settings import SETTINGS
 from kernel.declare.service import service
 from tests.conformance.program import REPO, App
 
@@ -70,6 +71,19 @@ def test_what_the_terminal_says_of_wrong_values(app: App) -> None:
     assert (result.code, result.stderr) == (2, blocks("configuration", "text")[0])
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_the_terminal_says_of_all_variables(app: App, number: int) -> None:
+    """The page shows the beginning of what the real program prints, for its own service."""
+    app.write("services/mailer.py", blocks("configuration")[0])
+    command, _, shown = blocks("configuration", "text")[number].partition("\n")
+    words = shlex.split(command.removeprefix("$ "))
+    begin = words.index("app")
+    env = dict(word.split("=") for word in words[:begin])
+    printed = app.call(*words[begin + 1 :], **env).stdout
+    assert shown.endswith("\n...\n")
+    assert printed.startswith(shown.removesuffix("...\n")), printed
+
+
 def test_the_command(app: App) -> None:
     """The page's command works on the page's service."""
     page = blocks("services")
@@ -86,6 +100,12 @@ def test_the_table_of_the_decorator_is_complete() -> None:
 
 
 def test_the_table_of_variables_is_complete() -> None:
-    """Every variable of the kernel."""
-    named = set(first_column("configuration", "| variable | default"))
-    assert named - {"<SERVICE>_<FIELD>", "OTEL_*"} == set(KERNEL_VARIABLES)
+    """Every variable of the kernel, as its own table has it."""
+    text = read("configuration")
+    table = text[text.index("| variable | default") :].split("\n\n")[0].splitlines()[2:]
+    ours = [row for row in table if not re.match(r"\| `(<SERVICE>_<FIELD>|OTEL_\*|NATS_\*)`", row)]
+    assert ours == [
+        f"| `{one.name}` | {one.default if '`' in one.default or one.default == 'all' else f'`{one.default}`'}"
+        f" | {one.meaning} |"
+        for one in SETTINGS
+    ]

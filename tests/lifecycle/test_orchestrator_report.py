@@ -12,9 +12,9 @@ import pytest
 
 from kernel.declare.service import service
 from kernel.declare.serving import Serving
-from kernel.lifecycle.events import State
+from kernel.lifecycle.events import Ending, State
 from kernel.lifecycle.orchestrator import Orchestrator
-from kernel.lifecycle.report import Ending, Report
+from kernel.lifecycle.report import Report
 from kernel.lifecycle.units import Unit
 from tests.harness import Lab, block_the_loop, marking
 from tests.lifecycle.parts import named, sleeper, stubborn

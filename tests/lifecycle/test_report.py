@@ -6,8 +6,9 @@ import attrs
 import pytest
 
 from kernel.errors import StopTimeout, Uncancellable, ValueLost
-from kernel.lifecycle.events import State
-from kernel.lifecycle.report import Ending, Report, duration
+from kernel.lifecycle.events import Ending, State
+from kernel.lifecycle.explain import duration
+from kernel.lifecycle.report import Report
 
 REFUSED = ConnectionError("refused")
 LOST = ValueLost("api", "db", "failed: ConnectionError: refused")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 
 import anyio
 import anyio.lowlevel
@@ -18,6 +19,8 @@ from kernel.lifecycle.events import State
 from tests.harness import Lab, marking, resource
 
 pytestmark = pytest.mark.anyio
+
+FLAVOUR = ContextVar("flavour", default="plain")
 
 
 # -- the work and the resources ----------------------------------------------------------------------------------------
@@ -254,3 +257,89 @@ async def test_without_drain_the_wait_is_cancelled(lab: Lab) -> None:
     await lab.stop_at(5).run(api)
     assert lab.marks == []
     assert lab.ending("api").state is State.STOPPED
+
+
+async def test_an_error_of_a_group_inside_the_block_is_the_crash(lab: Lab) -> None:
+    """What clean-up raises after it comes second, also where the crash came out of a group of the service's own."""
+
+    async def crash() -> None:
+        raise ValueError("first")
+
+    @service
+    async def db(serving: Serving[None]) -> None:
+        try:
+            async with serving(), anyio.create_task_group() as tasks:
+                tasks.start_soon(crash)
+                await anyio.sleep_forever()
+        finally:
+            await anyio.sleep(1)
+            raise OSError("second")
+
+    await lab.run(db)
+    error = lab.ending("db").error
+    assert isinstance(error, ExceptionGroup)
+    assert [repr(leaf) for leaf in error.exceptions] == ["ValueError('first')"]
+
+
+async def test_background_tasks_keep_the_context_they_were_started_in(lab: Lab) -> None:
+    """Also the first of them, whose task group is not there yet."""
+    seen: list[str] = []
+
+    async def look() -> None:
+        seen.append(FLAVOUR.get())
+
+    @service
+    async def db(serving: Serving[None]) -> None:
+        async with serving() as work:
+            for flavour in ("sweet", "sour"):
+                FLAVOUR.set(flavour)
+                work.start_soon(look)
+            await anyio.sleep(1)
+            FLAVOUR.set("bitter")
+            work.start_soon(look)
+            await anyio.sleep_forever()
+
+    await lab.stop_at(5).run(db)
+    assert sorted(seen) == ["bitter", "sour", "sweet"]
+
+
+async def test_a_background_task_after_a_crash_of_another(lab: Lab) -> None:
+    """Started while the crash cancels the work, it is cancelled at once, and the crash is what is told."""
+
+    async def crash() -> None:
+        raise ValueError("first")
+
+    async def late() -> None:
+        with marking(lab, "late"):
+            await anyio.sleep_forever()
+
+    @service
+    async def db(serving: Serving[None]) -> None:
+        async with serving() as work:
+            work.start_soon(crash)
+            try:
+                await anyio.sleep_forever()
+            finally:
+                work.start_soon(late)
+
+    await lab.run(db)
+    assert repr(lab.ending("db").error) == "ValueError('first')"
+    assert lab.now == 0
+
+
+async def test_a_cancelled_attempt_takes_its_background_tasks_along(lab: Lab) -> None:
+    """A block that drains for too long is cancelled with all that it started."""
+
+    async def beat() -> None:
+        with marking(lab, "beat"):
+            await anyio.sleep_forever()
+
+    @service(stop_timeout=2)
+    async def db(serving: Serving[None]) -> None:
+        async with serving(drain=True) as work:
+            work.start_soon(beat)
+            await anyio.sleep_forever()
+
+    await lab.stop_at(5).run(db)
+    assert lab.marks == [(0, "beat begins"), (7, "beat ends")]
+    assert isinstance(lab.ending("db").error, StopTimeout)

@@ -107,3 +107,10 @@ def test_nobody_listens(systemd: Systemd) -> None:
 def test_nobody_asked(path: str) -> None:
     """Without a socket that we understand there is nobody to tell."""
     assert notifier({"NOTIFY_SOCKET": path}) is None
+
+
+def test_what_systemd_says_is_for_this_process_alone(systemd: Systemd) -> None:
+    """A program that a service starts is not told where to answer, and what is not systemd's stays."""
+    environ = {"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1", "HOME": "/"}
+    notifier(environ)
+    assert environ == {"HOME": "/"}

@@ -79,6 +79,7 @@ class Machine:
             **ours,
             **ANY_PORT,
             "UV_CACHE_DIR": cache.stdout.strip(),
+            "KF_RULE_CACHE_DIR": str(Path.home() / ".cache" / "kingfisher"),  # it takes 8 s to make
             "HOME": str(folder),
             "PATH": f"{self.bin}:{os.defpath}:/usr/bin:/bin",
             "GIT_CONFIG_NOSYSTEM": "1",
@@ -174,6 +175,13 @@ class Project:
         before = self.files(), self.repository()
         yield
         assert (self.files(), self.repository()) == before
+
+    @contextlib.contextmanager
+    def unchanged_files(self) -> Iterator[None]:
+        """Asserts that the block changes no file outside of .git."""
+        before = self.files()
+        yield
+        assert self.files() == before
 
 
 def _files(root: Path, skipped: set[str]) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import re
 import signal
 import tarfile
@@ -89,6 +90,45 @@ def test_what_was_lost_comes_back_and_what_was_made_since_stays(project: Project
     assert (project.root / "made" / "since.txt").read_text() == "new"
     assert project.repository() == kept
     assert (project.root / ".venv" / ".stamp").read_text() == venv
+
+
+def test_two_names_of_one_file(project: Project) -> None:
+    """Each is kept as a file: so either comes back without the other."""
+    os.link(project.root / "notes" / "kept.txt", project.root / "notes" / "second.txt")
+    whole = project.files()
+    name = back_up(project)
+    for path in ("notes/kept.txt", "notes/second.txt"):
+        (project.root / path).unlink()
+    assert project.just("backup-restore", name, stdin="y\n").code == 0
+    assert project.files() == whole
+
+
+def test_a_backup_of_an_older_version_that_has_hard_links(project: Project) -> None:
+    """The second name has the content of the first."""
+    project.just("backup")
+    file = project.root / ".kernel" / "backups" / "2020-01-01T00-00-00.tar.gz"
+    os.link(project.root / "notes" / "kept.txt", project.root / "notes" / "second.txt")
+    with tarfile.open(file, "w:gz") as archive:
+        for path in ("notes/kept.txt", "notes/second.txt"):
+            archive.add(project.root / path, path)
+        assert archive.getmembers()[1].islnk()
+    (project.root / "notes" / "second.txt").unlink()
+    assert project.just("backup-restore", file.name, stdin="y\n").code == 0
+    assert (project.root / "notes" / "second.txt").read_text() == "changed, not committed"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o755, 0o700, 0o664, 0o444])
+def test_a_mode_comes_back_as_it_was(project: Project, mode: int) -> None:
+    """Of a file that was lost, and of one whose mode alone was changed."""
+    file = project.root / "notes" / "kept.txt"
+    file.chmod(mode)
+    name = back_up(project)
+    file.chmod(0o646)
+    assert project.just("backup-restore", name, stdin="y\n").code == 0
+    assert file.stat().st_mode & 0o777 == mode
+    file.unlink()
+    assert project.just("backup-restore", name, stdin="y\n").code == 0
+    assert file.stat().st_mode & 0o777 == mode
 
 
 def test_what_it_replaces_is_backed_up_first(project: Project) -> None:

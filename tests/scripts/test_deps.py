@@ -164,6 +164,20 @@ def test_add_takes_nothing_young_and_remove_undoes_it(deps: Deps) -> None:
     assert deps.texts == before
 
 
+def test_several_at_once(deps: Deps) -> None:
+    """All in one step, or none of them."""
+    before = deps.texts
+    done = deps.just("deps-add", "needy", "aged<1.4", "GROUP=dev")
+    assert done.out == "aged: not locked -> 1.0\nneedy: not locked -> 3.1.0\nneedy and aged are dependencies.\n"
+    assert {"needy>=3.1", "aged<1.4"} < {*deps.asks_for("dev")}
+    assert deps.just("deps-remove", "needy", "aged").out.endswith("are no dependencies of their own any more.\n")
+    assert deps.texts == before
+    with deps.project.unchanged():
+        done = deps.project.just("deps-add", "aged", "nosuch", UV_DEFAULT_INDEX=f"{deps.index.address}/simple")
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+
+
 def test_age_0_takes_the_newest(deps: Deps) -> None:
     """And what was taken so is kept by all that comes after."""
     deps.just("AGE=0", "deps-add", "aged")

@@ -92,9 +92,13 @@ def test_changed_deleted_and_added(request: pytest.FixtureRequest, fixture: str)
     project: Project = request.getfixturevalue(fixture)
     before = marks(project)
     assert set(before.values()) == {""}
-    assert {"kernel/cli.py", "app/__main__.py", "scripts/just", "scripts/kernel/kernel.just", "docs/design.md"} <= set(
-        before
-    )
+    assert {
+        "kernel/cli/program.py",
+        "app/__main__.py",
+        "scripts/just",
+        "scripts/kernel/kernel.just",
+        "docs/design.md",
+    } <= set(before)
     users = (
         "services/",
         "tests/",
@@ -106,13 +110,18 @@ def test_changed_deleted_and_added(request: pytest.FixtureRequest, fixture: str)
         "pyproject",
     )
     assert not any(path.startswith(users) for path in before)
-    project.write("kernel/cli.py", "# mine\n")
+    project.write("kernel/cli/program.py", "# mine\n")
     project.write("kernel/added.py", "# mine\n")
     (project.root / "kernel" / "process" / "loop_watch.py").unlink()
-    assert marks(project) == {**before, "kernel/cli.py": "changed", "kernel/process/loop_watch.py": "deleted"}
+    assert marks(project) == {**before, "kernel/cli/program.py": "changed", "kernel/process/loop_watch.py": "deleted"}
     project.commit()
     added = {"kernel/added.py": ""} if fixture == "nothing" else {}
-    assert marks(project) == {**before, "kernel/cli.py": "changed", "kernel/process/loop_watch.py": "deleted", **added}
+    assert marks(project) == {
+        **before,
+        "kernel/cli/program.py": "changed",
+        "kernel/process/loop_watch.py": "deleted",
+        **added,
+    }
 
 
 def test_what_was_shipped_can_be_checked_without_us(owned_once: Project) -> None:
@@ -136,7 +145,16 @@ def test_every_file_of_the_template_has_an_owner(project: Project) -> None:
         owners.setdefault(owner, []).append(path)
     tops = {Path(path).parts[0] for path in owners["user"]}
     users = {"services", "app", "tests", "scripts", "README.md", "LICENSE", "CHANGELOG.md", "Justfile", "Containerfile"}
-    users |= {"pyproject.toml", ".gitignore", ".ci", ".github", ".vscode"}
+    users |= {
+        "pyproject.toml",
+        ".gitignore",
+        ".gitattributes",
+        ".editorconfig",
+        ".dockerignore",
+        ".ci",
+        ".github",
+        ".vscode",
+    }
     assert tops <= users, f"give {tops - users} a line in scripts/kernel/manifest.toml, or add it here as the user's"
     assert [path for path in owners["user"] if path.startswith("scripts/")] == ["scripts/requirements.lock"]
     tests = [path for path in owners["user"] if path.startswith("tests/")]

@@ -68,6 +68,8 @@ def test_the_examples_are_gone_with_what_only_they_needed(owned_once: Project) -
     tests = {path for path in files if path.startswith("tests/")}
     assert tests == {"tests/conftest.py", "tests/test_app.py", "tests/services/test_hello_world.py"}
     assert not any("template/" in path or "benchmarks" in path for path in files)
+    assert [path for path in files if path.startswith(".github/")] == [".github/workflows/ci.yml"]
+    assert {".editorconfig", ".gitattributes"} <= files.keys()
     text = (owned_once.root / "pyproject.toml").read_text()
     assert list(tomllib.loads(text)["dependency-groups"]) == ["dev"]
     assert not any(word in text for word in ("example", "scripts/template", "starlette", "hypothesis"))
@@ -130,6 +132,19 @@ def test_what_the_user_had_made_already_stays(project: Project) -> None:
     assert [path for path in before if "mine" in path] == [path for path in after if "mine" in path]
     assert (project.root / "app" / "init.py").read_text() == "# mine\n"
     assert project.git("status", "--porcelain") == " M app/init.py\n"
+
+
+def test_no_password_is_recorded(project: Project) -> None:
+    """Of where the clone comes from, what everybody may know is kept: enough to reach it again."""
+    project.git(
+        "remote", "set-url", "origin", "https://me:p@ss:Tr0ub4dor@git.example.com:8443/x.git?token=Tr0ub4dor"
+    )  # pragma: allowlist secret
+    done = project.just("own", "my-app")
+    assert done.code == 0, done.err
+    table = tomllib.loads((project.root / "pyproject.toml").read_text())["tool"]["kernel"]
+    assert table["upstream"] == "https://git.example.com:8443/x.git"
+    assert "Tr0ub4dor" not in done.out + done.err
+    assert not project.machine.call("git", "grep", "Tr0ub4dor", cwd=project.root).out
 
 
 def test_it_is_done_once(owned_once: Project) -> None:
@@ -307,3 +322,43 @@ def test_interrupted_while_it_prepares(killed: Killed, number: signal.Signals) -
         assert process.wait(20) in {130, 128 + number}
     assert (project.files(), project.repository()) == killed.before
     assert not (project.root / ".kernel" / "change").exists()
+
+
+def test_the_readme_names_all_pages(owned_once: Project) -> None:
+    """Those that are shipped, each once, and no other."""
+    named = re.findall(r"\]\(docs/([\w-]+\.md)\)", (owned_once.root / "README.md").read_text())
+    assert sorted(named) == sorted(page.name for page in (owned_once.root / "docs").glob("*.md"))
+    assert named[0] == "getting-started.md"
+
+
+NEEDY = """\
+import attrs
+
+from kernel import service
+
+
+@attrs.frozen
+class C:
+    key: str
+
+
+@service
+async def needy(config: C) -> None:
+    open("ran", "w").close()
+"""
+
+
+@pytest.mark.parametrize("env", [{}, {"NEEDY_KEY": "k"}], ids=["unset", "set"])
+def test_the_shipped_test_runs_no_service(owned: Project, env: dict[str, str]) -> None:
+    """A service with a required setting: the test passes without it, and with it the database is left alone."""
+    owned.write("services/needy.py", NEEDY)
+    words = (".venv/bin/python", "-m", "pytest", "-q", "--no-cov", "tests/test_app.py")
+    done = owned.machine.call(*words, cwd=owned.root, **env)
+    assert done.code == 0, done.out
+    assert not (owned.root / "ran").exists()
+    owned.write(
+        "services/typo.py", NEEDY.replace("needy", "typo").replace("@service\n", '@service(depends=["nedy"])\n')
+    )
+    done = owned.machine.call(*words, cwd=owned.root, **env)
+    assert done.code == 1
+    assert "did you mean 'needy'?" in done.out

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.artifacts import pythons
 from tests.conformance.program import OURS, Process
-from tests.scripts.projects import Machine, Project
+from tests.scripts.projects import REPO, Machine, Project
 
 NARROW = ("SERVICES=hello-world",)
 STATUS = f"{sys.implementation.cache_tag}-"
@@ -136,6 +138,97 @@ def test_a_cache_that_others_can_write_to_is_not_used(bare: Path, env: dict[str,
     done = call(argv, bare, given)
     assert done.returncode == 2
     assert "let XDG_CACHE_HOME name a folder that you can write to" in done.stderr
+
+
+def _remove(file: Path) -> None:
+    file.unlink()
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def _open(file: Path) -> None:
+    file.chmod(0o666)
+
+
+def _lead_away(file: Path) -> None:
+    elsewhere = file.rename(file.parents[1] / "elsewhere")
+    file.symlink_to(elsewhere)
+
+
+def _remove_folder(file: Path) -> None:
+    shutil.rmtree(file.parent)
+
+
+@pytest.mark.parametrize("spoil", [_remove, _cut, _open, _lead_away, _remove_folder])
+def test_a_cache_that_is_not_whole_is_made_anew(bare: Path, env: dict[str, str], spoil: Callable[[Path], None]) -> None:
+    """Who cleans caches takes some of the files, and a crash the end of one: the next start heals it."""
+    argv: list[str | Path] = [sys.executable, bare / "app.pyz", "version"]
+    first = call(argv, bare, env)
+    assert first.returncode == 0, first.stderr
+    cache = Path(env["HOME"], ".cache", "pyz")
+    for pattern in ("app-*/kernel/cli.py", "packages-*/anyio/abc/__init__.py"):
+        (file,) = cache.glob(pattern)
+        content = file.read_bytes()
+        spoil(file)
+        again = call(argv, bare, env)
+        assert (again.returncode, again.stdout) == (0, first.stdout), again.stderr
+        assert file.read_bytes() == content
+        assert not file.is_symlink()
+        assert not file.stat().st_mode & 0o022
+    assert not list(cache.glob(".new-*"))
+
+
+def test_what_is_unpacked_is_for_nobody_else(bare: Path, env: dict[str, str]) -> None:
+    """Whatever the umask, which the app itself keeps; also the folders above, where they are made."""
+    given = {**env, "XDG_CACHE_HOME": str(bare / "deep" / "down" / "cache")}
+    words = f"umask 000; exec {sys.executable} {bare}/app.pyz version"
+    assert call(["sh", "-c", words], bare, given).returncode == 0
+    made = [bare / "deep", *(bare / "deep").rglob("*")]
+    assert len(made) > 100
+    assert not [path for path in made if not path.is_symlink() and path.stat().st_mode & 0o077]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make what is somebody else's")
+@pytest.mark.parametrize("what", ["link", "folder", "open"])
+def test_what_somebody_else_has_put_into_the_temporary_folder(bare: Path, env: dict[str, str], what: str) -> None:
+    """It is never used, also where it leads to a folder of this user's own, full of another user's choice."""
+    shared = bare / "tmp"
+    shared.mkdir()
+    shared.chmod(0o777 if what == "open" else 0o1777)
+    mine = bare / "mine"
+    (mine / "pyz").mkdir(parents=True, mode=0o700)
+    mine.chmod(0o700)
+    trap = shared / f"cache-{os.getuid()}"
+    if what == "link":
+        trap.symlink_to(mine)
+        os.lchown(trap, 65534, 65534)
+    elif what == "folder":
+        trap.mkdir(0o700)
+        os.chown(trap, 65534, 65534)
+    given = {**env, "XDG_CACHE_HOME": "/proc/nowhere", "TMPDIR": str(shared)}
+    done = call([sys.executable, bare / "app.pyz", "version"], bare, given)
+    assert done.returncode == 2
+    assert "finds no place that is yours alone" in done.stderr
+    assert not list((mine / "pyz").iterdir())
+
+
+@pytest.mark.parametrize("target", ["outside", "secret"])
+def test_a_link_to_what_is_not_the_projects_is_not_shipped(built: Project, tmp_path: Path, target: str) -> None:
+    """A commit could bring one that leads to a key of whoever builds; one to another file of the project is fine."""
+    project = Project(built.machine, tmp_path / "app")
+    shutil.copytree(built.root, project.root, symlinks=True)
+    project.write("../outside/id_ed25519", "a key")
+    project.write(".env", "TOKEN=1")
+    link = project.root / "services" / "_data.txt"
+    link.symlink_to("../../outside/id_ed25519" if target == "outside" else "../.env")
+    done = project.just("build")
+    assert done.code == 2
+    assert "just build: services/_data.txt is a link to ../" in done.err
+    link.unlink()
+    link.symlink_to("../README.md")
+    assert project.just("build").code == 0
 
 
 def test_a_subset_has_only_its_own(built: Project, tmp_path: Path, env: dict[str, str]) -> None:
@@ -277,3 +370,29 @@ def test_the_image_is_built_by_what_is_there(built: Project, tmp_path: Path) -> 
     assert json.loads((tmp_path / "build.json").read_text())["built"] == "image"
     assert "starlette==" not in (tmp_path / "requirements.txt").read_text()
     assert "anyio==" in (tmp_path / "requirements.txt").read_text()
+    (tmp_path / "pip.conf").write_text("[global]\n")
+    words = ("BUILDER=here:2", f"PIP_CONF={tmp_path}/pip.conf")
+    assert built.just("image", *NARROW, *words, PATH=path).code == 0
+    *_, third, _ = (tmp_path / "log").read_text().splitlines()
+    assert f"--build-arg BUILDER=here:2 --secret id=pip.conf,src={tmp_path}/pip.conf " in third
+    refused = built.just("image", "PIP_CONF=/nowhere", PATH=path)
+    assert (refused.code, "is no file" in refused.err) == (2, True)
+
+
+def test_what_is_fetched_is_pinned() -> None:
+    """Images by their digests, and the packages that freeze Python by their hashes, as the bootloader is shipped."""
+    scripts = REPO / "scripts" / "kernel"
+    digest = "@sha256:[0-9a-f]{64}"
+    assert re.search(rf"(?m)^ARG BASE=python:[\w.-]+{digest}$", (scripts / "Containerfile").read_text())
+    assert re.search(rf'/jaeger:[0-9.]+"\s+"{digest}"', (scripts / "jaeger.py").read_text())
+    lock = (scripts / "pyinstaller.lock").read_text()
+    blocks = re.split(r"(?m)^(?=[a-z])", lock)[1:]
+    assert {"pyinstaller", "altgraph", "setuptools"} <= {block.partition("==")[0] for block in blocks}
+    assert all("--hash=sha256:" in block for block in blocks)
+    assert "://" not in lock
+
+
+def test_a_containerfile_of_ones_own_is_not_given_secrets(owned_once: Project) -> None:
+    """What no commit has, none of the user's stages can copy by accident."""
+    lines = (owned_once.root / ".dockerignore").read_text().splitlines()
+    assert {".env", ".git", ".kernel", ".venv"} <= set(lines)

@@ -123,7 +123,7 @@ def test_over_three_versions_at_once(project: Project, upstream: Upstream) -> No
     """Untouched, changed, renamed, deleted and new files; links, binaries, modes; the user's own, wherever they lie."""
     edit(project.root / "kernel" / "letters.txt", ("m\n", "m, mine\n"))
     edit(project.root / "kernel" / "moves.txt", ("line 20 of", "line 20, mine, of"))
-    (project.root / "kernel" / "clock.py").chmod(0o755)
+    (project.root / "kernel" / "lifecycle" / "clock.py").chmod(0o755)
     project.commit()
     before = project.files()
     done = update(project)
@@ -140,7 +140,9 @@ def test_over_three_versions_at_once(project: Project, upstream: Upstream) -> No
     assert (project.root / "kernel" / "pointer").readlink() == Path("letters.txt")
     assert (project.root / "kernel" / "logo.bin").read_bytes() == b"\0\1logo 4"
     assert (project.root / "scripts" / "kernel" / "tool").stat().st_mode & 0o111
-    assert (project.root / "kernel" / "clock.py").stat().st_mode & 0o111, "a mode of the user's is a change too"
+    assert (project.root / "kernel" / "lifecycle" / "clock.py").stat().st_mode & 0o111, (
+        "a mode of the user's is a change too"
+    )
     assert (project.root / "kernel" / "added.txt").read_text() == "new in 0.2.0\n"
     after = project.files()
     touched = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
@@ -362,7 +364,7 @@ def _say(key: str, value: str) -> str:
         ("true", ("VERSION=--upload-pack=x",), "is no version"),
         ("true", ("VERSION=0.4.0;id",), "is no version"),
         ("true", ("AGE=young",), "is no number of days"),
-        ("true", ("0.2.0", "0.3.0"), "one word too many"),
+        ("true", ("0.2.0", "0.3.0"), "unexpected argument"),
         (("version", '"0.9.0"'), ("0.4.0",), "0.4.0 is older than 0.9.0"),
         (("version", '"new"'), (), "malformed"),
         (("commit", '"1234567890123456789012345678901234567890"'), (), "upstream has no commit 123456789012 any more"),
@@ -373,6 +375,18 @@ def _say(key: str, value: str) -> str:
         (("upstream", '"--upload-pack=touch hacked"'), (), "neither a folder"),
         (("upstream", '"ssh:\\/\\/-oProxyCommand=touch hacked\\/x"'), (), "neither a folder"),
         (("upstream", '"-oProxyCommand=touch:x"'), (), "neither a folder"),
+        (("upstream", '"ssh:\\/\\/git@-oProxyCommand=touch hacked\\/x"'), (), "neither a folder"),
+        (("upstream", '"ssh:\\/\\/%2doProxyCommand=touch%20hacked\\/x"'), (), "neither a folder"),
+        (("upstream", '"git@-oProxyCommand=touch:x"'), (), "neither a folder"),
+        (("upstream", '"https:\\/\\/-x\\/y"'), (), "neither a folder"),
+        (("upstream", '"http:\\/\\/git.example.com\\/x"'), (), "is reached by http, where anybody on the way"),
+        (
+            ("upstream", '"git:\\/\\/git.example.com\\/x"'),
+            (),
+            "let upstream under [tool.kernel] in pyproject.toml begin",
+        ),
+        (("upstream", '"http:\\/\\/git.example.com\\/x"'), ("PLAIN=perhaps",), "neither yes nor no"),
+        ("true", ("VERIFY=1",), "git cannot verify the tag v0.4.0"),
         (("upstream", '"services"'), (), "cannot be fetched"),
         (("upstream", '"file:\\/\\/\\/nowhere\\/at-all"'), (), "cannot be fetched"),
     ],
@@ -504,7 +518,7 @@ def test_an_upstream_by_url(project: Project, upstream: Upstream, server: str, t
     full = address.format(root=upstream.root, http=server)
     edit(file, (f'upstream = "{upstream.root}"', f'upstream = "{full}"'))
     project.commit()
-    update(project, PATH=f"{tmp_path}:{project.machine.env['PATH']}")
+    update(project, *(["PLAIN=1"] if "{http}" in address else []), PATH=f"{tmp_path}:{project.machine.env['PATH']}")
 
 
 @pytest.mark.parametrize(("place", "told"), [("nothing", "not found"), ("locked", "terminal prompts disabled")])
@@ -516,11 +530,46 @@ def test_an_upstream_that_does_not_answer_well(
     project.commit()
     assert project.just("--version").code == 0  # brings .venv up to date
     with project.unchanged():
-        done = project.just("kernel-update")
+        done = project.just("kernel-update", "PLAIN=1")
     assert done.code == 2
     assert done.err.startswith(f"just kernel-update: upstream '{server}/{place}' cannot be fetched: ")
     assert told in done.err
     assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "p@ss'w0rd", "a:b@c#d?e", "slash/ed@x"])
+def test_a_password_in_an_address_is_not_shown(project: Project, server: str, secret: str) -> None:
+    """Whatever git says of an upstream that it cannot reach, and wherever in the address the password is."""
+    file = project.root / "pyproject.toml"
+    before = file.read_text()
+    for address in (f"{server}/nothing", "http://127.0.0.1:9/x", "https://127.0.0.1:9/x"):
+        scheme, _, rest = address.partition("://")
+        for full in (f"{scheme}://me:{secret}@{rest}", f"{scheme}://{rest}?private_token={secret}"):
+            file.write_text(re.sub('(?m)^upstream = ".*"$', lambda _, full=full: f'upstream = "{full}"', before))  # type: ignore[misc]
+            project.git("commit", "-qam", "Elsewhere")
+            done = project.just("kernel-update", "PLAIN=1")
+            assert done.code == 2
+            assert "cannot be fetched" in done.err or "neither a folder" in done.err
+            assert not any(part in done.err + done.out for part in (secret, "hunter2", "w0rd", "slash", "c#d"))
+
+
+def test_a_signed_version_is_verified(project: Project, upstream: Upstream, tmp_path: Path) -> None:
+    """By git's own means, here a key of ssh: a tag of somebody who is trusted is taken, and no other one."""
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    (tmp_path / "trusted").write_text(f"upstream@example.com {key.with_suffix('.pub').read_text()}")
+    signing = ("-c", "gpg.format=ssh", "-c", f"user.signingkey={key}")
+    mine = copy(Project(upstream.machine, upstream.root), tmp_path / "upstream")
+    mine.git(*signing, "tag", "-s", "-f", "-m", "Signed", "v0.4.0", "v0.4.0^{}")
+    edit(project.root / "pyproject.toml", (f'upstream = "{upstream.root}"', f'upstream = "{mine.root}"'))
+    project.commit()
+    project.git("config", "gpg.format", "ssh")
+    project.git("config", "gpg.ssh.allowedSignersFile", str(tmp_path / "nobody"))
+    (tmp_path / "nobody").write_text("")
+    with project.unchanged():
+        assert "git cannot verify the tag v0.4.0" in project.just("kernel-update", "VERIFY=1").err
+    project.git("config", "gpg.ssh.allowedSignersFile", str(tmp_path / "trusted"))
+    update(project, "VERIFY=1")
 
 
 def test_tests_run_elsewhere(project: Project) -> None:

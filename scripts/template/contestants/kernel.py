@@ -81,7 +81,7 @@ def traces() -> Observer:
     assert collector.stdout is not None
     atexit.register(collector.stdin.close)
     endpoint = f"http://127.0.0.1:{collector.stdout.readline().strip()}/v1/traces"
-    telemetry = Telemetry(Otel(traces=Exports(otlp=True, endpoint=endpoint)), IDENTITY, {})
+    telemetry = Telemetry(Otel(traces=Exports(otlp=True, endpoint=endpoint)), IDENTITY)
     telemetry.start()
     assert telemetry.dispatcher is not None
     atexit.register(lambda: print(telemetry.end(), end="", file=sys.stderr))  # which would be an error

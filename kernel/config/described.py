@@ -1,4 +1,4 @@
-"""OpenTelemetry's variables for people: type, default and meaning of each, for `app env`."""
+"""The variables of OpenTelemetry and NATS for people: type, default and meaning of each, for `app env`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import attrs
 
+from kernel.config.nats import NATS_VARIABLES
 from kernel.config.otel import LOCAL, OTEL_VARIABLES, SIGNALS, TIMEOUT
 
 
 @attrs.frozen
-class OtelVariable:
-    """One of OpenTelemetry's variables.
+class Described:
+    """A variable that others have named.
 
     Args:
         name: The variable.
@@ -81,13 +82,13 @@ _WHOSE = {
 }
 
 
-def otel_table() -> Iterator[OtelVariable]:
+def otel_table() -> Iterator[Described]:
     """Every variable in `OTEL_VARIABLES`, the common ones first."""
     for name, row in _COMMON.items():
-        yield OtelVariable(name, *row, common=True, secret=name.endswith("_HEADERS"))
+        yield Described(name, *row, common=True, secret=name.endswith("_HEADERS"))
     for name in OTEL_VARIABLES:
         if name not in _COMMON:
-            yield OtelVariable(name, *(_RARE.get(name) or _by_pattern(name)), secret=name.endswith("_HEADERS"))
+            yield Described(name, *(_RARE.get(name) or _by_pattern(name)), secret=name.endswith("_HEADERS"))
 
 
 def _by_pattern(name: str) -> tuple[str, str, str]:
@@ -107,3 +108,23 @@ def _by_pattern(name: str) -> tuple[str, str, str]:
     if attribute:
         return "int", "128", f"how many attributes {_WHOSE[whose]} may have"
     return "int", "128", f"how many {name.split('_')[2].lower()}s a span may have"
+
+
+_NATS = {
+    "NATS_URL": ("list of URLs", "where services that run elsewhere are called, as in nats://host:4222"),
+    "NATS_CREDS": ("path", "a file of credentials"),
+    "NATS_NKEY": ("path", "a file that holds a seed, or the seed itself"),
+    "NATS_USER": ("str", "the user"),
+    "NATS_PASSWORD": ("str", "the user's password"),
+    "NATS_CA": ("path", "the certificates by which the server is trusted; empty for the system's"),
+    "NATS_CERT": ("path", "the app's own certificate"),
+    "NATS_KEY": ("path", "the key of the app's own certificate"),
+    "NATS_PREFIX": ("str", "what all subjects begin with; empty for the app's name"),
+}
+
+
+def nats_table() -> Iterator[Described]:
+    """Every variable in `NATS_VARIABLES`."""
+    for name in NATS_VARIABLES:
+        tp, meaning = _NATS.get(name, ("str", ""))
+        yield Described(name, tp, "", meaning, common=True, secret=name in {"NATS_PASSWORD", "NATS_NKEY"})

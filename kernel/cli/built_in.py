@@ -1,0 +1,226 @@
+"""The commands that every app has."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from kernel.config.settings import Settings
+from kernel.declare.app import EXTENSIONS
+from kernel.errors import LeftOutError, PlanError, Problems
+from kernel.identity import Identity
+from kernel.observe import logs
+from kernel.plan import discovery
+from kernel.stacks import shorten
+
+if TYPE_CHECKING:
+    from kernel.observe.wiring import Outside
+    from kernel.plan.selection import Plan
+
+BUILT_IN = ("run", "list", "graph", "check", "env", "version")
+TAKE_NAMES = ("run", "graph", "check", "env")
+
+
+@attrs.define(eq=False, slots=False)
+class BuiltIn:
+    """What every command of one app has at hand, and the app's own commands."""
+
+    app: ModuleType
+    identity: Identity
+    settings: Settings
+    wrong: tuple[PlanError, ...]
+    process: bool  # whether it is what the process is there for, and the end of the one is that of the other
+
+    @functools.cached_property
+    def files(self) -> discovery.Catalogue:
+        """The services by name, as their files tell."""
+        found = discovery.find_services(self.identity.root, BUILT_IN)
+        return discovery.Catalogue(found, self.identity.stamp.get("left-out", ()))
+
+    def _import(self, name: str) -> None:
+        """Import the app's own module of this *name*, if there is one."""
+        import importlib
+
+        module = f"{self.app.__name__}.{name}"
+        try:
+            importlib.import_module(module)
+        except PlanError:
+            raise
+        except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and error.name == module:
+                return
+            path = shorten(os.path.join(self.identity.root, *module.split(".")) + ".py")  # noqa: PTH118
+            raise discovery.not_importable("", module, path, error) from error
+
+    def _user_commands(self) -> dict[str, Callable[..., Any]]:
+        self._import("commands")
+        return EXTENSIONS.commands
+
+    def _user_command(self, name: str, fn: Callable[..., Any]) -> Callable[..., int]:
+        """A command of the app as the command line calls it; raises `PlanError` where it cannot be called."""
+        raise NotImplementedError
+
+    def _import_init(self) -> None:
+        self._import("init")
+        logs.add_context(self.identity)
+        logs.keep_handlers()
+
+    def _run(self, *service: str, with_dependencies: bool = False) -> int:
+        """Run the enabled services, or those named, until they end or a signal comes.
+
+        Parameters
+        ----------
+        service
+            Names or patterns, instead of SERVICES_ENABLED; "!name" leaves one out.
+        with_dependencies
+            Run what they need as well.
+
+        """
+        from kernel.run.runner import around, connected, execute
+
+        outside = self._outside(serve=True)
+        logs.configure(self.settings, self.identity, tuple(self.files))
+
+        gate: Gate | None = None
+        if "KERNEL_DEV_GATE" in os.environ:
+            from kernel.process.gate import Gate
+
+            gate = Gate(os.environ)
+
+        def prepare() -> tuple[Sequence[Any], Sequence[str]]:
+            self._import_init()
+            made = self._plan(service, with_dependencies=with_dependencies)
+            units = connected(made.units, self.settings, self.identity, outside, export=True)
+            if gate is not None:
+                gate.wait()
+            return around(units, EXTENSIONS.lifespans, f"{self.app.__name__}/init.py"), made.warnings
+
+        return execute(self.settings, prepare, outside, to_the_end=self.process)
+
+    def _outside(self, *, serve: bool) -> Outside:
+        from kernel.observe.wiring import Outside
+
+        return Outside(self.settings, self.identity, serve=serve)
+
+    def _plan(self, service: Sequence[str], *, with_dependencies: bool = False) -> Plan:
+        from kernel.plan.selection import make_plan
+
+        patterns, source = self._patterns(service)
+        return make_plan(
+            self.files,
+            os.environ,
+            patterns,
+            source,
+            with_dependencies=with_dependencies,
+            errors=self.wrong,
+        )
+
+    def _patterns(self, service: Sequence[str]) -> tuple[Sequence[str] | None, str]:
+        return (service, "command line") if service else (self.settings.enabled, "SERVICES_ENABLED")
+
+    def _list(self) -> None:
+        """List all services, and which of them are enabled."""
+        from kernel.plan.selection import select
+
+        patterns, source = self._patterns(())
+        enabled = set(select(self.files, patterns, source))
+        width = max((len(name) for name in self.files), default=0)
+        for name, file in self.files.items():
+            mark = "enabled " if name in enabled else "left out"
+            print(f"{name:<{width}}  {mark}  {file.summary}".rstrip())
+
+    def _graph(self, *service: str, format: Literal["text", "mermaid", "dot", "json"] = "text") -> None:  # noqa: A002
+        """Show what depends on what. Imports the enabled services, or those named, and runs none.
+
+        Parameters
+        ----------
+        service
+            Names or patterns, instead of SERVICES_ENABLED.
+        format
+            text for people, the others for programs.
+
+        """
+        from kernel.plan import drawing, selection
+
+        patterns, source = self._patterns(service)
+        names = selection.select(self.files, patterns, source)
+        services, errors = selection.load_selected(self.files, names, with_dependencies=False)
+        misfits, _ = selection.registry_of(services, self.files).check()
+        Problems.raise_any([*errors, *(error for error in misfits if not isinstance(error, LeftOutError))])
+        print(drawing.draw(services, format))
+
+    def _env(self, *service: str, format: Literal["table", "json", "dotenv"] = "table") -> None:  # noqa: A002
+        """List every variable that is read: type, default, value now and where it comes from. Secrets are masked.
+
+        Parameters
+        ----------
+        service
+            Names or patterns, instead of SERVICES_ENABLED.
+        format
+            table for people, json for programs, dotenv for a `.env.example`.
+
+        """
+        from kernel.plan import environment, selection
+        from kernel.plan.environment_formats import FORMATS
+
+        names = selection.select(self.files, *self._patterns(service))
+        services, errors = selection.load_selected(self.files, names, with_dependencies=False)
+        around = environment.Surroundings.of(os.environ, self.identity.root)
+        print(FORMATS[format](environment.variables_of(services, around), self.identity.name))
+        if missing := around.not_loaded:
+            hint = "the recipes load it, as in `just env`"
+            logs.logger.warning(".env is not loaded: %s is in it, but not set; %s", ", ".join(missing), hint)
+        misfits, _ = selection.registry_of(services, self.files).check()
+        misfits = [error for error in misfits if not isinstance(error, LeftOutError)]
+        Problems.raise_any([*errors, *misfits, *environment.unreadable(services)])
+
+    def _check(self, *service: str, settings: bool = True) -> int:
+        """Import all services, or those named, and say all that is wrong; 2 where anything is.
+
+        Parameters
+        ----------
+        service
+            Names or patterns: look at these only, as if they were all that is enabled.
+        settings
+            Look at the values in the environment too; a test, say, runs where there are none.
+
+        """
+        from kernel.plan.check import check
+        from kernel.plan.selection import select
+
+        names = select(self.files, service, "command line") if service else ()
+        errors = [*(self.wrong if settings else ()), *self._check_own()]
+        patterns, deadline = self._patterns(()), self.settings.shutdown_timeout
+        findings = check(self.files, os.environ, patterns, deadline, errors, names=names, settings=settings)
+        for warning in findings.warnings:
+            print(f"warning: {warning}")
+        Problems.raise_any(findings.errors)
+        count = len(names or self.files)
+        print(
+            f"{count} service{'s' * (count != 1)} checked, no problems"
+            + (f", {len(findings.warnings)} warnings" if findings.warnings else "")
+        )
+        return 0
+
+    def _check_own(self) -> list[PlanError]:
+        errors: list[PlanError] = []
+        for step in (self._import_init, self._user_commands):
+            try:
+                step()
+            except PlanError as error:
+                errors.append(error)
+        for name, fn in EXTENSIONS.commands.items():
+            try:
+                self._user_command(name, fn)
+            except PlanError as error:
+                errors.append(error)
+        return errors
+
+    def _version(self) -> None:
+        """Show the app's name, version and commit, and how it was built."""
+        print(f"{self.identity.name} {self.identity.version} ({self.identity.origin})")

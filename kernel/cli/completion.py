@@ -1,0 +1,70 @@
+"""The shell's completion: what there is to complete, by the services' files. Imports no service.
+
+cyclopts writes the script for bash, zsh and fish. The names of services that a command takes are asked for at each TAB,
+so a new service is found at once; commands stand in the script, which is made anew by installing it again.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from kernel.plan.discovery import Catalogue, ServiceFile
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+OPTIONS = ("--install-completion", "--show-completion")
+ASKED = "__complete"  # the word by which the shell's script asks
+
+
+def offer(app: App) -> None:
+    """Give *app* the options that install and show its completion."""
+
+    def show(shell: Literal["bash", "zsh", "fish"]) -> None:
+        """Print the script that completes words in this shell, for who puts it in place by other means."""
+        print(app.generate_completion(shell=shell))
+
+    app.register_install_completion_command(OPTIONS[0], help="Complete words in this shell, from the next one on.")
+    app.command(show, name=OPTIONS[1])
+
+
+def with_names(command: Callable[..., Any], files: Catalogue) -> Callable[..., Any]:
+    """A *command* of the app whose names of services are completed."""
+    signature = inspect.signature(command, eval_str=True)
+    named = Annotated[str, Parameter(completer=lambda _: {name: file.summary for name, file in files.items()})]
+    parameters = [
+        parameter.replace(annotation=named) if parameter.name == "service" else parameter
+        for parameter in signature.parameters.values()
+    ]
+
+    def run(*_: Any, **__: Any) -> None:
+        """Never called: only its parameters are of interest."""
+
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__doc__ = inspect.getdoc(command)
+    return run
+
+
+def commands_of(file: ServiceFile) -> Mapping[str, str]:
+    """The names of a service's commands with what each says of itself, as its source tells."""
+    try:
+        tree = ast.parse(file.read())
+    except (OSError, SyntaxError, ValueError):
+        return {}
+    return dict(_commands(tree))
+
+
+def _commands(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and any(map(_is_command, node.decorator_list)):
+            yield node.name.strip("_").replace("_", "-"), (ast.get_docstring(node) or "").partition("\n")[0]
+
+
+def _is_command(decorator: ast.expr) -> bool:
+    return isinstance(decorator, ast.Attribute) and decorator.attr == "command"

@@ -1,0 +1,203 @@
+"""The settings of OpenTelemetry's SDK: batches, limits, samplers, connections.
+
+The SDK would read most of them by itself. A wrong value is an exception there, or a warning for each record; here it is
+a problem like that of any other setting, and told before anything starts.
+"""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Callable, Collection, Mapping
+
+import attrs
+
+from kernel.errors import ConfigError
+
+Report = Callable[[ConfigError], object]
+
+SOON = 1000  # milliseconds between two exports of spans and records; SDK's 5,000 let a start-up wait too long
+INTERVAL = 60_000  # milliseconds between two exports of metrics
+PATIENCE = 30_000  # milliseconds for one of them
+SPANS = (65_536, 1024)  # queue and batch: a thousand services start in the time of one export, and make three each
+RECORDS = (2048, 512)
+MOST = 2**31 - 1  # the specification's numbers are 32 bits wide
+
+SAMPLERS = tuple(
+    f"{parent}{one}" for parent in ("", "parentbased_") for one in ("always_on", "always_off", "traceidratio")
+)
+_CHOICES: Mapping[str, Collection[str]] = {
+    "TRACES_SAMPLER": SAMPLERS,
+    "METRICS_EXEMPLAR_FILTER": ("trace_based", "always_on", "always_off"),
+    "EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": ("cumulative", "delta", "lowmemory"),
+    "EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": (
+        "explicit_bucket_histogram",
+        "base2_exponential_bucket_histogram",
+    ),
+}
+_LIMITS: Mapping[str, Collection[str]] = {
+    "traces": (
+        *(f"{one}ATTRIBUTE_COUNT_LIMIT" for one in ("", "SPAN_", "EVENT_", "LINK_")),
+        *(f"{one}ATTRIBUTE_VALUE_LENGTH_LIMIT" for one in ("", "SPAN_")),
+        *("SPAN_EVENT_COUNT_LIMIT", "SPAN_LINK_COUNT_LIMIT"),
+    ),
+    "logs": tuple(f"{one}ATTRIBUTE_{what}_LIMIT" for one in ("", "LOGRECORD_") for what in ("COUNT", "VALUE_LENGTH")),
+    "metrics": (),
+}
+
+
+@attrs.frozen
+class Batches:
+    """How spans or log records are sent: so many at a time.
+
+    Args:
+        delay: Milliseconds between two exports.
+        queue: How many wait at most; what is beyond is dropped.
+        size: How many are sent at once.
+        timeout: Milliseconds for one export.
+
+    """
+
+    delay: int = SOON
+    queue: int = RECORDS[0]
+    size: int = RECORDS[1]
+    timeout: int = PATIENCE
+
+
+@attrs.frozen
+class Sdk:
+    """What the SDK is given.
+
+    Args:
+        spans: Their batches.
+        records: Those of log records.
+        interval: Milliseconds between two exports of metrics.
+        timeout: Milliseconds for one of them.
+
+    """
+
+    spans: Batches = Batches(queue=SPANS[0], size=SPANS[1])
+    records: Batches = Batches()
+    interval: int = INTERVAL
+    timeout: int = PATIENCE
+
+
+def read_sdk(environ: Mapping[str, str], otlp: Collection[str], signals: Collection[str], report: Report) -> Sdk:
+    """What the environment says, with defaults in place of what is wrong.
+
+    Args:
+        environ: The environment.
+        otlp: The signals that are exported by OTLP: "traces", "metrics", "logs".
+        signals: All that are exported; what concerns others alone is not looked at.
+        report: Is called with each problem.
+
+    """
+    values = _Values(environ, report)
+    made = Sdk()
+    if "traces" in signals:
+        made = attrs.evolve(made, spans=_batches(values, "BSP", *SPANS))
+        values.choice("TRACES_SAMPLER")
+        if values.text("TRACES_SAMPLER").lower().endswith("traceidratio"):
+            values.share("TRACES_SAMPLER_ARG")
+    if "logs" in signals:
+        made = attrs.evolve(made, records=_batches(values, "BLRP", *RECORDS))
+    if "metrics" in signals:
+        interval = values.whole("METRIC_EXPORT_INTERVAL", INTERVAL, 1, "milliseconds")
+        made = attrs.evolve(made, interval=interval, timeout=_timeout(values, "METRIC_EXPORT_TIMEOUT"))
+        values.choice("EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE")
+        values.choice("EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION")
+    values.choice("METRICS_EXEMPLAR_FILTER", exactly=True)  # read for `/metrics` too
+    for name in sorted({name for signal in signals for name in _LIMITS[signal]}):
+        values.whole(name, 0, 0, "")
+    if signals:
+        values.pairs("RESOURCE_ATTRIBUTES", secret=False)
+        values.propagators("PROPAGATORS")
+    for scope in [*(f"EXPORTER_OTLP_{signal.upper()}" for signal in otlp), *(["EXPORTER_OTLP"] if otlp else [])]:
+        _check_connection(values, scope)
+    return made
+
+
+def _check_connection(values: _Values, scope: str) -> None:
+    values.choice(f"{scope}_COMPRESSION", ("none", "gzip", "deflate"))
+    values.pairs(f"{scope}_HEADERS", secret=True)
+    for what in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"):
+        values.file(f"{scope}_{what}")
+
+
+def _timeout(values: _Values, name: str) -> int:
+    return values.whole(name, PATIENCE, 0, "milliseconds")
+
+
+def _batches(values: _Values, kind: str, queue: int, size: int) -> Batches:
+    """The batches of "BSP" or "BLRP". Of queue and batch, what is set decides for what is not."""
+    delay = values.whole(f"{kind}_SCHEDULE_DELAY", SOON, 1, "milliseconds")
+    timeout = _timeout(values, f"{kind}_EXPORT_TIMEOUT")
+    queue_name, size_name = f"{kind}_MAX_QUEUE_SIZE", f"{kind}_MAX_EXPORT_BATCH_SIZE"
+    queue_set, size_set = values.whole(queue_name, 0, 1, ""), values.whole(size_name, 0, 1, "")
+    if queue_set and size_set > queue_set:
+        what = f"is {size_set}, more than OTEL_{queue_name} ({queue_set})"
+        values.report(ConfigError(what, where=f"OTEL_{size_name}", hint="a batch is taken from the queue"))
+    return Batches(delay, queue_set or max(queue, size_set), size_set or min(size, queue_set or size), timeout)
+
+
+@attrs.frozen
+class _Values:
+    """Reads values of one kind each, by name without ``OTEL_``, and reports those that are wrong."""
+
+    environ: Mapping[str, str]
+    report: Report
+
+    def text(self, name: str) -> str:
+        return self.environ.get(f"OTEL_{name}", "").strip()
+
+    def _refuse(self, name: str, hint: str, what: str = "") -> None:
+        self.report(ConfigError(what or f"is {self.text(name)!r}", where=f"OTEL_{name}", hint=hint))
+
+    def whole(self, name: str, default: int, least: int, unit: str) -> int:
+        """A whole number of at least *least*."""
+        text = self.text(name)
+        if not text:
+            return default
+        if not (text.isascii() and text.isdigit() and least <= int(text[:20]) <= MOST):
+            of = f" of {unit}" if unit else ""
+            self._refuse(name, f"expected a whole number{of}, from {least} to {MOST}")
+            return default
+        return int(text)
+
+    def share(self, name: str) -> None:
+        """A number from 0 to 1."""
+        try:
+            right = not self.text(name) or 0 <= float(self.text(name)) <= 1
+        except ValueError:
+            right = False
+        if not right:
+            self._refuse(name, "expected a number from 0 to 1")
+
+    def choice(self, name: str, known: Collection[str] = (), *, exactly: bool = False) -> None:
+        """One of some words, in any case, or *exactly* so."""
+        known = known or _CHOICES[name]
+        text = self.text(name) if exactly else self.text(name).lower()
+        if text and text not in known:
+            self._refuse(name, f"expected one of {', '.join(known)}")
+
+    def pairs(self, name: str, *, secret: bool) -> None:
+        """Names and values, as ``a=1,b=2``."""
+        wrong = next((one for one in self.text(name).split(",") if one.strip() and not one.partition("=")[1]), "")
+        if wrong:
+            what = "has a part without '='" if secret else f"has the part {wrong.strip()!r}, which has no '='"
+            self._refuse(name, "expected name=value, and commas between several", what)
+
+    def file(self, name: str) -> None:
+        """A file that is there."""
+        if self.text(name) and not os.path.isfile(self.text(name)):  # noqa: PTH113  (pathlib costs 5 ms)
+            self._refuse(name, "there is no such file")
+
+    def propagators(self, name: str) -> None:
+        """Names of propagators that are installed."""
+        names = {one.strip() for one in self.text(name).split(",")} - {"", "tracecontext", "baggage", "none"}
+        if names:
+            from importlib.metadata import entry_points
+
+            known = {one.name for one in entry_points(group="opentelemetry_propagator")}
+            if unknown := sorted(names - known):
+                hint = f"expected {', '.join(sorted(known | {'none'}))}, or install the package that has it"
+                self._refuse(name, hint, f"is {self.text(name)!r}: there is no propagator {unknown[0]!r}")

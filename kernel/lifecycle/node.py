@@ -1,0 +1,92 @@
+"""A service in the graph: its supervisor, whom it depends on, who depends on it, and the counters between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import attrs
+
+from kernel.declare.signature import Edge
+from kernel.lifecycle.events import ENDED, LIVE, Ending
+from kernel.lifecycle.host import Host
+from kernel.lifecycle.supervisor import Supervisor
+from kernel.lifecycle.units import Unit
+
+
+@attrs.define(eq=False)
+class Node(Supervisor):
+    """A supervisor with its place in the graph, which the orchestrator keeps.
+
+    Attributes:
+        links: What it depends on, with the edge to each.
+        dependents: What depends on it, with the edge from each.
+        unmet: How many of its links do not let it start yet.
+        last_met: Whose move let it start, or was the last on the way there; None where nothing has been met yet.
+        open: Whether those that wait for it to be ready may start.
+        live_dependents: How many of its dependents have an attempt running.
+        depth: How many levels are below it in the shutdown.
+
+    """
+
+    links: list[tuple[Node, Edge]] = attrs.field(factory=list, init=False)
+    dependents: list[tuple[Node, Edge]] = attrs.field(factory=list, init=False)
+    unmet: int = attrs.field(default=0, init=False)
+    last_met: Node | None = attrs.field(default=None, init=False)
+    open: bool = attrs.field(default=False, init=False)
+    live_dependents: int = attrs.field(default=0, init=False)
+    depth: int = attrs.field(default=0, init=False)
+
+    @property
+    def waits_for(self) -> list[Node]:
+        """What it has to wait for before it can start; empty once it is launched, or has ended."""
+        if self.state in LIVE or self.state in ENDED:
+            return []
+        return [target for target, edge in self.links if not target.meets(edge)]
+
+    def meets(self, edge: Edge) -> bool:
+        """Whether a dependent with this *edge* to it may start now."""
+        return self.open if edge.kind == "ready" else bool(self.attempt) or self.state in ENDED
+
+    def lost_to(self, edge: Edge) -> bool:
+        """Whether a dependent with this *edge* to it needs a value that will never come."""
+        return edge.parameter is not None and not edge.optional and self.state in ENDED
+
+    def ending(self, deadline: float) -> Ending:
+        """How it ended; *deadline* is the shutdown's, on the loop's clock."""
+        return Ending(
+            self.name,
+            self.state,
+            self.attempt,
+            self.uptime,
+            self.reason,
+            self.error,
+            self.spec.allowed_failure,
+            self.internal,
+            self.since > deadline,
+        )
+
+
+def targets_of(units: Mapping[str, Unit]) -> dict[str, list[str]]:
+    """The names of what each of the *units* depends on, without what is not among them."""
+    return {
+        name: [edge.target for edge in unit.service.needs.edges if edge.target in units] + list(unit.after)
+        for name, unit in units.items()
+    }
+
+
+def build(units: Iterable[Unit], host: Host[Node]) -> dict[str, Node]:
+    """Make a node for each of the *units*, by name, and link them."""
+    nodes: dict[str, Node] = {}
+    made: list[tuple[Node, Unit]] = []
+    for unit in units:
+        node = Node(unit.service, host, unit.config, unit.internal, unit.command, unit.awaited, unit.wrap, unit.doing)
+        nodes[node.name] = node
+        made.append((node, unit))
+    for node, unit in made:
+        for edge in (*node.needs.edges, *map(Edge, unit.after)):
+            target = nodes.get(edge.target)
+            if target is not None:
+                node.links.append((target, edge))
+                target.dependents.append((node, edge))
+                node.unmet += 1
+    return nodes

@@ -1,0 +1,49 @@
+"""What still waits for what, down to the culprit: the tree that explains a start or a stop which takes long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from kernel.lifecycle.events import LIVE
+from kernel.lifecycle.explain import describe
+from kernel.lifecycle.node import Node
+
+LINES = 40  # of a tree; what is beyond is counted
+
+Below = Callable[[Node], Iterable[Node]]
+
+
+def starting_tree(nodes: Iterable[Node], now: float) -> tuple[str, ...]:
+    """Write a line for each service that is not ready yet, below those that wait for it."""
+    return _tree([node for node in nodes if not node.open], lambda node: node.waits_for, now)
+
+
+def stopping_tree(nodes: Iterable[Node], now: float) -> tuple[str, ...]:
+    """Write a line for each service that still runs, below those that may only stop after it."""
+
+    def running_dependents(node: Node) -> list[Node]:
+        return [dependent for dependent, _ in node.dependents if dependent.state in LIVE]
+
+    return _tree([node for node in nodes if node.state in LIVE], running_dependents, now)
+
+
+def _tree(members: Sequence[Node], below: Below, now: float) -> tuple[str, ...]:
+    """Draw *members* as trees, from those that nobody waits for; each is described once."""
+    awaited = {id(target) for node in members for target in below(node)}
+    roots = [node for node in members if id(node) not in awaited]
+    lines: list[str] = []
+    drawn: set[int] = set()
+    todo: list[tuple[Node, str, str]] = [(node, "", "") for node in reversed(roots)]
+    while todo:
+        node, indent, branch = todo.pop()
+        again = id(node) in drawn
+        drawn.add(id(node))
+        lines.append(f"{indent}{branch}{node.name}: {'see above' if again else describe(node, now)}")
+        if not again:
+            inner = indent + {"": "", "├─ ": "│  ", "└─ ": "   "}[branch]
+            children = list(below(node))
+            marks = ["├─ "] * (len(children) - 1) + ["└─ "]
+            todo += [(child, inner, mark) for child, mark in reversed(list(zip(children, marks, strict=False)))]
+    if len(lines) > LINES:
+        lines[LINES:] = [f"... and {len(lines) - LINES} more lines"]
+    return tuple(lines)

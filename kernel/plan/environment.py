@@ -1,0 +1,246 @@
+"""Every variable that the services, the kernel, NATS and OpenTelemetry read: `app env`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+from kernel.config.described import Described, nats_table, otel_table
+from kernel.config.field_texts import text_of_field
+from kernel.config.schema import UNKNOWN, Entry, entries, place, schema_of
+from kernel.config.service_config import read_config
+from kernel.config.settings import SETTINGS, Setting, Settings
+from kernel.config.values import MASK
+from kernel.declare.service import Service
+from kernel.errors import ConfigError, PlanError
+from kernel.plan.registry import needs_of
+
+KERNEL, NATS, OPENTELEMETRY = "kernel", "NATS", "OpenTelemetry"
+Source = Literal["environment", ".env", "default", "unset"]
+
+
+@attrs.frozen
+class Variable:
+    """One variable, for people and for programs; what is secret is masked already.
+
+    Args:
+        name: The variable.
+        reader: The service that reads it, or `KERNEL`, `NATS` or `OPENTELEMETRY`.
+        type: Its type.
+        expected: What a text looks like; empty where the type says it.
+        default: What holds when it is not set; None where it has no default.
+        value: What holds now; None where nothing does.
+        source: Where that comes from.
+        required: Whether it must be set.
+        secret: Whether its values are masked.
+        meaning: What was written about it.
+        declared: Where; empty where the table of the kernel does.
+        problem: What is wrong with the value; empty for nothing.
+        common: Whether people set it; the others are for fine tuning.
+        line: The text that a `.env` file has for the default, empty where it is better not set; None where no text
+            stands for the default.
+        active: Whether that line counts, or is a comment.
+
+    """
+
+    name: str
+    reader: str
+    type: str
+    expected: str
+    default: str | None
+    value: str | None
+    source: Source
+    required: bool = False
+    secret: bool = False
+    meaning: str = ""
+    declared: str = ""
+    problem: str = ""
+    common: bool = True
+    line: str | None = None
+    active: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """What programs get of it."""
+        return {
+            "name": self.name,
+            "reader": self.reader,
+            "type": self.type,
+            "expected": self.expected,
+            "default": self.default,
+            "value": self.value,
+            "source": self.source,
+            "required": self.required,
+            "secret": self.secret,
+            "meaning": self.meaning,
+            "declared": self.declared,
+            "problem": self.problem,
+        }
+
+
+@attrs.frozen
+class Surroundings:
+    """What is set, and what a `.env` file would set.
+
+    Args:
+        environ: The environment.
+        file: The texts in the file by variable.
+
+    """
+
+    environ: Mapping[str, str]
+    file: Mapping[str, str] = attrs.field(factory=dict)
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str], folder: str) -> Surroundings:
+        """The environment, and the `.env` file in *folder*, if there is one."""
+        try:
+            text = (Path(folder) / ".env").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return cls(environ)
+        pairs = re.findall(r"^[ \t]*(?:export[ \t]+)?(\w+)[ \t]*=[ \t]*(.*?)[ \t]*$", text, re.MULTILINE)
+        return cls(environ, {name: value for name, value in pairs if value not in {"", "''", '""'}})
+
+    def source(self, name: str, otherwise: Source) -> Source:
+        """Where the value of a variable comes from."""
+        text = self.environ.get(name, "")
+        if not text:
+            return otherwise
+        in_file = self.file.get(name)
+        return ".env" if in_file is not None and text in {in_file, in_file[1:-1]} else "environment"
+
+    @property
+    def not_loaded(self) -> list[str]:
+        """The variables in the file that are not set: whoever started the process did not load it."""
+        return [name for name in self.file if name not in self.environ]
+
+
+def variables_of(services: Mapping[str, Service[..., Any]], around: Surroundings) -> list[Variable]:
+    """Every variable: those of *services*, then the kernel's, NATS's and OpenTelemetry's."""
+    return [
+        *(one for name, service in services.items() for one in _of_service(name, service, around)),
+        *(_of_kernel(setting, around) for setting in SETTINGS),
+        *_described(NATS, nats_table(), around),
+        *_described(OPENTELEMETRY, otel_table(), around),
+    ]
+
+
+def _without_user(text: str) -> str:
+    """*text* without the user and password of a URL in it."""
+    return re.sub(r"://[^/\s]*@", f"://{MASK}@", text)
+
+
+def _of_service(name: str, service: Service[..., Any], around: Surroundings) -> Iterator[Variable]:
+    needs = needs_of(service)
+    if needs is None or needs.config is None:
+        return
+    cls, default = needs.config[1], needs.config_default
+    _, errors = read_config(name, cls, around.environ, default)
+    problems = {one: _problem(error) for error in errors for one in error.where.split(", ")}
+    for entry in entries(schema_of(name, cls), around.environ, default):
+        yield _of_field(name, entry, around, problems.get(entry.leaf.variable, ""))
+
+
+def _problem(error: ConfigError) -> str:
+    """What is wrong with a value, without the value and without the place, which stand beside it."""
+    if error.hint.startswith("expected"):
+        return error.hint.partition(" (")[0]
+    return error.what.partition(": ")[2] or error.what
+
+
+def _of_field(service: str, entry: Entry, around: Surroundings, problem: str) -> Variable:
+    leaf, reader = entry.leaf, entry.leaf.reader
+    text = around.environ.get(leaf.variable, "")
+    default, line = _default(entry)
+    known = default is not None
+    if entry.required and not text:
+        problem = "not set"
+    shown = repr(text)[1:-1] if not text.isprintable() else text
+    return Variable(
+        leaf.variable,
+        service,
+        reader.type,
+        reader.words,
+        default,
+        (MASK if reader.secret else _without_user(shown)) if text else default,
+        around.source(leaf.variable, "default" if known else "unset"),
+        required=entry.required,
+        secret=reader.secret,
+        meaning=text_of_field(leaf.owner, leaf.attribute.name, leaf.variable),
+        declared=place(leaf.owner, leaf.attribute.name),
+        problem=problem,
+        line=line,
+        active=line is not None and not entry.idle,
+    )
+
+
+def _default(entry: Entry) -> tuple[str | None, str | None]:
+    """A default as people see it, and as a `.env` file has it; None for what there is not."""
+    default, reader = entry.default, entry.leaf.reader
+    if default is attrs.NOTHING:
+        return None, ""
+    if default is UNKNOWN or default is None or reader.secret:
+        return "(from other fields)" if default is UNKNOWN else "None" if default is None else MASK, ""
+    if not isinstance(default, bool) and default in ("", (), [], {}, set(), b""):
+        return '""' if default == "" else str(default), ""
+    try:
+        text = reader.written(default)
+    except ValueError:
+        return repr(default), None
+    return text if text.isprintable() else repr(text)[1:-1], text
+
+
+def _of_kernel(setting: Setting, around: Surroundings) -> Variable:
+    text = around.environ.get(setting.name, "").strip()
+    shown = setting.default.replace("`", "")
+    try:
+        same = setting.parse(setting.default) == getattr(Settings(), setting.field)
+    except ValueError:
+        same = False
+    problem = ""
+    if text:
+        try:
+            setting.parse(text)
+        except ValueError:
+            problem = f"expected {setting.expected}"
+    return Variable(
+        setting.name,
+        KERNEL,
+        setting.type,
+        setting.expected,
+        shown or None,
+        (MASK if setting.secret else text) if text else shown or None,
+        around.source(setting.name, "default" if shown else "unset"),
+        secret=setting.secret,
+        meaning=setting.meaning.replace("`", ""),
+        problem=problem,
+        line=setting.default if same else "",
+    )
+
+
+def _described(reader: str, table: Iterable[Described], around: Surroundings) -> Iterator[Variable]:
+    """The variables that others have named."""
+    for one in table:
+        text = around.environ.get(one.name, "")
+        yield Variable(
+            one.name,
+            reader,
+            one.type,
+            "",
+            one.default or None,
+            (MASK if one.secret else _without_user(text)) if text else one.default or None,
+            around.source(one.name, "default" if one.default else "unset"),
+            secret=one.secret,
+            meaning=one.meaning.replace("`", ""),
+            common=one.common or bool(text),
+            line="",
+        )
+
+
+def unreadable(services: Mapping[str, Service[..., Any]]) -> list[PlanError]:
+    """Fields of configs that no variable can be read into."""
+    configs = ((name, needs.config[1]) for name, one in services.items() if (needs := needs_of(one)) and needs.config)
+    return [error for name, cls in configs for error in schema_of(name, cls).errors]

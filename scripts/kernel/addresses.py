@@ -1,0 +1,63 @@
+"""The addresses that git is given: what may be shown of one, and which are refused."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+OVER_SSH = frozenset({"ssh", "git+ssh", "ssh+git"})
+SAFE = frozenset({"https", "ssh", "file"})  # who is on the way can read along or change nothing
+PLAIN = frozenset({"http", "git"})
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(\S+)")
+BY_SSH = re.compile(r"(?:([^\s@:/]+)@)?(\[[^\s\]]+\]|[^\s@:/\[]+):(?!:)([^\s]+)")  # user@host:path
+
+
+def without_password(address: str) -> str:
+    """The *address* less what only its owner may know, since it is shown, and written into files.
+
+    A URL loses what stands before the last `@` of its host, its query and its fragment. With ssh only a password goes:
+    the user's name is a part of the way.
+    """
+    scheme, is_url, rest = address.partition("://")
+    if not is_url:
+        user, at, place = address.rpartition("@")
+        return f"{user.partition(':')[0]}@{place}" if at and ":" in user and "/" not in user else address
+    if scheme.lower() == "file":
+        return address
+    host, path = _split(rest)
+    user, _, host = host.rpartition("@")
+    kept = user.partition(":")[0] if scheme.lower() in OVER_SSH else ""
+    return f"{scheme}://{f'{kept}@' if kept else ''}{re.split('[?#]', host + path)[0]}"
+
+
+def _split(rest: str) -> tuple[str, str]:
+    """Host, with all before it, and path of what follows a scheme. A password with a slash in it is no path."""
+    host, slash, path = rest.partition("/")
+    port = host.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
+    if "@" in path and port and not port.isdigit():
+        user, _, rest = rest.rpartition("@")
+        host, slash, path = rest.partition("/")
+        host = f"{user}@{host}"
+    return host, slash + path
+
+
+def mask(text: str) -> str:
+    """The *text*, in which each URL is `without_password`."""
+    return URL.sub(lambda found: without_password(found[0]), text)
+
+
+def scheme_of(address: str) -> str:
+    """How git would reach the *address*: the scheme of a URL, "ssh" for `user@host:path`; empty for anything else.
+
+    Empty as well where a part of it begins with a dash, which a program that is handed it may take for an option.
+    """
+    url, short = URL.fullmatch(address), BY_SSH.fullmatch(address)
+    if url:
+        scheme, (host, path) = url[1].lower(), _split(url[2])
+        user, _, host = host.rpartition("@")
+    elif short:
+        scheme, user, host, path = "ssh", short[1] or "", short[2], short[3]
+    else:
+        return ""
+    dashes = any(unquote(part).startswith("-") for part in (user, host.lstrip("["), path))
+    return "" if dashes or not address.isprintable() or scheme not in SAFE | PLAIN else scheme

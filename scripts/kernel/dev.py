@@ -1,0 +1,260 @@
+"""`just dev`: runs the app, and starts it anew, in order and gracefully, when a file of it was saved.
+
+A new version first imports what it needs, while the present one still runs. Where that fails its error is told and the
+present one runs on; else the present one is stopped, and the new one, which has waited for that, starts.
+"""
+
+from __future__ import annotations
+
+import compileall
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parents[2]
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+QUIET = 20  # milliseconds without a further save after which a burst is over
+BURST = 400  # milliseconds that a burst lasts at most
+NOT_THE_APP = {"tests", "scripts", "docs", "build", "dist", "htmlcov", "node_modules", "__pycache__"}
+BESIDE_CODE = {
+    *(".css", ".csv", ".graphql", ".html", ".j2", ".jinja", ".jinja2", ".js", ".json"),
+    *(".md", ".proto", ".sql", ".toml", ".txt", ".xml", ".yaml", ".yml"),
+}
+"""What may lie beside the code, as templates do; databases and logs are written by the app itself."""
+
+
+def is_of_the_app(path: Path) -> bool:
+    """Whether the app may run otherwise when *path*, which may be gone, has changed."""
+    try:
+        parts = path.relative_to(ROOT).parts
+    except ValueError:
+        return False
+    if parts == (".env",):
+        return True
+    if any(part.startswith(".") for part in parts) or NOT_THE_APP & set(parts):
+        return False
+    return path.suffix == ".py" or (len(parts) > 1 and path.suffix in BESIDE_CODE)
+
+
+def folders() -> set[Path]:
+    """The folders of the app: those at the top that hold code."""
+    candidates = (path for path in ROOT.iterdir() if path.is_dir() and is_of_the_app(path / "x.py"))
+    return {path for path in candidates if path.name in {"app", "services"} or any(path.glob("*.py"))}
+
+
+class Watch:
+    """Tells of saves, from threads of its own."""
+
+    def __init__(self, woken: int) -> None:
+        self._woken = woken
+        self._saved = threading.Event()
+        self._folders: set[Path] = set()
+        self._end = threading.Event()
+        self._start([ROOT], recursive=False)
+        self._watch_folders()
+
+    def take(self) -> bool:
+        """Whether something was saved since the last call."""
+        found = self._saved.is_set()
+        self._saved.clear()
+        return found
+
+    def _watch_folders(self) -> None:
+        found = folders()
+        if found != self._folders:
+            self._folders = found
+            self._end.set()
+            self._end = threading.Event()
+            self._start(sorted(found), recursive=True)
+
+    def _start(self, paths: Iterable[Path], *, recursive: bool) -> None:
+        from watchfiles._rust_notify import RustNotify
+
+        polling = bool(os.environ.get("WATCHFILES_FORCE_POLLING"))
+        notify = RustNotify([str(path) for path in paths], False, polling, 100, recursive, True)  # noqa: FBT003
+        end = self._end if recursive else threading.Event()
+        threading.Thread(target=self._read, args=(notify, end, recursive), daemon=True).start()
+
+    def _read(self, notify: object, end: threading.Event, recursive: bool) -> None:  # noqa: FBT001
+        while not end.is_set():
+            changes = notify.watch(BURST, QUIET, 1000, end)  # type: ignore[attr-defined]
+            if not isinstance(changes, set):
+                continue
+            saved = any(is_of_the_app(Path(path)) for _, path in changes)
+            if not recursive:
+                before = self._folders
+                self._watch_folders()
+                saved = saved or self._folders != before
+            if saved:
+                self._saved.set()
+                os.write(self._woken, b"\0")
+
+
+class Version:
+    """One process of the app.
+
+    Args:
+        words: What `app run` is called with.
+
+    """
+
+    def __init__(self, words: list[str]) -> None:
+        self.prepared = self.silent = False
+        self.asked = False
+        self.gate, theirs = socket.socketpair()
+        with theirs:
+            env = {**os.environ, "KERNEL_DEV_GATE": str(theirs.fileno())}
+            # Bytecode is looked up by the second in which its source was saved, and by its size: of two saves in one
+            # second, the first might run.
+            env["PYTHONDONTWRITEBYTECODE"] = "1"
+            command = [str(ROOT / "scripts" / "kernel" / "script"), "run", *words]
+            self.process = subprocess.Popen(command, cwd=ROOT, env=env, pass_fds=[theirs.fileno()])
+
+    def ended(self) -> int | None:
+        """Its exit code; None while it runs."""
+        return self.process.poll()
+
+    def hear(self) -> None:
+        """Take what it tells: that it is prepared, or, without a word, that it will not be."""
+        with contextlib.suppress(BlockingIOError):
+            said = self.gate.recv(64, socket.MSG_DONTWAIT)
+            self.prepared = self.prepared or bool(said)
+            self.silent = not said
+
+    def release(self) -> None:
+        """Let it run."""
+        with contextlib.suppress(OSError):
+            self.gate.sendall(b"run\n")
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Ask it to stop."""
+        self.asked = True
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    def discard(self) -> None:
+        """End it: nothing of it runs yet."""
+        self.gate.close()
+        self.process.kill()
+        self.process.wait()
+
+
+class Dev:
+    """The versions: one that runs, one that waits for its end, one that is being imported; each may be missing."""
+
+    def __init__(self, words: list[str]) -> None:
+        self._words = words
+        self._wake, woken = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(woken, False)
+        self._asked: list[int] = []
+        signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+        for number in SIGNALS:
+            signal.signal(number, self._caught)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._watch = Watch(woken)
+        self._current: Version | None = None
+        self._good: Version | None = None
+        self._trying: Version | None = Version(words)
+        self._code = 0
+        self._over = False
+        self._since = time.monotonic()
+
+    def run(self) -> int:
+        """Run until a signal ends it; gives the app's exit code."""
+        while not (self._over and self._current is None):
+            ears = [self._wake]
+            if self._trying is not None and not self._trying.silent:
+                ears.append(self._trying.gate.fileno())
+            select.select(ears, [], [])
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake, 4096)
+            self._obey()
+            if not self._over:
+                self._advance()
+            self._look_at_current()
+        return self._code
+
+    def _caught(self, number: int, _: FrameType | None) -> None:
+        self._asked.append(number)
+
+    def _obey(self) -> None:
+        """Hand signals on; with the first, nothing new is started."""
+        while self._asked:
+            number = self._asked.pop(0)
+            self._over = True
+            for one in (self._trying, self._good):
+                if one is not None:
+                    one.discard()
+            self._trying = self._good = None
+            if self._current is not None:
+                self._current.stop(number)
+
+    def _advance(self) -> None:
+        """Go on with the newest version."""
+        if self._watch.take():
+            self._since = time.monotonic()
+            if self._trying is not None:
+                self._trying.discard()
+            self._trying = Version(self._words)
+        if self._trying is not None:
+            self._trying.hear()
+            if self._trying.prepared:
+                if self._good is not None:
+                    self._good.discard()
+                self._good, self._trying = self._trying, None
+                if self._current is not None and not self._current.asked:
+                    self._current.stop()
+            elif self._trying.ended() is not None:
+                self._say_failed(self._trying)
+                self._trying = None
+        if self._current is None and self._trying is None and self._good is not None:
+            self._current, self._good = self._good, None
+            self._current.release()
+
+    def _look_at_current(self) -> None:
+        if self._current is None or (code := self._current.ended()) is None:
+            return
+        if not self._current.asked:
+            say(f"the app has ended by itself, with exit code {code}; it starts again with the next save.")
+        self._current.gate.close()
+        self._current, self._code = None, code
+        if not self._over:
+            self._advance()
+
+    def _say_failed(self, version: Version) -> None:
+        version.gate.close()
+        if self._current is not None or self._good is not None:
+            say("what was saved does not start, so the app runs on as it was; the next save tries again.")
+        else:
+            say("the app does not start; the next save tries again.")
+
+
+def say(text: str) -> None:
+    """Say it beside what the app says."""
+    print(f"just dev: {text}", file=sys.stderr, flush=True)
+
+
+def main(words: list[str]) -> NoReturn:
+    """Run `just dev`."""
+    try:
+        import watchfiles  # noqa: F401
+    except ImportError:
+        say("watchfiles is not installed; add it: just deps-add watchfiles GROUP=dev")
+        sys.exit(2)
+    compileall.compile_dir(str(ROOT / "kernel"), quiet=2)  # once: the versions of the app write no bytecode
+    sys.exit(Dev(words).run())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

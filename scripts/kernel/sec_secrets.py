@@ -1,0 +1,77 @@
+"""What looks like a key or a password in the project's files. Nothing is sent anywhere, and no secret is repeated.
+
+Kingfisher looks for what services hand out, by its 500 rules, also in base64; secrets.yml adds what people write. Files
+that hold keys without any text are known by how they begin, whatever their names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from recipe import ROOT, project_files
+
+RULES = Path(__file__).with_name("secrets.yml")
+EXCUSE = "pragma: allowlist secret"  # on a line that only looks as if it held one
+ENDS = {0, 200, 205}  # nothing found; something; something that works
+AT_ONCE = 500  # files, since a command line has an end
+BEGINS = {
+    "private-key": re.compile(
+        rb"\x30(?:\x82..|\x81.|[\x20-\x7f])\x02\x01[\x00\x01](?:\x30.\x06|\x02[\x81\x82]|\x04)", re.DOTALL
+    ),
+    "private-key-with-a-password": re.compile(
+        rb"\x30(?:\x82..|\x81.)\x30.\x06.\x2a\x86\x48\x86\xf7\x0d\x01(?:\x05|\x0c\x01)", re.DOTALL
+    ),
+    "key-store": re.compile(
+        rb"\x30(?:\x82..|\x83...|\x80)\x02\x01\x03\x30|\xfe\xed\xfe\xed|\xce\xce\xce\xce|\x03\xd9\xa2\x9a", re.DOTALL
+    ),
+}
+
+
+class Secret(NamedTuple):
+    """Where something looks like one."""
+
+    rule: str
+    path: str
+    line: int
+
+
+class NotLooked(Exception):
+    """The scanner is not there, or fails; the text says why."""
+
+
+def secrets() -> Iterator[Secret]:
+    """Each once, in the order of the files.
+
+    Raises:
+        NotLooked: It could not be done.
+
+    """
+    paths = [path for path in project_files() if (ROOT / path).is_file() and not (ROOT / path).is_symlink()]
+    found = {secret for begin in range(0, len(paths), AT_ONCE) for secret in _scan(paths[begin : begin + AT_ONCE])}
+    for path in paths:
+        with (ROOT / path).open("rb") as file:
+            head = file.read(64)
+        found |= {Secret(rule, path, 1) for rule, begins in BEGINS.items() if begins.match(head)}
+    return iter(sorted(found, key=lambda secret: (secret.path, secret.line, secret.rule)))
+
+
+def _scan(paths: list[str]) -> Iterator[Secret]:
+    options = ["--no-validate", "--no-update-check", "--git-history=none", "--format=jsonl", "--confidence=medium"]
+    options += ["--quiet", "--rules-path", str(RULES), "--ignore-comment", EXCUSE, "--no-dedup"]
+    command = [sys.executable, "-m", "kingfisher", "scan", *options, "--", *(f"./{path}" for path in paths)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode not in ENDS:
+        said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+        missing = "No module named kingfisher" in done.stderr or "may not match your platform" in done.stderr
+        raise NotLooked("kingfisher is not here, or not for this platform" if missing else f"kingfisher: {said[-1]}")
+    for line in done.stdout.splitlines():
+        told = json.loads(line)
+        if "finding" in told:
+            path = told["finding"]["path"].removeprefix("./")
+            yield Secret(told["rule"]["id"].rpartition(".")[2], path, told["finding"]["line"])

@@ -1,0 +1,14 @@
+"""Answers for a recipe that takes no words: tells what it does to who asks for help, and refuses all else.
+
+scripts/kernel/script use format --help
+"""
+
+from __future__ import annotations
+
+import sys
+
+from recipe import run
+
+if __name__ == "__main__":
+    recipe = sys.argv.pop(1)
+    run(recipe, f"just {recipe}", lambda _: None)

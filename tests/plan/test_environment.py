@@ -1,0 +1,226 @@
+"""`app env`: what is listed of each variable, and files that are made of it."""
+
+from __future__ import annotations
+
+import enum
+import json
+import subprocess
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from ipaddress import IPv4Address, IPv6Network
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kernel import Seconds, Secret, Service, service
+from kernel.config.described import nats_table, otel_table
+from kernel.config.nats import NATS_VARIABLES
+from kernel.config.otel import OTEL_VARIABLES
+from kernel.config.service_config import read_config
+from kernel.config.settings import KERNEL_VARIABLES
+from kernel.plan.environment import Surroundings, Variable, variables_of
+from kernel.plan.environment_formats import as_dotenv, as_json, as_table
+from tests.conformance.program import REPO
+
+JUST = REPO / ".venv" / "bin" / "just"
+
+
+class Level(enum.IntEnum):
+    """Something to choose from."""
+
+    LOW = 1
+    HIGH = 2
+
+
+@attrs.frozen
+class Smtp:
+    """A class inside."""
+
+    host: str = "localhost"
+    port: int = 25
+
+
+@attrs.frozen
+class Account:
+    """A class inside that needs a value."""
+
+    name: str
+    password: Secret[str]
+
+
+@attrs.frozen
+class Everything:
+    """Thirty fields of all types."""
+
+    must: str  # what has no default
+    key: Secret[str]  # what has none, and is not shown
+    text: str = 'it\'s $HOME, "quoted" # and \\ more'
+    lines: str = "one\ntwo"
+    empty: str = ""
+    spaces: str = "  two  "
+    whole: int = 5
+    number: float = 0.25
+    big: float = 1e300
+    yes: bool = True
+    path: Path = Path("/var/lib/a b")
+    every: Seconds = 90.0
+    wait: timedelta = timedelta(milliseconds=1500)
+    fee: Decimal = Decimal("0.10")
+    at: datetime = datetime(2026, 11, 25, 10, 30, tzinfo=UTC)
+    day: date = date(2026, 11, 25)
+    clock: time = time(10, 30)
+    ident: uuid.UUID = attrs.field(default=uuid.UUID(int=7))
+    data: bytes = b"\x00\xff"
+    host: IPv4Address = attrs.field(default=IPv4Address("10.0.0.1"))
+    net: IPv6Network = attrs.field(default=IPv6Network("fd00::/8"))
+    level: Level = Level.HIGH
+    mode: Literal["fast", "safe"] = "safe"
+    names: tuple[str, ...] = ("a", "b c")
+    none: list[int] = attrs.field(factory=list)
+    sizes: Sequence[int] = (1, 2)
+    odd: tuple[str, ...] = ("a,b",)
+    few: int = attrs.field(default=1, validator=attrs.validators.le(3))
+    rates: dict[str, float] = attrs.field(factory=lambda: {"a": 0.5})
+    maybe: int | None = None
+    token: Secret[str] = attrs.field(default=Secret("default-token"))
+    double: int = attrs.field()
+    smtp: Smtp = Smtp(port=587)
+    backup: Smtp | None = None
+    account: Account | None = None
+
+    @double.default
+    def _double(self) -> int:
+        return 2 * self.whole
+
+
+@service
+async def api(config: Everything) -> None:
+    """A service that reads it."""
+
+
+def listed(environ: Mapping[str, str], one: Service[..., Any] = api) -> dict[str, Variable]:
+    """What is listed, by variable."""
+    return {variable.name: variable for variable in variables_of({"api": one}, Surroundings(environ))}
+
+
+def test_everything_is_listed() -> None:
+    """Every variable of the service, the kernel and OpenTelemetry, once."""
+    names = [one.name for one in variables_of({"api": api}, Surroundings({}))]
+    assert len(names) == len(set(names))
+    assert {*KERNEL_VARIABLES, *NATS_VARIABLES, *OTEL_VARIABLES} <= {*names}
+    assert {one.name for one in otel_table()} == {*OTEL_VARIABLES}
+    assert all(one.meaning and one.type for one in (*otel_table(), *nats_table()))
+    assert len([name for name in names if name.startswith("API_")]) == 32 + 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("API_MUST", {"required": True, "default": None, "value": None, "source": "unset", "problem": "not set"}),
+        (
+            "API_KEY",
+            {"required": True, "secret": True, "type": "Secret[str]", "meaning": "what has none, and is not shown"},
+        ),
+        ("API_WHOLE", {"type": "int", "default": "5", "value": "5", "source": "default", "required": False}),
+        ("API_EVERY", {"type": "Seconds", "default": "90s"}),
+        ("API_TOKEN", {"default": "********", "value": "********", "secret": True}),
+        ("API_LEVEL", {"type": "1 | 2", "default": "2", "expected": "one of 1, 2"}),
+        ("API_NONE", {"default": "[]"}),
+        ("API_MAYBE", {"default": "None", "type": "int | None"}),
+        ("API_DOUBLE", {"default": "(from other fields)"}),
+        ("API_SMTP_PORT", {"default": "587"}),
+        ("API_BACKUP_PORT", {"default": "25", "required": False}),
+        ("API_ACCOUNT_NAME", {"default": None, "required": False, "problem": ""}),
+        ("LOG_LEVEL", {"reader": "kernel", "default": "info"}),
+        ("OTEL_SERVICE_NAME", {"reader": "OpenTelemetry"}),
+    ],
+)
+def test_what_is_told(name: str, told: dict[str, object]) -> None:
+    """Type, default, value, and whether it must be set; what is secret is masked."""
+    variable = listed({})[name]
+    assert {key: getattr(variable, key) for key in told} == told
+    if name.startswith("API_"):
+        assert "tests/plan/test_environment.py:" in variable.declared
+
+
+def test_what_is_set() -> None:
+    """The value now, where it comes from, and what is wrong with it; secrets masked, also in a table or in JSON."""
+    environ = {
+        "API_WHOLE": "7",
+        "API_KEY": "hunter2",
+        "API_NUMBER": "many",
+        "LOG_LEVEL": "loud",
+        "API_ACCOUNT_NAME": "me",
+    }
+    environ |= {"API_FEW": "4"}
+    environ |= {"NATS_URL": "nats://me:hunter2@host:4222", "API_PATH": "postgres://me:hunter2@host/db"}
+    environ |= {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=hunter2", "OTEL_BSP_MAX_QUEUE_SIZE": "9"}
+    found = listed(environ)
+    assert (found["API_WHOLE"].value, found["API_WHOLE"].source) == ("7", "environment")
+    assert (found["API_KEY"].value, found["API_KEY"].problem) == ("********", "")
+    assert found["API_NUMBER"].problem == "expected a number"
+    assert found["API_FEW"].problem == "'few' must be <= 3: 4"
+    assert found["LOG_LEVEL"].problem.startswith("expected one of debug")
+    assert found["API_ACCOUNT_PASSWORD"].required
+    table, text = as_table([*found.values()]), as_json([*found.values()])
+    assert "hunter2" not in table + text + as_dotenv([*found.values()], "app")
+    assert "OTEL_BSP_MAX_QUEUE_SIZE" in table
+    assert "OTEL_BSP_EXPORT_TIMEOUT" not in table
+    assert "WRONG: expected a number" in table
+    assert [one["name"] for one in json.loads(text)] == [*found]
+
+
+def test_what_comes_from_a_file(tmp_path: Path) -> None:
+    """What `.env` says and is so is told as from there; what it says and is not set, as not loaded."""
+    (tmp_path / ".env").write_text(
+        "# API_NET=x\nAPI_WHOLE=7\nexport API_TEXT='a b'\nAPI_NUMBER = 3\nAPI_DAY=\nAPI_MODE=fast\n"
+    )
+    environ = {"API_WHOLE": "7", "API_TEXT": "a b", "API_NUMBER": "4"}
+    around = Surroundings.of(environ, str(tmp_path))
+    found = {one.name: one.source for one in variables_of({"api": api}, around)}
+    assert [found[name] for name in ("API_WHOLE", "API_TEXT", "API_NUMBER")] == [".env", ".env", "environment"]
+    assert around.not_loaded == ["API_MODE"]
+    assert Surroundings.of(environ, str(tmp_path / "nowhere")).not_loaded == []
+
+
+def loaded(folder: Path, text: str) -> dict[str, str]:
+    """The variables that the real `just` reads from a `.env` with this text."""
+    (folder / ".env").write_text(text)
+    (folder / "Justfile").write_text("set dotenv-load\n\nshow:\n    @env -0\n")
+    done = subprocess.run([JUST, "show"], cwd=folder, env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=True)
+    pairs = (pair.partition("=") for pair in done.stdout.decode().split("\0"))
+    return {name: value for name, _, value in pairs if name.startswith(("API_", *KERNEL_VARIABLES, "OTEL_"))}
+
+
+def test_an_example_file_has_the_defaults(tmp_path: Path) -> None:
+    """A `.env.example`, loaded by the recipes' own program, is the same as nothing set."""
+    environ = loaded(tmp_path, as_dotenv([*listed({}).values()], "app"))
+    assert environ["API_TEXT"] == Everything.__attrs_attrs__.text.default
+    assert environ["API_LINES"] == "one\ntwo"
+    assert environ["API_SMTP_PORT"] == "587"
+    assert "API_BACKUP_PORT" not in environ
+    assert not {*environ} & {*KERNEL_VARIABLES}
+    filled = {"API_MUST": "x", "API_KEY": "k"}
+    config, errors = read_config("api", Everything, environ | filled)
+    assert errors == []
+    assert config == read_config("api", Everything, filled)[0]
+    assert config == Everything("x", Secret("k"))
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), min_size=1, max_size=20))
+def test_any_default_survives_the_file(tmp_path: Path, texts: list[str]) -> None:
+    """Quotes, dollars, line ends, comments: each text comes back as it was."""
+    cls = attrs.make_class("Texts", {f"f{n}": attrs.field(type=str, default=text) for n, text in enumerate(texts)})
+
+    async def reads(config: Any) -> None: ...
+
+    reads.__annotations__["config"] = cls
+    environ = loaded(tmp_path, as_dotenv([*listed({}, service(reads)).values()], "app"))
+    assert [environ[f"API_F{n}"] for n in range(len(texts))] == texts

@@ -1,0 +1,209 @@
+"""Archives and journals that somebody else has made: whatever is in them, nothing outside the project is touched."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.scripts.projects import REPO, Project
+
+sys.path.append(str(REPO / "scripts" / "kernel"))
+
+from backup import _unpack
+from change import Conflict, recover
+from recipe import Refusal
+
+PARTS = st.sampled_from(["a", "b", "..", ".", "", "link", "outside", ".git", ".GIT", "hooks", ".kernel", "x" * 255])
+PATHS = st.lists(PARTS, min_size=1, max_size=5).map("/".join)
+TARGETS = st.one_of(PATHS, st.sampled_from(["/", "/tmp", "../outside", "../../outside", ".", ".."]))  # noqa: S108
+KINDS = st.sampled_from([tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
+
+
+@contextmanager
+def watched() -> Iterator[tuple[Path, Path]]:
+    """A folder to work in, and one outside of it that must stay as it is, as must all around."""
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name)
+        inner, outside = top / "project", top / "outside"
+        for folder in inner, outside:
+            folder.mkdir()
+            (folder / "precious").write_text("as it was")
+        yield inner, outside
+        assert {path.name for path in top.iterdir()} <= {"project", "outside"}
+        assert [path.name for path in outside.iterdir()] == ["precious"]
+        assert (outside / "precious").read_text() == "as it was"
+
+
+def archive(path: Path, members: list[tuple[bytes, str, str]]) -> Path:
+    """An archive with members of any kind, name and target."""
+    with tarfile.open(path, "w:gz") as made:
+        for kind, name, target in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            info.size = 5 if kind == tarfile.REGTYPE else 0
+            made.addfile(info, io.BytesIO(b"owned"))
+    return path
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.tuples(KINDS, PATHS, TARGETS), max_size=6))
+def test_generated_archives(members: list[tuple[bytes, str, str]]) -> None:
+    """Each is unpacked within its folder, or refused with a reason."""
+    with watched() as (inner, _):
+        file = archive(inner / "backup.tar.gz", members)
+        (inner / "unpacked").mkdir()
+        paths: list[str] = []
+        with contextlib.suppress(Refusal):
+            paths = list(_unpack(file, inner / "unpacked"))
+        assert all(os.path.lexists(inner / "unpacked" / path) for path in paths)
+
+
+def test_a_chain_of_links_past_the_longest_path(tmp_path: Path) -> None:
+    """The links resolve to less than they say, so that a check of their text is fooled; the last one leads outside."""
+    (tmp_path / "unpacked").mkdir()
+    (tmp_path / "outside").mkdir()
+    members: list[tuple[bytes, str, str]] = []
+    place, steps = "", "abcdefghijklmnop"
+    for step in steps:
+        members += [(tarfile.REGTYPE, f"{place}{'d' * 247}/file", ""), (tarfile.SYMTYPE, f"{place}{step}", "d" * 247)]
+        place += f"{step}/"
+    members += [(tarfile.SYMTYPE, "/".join(steps) + "/" + "l" * 254, "../" * len(steps))]
+    members += [(tarfile.SYMTYPE, "escape", "/".join(steps) + "/" + "l" * 254 + "/../outside")]
+    members += [(tarfile.REGTYPE, "escape/file", "")]
+    file = archive(tmp_path / "backup.tar.gz", members)
+    with pytest.raises(Refusal, match="holds"):
+        list(_unpack(file, tmp_path / "unpacked"))
+    assert not list((tmp_path / "outside").iterdir())
+
+
+MOVES = st.one_of(
+    st.tuples(st.just("put"), PATHS, st.none()),
+    st.tuples(st.just("remove"), PATHS, st.none()),
+    st.tuples(st.just("folder"), PATHS, st.tuples(PATHS, PATHS).map(":".join)),
+    st.tuples(st.sampled_from(["run", "", "PUT"]), PATHS, st.none()),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(MOVES, max_size=4), st.lists(st.tuples(PATHS, st.booleans()), max_size=4), st.booleans())
+def test_generated_journals(moves: list[object], staged: list[tuple[str, bool]], linked: bool) -> None:
+    """With files and links staged wherever they can be, and a link out of the project in it."""
+    with watched() as (inner, outside):
+        folder = inner / ".kernel" / "change"
+        folder.mkdir(parents=True)
+        (folder / "what").write_text("a stranger")
+        (folder / "journal").write_text(json.dumps({"what": "", "done": "", "moves": moves}))
+        if linked:
+            (inner / "link").symlink_to(outside)
+        for path, link in staged:
+            target = folder / "files" / path.replace("..", "dots")
+            if not target.resolve().is_relative_to(inner.resolve()):
+                continue  # below a link that was staged before
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(outside) if link else target.write_text("owned")
+            except OSError:
+                continue  # there is something of that name, or the path is none
+        with contextlib.suppress(Conflict, OSError):
+            recover(inner)
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        ("put", "../out.txt", None),
+        ("put", "/tmp/out.txt", None),  # noqa: S108
+        ("remove", "../outside/precious", None),
+        ("remove", "link/precious", None),
+        ("put", ".git/hooks/post-checkout", None),
+        ("put", ".git/config", None),
+        ("remove", ".GIT/config", None),
+        ("folder", "../outside", "fresh:.kernel/kept"),
+        ("folder", "whole", "../../../outside:.kernel/kept"),
+        ("folder", "whole", "fresh:../outside/kept"),
+        ("folder", "whole", None),
+        ("chmod", "whole", None),
+        "no move",
+    ],
+    ids=str,
+)
+def test_a_journal_that_no_recipe_has_written(move: object) -> None:
+    """It is refused before anything is done, with what to do."""
+    with watched() as (inner, outside):
+        folder = inner / ".kernel" / "change"
+        (folder / "files").mkdir(parents=True)
+        (folder / "what").write_text("a stranger\x1b[2J")
+        (inner / "link").symlink_to(outside)
+        (inner / "first.txt").write_text("there")
+        moves = [["remove", "first.txt", None], move]
+        (folder / "journal").write_text(json.dumps({"what": "", "done": "", "moves": moves}))
+        with pytest.raises(Conflict) as refused:
+            recover(inner)
+        assert str(refused.value).isprintable()
+        assert (inner / "first.txt").exists()
+
+
+def test_a_link_that_an_earlier_move_has_made() -> None:
+    """The way is looked at again before each move."""
+    with watched() as (inner, outside):
+        folder = inner / ".kernel" / "change"
+        (folder / "files" / "x").mkdir(parents=True)
+        shutil.rmtree(folder / "files" / "x")
+        (folder / "files" / "x").symlink_to(outside)
+        (folder / "what").write_text("a stranger")
+        moves = [["put", "x", None], ["remove", "x/precious", None]]
+        (folder / "journal").write_text(json.dumps({"what": "", "done": "", "moves": moves}))
+        with pytest.raises(Conflict, match="x/precious cannot be written, since x is no folder"):
+            recover(inner)
+
+
+def test_a_tracked_folder_of_the_frameworks_is_refused(owned: Project) -> None:
+    """What a commit has brought into `.kernel` is neither finished nor restored: each recipe says what to do."""
+    owned.write(".kernel/change/what", "a stranger")
+    owned.write(".kernel/change/journal", json.dumps({"what": "", "done": "done", "moves": [["remove", "LICENSE", 0]]}))
+    owned.git("add", "-f", ".kernel/change")
+    for words in ("--version",), ("run",), ("backup",), ("service", "x"):
+        done = owned.just(*words)
+        assert done.code == 2, done
+        assert "git tracks .kernel/change/journal" in done.err
+        assert "git rm -r --cached .kernel" in done.err
+        assert "Traceback" not in done.err
+    assert (owned.root / "LICENSE").exists()
+
+
+def test_a_folder_of_the_frameworks_that_is_a_link_is_refused(owned: Project) -> None:
+    """It may lead anywhere."""
+    shutil.move(owned.root / ".kernel", owned.root.parent / "elsewhere")
+    (owned.root / ".kernel").symlink_to("../elsewhere")
+    before = sorted(path.name for path in (owned.root.parent / "elsewhere").iterdir())
+    done = owned.just("backup")
+    assert done.code == 2
+    assert ".kernel is no folder" in done.err
+    assert sorted(path.name for path in (owned.root.parent / "elsewhere").iterdir()) == before
+
+
+def test_what_is_kept_is_its_owners_alone(owned: Project) -> None:
+    """Whatever the umask, and whatever an older version had made."""
+    shutil.rmtree(owned.root / ".kernel", ignore_errors=True)
+    subprocess.run(
+        ["sh", "-c", "umask 000; ./scripts/just backup"], cwd=owned.root, env=owned.machine.env, check=True, stdout=-3
+    )
+    (owned.root / ".kernel").chmod(0o755)
+    assert owned.just("backup").code == 0
+    for path in (owned.root / ".kernel", *(owned.root / ".kernel").rglob("*")):
+        if path.name != ".gitignore":
+            assert not path.stat().st_mode & 0o077, path
