@@ -2,6 +2,7 @@
 
     just mutants MODULE=kernel/lifecycle/graph.py N=20      some mutants of one module
     just mutants MODULE='kernel/plan/*' N=20 SEED=2         others, of each module of a room
+    just mutants ROOM=1                                     against the tests of the module's own room only
     just mutants DEEP=1                                     those that lived so far, against the real program too
     just mutants DEEP=1 TESTS=tests/conformance/test_life.py     or only against some of the tests that start it
 
@@ -32,8 +33,8 @@ import attrs
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / ".mutants"
-OPTIONS = {"MODULE": "kernel/*", "N": "20", "SEED": "1", "DEEP": "0", "TESTS": ""}
-USE = "use: just mutants [MODULE=kernel/plan/check.py] [N=20] [SEED=1] [DEEP=1] [TESTS=path,path]"
+OPTIONS = {"MODULE": "kernel/*", "N": "20", "SEED": "1", "ROOM": "0", "DEEP": "0", "TESTS": ""}
+USE = "use: just mutants [MODULE=kernel/plan/check.py] [N=20] [SEED=1] [ROOM=1] [DEEP=1] [TESTS=path,path]"
 PROGRAMS = ("conformance", "docs", "examples", "scripts", "services")  # folders of tests that start programs
 LIMIT = 4.0  # times what the tests take without a mutant, and a minute
 IGNORED = (".venv", ".git", ".mutants", ".bench", "__pycache__", ".hypothesis", ".mypy_cache", ".ruff_cache", "build")
@@ -228,7 +229,15 @@ def stages(path: str, *, deep: bool, programs: str = "") -> list[list[str]]:
         found.append([ROOT / test for test in programs.split(",")])
     elif deep or path.startswith("scripts/"):
         found.append([tests / folder for folder in PROGRAMS if (tests / folder).is_dir()])
-    return [[one.relative_to(ROOT).as_posix() for one in sorted(stage)] for stage in found if stage]
+    met: set[Path] = set()
+    result = []
+    for stage in found:
+        files = {file for one in stage for file in (one.rglob("test_*.py") if one.is_dir() else [one])}
+        if files - met:
+            again = [f"--ignore={file.relative_to(ROOT).as_posix()}" for file in sorted(files & met)]
+            result.append([one.relative_to(ROOT).as_posix() for one in sorted(stage)] + again)
+        met |= files
+    return result
 
 
 class Copy:
@@ -313,9 +322,12 @@ def run(module: Module, options: Mapping[str, str], copy: Copy) -> tuple[int, in
     chosen = random.Random(f"{options['SEED']} {module.path}").sample(  # noqa: S311  (nothing to guard)
         everyone, min(int(options["N"]), len(everyone))
     )
-    path = RESULTS / f"{module.path.replace('/', '.')}-{options['SEED']}.json"
+    room = options["ROOM"] == "1" and not deep
+    path = RESULTS / f"{module.path.replace('/', '.')}-{options['SEED']}{'-room' if room else ''}.json"
     told = known(path, module)
     tests = stages(module.path, deep=deep, programs=options["TESTS"])
+    if room:
+        tests = tests[:2]
     for mutant in chosen:
         key = f"{mutant.line}: {mutant.what}"
         before = told["mutants"].get(key)
@@ -335,7 +347,7 @@ def main(words: Sequence[str]) -> int:
     options = dict(OPTIONS)
     for word in words:
         key, equals, value = word.partition("=")
-        if not equals or key not in OPTIONS or (key in {"N", "SEED", "DEEP"} and not value.isdecimal()):
+        if not equals or key not in OPTIONS or (key in {"N", "SEED", "ROOM", "DEEP"} and not value.isdecimal()):
             print(f"just mutants: {word!r} is not understood; {USE}", file=sys.stderr)
             return 2
         options[key] = value

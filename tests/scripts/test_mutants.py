@@ -142,7 +142,7 @@ def test_tests_are_found_where_the_module_is() -> None:
     """Its own first, then its room's, then the others'; those that start programs only where they are asked for."""
     own, room, others = mutants.stages("kernel/lifecycle/graph.py", deep=False)
     assert own == ["tests/lifecycle/test_graph.py"]
-    assert room == ["tests/lifecycle"]
+    assert room == ["tests/lifecycle", "--ignore=tests/lifecycle/test_graph.py"]
     assert "tests/plan" in others
     assert not {"tests/conformance", "tests/scripts"} & {*others}
     assert "tests/conformance" in mutants.stages("kernel/cli.py", deep=True)[-1]

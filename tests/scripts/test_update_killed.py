@@ -71,9 +71,8 @@ class Killed:
         assert not list((project.root / ".git").rglob("*.lock"))
         assert project.git("worktree", "list").count("\n") == 1
         left = {path.name for path in (project.root / ".kernel").iterdir()}
-        assert {name for name in left if not name.startswith("old-")} <= {  # that one the next change throws away
-            *(".gitignore", "lock", "backups", "before-own.git", "update.json")
-        }
+        left -= {name for name in left if name.startswith(("old-", "new-"))}  # the next change throws those away
+        assert left <= {*(".gitignore", "lock", "backups", "before-own.git", "update.json")}
         state = self.state(project)
         assert state in (self.before, self.after)
         assert (project.root / ".kernel" / "update.json").exists() == (state == self.after)
