@@ -1,4 +1,4 @@
-"""What surrounds the services: log handlers, and the app's lifespan. This file is yours.
+"""What surrounds the services: log handlers, the app's lifespan, and observers. This file is yours.
 
 It is imported before the services are, and by every command.
 
@@ -14,4 +14,11 @@ A lifespan runs around all services. Several run in order, and are undone in rev
         provider = start_tracing()
         yield                          # the services run
         await provider.shutdown()      # they have ended, whatever happened
+
+An observer is told each step of the run; `kernel.events` has what it may be told:
+
+    @observer
+    def count(event: Event) -> None:
+        if isinstance(event, Transition) and event.state is State.BACKOFF:
+            CRASHES.labels(event.service).inc()
 """

@@ -29,9 +29,11 @@ observe/       what can be seen of a run
                guard         keeps the pipeline when a library configures logging
                console       stdout and stderr, which may be closed or full
                plain         any value as text or JSON that cannot break its line
+               levels tracebacks  LOG_LEVEL of single services; frames of libraries, folded
                lifecycle_log the log lines about each service and the end
                status        what `/readyz` and `/status` tell
                admin http_server http_connection  the admin server of ADMIN_ADDR, in a thread of its own
+               shown         records and tracebacks, without secrets and bounded
                systemd       readiness and watchdog, told to systemd
                spans tracer  lifecycle spans; the tracer through which users' spans get their service
                metrics prometheus  instruments; `/metrics`
@@ -63,6 +65,7 @@ lifecycle/     one service, then all of them
                node graph    a service in the graph; pure functions over dependencies
                units         what an orchestrator is given to run
                shutdown      the one deadline, and each level's share of it
+               ticks unready `work.every`, `work.unready`
                clock         alarms
                observers     those who are told each event
                explain tree  the sentences that explain a state; the tree of what still waits
@@ -85,6 +88,8 @@ config/        what the environment says
                described     OTEL_* and NATS_*, for people
                near_misses   variables that nobody reads
                field_texts   what comments and docstrings say of a field
+events         what an `@observer` is told
+events         what an `@observer` is told: the public names of lifecycle/events
 process/       the process around the services
                signals       SIGINT, SIGTERM, SIGHUP
                guests        lets libraries have the signals too, and take none away
@@ -92,11 +97,14 @@ process/       the process around the services
                watchdog      ends a process that outlives its shutdown
                event_loop    asyncio or trio
                loop_watch    notices a blocked event loop
+               sockets       sockets that listen, or that systemd hands over
+               collector     the garbage collector, patient at both ends of a run
                hard_exit     ends the process when the interpreter no longer answers
                gate          where a new version waits under `just dev`
                programs      the external programs that run now
                debugger      deadlines rest while one is attached
 errors         every exception of the kernel
+masking        secrets that are known, and texts without them; how long a text may be
 stacks         where a coroutine or thread is, in the user's own lines
 identity       the app's name, version and commit
 context        which service the current code belongs to
@@ -109,7 +117,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kernel.config.values import Seconds, Secret
-from kernel.declare.app import command, lifespan
+from kernel.declare.app import command, lifespan, observer
 from kernel.declare.retry import Retry
 from kernel.declare.service import Service, Started, service, started
 from kernel.declare.serving import Serving, Work
@@ -176,6 +184,7 @@ __all__ = [
     "http",
     "interface",
     "lifespan",
+    "observer",
     "output",
     "program",
     "serve_asgi",

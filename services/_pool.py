@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing
 from queue import SimpleQueue
 from typing import TypeVar
@@ -78,7 +78,7 @@ class Pool:
 
 
 @asynccontextmanager
-async def open_pool(connect: Callable[[], sqlite3.Connection], size: int) -> AsyncIterator[Pool]:
+async def open_pool(connect: Callable[[], sqlite3.Connection], size: int) -> AsyncGenerator[Pool]:
     """Open *size* connections, and close them afterwards, however the block ends.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -88,7 +88,7 @@ def make_app(pool: Pool) -> Starlette:
 
 
 @contextmanager
-def migrated() -> Iterator[None]:
+def migrated() -> Generator[None]:
     """Say what to do where the table is not there (yet): the migrator runs beside this service, and may fail.
 
     Raises:

@@ -24,7 +24,6 @@ from kernel.declare.retry import Retry
 from kernel.declare.service import Service, service
 from kernel.declare.serving import Serving
 from kernel.lifecycle.clock import COMPACT
-from kernel.lifecycle.events import Event, State, Transition
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.units import Unit
 from tests.conformance.program import App
@@ -176,38 +175,6 @@ async def test_a_service_that_waits() -> None:
         await anyio.wait_all_tasks_blocked()
         assert len(anyio.get_running_tasks()) - before == 3  # the caller's own, the clock, and db
         orchestrator.request_stop("counted")
-
-
-class Counts:
-    """Counts the moves of which it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[State] = []
-
-    def hears(self, state: State) -> bool:
-        """Only an end is of interest."""
-        return state is State.STOPPED
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Transition):
-            self.told.append(event.state)
-
-
-async def test_a_move_that_nobody_hears_of_costs_nothing() -> None:
-    """No event is made of it; one observer that hears has it made for all."""
-    deaf, all_ears = Counts(), Counts()
-    all_ears.hears = lambda state: state in {State.STOPPED, State.READY}  # type: ignore[method-assign]
-    for observers, expected in (
-        ([deaf], [State.STOPPED]),
-        ([deaf, all_ears], [State.READY, State.STOPPED]),
-    ):
-        deaf.told.clear()
-        orchestrator = Orchestrator([Unit(_declare(plain, "a"))], observers=observers)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(orchestrator.run)
-            await anyio.wait_all_tasks_blocked()
-            orchestrator.request_stop("counted")
-        assert deaf.told == expected
 
 
 async def test_what_ended_leaves_nothing() -> None:

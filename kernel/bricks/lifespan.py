@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
 from anyio import Event, create_task_group, sleep_forever
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def lifespan(app: ASGIApp) -> AsyncIterator[ASGIApp]:
+async def lifespan(app: ASGIApp) -> AsyncGenerator[ASGIApp]:
     """Run the lifespan of *app* around a block, which gets the app as a server without lifespan should call it.
 
     An app that does not know the protocol, and raises or returns at the first message, goes without.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from anyio import getaddrinfo
 
@@ -16,7 +16,7 @@ BACKLOG = 2048  # connections that may wait to be accepted; the system may allow
 
 
 @contextlib.asynccontextmanager
-async def listening(host: str, port: int, hint: Callable[[], str]) -> AsyncIterator[list[socket.socket]]:
+async def listening(host: str, port: int, hint: Callable[[], str]) -> AsyncGenerator[list[socket.socket]]:
     """Give sockets that listen, and close them in the end: those that systemd hands over for the service, or new ones.
 
     Args:

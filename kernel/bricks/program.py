@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 from anyio import CancelScope, Event, create_task_group, move_on_after, sleep, wait_readable
@@ -46,7 +46,7 @@ async def program(
     stdout: int = logging.INFO,
     stderr: int = logging.WARNING,
     name: str = "",
-) -> AsyncIterator[Program]:
+) -> AsyncGenerator[Program]:
     """Run an external program around a block, as a resource of a service.
 
     The block begins when the program is ready, and its end ends the program: its process group gets *stop_signal*, and

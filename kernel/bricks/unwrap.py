@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 
 @contextlib.contextmanager
-def unwrapped() -> Iterator[None]:
+def unwrapped() -> Generator[None]:
     """Around a task group of the kernel's own: of an error that comes alone, users see no group."""
     try:
         yield

@@ -98,13 +98,13 @@ class _Flow:
 
     def value(self, where: str, sent: Any, read: Any) -> Iterator[str]:
         """What is wrong where a value of the type *sent* is read as one of the type *read*."""
-        if isinstance(sent, str) and sent == read:
+        if sent == read and isinstance(sent, str):
             return
         if _kind(sent) == "union" or _kind(read) == "union":
             for member in _members(sent):
                 yield from self._member(where, member, sent, read)
         elif _kind(sent) == _kind(read) == "ref":
-            pair = (sent["ref"], read["ref"])
+            pair: tuple[str, str] = (sent["ref"], read["ref"])
             if pair not in self._seen:  # a record within itself is compared once
                 self._seen.add(pair)
                 yield from self.fields(f"{where}, field ", self.sent[pair[0]], self.read[pair[1]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import attrs
@@ -54,7 +54,7 @@ class Telemetry:
         }
 
     @contextlib.contextmanager
-    def client(self, service: str, method: str, server: str = "") -> Iterator[CallSpan]:
+    def client(self, service: str, method: str, server: str = "") -> Generator[CallSpan]:
         """The caller's side of a call; *server* is what it goes through, empty within a process."""
         more = {}
         if server:
@@ -64,7 +64,7 @@ class Telemetry:
             yield span
 
     @contextlib.contextmanager
-    def server(self, service: str, method: str, headers: Mapping[str, str] | None = None) -> Iterator[CallSpan]:
+    def server(self, service: str, method: str, headers: Mapping[str, str] | None = None) -> Generator[CallSpan]:
         """The side of the service that is called; *headers* carry the caller's trace, None where it is the current."""
         context = propagate.extract(headers) if headers is not None else None
         with self._call("server", SpanKind.SERVER, service, method, {}, context=context) as span:
@@ -80,7 +80,7 @@ class Telemetry:
         more: Mapping[str, Any],
         *,
         context: Any = None,
-    ) -> Iterator[CallSpan]:
+    ) -> Generator[CallSpan]:
         attributes = {"rpc.system.name": SYSTEM, "rpc.method": f"{service}/{method}", **more}
         began = time.perf_counter()
         found: dict[str, str] = {}

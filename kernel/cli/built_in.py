@@ -14,6 +14,7 @@ from kernel.config.settings import Settings
 from kernel.declare.app import EXTENSIONS
 from kernel.errors import LeftOutError, PlanError, Problems
 from kernel.identity import Identity
+from kernel.masking import shown
 from kernel.observe import logs
 from kernel.plan import discovery
 from kernel.stacks import shorten
@@ -100,7 +101,7 @@ class BuiltIn:
                 gate.wait()
             return around(units, EXTENSIONS.lifespans, f"{self.app.__name__}/init.py"), made.warnings
 
-        return execute(self.settings, prepare, outside, to_the_end=self.process)
+        return execute(self.settings, prepare, outside, to_the_end=self.process, observers=EXTENSIONS.observers)
 
     def _outside(self, *, serve: bool) -> Outside:
         from kernel.observe.wiring import Outside
@@ -198,7 +199,7 @@ class BuiltIn:
         patterns, deadline = self._patterns(()), self.settings.shutdown_timeout
         findings = check(self.files, os.environ, patterns, deadline, errors, names=names, settings=settings)
         for warning in findings.warnings:
-            print(f"warning: {warning}")
+            print(f"warning: {shown(warning)}")
         Problems.raise_any(findings.errors)
         count = len(names or self.files)
         print(

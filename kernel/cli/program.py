@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -194,7 +194,7 @@ class Program(BuiltIn):
             return run_alone(call, self.settings)
 
     @contextlib.contextmanager
-    def _exporting(self) -> Iterator[None]:
+    def _exporting(self) -> Generator[None]:
         """Export what is made within, where anything is exported; else what that takes is not imported."""
         if not self.settings.otel:
             yield

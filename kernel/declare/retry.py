@@ -15,6 +15,16 @@ def _not_negative(_: object, attribute: attrs.Attribute[Any], value: float | Non
         raise ValueError(message)
 
 
+def _to_classes(given: Any) -> tuple[type[BaseException], ...] | None:
+    if given is None:
+        return None
+    classes = tuple(given) if isinstance(given, tuple | list | set | frozenset) else (given,)
+    wrong = [one for one in classes if not (isinstance(one, type) and issubclass(one, BaseException))]
+    if wrong or not classes:
+        raise TypeError(f"Retry.on takes classes of errors, as in on=(OSError,); it was given {given!r}")
+    return classes
+
+
 @attrs.frozen
 class Retry:
     """Try again after a crash, with exponential backoff.
@@ -26,11 +36,14 @@ class Retry:
         max_delay: The longest delay, in seconds.
         jitter: The share of the delay by which it is varied at random, up or down, so that services
             that crashed together do not come back together.
+        on: The errors that are retried, a class or several: any other is final at once, as a wrong password needs no
+            six tries. None means any. A group of errors is retried where each error in it is.
         reset_after: Seconds of being ready after which the budget is full again and the delay short;
             counted from the moment of being ready. None means never.
 
     Raises:
         ValueError: A number is negative.
+        TypeError: *on* is no class of errors.
 
     """
 
@@ -40,11 +53,18 @@ class Retry:
     max_delay: float = attrs.field(default=30.0, validator=_not_negative)
     jitter: float = attrs.field(default=0.1, validator=_not_negative)
     reset_after: float | None = attrs.field(default=60.0, validator=_not_negative)
+    on: tuple[type[BaseException], ...] | None = attrs.field(default=None, converter=_to_classes, kw_only=True)
 
     @classmethod
     def of(cls, retries: int | Retry) -> Retry:
         """*retries* itself, or that many times with the defaults."""
         return retries if isinstance(retries, Retry) else cls(times=retries)
+
+    def covers(self, error: BaseException) -> bool:
+        """Whether *error* is one that is retried."""
+        if self.on is None or isinstance(error, self.on):
+            return True
+        return isinstance(error, BaseExceptionGroup) and all(map(self.covers, error.exceptions))
 
     def delay_after(self, failures: int, rand: Callable[[], float] | None = None) -> float | None:
         """Seconds to wait after the *failures*-th crash in a row (from 1); None means give up.

@@ -5,8 +5,8 @@ These are the protocols that services are typed with; `kernel.lifecycle.block` i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol, TypeVar, overload
 
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -27,6 +27,33 @@ class Work(Protocol):
 
     async def stop_requested(self) -> None:
         """Wait until the service is asked to stop. Only useful with ``drain=True``, as the wait is cancelled else."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was requested: for loops that finish what they have begun, under ``drain=True``."""
+
+    def every(self, seconds: float, *, jitter: float = 0.0) -> AsyncIterator[int]:
+        """Tick until a stop is requested: ``async for _ in work.every(60):``.
+
+        The first tick is at once, the others at whole multiples of *seconds* after it, however long the loop's body
+        takes: there is no drift, and a tick that the body has overslept is skipped. Each is numbered, from 0 on.
+
+        Args:
+            seconds: From one tick to the next.
+            jitter: Each tick is delayed by chance by up to so many seconds, so that many instances do not all work at
+                once.
+
+        Raises:
+            ValueError: *seconds* is not positive, or *jitter* is negative.
+
+        """
+
+    def unready(self, reason: str) -> AbstractContextManager[None]:
+        """Be served no traffic while the block runs: ``with work.unready("redis is away"):``.
+
+        The service goes on serving, and its consumers keep its value; only ``/readyz`` is 503 meanwhile, and tells
+        *reason*. The log has a line when it begins, and one when it ends. Blocks may overlap.
+        """
 
 
 class Serving(Protocol[T_contra]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -20,9 +21,11 @@ from anyio import (
 from anyio.abc import TaskGroup
 
 from kernel.lifecycle.tasks import spawn_apart
+from kernel.lifecycle.ticks import Ticks
+from kernel.lifecycle.unready import Withheld, unready
 
 
-class Owner(Protocol):
+class Owner(Withheld, Protocol):
     """What a block needs from the service's supervisor."""
 
     requested: bool
@@ -32,6 +35,7 @@ class Owner(Protocol):
     @property
     def time_left(self) -> float:
         """Seconds until the service is cancelled, once a stop was requested; 0 where nobody counts them."""
+        ...
 
     def enter(self, block: Block) -> None:
         """Take *block* as the attempt's work."""
@@ -50,6 +54,7 @@ class Owner(Protocol):
 
     def stray(self, caught: BaseException) -> BaseException:
         """What the cancellation *caught* is, when nobody had cancelled the service."""
+        ...
 
 
 class Background:
@@ -214,6 +219,19 @@ class Block:
             if self._owner.requested:
                 self._stop.set()
         await self._stop.wait()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was requested."""
+        return self._owner.requested
+
+    def every(self, seconds: float, *, jitter: float = 0.0) -> Ticks:
+        """Tick every so many *seconds* until a stop is requested; see `Work.every`."""
+        return Ticks(seconds, jitter, lambda: self._owner.requested, self.stop_requested)
+
+    def unready(self, reason: str) -> AbstractContextManager[None]:
+        """Be served no traffic around a block; see `Work.unready`."""
+        return unready(self._owner, reason)
 
     def stop(self) -> None:
         """End the work: tell it where it drains, else cancel it."""

@@ -107,6 +107,20 @@ class AllReady:
 
 
 @attrs.frozen(eq=False)
+class ReadyAgain:
+    """All are ready again, or have ended: a recovery is complete.
+
+    Args:
+        seconds: Time since the first of them ceased to be ready.
+        services: Those that were not ready meanwhile, in that order.
+
+    """
+
+    seconds: float
+    services: tuple[str, ...]
+
+
+@attrs.frozen(eq=False)
 class StopBegan:
     """The app stops: no service is started from now on.
 
@@ -137,12 +151,14 @@ class Notice:
         service: The service it concerns, or an empty string.
         message: What happened, and what follows.
         error: The exception behind it, or None.
+        calm: Whether it is no warning.
 
     """
 
     service: str
     message: str
     error: BaseException | None = None
+    calm: bool = False
 
 
 @attrs.frozen(eq=False)
@@ -194,15 +210,6 @@ class Ending:
         return self.state in BROKEN and not self.allowed
 
 
-Event: TypeAlias = Transition | AllReady | StopBegan | Forced | Notice | StillWaiting
+Event: TypeAlias = Transition | AllReady | ReadyAgain | StopBegan | Forced | Notice | StillWaiting
 Observer: TypeAlias = Callable[[Event], None]
-"""Is told each event, in order, in the loop's thread. It must not block; what it raises is reported, and it is
-not asked again.
-
-It may have a method ``hears(state: State) -> bool``. A move into a state that no observer wants to hear of is not put
-into words at all: that is a third of what a service costs whose moves are told to nobody."""
-
-
-def hears_all(_: State) -> bool:
-    """What holds for an observer that does not say which moves it wants to hear of."""
-    return True
+"""Is told each event, in order, in the loop's thread. It must not block; one that raises is reported and disabled."""

@@ -15,6 +15,7 @@ class Named(Protocol):
     @property
     def name(self) -> str:
         """The service's."""
+        ...
 
 
 class Explained(Protocol):
@@ -35,9 +36,11 @@ class Explained(Protocol):
     @property
     def waits_for(self) -> Sequence[Named]:
         """What it waits for before it can start."""
+        ...
 
     def stands_at(self) -> str:
         """The line where it is."""
+        ...
 
 
 # -- while it runs -----------------------------------------------------------------------------------------------

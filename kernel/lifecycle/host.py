@@ -28,20 +28,22 @@ class Host(Protocol[S_contra]):
     @property
     def stopping(self) -> bool:
         """Whether a stop of the app was requested."""
+        ...
 
-    def moved(self, supervisor: S_contra, previous: State, seconds: float, reason: str) -> None:
+    def moved(self, supervisor: S_contra, /, previous: State, seconds: float, reason: str) -> None:
         """Report a move, and remember it for `settle`."""
 
     def settle(self) -> None:
         """Draw the consequences of all moves so far. Called at the end of each step, when all is consistent."""
 
-    def withdraw(self, provider: S_contra) -> None:
+    def withdraw(self, provider: S_contra, /) -> None:
         """Stop those that hold the value of *provider*."""
 
-    def limits(self, supervisor: S_contra, requested_at: float) -> tuple[float, float]:
+    def limits(self, supervisor: S_contra, /, requested_at: float) -> tuple[float, float]:
         """Return when it is cancelled, and when it is abandoned, its stop having been requested at *requested_at*."""
+        ...
 
-    def retry(self, supervisor: S_contra) -> None:
+    def retry(self, supervisor: S_contra, /) -> None:
         """Start it again, now that its backoff is over, or let it wait for its dependencies."""
 
     def explain(self) -> None:
@@ -50,5 +52,10 @@ class Host(Protocol[S_contra]):
     def interrupt(self) -> None:
         """Treat a KeyboardInterrupt as what it is, a signal."""
 
-    def notice(self, supervisor: S_contra, message: str, error: BaseException | None = None) -> None:
-        """Tell the observers something that moves no service."""
+    def withhold(self, supervisor: S_contra, /, change: int) -> None:
+        """Count one reason more, or less, why the app is unready although all serve."""
+
+    def notice(
+        self, supervisor: S_contra, /, message: str, error: BaseException | None = None, *, calm: bool = False
+    ) -> None:
+        """Tell the observers something that moves no service, *calm* where it is no warning."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from kernel.lifecycle.events import Event, Notice, Observer, State, hears_all
+from kernel.lifecycle.events import Event, Notice, Observer
 
 
 class Observers:
@@ -19,19 +19,8 @@ class Observers:
 
     def __init__(self, observers: Iterable[Observer], interrupt: Callable[[], None]) -> None:
         self._observers = list(observers)
-        self._hears = [getattr(observer, "hears", hears_all) for observer in self._observers]
         self._interrupt = interrupt
         self._events: deque[Event] = deque()
-
-    def hear(self, state: State) -> bool:
-        """Whether any observer wants to hear of a move into *state*."""
-        try:
-            for hears in self._hears:
-                if hears(state):
-                    return True
-        except Exception:  # noqa: BLE001  (an observer must never take a service down)
-            return True
-        return False
 
     def emit(self, event: Event) -> None:
         """Keep *event* for `tell_next`."""

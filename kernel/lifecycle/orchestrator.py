@@ -29,6 +29,7 @@ from kernel.lifecycle.events import (
     Forced,
     Notice,
     Observer,
+    ReadyAgain,
     State,
     StillWaiting,
     StopBegan,
@@ -87,8 +88,10 @@ class Orchestrator:
         self._nodes: dict[str, Node] = {}
         self._live = 0
         self._unready = 0
+        self._withheld = 0  # blocks of `work.unready`
         self._unended = 0
         self._all_ready = False
+        self._away: dict[str, float] = {}  # who has ceased to be ready since all were, and when
         self._first: Node | None = None  # the first to break, or the first that was not allowed to
         self.reason = ""  # of the stop
         self._began = 0.0
@@ -109,8 +112,8 @@ class Orchestrator:
 
     @property
     def ready(self) -> bool:
-        """Whether every service is ready, done, or failed with permission, and no stop was asked for."""
-        return bool(self._nodes) and not self._unready and not self.stopping
+        """Whether all is ready, done, or failed with permission; none says `unready`; no stop was asked for."""
+        return bool(self._nodes) and not self._unready and not self._withheld and not self.stopping
 
     def running(self, frame: FrameType | None) -> str:
         """Return the name of the service whose code *frame* of the loop's thread runs; empty where it is none's."""
@@ -134,6 +137,7 @@ class Orchestrator:
         self._finished = AsyncEvent()
         self._build()
         self.clock.at(self._began + LONG_START, self._explain_start)
+        report: Report | None = None
         async with create_task_group() as own, open_tasks() as self._tasks:
             if self._nodes:
                 own.start_soon(self.clock.run, name="kernel clock")
@@ -147,6 +151,7 @@ class Orchestrator:
             if at_end is not None:
                 at_end(report)
             own.cancel_scope.cancel()  # the clock, where one that was abandoned keeps us
+        assert report is not None
         return report
 
     def request_stop(self, reason: str, *, ago: float = 0.0) -> None:
@@ -177,20 +182,19 @@ class Orchestrator:
 
     def moved(self, node: Node, previous: State, seconds: float, reason: str) -> None:
         """Report the move, and queue its consequences."""
-        if self._observers.hear(node.state):
-            self._observers.emit(
-                Transition(
-                    node.name,
-                    previous,
-                    node.state,
-                    node.attempt,
-                    seconds,
-                    reason,
-                    node.error,
-                    node.spec.allowed_failure,
-                    node.internal,
-                )
+        self._observers.emit(
+            Transition(
+                node.name,
+                previous,
+                node.state,
+                node.attempt,
+                seconds,
+                reason,
+                node.error,
+                node.spec.allowed_failure,
+                node.internal,
             )
+        )
         self._queue.append((node, previous, node.state))
 
     def withdraw(self, provider: Node) -> None:
@@ -215,7 +219,7 @@ class Orchestrator:
     def retry(self, node: Node) -> None:
         """Start it again, if all that it depends on is still there."""
         if node.unmet:
-            node.wait()
+            node.wait(f"for {', '.join(target.name for target in node.waits_for)}")
         else:
             self._launch(node)
         self.settle()
@@ -224,9 +228,13 @@ class Orchestrator:
         """Take a KeyboardInterrupt raised in a service for the signal that it is."""
         self.request_stop("KeyboardInterrupt")
 
-    def notice(self, node: Node, message: str, error: BaseException | None = None) -> None:
+    def withhold(self, node: Node, change: int) -> None:  # noqa: ARG002  (who it is, its own list tells)
+        """Count one reason more, or less, why the app is unready although all serve."""
+        self._withheld += change
+
+    def notice(self, node: Node, message: str, error: BaseException | None = None, *, calm: bool = False) -> None:
         """Tell the observers."""
-        self._observers.emit(Notice(node.name, message, error))
+        self._observers.emit(Notice(node.name, message, error, calm))
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -317,6 +325,8 @@ class Orchestrator:
         node.open = is_open
         if not node.internal or node.awaited:
             self._unready += -1 if is_open else 1
+            if not is_open and self._all_ready:
+                self._away.setdefault(node.name, self.clock.now())
         if is_open:
             if not node.attempt:
                 self._meet(node, kind="started")  # it never was and never will be launched
@@ -373,7 +383,13 @@ class Orchestrator:
             self._begin_stop("every service has ended")
 
     def _check_all_ready(self, last: Node) -> None:
-        if self._unready or self._all_ready or self.stopping:
+        if self._unready or self.stopping:
+            return
+        if self._all_ready:
+            if self._away:
+                seconds = self.clock.now() - next(iter(self._away.values()))
+                self._observers.emit(ReadyAgain(seconds, tuple(self._away)))
+                self._away.clear()
             return
         self._all_ready = True
         chain = [last]

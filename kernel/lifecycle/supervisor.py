@@ -88,6 +88,8 @@ class Supervisor:
     wanted: Want = attrs.field(default=Want.RUN, init=False)
     requested: bool = attrs.field(default=False, init=False)
 
+    withheld: tuple[str, ...] = attrs.field(default=(), init=False)  # why it is unready although it serves
+
     # Kept by the orchestrator, for what depends on a value.
     holds: tuple[Supervisor, ...] = attrs.field(default=(), init=False)  # the providers whose values it holds
     live_consumers: int = attrs.field(default=0, init=False)  # those that hold its value
@@ -191,6 +193,12 @@ class Supervisor:
         self._block.stop()
         if self.requested and self.state is State.STOPPING:  # one that was given up may still come this far
             self._arm(self._overran)
+
+    def tell_unready(self, change: int, message: str) -> None:
+        """Take note that there is one reason more (1) or less (-1) why it is unready although it serves."""
+        self.host.withhold(self, change)
+        if self.state is State.READY:
+            self.host.notice(self, message, calm=change < 0)
 
     def work_ended(self, exc: BaseException | None) -> None:
         """The block is being left: by itself, by a crash, or because it was asked to."""
@@ -403,9 +411,11 @@ class Supervisor:
         retry = self.spec.retry
         self._failures += 1
         delay = retry.delay_after(self._failures)
-        if delay is None:
-            spent = f"after {self.attempt} attempts" if self.attempt > 1 else ""
-            self._end(State.FAILED, error, spent)
+        if delay is None or not retry.covers(error):
+            spent = [f"after {self.attempt} attempts"] if self.attempt > 1 else []
+            if delay is not None:
+                spent.append(f"not retried: {type(error).__name__} is not in Retry(on=...)")
+            self._end(State.FAILED, error, ", ".join(spent))
             return
         self._note(error)
         self.error = error
@@ -439,9 +449,9 @@ class Supervisor:
         self._disarm()
         self.host.retry(self)
 
-    def wait(self) -> None:
+    def wait(self, reason: str) -> None:
         """Go from backoff to waiting, since a dependency is not ready."""
-        self._move(State.WAITING)
+        self._move(State.WAITING, reason)
 
     def _end(self, state: State, error: BaseException | None, reason: str) -> None:
         if error is not None:

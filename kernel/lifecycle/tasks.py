@@ -33,6 +33,7 @@ class Tasks(Protocol):
 
     async def __aenter__(self) -> Self:
         """Be ready to `spawn`."""
+        ...
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -8,7 +8,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from io import TextIOWrapper
 from typing import TextIO
+
+from kernel.masking import shown
 
 
 def prepare() -> None:
@@ -16,14 +19,14 @@ def prepare() -> None:
     if sys.stderr is None:  # closed by who started us: the next file to be opened would get its number, and our words
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
-        if getattr(stream, "errors", "") == "strict" and hasattr(stream, "reconfigure"):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:
-    """Print *text* to stderr, if that is possible."""
+    """Print *text* to stderr, if that is possible; without secrets, and bounded."""
     try:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        print(shown(text), file=sys.stderr, flush=True)  # noqa: T201
     except (OSError, ValueError):
         _drop(sys.stderr)
 
@@ -42,8 +45,10 @@ def close() -> str:
     return lost
 
 
-def _drop(stream: TextIO) -> None:
+def _drop(stream: TextIO | None) -> None:
     """Let *stream* lead nowhere: what it still holds would be tried again at the end of the process."""
+    if stream is None:
+        return
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -102,6 +102,7 @@ class Host(Protocol):
 
     def handle(self, request: Request) -> Answer | Later:
         """The answer to *request*, or how to make it."""
+        ...
 
     def make(self, page: Later, connection: Connection) -> None:
         """Have *page* made, and *connection* answered with it."""

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any, assert_never
 
+import attrs
+
 from kernel.errors import ORIGIN, ValueLost, one_line
-from kernel.lifecycle.events import BROKEN, AllReady, Event, Forced, Notice, State, StillWaiting, StopBegan, Transition
+from kernel.lifecycle.events import (
+    BROKEN,
+    HALTED,
+    AllReady,
+    Event,
+    Forced,
+    Notice,
+    ReadyAgain,
+    State,
+    StillWaiting,
+    StopBegan,
+    Transition,
+)
 from kernel.lifecycle.explain import describe_move, duration
 from kernel.lifecycle.report import Report
-from kernel.observe.logs import logger, text_of_traceback
+from kernel.observe.logs import logger
+from kernel.observe.tracebacks import text_of_traceback
 
 
 def _tells_more(error: BaseException) -> bool:
@@ -23,9 +39,6 @@ def _tells_more(error: BaseException) -> bool:
 HEALTHY = 60.0  # seconds ready after which a crash is a new one, and shown in full
 SHOWN_EVERY = 100  # attempts: whoever retries for days is read from logs that do not go back to the first
 
-LOUD = BROKEN | {State.BACKOFF, State.DONE}
-"""States of which `LOG_LEVEL=warning` may have to tell."""
-
 _APP = {"service": ""}  # an event of the app may be told from within the task of the service that led to it
 
 
@@ -37,11 +50,8 @@ class LogObserver:
     """
 
     def __init__(self) -> None:
+        self._stopping_since = time.monotonic()
         self._told: dict[str, tuple[str, int]] = {}  # by service: a traceback, and the attempt that showed it
-
-    def hears(self, state: State) -> bool:
-        """Whether a move into *state* could be logged, or ends the time in which a crash counts as the same."""
-        return state in LOUD or bool(self._told) or logger.isEnabledFor(logging.INFO)
 
     def __call__(self, event: Event) -> None:
         """Log *event*."""
@@ -51,15 +61,20 @@ class LogObserver:
             case AllReady(seconds=seconds, chain=chain):
                 took = f" (critical path: {' -> '.join(chain)})" if len(chain) > 1 else ""
                 logger.info("all ready in %s%s", duration(seconds), took, extra={**_APP, "seconds": seconds})
+            case ReadyAgain(seconds=seconds, services=services):
+                extra = {**_APP, "seconds": seconds}
+                logger.info("all ready again after %s: %s", duration(seconds), ", ".join(services), extra=extra)
             case StopBegan(reason=reason, seconds=seconds, failure=failure):
+                self._stopping_since = time.monotonic()
                 level = logging.ERROR if failure else logging.INFO
                 extra = {**_APP, "reason": reason}
                 logger.log(level, "stopping: %s (deadline %s)", reason, duration(seconds), extra=extra)
             case Forced(services=services):
                 logger.warning("cancelling what still runs: %s", ", ".join(services), extra=_APP)
-            case Notice(service=service, message=message, error=error):
+            case Notice(service=service, message=message, error=error, calm=calm):
                 what = f": {one_line(error)}" if error is not None else ""
-                logger.warning("%s%s", message, what, exc_info=error, extra={"service": service})
+                level = logging.INFO if calm else logging.WARNING
+                logger.log(level, "%s%s", message, what, exc_info=error, extra={"service": service})
             case StillWaiting(stopping=stopping, seconds=seconds, lines=lines):
                 what = "stopping" if stopping else "starting"
                 tree = "".join(f"\n{line}" for line in lines)
@@ -70,6 +85,8 @@ class LogObserver:
     def _log_transition(self, event: Transition) -> None:
         if event.previous is State.READY and event.seconds >= HEALTHY:
             self._told.pop(event.service, None)
+        if event.state is State.STOPPED and event.previous in HALTED:
+            event = attrs.evolve(event, seconds=time.monotonic() - self._stopping_since)  # the stop took no longer
         level = self._level(event)
         if not logger.isEnabledFor(level):
             return

@@ -26,6 +26,7 @@ from kernel.context import current_service
 from kernel.process.contain import contained
 
 EVERY = 0.05  # seconds between two looks, on average: 0.1 % of a core
+LAST = 0.1  # seconds for the thread to end
 MEMORY = 30.0  # seconds after which a look counts for a third
 UNKNOWN = "?"  # the share of nobody that can be told
 
@@ -39,12 +40,15 @@ class Shares:
         self._looks = self._seconds = self._worked = 0.0
         self._clock = _clock_of(main)
         self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kernel loop shares", daemon=True)
         with contained("the measurement of shares"):
-            threading.Thread(target=self._run, name="kernel loop shares", daemon=True).start()
+            self._thread.start()
 
     def end(self) -> None:
-        """Look no more."""
+        """Look no more. The thread is waited for: it must not wake while the interpreter ends."""
         self._ended.set()
+        if self._thread.ident is not None:
+            self._thread.join(LAST)
 
     def shares(self) -> dict[str, float]:
         """The part of the loop's time that each service took of late, from 0 to 1; "" is the app's own."""

@@ -64,7 +64,8 @@ class Prometheus:
 def _each(encode: Callable[[Any], bytes], registry: Any) -> bytes:
     """What the collectors of *registry* tell, each by itself; one that fails is left out, and logged once."""
     told: list[bytes] = []
-    for collector in list(getattr(registry, "_collector_to_names", ())):
+    collectors: Iterable[Any] = getattr(registry, "_collector_to_names", ())
+    for collector in list(collectors):
         with contained(f"the metrics of {collector!r}"):
             told.extend([encode(_One(family)).removesuffix(END) for family in collector.collect()])
     return b"".join(told) + (END if encode(_One()).endswith(END) else b"")

@@ -27,7 +27,18 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from kernel.errors import one_line
-from kernel.lifecycle.events import BROKEN, AllReady, Event, Forced, Notice, State, StillWaiting, StopBegan, Transition
+from kernel.lifecycle.events import (
+    BROKEN,
+    AllReady,
+    Event,
+    Forced,
+    Notice,
+    ReadyAgain,
+    State,
+    StillWaiting,
+    StopBegan,
+    Transition,
+)
 from kernel.observe.otel_resource import described
 from kernel.observe.tracer import Dispatcher
 
@@ -101,7 +112,7 @@ class SpanObserver:
             case StopBegan(reason=reason, failure=failure):
                 self._end_start({"kernel.outcome": "cancelled", "kernel.reason": reason}, reason if failure else "")
                 self._stopping = self._root("stop", Link(self._started))
-            case Notice() | Forced() | StillWaiting():
+            case Notice() | Forced() | StillWaiting() | ReadyAgain():
                 pass  # a record of the log tells of it, in the context of whose span it is
             case _:
                 assert_never(event)

@@ -32,10 +32,6 @@ SCHEMA = 1
 """The version of what `status` gives; fields may be added without a new one."""
 
 
-UNTIMED = frozenset({State.STARTING, State.STOPPING})
-"""A move into one of these ends neither a start nor a stop."""
-
-
 @attrs.define
 class Stats:
     """An observer that keeps the last duration of each kind, and hands each on to whoever records them.
@@ -48,10 +44,6 @@ class Stats:
     record: Callable[[str, str, float], Any] | None = None
     last: dict[str, dict[str, float]] = attrs.field(factory=lambda: {"start": {}, "stop": {}})
     all_ready: float | None = None
-
-    def hears(self, state: State) -> bool:
-        """Whether a move into *state* may end what is timed."""
-        return state not in UNTIMED
 
     def __call__(self, event: Event) -> None:
         """Take the time of *event*."""
@@ -193,7 +185,7 @@ class View:
         return {
             "ready": ready,
             "reason": self._reason(services),
-            "services": {node.name: {"state": node.state.value, "reason": reason_of(node)} for node in services},
+            "services": {node.name: {"state": node.state.value, "reason": _reason_of(node)} for node in services},
         }
 
     def _state(self) -> str:
@@ -209,6 +201,7 @@ class View:
         if self.orchestrator.stopping:
             return f"stopping: {self.orchestrator.reason}"
         unready = [node.name for node in services if not node.open]
+        unready += [f"{node.name} ({'; '.join(node.withheld)})" for node in services if node.open and node.withheld]
         return f"not ready: {', '.join(unready)}" if unready else ""
 
     def status(self) -> dict[str, Any]:
@@ -244,7 +237,7 @@ class View:
         return {
             "state": node.state.value,
             "seconds_in_state": round(now - node.since, 3),
-            "reason": reason_of(node),
+            "reason": _reason_of(node),
             "attempt": node.attempt,
             "uptime": round(node.uptime + (now - node.since if node.state is State.READY else 0.0), 3),
             "last_start": _rounded(last["start"].get(node.name)),
@@ -270,3 +263,8 @@ def _unchanged(take: Callable[[], T]) -> T:
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None or not math.isfinite(seconds) else round(seconds, 6)
+
+
+def _reason_of(node: Node) -> str:
+    """Why it is in its state, or unready although it serves."""
+    return "; ".join(node.withheld) or reason_of(node)

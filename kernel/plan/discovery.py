@@ -289,11 +289,15 @@ def _import(file: ServiceFile) -> types.ModuleType:
     return importlib.import_module(file.module)
 
 
+def _find_nothing(*_: Any) -> Any:
+    """What a group's path is made of: it stays as it is."""
+
+
 class _GroupLoader(importlib.machinery.NamespaceLoader):
     """Makes a package of a folder without ``__init__.py``, whose data `importlib.resources.files` finds."""
 
     def __init__(self, name: str, path: str) -> None:
-        super().__init__(name, [path], lambda *_: None)
+        super().__init__(name, [path], _find_nothing)
         self._folder = _Folder(path)
 
     def get_resource_reader(self, module: types.ModuleType) -> Any:  # noqa: ARG002  (it is of this group only)

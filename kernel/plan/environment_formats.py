@@ -69,7 +69,7 @@ def _quoted(text: str) -> str:
         return text
     if not re.search(r"['\\\n]", text):
         return f"'{text}'"
-    escaped = re.sub(r'([\\"$`])', r"\\\1", text).replace("\n", "\\n")
+    escaped = re.sub(r'([\\"$])', r"\\\1", text).replace("\n", "\\n")
     return f'"{escaped}"'
 
 

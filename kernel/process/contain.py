@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 
 _said: set[str] = set()
 
 
 @contextlib.contextmanager
-def contained(what: str) -> Iterator[None]:
+def contained(what: str) -> Generator[None]:
     """Let nothing out of the block; the first failure of each kind is logged, as far as that is possible.
 
     Args:
@@ -30,4 +29,6 @@ def say_once(what: str, error: BaseException) -> None:
         return
     _said.add(kind)
     with contextlib.suppress(BaseException):  # there may be no way left to say anything
+        import logging  # there since before the run; the core without a log need not load it
+
         logging.getLogger("kernel").error("%s failed; it goes on", what, exc_info=error)

@@ -59,6 +59,9 @@ def _load_timers() -> Callable[[float, int], Callable[[], object]]:
     """A function that has the C library end the process after some seconds with some code, and gives its undoing."""
     import ctypes
 
+    with contextlib.suppress(OSError):
+        # A thread that wakes while the interpreter ends needs it, and aborts the process where it cannot be loaded.
+        ctypes.CDLL("libgcc_s.so.1")
     monotonic, in_a_thread = 1, 2  # CLOCK_MONOTONIC, SIGEV_THREAD
 
     class Event(ctypes.Structure):

@@ -15,6 +15,7 @@ from kernel.process.contain import contained
 from kernel.process.event_loop import Wake
 
 EVERY = 0.25  # seconds between an answer and the next question
+LAST = 0.1  # seconds for the thread to end: it may be saying something that nobody reads
 LIMIT = 1.0  # seconds without an answer after which the loop counts as blocked
 
 
@@ -51,13 +52,16 @@ class LoopWatch:
         self._resting = resting
         self._answer = threading.Event()
         self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="kernel loop watch", daemon=True)
         with contained("the watch on the event loop"):
-            threading.Thread(target=self._watch, name="kernel loop watch", daemon=True).start()
+            self._thread.start()
 
     def end(self) -> None:
-        """Watch no more."""
+        """Watch no more. The thread is waited for, at most a moment: it must not wake while the interpreter ends."""
         self._ended.set()
         self._answer.set()
+        if self._thread.ident is not None:
+            self._thread.join(LAST)
 
     def _answers(self, asked: float) -> None:
         self.delay = time.monotonic() - asked

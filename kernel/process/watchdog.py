@@ -34,10 +34,11 @@ class Watchdog:
         self._code = OVERDUE
         self._deadline = math.inf
         self._load_at = time.monotonic() + SETTLED
-        self._dismissed = False
+        self._dismissed = self._standing_down = False
         self._news = threading.Condition()
+        self._thread = threading.Thread(target=self._watch, name="kernel watchdog", daemon=True)
         with contained("the watchdog over the shutdown"):
-            threading.Thread(target=self._watch, name="kernel watchdog", daemon=True).start()
+            self._thread.start()
 
     def arm(self, seconds: float, code: int = OVERDUE) -> None:
         """Bite a little after *seconds* from now, with exit *code*. The earliest time counts, and the highest code."""
@@ -71,6 +72,14 @@ class Watchdog:
             self._news.notify()
         hard_exit.disarm()
 
+    def stand_down(self) -> None:
+        """Leave the rest to the last resort: nothing is left to be said, and no thread must wake while Python ends."""
+        with self._news:
+            self._standing_down = True
+            self._news.notify()
+        if self._thread.ident is not None:
+            self._thread.join(QUICK)
+
     def _arm_last_resort(self) -> None:
         with contained("the last resort"):  # it needs a thread of its own
             if self._deadline < math.inf and not self._resting():
@@ -78,7 +87,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         with self._news:
-            while not self._dismissed:
+            while not (self._dismissed or self._standing_down):
                 now = time.monotonic()
                 if now >= self._deadline + PATIENCE:
                     break
@@ -89,6 +98,8 @@ class Watchdog:
                     self._arm_last_resort()
                 wake_at = min(self._load_at, self._deadline + PATIENCE)
                 self._news.wait(min(max(wake_at - time.monotonic(), 0), threading.TIMEOUT_MAX))
+        if self._standing_down and not self._dismissed:
+            return
         if self._dismissed or self._resting():
             hard_exit.disarm()
         else:

@@ -25,7 +25,7 @@ from kernel.declare.service import Service
 from kernel.declare.serving import Serving
 from kernel.declare.signature import Needs
 from kernel.identity import Identity
-from kernel.lifecycle.events import ENDED, LIVE, Event, Observer, State, StopBegan, Transition
+from kernel.lifecycle.events import LIVE, AllReady, Event, Observer, State, StopBegan, Transition
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.report import Report
 from kernel.lifecycle.shutdown import GRACE
@@ -33,6 +33,7 @@ from kernel.lifecycle.units import Unit, nest
 from kernel.observe import console, lifecycle_log, logs
 from kernel.observe.wiring import Outside
 from kernel.process import debugger, event_loop
+from kernel.process.collector import PatientCollector
 from kernel.process.contain import contained
 from kernel.process.loop_watch import LoopWatch
 from kernel.process.signals import Signals, ignore
@@ -50,6 +51,7 @@ def execute(
     *,
     to_the_end: bool = False,
     outcome: Outcome | None = None,
+    observers: Sequence[Observer] = (),
 ) -> int:
     """Run the units that *prepare* gives until all have ended, and give the exit code.
 
@@ -60,6 +62,7 @@ def execute(
         to_the_end: Whether the process ends with this run: signals and deadline then hold until the interpreter has
             ended, which exit handlers and threads may keep from it.
         outcome: That of the command which is run; None where none is.
+        observers: The user's, as `prepare` leaves them.
 
     Raises:
         PlanError: What *prepare* raises.
@@ -67,7 +70,7 @@ def execute(
     The process may end in here, by `os._exit`, where a service cannot be cut.
 
     """
-    run = _Run(settings, outside, outcome)
+    run = _Run(settings, outside, outcome, observers)
     if to_the_end:
         atexit.register(run.at_exit)  # before anything of the user's is imported, and so the last to be called
     with contextlib.ExitStack() as watch:
@@ -88,10 +91,6 @@ class _LetGo:
     The error itself stays, for `/status` and the final report, which show its text.
     """
 
-    def hears(self, state: State) -> bool:
-        """Whether a move into *state* may have an error."""
-        return state in ENDED or state is State.BACKOFF
-
     def __call__(self, event: Event) -> None:
         """Let go of the frames of an error that was told."""
         if isinstance(event, Transition) and event.error is not None:
@@ -99,30 +98,33 @@ class _LetGo:
 
 
 @attrs.frozen
-class _StopWatch:
-    """Sets the watchdog when a stop begins."""
+class _Phases:
+    """Sets the watchdog and the garbage collector as one phase of the run follows the other."""
 
     watchdog: Watchdog
-
-    def hears(self, _: State) -> bool:
-        """No move of a service is of interest."""
-        return False
+    collector: PatientCollector
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, StopBegan):
+        if isinstance(event, AllReady):
+            self.collector.usual()
+        elif isinstance(event, StopBegan):
             self.watchdog.arm(event.seconds)
+            self.collector.patient()
 
 
 class _Run:
     """The state of one run."""
 
-    def __init__(self, settings: Settings, outside: Outside, outcome: Outcome | None) -> None:
+    def __init__(
+        self, settings: Settings, outside: Outside, outcome: Outcome | None, observers: Sequence[Observer]
+    ) -> None:
         self._settings = settings
         self._result: Callable[[str], int] = outcome.after if outcome else lambda _: 0
         self._outside = outside
         self._resting = debugger.resting(self._say_resting) if settings.dev else bool
         self._watchdog = Watchdog(self._overdue, self._resting)
-        self._observers: tuple[Observer, ...] = (lifecycle_log.LogObserver(), _StopWatch(self._watchdog))
+        self._observers: list[Observer] = [lifecycle_log.LogObserver()]
+        self._users = observers
         self._orchestrator: Orchestrator | None = None
         self._report: Report | None = None
         self._unsent = ""
@@ -143,7 +145,9 @@ class _Run:
                 logs.logger.info("exit %d: %s came before anything was started", code, self._signals.first)
                 return code
             self._outside.serve()
-            self._report = event_loop.run(functools.partial(self._main_task, units), self._settings.backend, len(units))
+            with PatientCollector(len(units)) as collector:
+                self._observers.append(_Phases(self._watchdog, collector))
+                self._report = event_loop.run(functools.partial(self._main_task, units), self._settings.backend)
             self._close_outside()
             return self._report.exit_code
         finally:
@@ -161,7 +165,7 @@ class _Run:
             units,
             shutdown_timeout=self._settings.shutdown_timeout,
             drain_delay=self._settings.drain_delay,
-            observers=(*self._observers, *self._outside.observers(), _LetGo()),
+            observers=(*self._observers, *self._outside.observers(), *self._users, _LetGo()),
             resting=self._resting,
             result=self._result,
         )
@@ -243,6 +247,7 @@ class _Run:
         self.say_end()
         console.close()
         ignore()
+        self._watchdog.stand_down()
 
     def _say_resting(self) -> None:
         logs.logger.warning("a debugger is attached: deadlines rest")

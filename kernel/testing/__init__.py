@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import anyio
@@ -255,7 +255,7 @@ async def running(
     environ: Mapping[str, str] | None = None,
     shutdown_timeout: float = 10.0,
     calls: Calls = "checked",
-) -> AsyncIterator[Running]:
+) -> AsyncGenerator[Running]:
     """Run *services* as the app would, and the block once all are ready; at its end they are stopped in order.
 
     When a service that may not fail fails, the others are stopped in order, and then the block is cancelled. What the
@@ -285,7 +285,7 @@ async def running(
 
 
 @contextlib.asynccontextmanager
-async def _running(run: Running) -> AsyncIterator[Running]:
+async def _running(run: Running) -> AsyncGenerator[Running]:
     raised: BaseException | None = None
     async with anyio.create_task_group() as tasks:
         try:
@@ -319,6 +319,7 @@ class FakeServing:
     Attributes:
         value: What was handed over last; None before.
         error: What the work raised; None if it raised nothing.
+        withheld: The reasons of the blocks of `Work.unready` that are open now.
 
     """
 
@@ -328,6 +329,7 @@ class FakeServing:
         self.requested = False
         self.live_consumers = 0
         self.config: object = None
+        self.withheld: tuple[str, ...] = ()
         self.time_left = 0.0
         self._name = name
         self._block: Block | None = None
@@ -347,6 +349,9 @@ class FakeServing:
         self.requested = True
         if self._block is not None:
             self._block.stop()
+
+    def tell_unready(self, change: int, message: str) -> None:
+        """Do nothing: `withheld` tells; for the block only."""
 
     def enter(self, block: Block) -> None:
         """Take *block* as the work; for the block only."""

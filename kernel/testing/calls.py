@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -50,7 +50,7 @@ def fake(interface: type[T], value: object) -> T:
 
 
 @contextlib.asynccontextmanager
-async def calling(units: Sequence[Unit], calls: Calls) -> AsyncIterator[Sequence[Unit]]:
+async def calling(units: Sequence[Unit], calls: Calls) -> AsyncGenerator[Sequence[Unit]]:
     """*units* with what they need to call each other in this way.
 
     Raises:
@@ -87,7 +87,7 @@ def _loop() -> asyncio.AbstractEventLoop | None:
 
 
 @contextlib.asynccontextmanager
-async def server(*options: str) -> AsyncIterator[str]:
+async def server(*options: str) -> AsyncGenerator[str]:
     """A NATS server on a free port of loopback, for as long as the block lasts; gives its URL.
 
     Args:

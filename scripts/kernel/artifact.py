@@ -361,9 +361,13 @@ def files_of(package: Distribution) -> dict[str, File]:
     """A distribution's files by path, each as its RECORD says; without what tells of this machine.
 
     Raises:
-        Refusal: A file is not as it was installed.
+        Refusal: A file is not as it was installed, or the code lies elsewhere on this machine.
 
     """
+    if '"editable": true' in (package.read_text("direct_url.json") or ""):
+        raise Refusal(
+            f"{package.name} is installed as editable: its code is elsewhere on this machine; install its wheel"
+        )
     found: dict[str, File] = {}
     for file in package.files or ():
         in_info = file.parts[0].endswith(".dist-info")

@@ -5,6 +5,9 @@ a finding. What cannot be done, as without network, is said, and the rest is don
 
     just sec                                    asks the public database of vulnerabilities, osv.dev
     just sec SERVICE=https://osv.example.com    asks another one that speaks as that does
+    just sec OFFLINE=1                          asks none, and does not fail for that
+
+The exit code is 1 where something is found, and 3 where something could not be looked for.
 """
 
 from __future__ import annotations
@@ -24,10 +27,10 @@ import sec_code
 import sec_secrets
 from bootstrap import LOCK, NO_NETWORK, VENV_UV, reason
 from lock import PIN, read_project
-from recipe import ROOT, Refusal, run, show
+from recipe import ROOT, Refusal, is_yes, run, show
 
-USE = "just sec"
-FOUND = 1  # exit code
+USE = "just sec, or just sec OFFLINE=1 where there is no network"
+FOUND, NOT_LOOKED = 1, 3  # exit codes
 REPORT = "build/sec.sarif"
 PLACE = "scripts/requirements.lock"
 
@@ -61,11 +64,35 @@ def check(words: Mapping[str, str]) -> None:
     service = words["SERVICE"]
     if service and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]/_-]+", service):
         raise Refusal(f"SERVICE={show(service)} is no address; as in: SERVICE=https://osv.example.com")
+    offline = is_yes(words["OFFLINE"], "OFFLINE")
     parts: dict[str, Callable[[], Iterable[Finding]]] = {
         "known vulnerabilities": lambda: vulnerabilities(service),
         "secrets": secrets,
         "dangerous code": dangerous_code,
     }
+    skipped = {"known vulnerabilities": "OFFLINE=1 says so"} if offline else {}
+    found, missing = _look({part: look for part, look in parts.items() if part not in skipped})
+    report = ROOT / REPORT
+    report.parent.mkdir(exist_ok=True)
+    report.write_text(json.dumps(sarif(found, {**skipped, **missing}), indent=1) + "\n")
+    for part, findings in found.items():
+        counted = [one for one in findings if not one.excused]
+        for one in counted:
+            print(f"{one.path}:{one.line}: {one.rule}: {one.text}")
+        print(f"{part}: {len(counted) or 'none'} found")
+    for part, why in {**skipped, **missing}.items():
+        print(f"{part}: NOT LOOKED FOR: {why}")
+    if excused := sum(one.excused for findings in found.values() for one in findings):
+        print(f"{excused} dangerous lines are excused by a `# noqa` that names the rule.")
+    print(f"The report is {REPORT}.")
+    if any(not one.excused for findings in found.values() for one in findings):
+        sys.exit(FOUND)
+    if missing:
+        sys.exit(NOT_LOOKED)
+
+
+def _look(parts: Mapping[str, Callable[[], Iterable[Finding]]]) -> tuple[dict[str, list[Finding]], dict[str, str]]:
+    """What each part has found, and why those that could not be done could not."""
     found: dict[str, list[Finding]] = {}
     missing: dict[str, str] = {}
     for part, look in parts.items():
@@ -73,21 +100,7 @@ def check(words: Mapping[str, str]) -> None:
             found[part] = list(look())
         except NotDone as error:
             missing[part] = str(error)
-    report = ROOT / REPORT
-    report.parent.mkdir(exist_ok=True)
-    report.write_text(json.dumps(sarif(found, missing), indent=1) + "\n")
-    for part, findings in found.items():
-        counted = [one for one in findings if not one.excused]
-        for one in counted:
-            print(f"{one.path}:{one.line}: {one.rule}: {one.text}")
-        print(f"{part}: {len(counted) or 'none'} found")
-    for part, why in missing.items():
-        print(f"{part}: NOT LOOKED FOR: {why}")
-    if excused := sum(one.excused for findings in found.values() for one in findings):
-        print(f"{excused} dangerous lines are excused by a `# noqa` that names the rule.")
-    print(f"The report is {REPORT}.")
-    if any(not one.excused for findings in found.values() for one in findings):
-        sys.exit(FOUND)
+    return found, missing
 
 
 def vulnerabilities(service: str = "") -> Iterator[Finding]:
@@ -199,4 +212,4 @@ def _run(part: str, outcome: list[Finding] | str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run("sec", USE, check, "SERVICE")
+    run("sec", USE, check, "SERVICE", "OFFLINE")

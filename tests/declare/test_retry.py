@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import attrs
 import pytest
@@ -19,7 +20,7 @@ def steady() -> float:
 
 def test_defaults() -> None:
     """Never again by default; the delay is 1 s, doubling to 30 s, with a little jitter, and 60 s of ready forgive."""
-    assert attrs.astuple(Retry()) == (0, 1.0, 2.0, 30.0, 0.1, 60.0)
+    assert attrs.astuple(Retry()) == (0, 1.0, 2.0, 30.0, 0.1, 60.0, None)
 
 
 def test_of_a_number() -> None:
@@ -103,3 +104,28 @@ def test_a_delay_is_within_its_bounds(
     else:
         assert seconds is not None
         assert 0 <= seconds <= max_delay * (1 + jitter) * 1.001
+
+
+@pytest.mark.parametrize(
+    ("on", "error", "covered"),
+    [
+        (None, SystemExit(1), True),
+        (OSError, ConnectionRefusedError(), True),
+        ((OSError, LookupError), KeyError(), True),
+        ([OSError], PermissionError(), True),
+        (OSError, ValueError(), False),
+        (ConnectionError, OSError(), False),
+        (OSError, ExceptionGroup("", [OSError(), ExceptionGroup("", [ConnectionError()])]), True),
+        (OSError, ExceptionGroup("", [OSError(), ValueError()]), False),
+    ],
+)
+def test_what_is_retried(on: Any, error: BaseException, covered: bool) -> None:
+    """Errors of the classes in `on`, and groups in which each error is; without it, any."""
+    assert Retry(times=3, on=on).covers(error) is covered
+
+
+@pytest.mark.parametrize("on", [(), "OSError", OSError(), (OSError, int), 3])
+def test_what_is_no_class_of_errors(on: Any) -> None:
+    """It is refused where it is written."""
+    with pytest.raises(TypeError, match=r"Retry\.on takes classes of errors"):
+        Retry(on=on)

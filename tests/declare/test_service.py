@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import anyio
@@ -297,6 +297,16 @@ def test_the_protocols_can_be_faked() -> None:
         def start_soon(self, func: Callable[..., Any], *args: Any, name: object = None) -> None: ...
 
         async def stop_requested(self) -> None: ...
+
+        @property
+        def stopping(self) -> bool:
+            return False
+
+        async def every(self, seconds: float, *, jitter: float = 0.0) -> AsyncIterator[int]:
+            yield 0
+
+        def unready(self, reason: str) -> AbstractContextManager[None]:
+            return nullcontext()
 
     @asynccontextmanager
     async def fake(value: object = None, *, drain: bool = False) -> AsyncIterator[Work]:

@@ -37,7 +37,7 @@ def named(cell: str) -> list[str]:
 def app(tmp_path: Path) -> Iterator[App]:
     """An app with the service of the page."""
     app = App(tmp_path / "tree")
-    (source,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    source, *_ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     app.write("services/oracle.py", source)
     yield app
     app.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import anyio
@@ -51,6 +51,16 @@ class FakeWork:
 
     async def stop_requested(self) -> None:
         await self._stop.wait()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    async def every(self, seconds: float, *, jitter: float = 0.0) -> AsyncIterator[int]:
+        yield 0
+
+    def unready(self, reason: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from kernel.errors import (
     StrayCancellation,
 )
 from kernel.lifecycle.events import State
+from kernel.testing import RunFailed, running
 from tests.harness import Lab, crash_after, resource
 from tests.lifecycle.parts import ONCE, bystander
 
@@ -431,3 +432,21 @@ async def test_keyboard_interrupt_while_stopping(lab: Lab) -> None:
     await lab.stop_at(1).run(api, service(bystander))
     assert lab.ending("api").state is State.STOPPED
     assert lab.exit_code == 0
+
+
+async def test_an_error_that_is_not_retried_is_final() -> None:
+    """A wrong password needs no six tries; the reason is told; what is in `on` is tried again."""
+    errors = [ConnectionError("away"), PermissionError("wrong password")]
+
+    @service(retries=Retry(times=5, on=ConnectionError))
+    async def database() -> None:
+        raise errors.pop(0)
+
+    with pytest.raises(RunFailed) as caught:
+        async with running(database):
+            await anyio.sleep(100)
+    run = caught.value.run
+    assert run.states(database)[-2:] == [State.STOPPING, State.FAILED]
+    assert run.transitions(database)[-1].reason == (
+        "after 2 attempts, not retried: PermissionError is not in Retry(on=...)"
+    )

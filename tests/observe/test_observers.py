@@ -15,6 +15,7 @@ from kernel.lifecycle.events import (
     Forced,
     Notice,
     Observer,
+    ReadyAgain,
     State,
     StillWaiting,
     StopBegan,
@@ -25,6 +26,7 @@ from kernel.observe.spans import SpanObserver
 from kernel.observe.status import Stats
 from kernel.observe.systemd import Notifier
 from kernel.observe.tracer import Dispatcher
+from kernel.process.collector import PatientCollector
 from kernel.process.watchdog import Watchdog
 from kernel.run import runner
 
@@ -38,6 +40,7 @@ SAMPLES: dict[type, list[Event]] = {
         if fails or state not in {State.FAILED, State.ABANDONED, State.BACKOFF}  # which have an error always
     ],
     AllReady: [AllReady(1.0, ()), AllReady(1.0, ("db", "api"))],
+    ReadyAgain: [ReadyAgain(1.0, ("db", "api"))],
     StopBegan: [StopBegan("SIGTERM", 10.0), StopBegan("db failed", 10.0, failure=True)],
     Forced: [Forced(("db",))],
     Notice: [Notice("db", "starts late"), Notice("", "odd", ValueError("boom"))],
@@ -45,11 +48,11 @@ SAMPLES: dict[type, list[Event]] = {
 }
 
 
-def stop_watch() -> Observer:
+def phases() -> Observer:
     """The runner's own, on a watchdog that never bites."""
     watchdog = Watchdog(lambda _: None, lambda: True)
     watchdog.dismiss()
-    return runner._StopWatch(watchdog)
+    return runner._Phases(watchdog, PatientCollector(1))
 
 
 def notifier() -> Observer:
@@ -62,7 +65,7 @@ def spans() -> Observer:
     return SpanObserver(Dispatcher(lambda name: Resource({"service.name": name})))
 
 
-OBSERVERS: list[Callable[[], Observer]] = [LogObserver, Stats, notifier, spans, stop_watch]
+OBSERVERS: list[Callable[[], Observer]] = [LogObserver, Stats, notifier, spans, phases]
 
 
 def test_there_is_a_sample_of_each() -> None:
@@ -72,16 +75,8 @@ def test_there_is_a_sample_of_each() -> None:
 
 @pytest.mark.parametrize("make", OBSERVERS)
 def test_every_observer_takes_every_event(make: Callable[[], Observer]) -> None:
-    """None of them raises: one that did would be asked no more."""
+    """None of them raises: one that did would be disabled."""
     observer = make()
     for events in SAMPLES.values():
         for event in events:
             observer(event)
-
-
-@pytest.mark.parametrize("make", OBSERVERS)
-def test_what_it_hears_is_plain(make: Callable[[], Observer]) -> None:
-    """Where an observer says which moves it wants to hear of, it knows every state."""
-    hears = getattr(make(), "hears", None)
-    if hears is not None:
-        assert {hears(state) for state in State} <= {True, False}

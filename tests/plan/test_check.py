@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import attrs
 import pytest
 
 from kernel import Retry, service
 from kernel.declare.service import Service
-from kernel.plan.check import _check_budget, _check_retries
+from kernel.plan.check import _check_budget, _check_retries, check
+from kernel.plan.discovery import Catalogue, find_services
 from kernel.plan.registry import Registry
 
 
@@ -76,3 +80,17 @@ def test_a_service_that_would_spin(retry: Retry, warned: bool) -> None:
     found = _check_retries(attrs.evolve(named("db", None), retry=retry))
     assert bool(found) is warned
     assert not found or "db is retried for ever" in found[0]
+
+
+def test_what_an_artifact_lacks_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the service that needs it is enabled, so that it is wrong in two ways."""
+    (tmp_path / "services").mkdir()
+    text = "@service(depends=['gone-one'])\nasync def needy(gone_one: int) -> None: ..."
+    (tmp_path / "services" / "needy.py").write_text(f"from kernel import service\n\n{text}")
+    files = Catalogue(find_services(str(tmp_path)), ["gone-one"])
+    monkeypatch.delitem(sys.modules, "services", raising=False)
+    monkeypatch.delitem(sys.modules, "services.needy", raising=False)
+    findings = check(files, {}, (None, ""), 10.0)
+    assert [str(error).partition("; ")[0].partition(": ")[2] for error in findings.errors] == [
+        "needy needs the value of gone-one, which is not in this artifact"
+    ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import anyio
 import pytest
 
@@ -53,29 +51,3 @@ def test_wakes(name: str) -> None:
         return woken.is_set()
 
     assert event_loop.run(main, name)
-
-
-@pytest.mark.parametrize("backend_name", ["asyncio", "trio"])
-def test_the_collector_is_patient_while_the_loop_runs(backend_name: str) -> None:
-    """Afterwards it is as it was."""
-
-    async def main(_: event_loop.Wake) -> tuple[int, int, int]:
-        return gc.get_threshold()
-
-    assert event_loop.run(main, backend_name, 100) == (
-        event_loop.YOUNG + 100 * event_loop.YOUNG_EACH,
-        *event_loop.USUAL[1:],
-    )
-    assert gc.get_threshold() == event_loop.USUAL
-
-
-def test_a_collector_that_somebody_has_set_up_is_left_alone() -> None:
-    async def main(_: event_loop.Wake) -> tuple[int, int, int]:
-        return gc.get_threshold()
-
-    gc.set_threshold(555, 5, 5)
-    try:
-        assert event_loop.run(main, "asyncio") == (555, 5, 5)
-        assert gc.get_threshold() == (555, 5, 5)
-    finally:
-        gc.set_threshold(*event_loop.USUAL)

@@ -124,7 +124,7 @@ def test_it_fails_on_each_kind_of_finding(owned: Project, service: str) -> None:
 def test_without_network_it_says_what_it_could_not_do(owned: Project) -> None:
     """The rest is done, and the report tells that a part is missing."""
     done = owned.just("sec", f"SERVICE={NOBODY}")
-    assert done.code == 0
+    assert done.code == 3, "what was not looked for was not found to be right"
     assert "known vulnerabilities: NOT LOOKED FOR: the database of vulnerabilities does not answer (" in done.out
     assert "secrets: none found\ndangerous code: none found\n" in done.out
     runs = report(owned)
@@ -133,6 +133,17 @@ def test_without_network_it_says_what_it_could_not_do(owned: Project) -> None:
     assert runs["secrets"]["invocations"] == [{"executionSuccessful": True}]
     owned.write("services/leak.py", 'import subprocess\n\nsubprocess.run("ls", shell=True)\n')
     assert owned.just("sec", f"SERVICE={NOBODY}").code == 1, "a finding counts all the same"
+
+
+def test_who_knows_that_there_is_no_network_says_so(owned: Project) -> None:
+    """Then nobody is asked, and that is no failure; a finding is one all the same."""
+    done = owned.just("sec", "OFFLINE=1", "SERVICE=http://127.0.0.1:9")
+    assert done.code == 0, done.out + done.err
+    assert "known vulnerabilities: NOT LOOKED FOR: OFFLINE=1 says so\n" in done.out
+    (missing,) = report(owned)["known vulnerabilities"]["invocations"]
+    assert missing["executionSuccessful"] is False
+    owned.write("services/leak.py", 'import subprocess\n\nsubprocess.run("ls", shell=True)\n')
+    assert owned.just("sec", "OFFLINE=1").code == 1
 
 
 @pytest.mark.parametrize("address", ["ftp://x", "http://x/$(id)", "x", "http://a b"])

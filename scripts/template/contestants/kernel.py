@@ -26,12 +26,13 @@ from kernel.config.otel import Exports, Otel
 from kernel.config.settings import Settings
 from kernel.declare.service import Service
 from kernel.identity import Identity
-from kernel.lifecycle.events import AllReady, Event, Observer, State
+from kernel.lifecycle.events import AllReady, Event, Observer
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.units import Unit
 from kernel.observe import lifecycle_log, logs
 from kernel.observe.status import Stats
 from kernel.process import event_loop
+from kernel.process.collector import PatientCollector
 from kernel.process.loop_watch import LoopWatch
 
 OPTIONS = {*sys.argv[3:]}
@@ -93,15 +94,11 @@ async def main(wake: event_loop.Wake) -> None:
     units = [Unit(declare(run, place)) for place in run.places]
     all_ready = anyio.Event()
 
-    class Tell:
-        def hears(self, _: State) -> bool:
-            return False
+    def tell(event: Event) -> None:
+        if isinstance(event, AllReady):
+            all_ready.set()
 
-        def __call__(self, event: Event) -> None:
-            if isinstance(event, AllReady):
-                all_ready.set()
-
-    observers: list[Observer] = [Tell()]
+    observers: list[Observer] = [tell]
     if "log" in OBSERVERS:
         observers.append(lifecycle_log.LogObserver())
     if "stats" in OBSERVERS:
@@ -125,4 +122,5 @@ level = "INFO" if "info" in OPTIONS else "WARNING"
 if level == "INFO":
     sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
 logs.configure(Settings(log_level=level), IDENTITY)
-event_loop.run(main, "asyncio", int(sys.argv[2]) if sys.argv[1] == "noop" else 60)
+with PatientCollector(int(sys.argv[2]) if sys.argv[1] == "noop" else 60):
+    event_loop.run(main, "asyncio")

@@ -1,0 +1,67 @@
+"""The ticks of `work.every`: without drift, and none of them twice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Self
+
+from anyio import CancelScope, current_time
+
+
+class Ticks:
+    """An asynchronous iterator that yields at each tick, until a stop is requested.
+
+    Args:
+        seconds: From one tick to the next; the first is at once.
+        jitter: Each tick is delayed by chance by up to so many seconds; those that follow are not.
+        stopping: Tells whether a stop was requested.
+        stop_requested: Waits for that.
+
+    Raises:
+        ValueError: *seconds* is not positive, or *jitter* is negative.
+
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        jitter: float,
+        stopping: Callable[[], bool],
+        stop_requested: Callable[[], Awaitable[None]],
+    ) -> None:
+        if not 0 < seconds < math.inf:
+            raise ValueError(f"work.every({seconds}): the seconds must be a positive number")
+        if not 0 <= jitter < math.inf:
+            raise ValueError(f"work.every(jitter={jitter}): the jitter must not be negative")
+        self._seconds = seconds
+        self._jitter = jitter
+        self._stopping = stopping
+        self._stop_requested = stop_requested
+        self._first: float | None = None
+        self._number = 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> int:
+        """Wait for the next tick that is not over yet, and give its number from 0 on; skipped ones have theirs, too."""
+        now = current_time()
+        if self._first is None:
+            self._first = now
+        else:
+            self._number = max(self._number + 1, math.ceil((now - self._first) / self._seconds))
+        when = self._first + self._number * self._seconds + self._delay()
+        if not self._stopping():
+            with CancelScope(deadline=when):
+                await self._stop_requested()
+        if self._stopping():
+            raise StopAsyncIteration
+        return self._number
+
+    def _delay(self) -> float:
+        if not self._jitter:
+            return 0.0
+        import random  # 5 ms, and only where somebody wants it
+
+        return random.uniform(0, self._jitter)  # noqa: S311  (no secret)
