@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kernel.config.settings import Settings
 from kernel.identity import Identity
-from kernel.lifecycle.events import Observer
+from kernel.lifecycle.events import AllReady, Event, Observer
 from kernel.lifecycle.report import Report
 from kernel.observe import logs
 from kernel.observe.systemd import notifier
@@ -37,6 +37,18 @@ if TYPE_CHECKING:
 
 ADMIN = "admin"
 """What a socket is called that is handed over for the admin server; no service can be called so."""
+
+
+def _say_untaken(event: Event) -> None:
+    """Warn of sockets that were handed over and that nobody has taken when all are ready."""
+    if isinstance(event, AllReady):
+        for name in HANDED_OVER.left():
+            logs.logger.warning(
+                "the socket %r that systemd hands over is taken by nobody; FileDescriptorName= is to be %r,"
+                " or the name of a service that uses serve_asgi",
+                name,
+                ADMIN,
+            )
 
 
 class Outside:
@@ -152,7 +164,8 @@ class Outside:
     def observers(self) -> list[Observer]:
         """Who is to be told of each event."""
         stats = self._view.stats if self._view is not None else None
-        found: tuple[Observer | None, ...] = stats, self._notifier, self._spans
+        untaken = _say_untaken if HANDED_OVER else None
+        found: tuple[Observer | None, ...] = stats, self._notifier, untaken, self._spans
         return [observer for observer in found if observer is not None]
 
     def runs(
