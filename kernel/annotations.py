@@ -50,8 +50,7 @@ def attrs_class(tp: Any) -> Any:
     if get_origin(bare) is Annotated:
         bare = unwrap(get_args(bare)[0])
     origin = get_origin(bare) or bare
-    own = getattr(origin, "__module__", "").startswith("kernel.config.")  # a `Secret` is a value, not a group of them
-    return bare if isinstance(origin, type) and attrs.has(origin) and not own else None
+    return bare if isinstance(origin, type) and attrs.has(origin) else None
 
 
 def origin_of(cls: Any) -> type:

@@ -16,7 +16,7 @@ from kernel.config.service_config import read_config
 from kernel.config.settings import SETTINGS, Setting, Settings
 from kernel.declare.service import Service
 from kernel.errors import ConfigError, PlanError
-from kernel.masking import MASK
+from kernel.masking import MASK, mask
 from kernel.plan.registry import needs_of
 
 KERNEL, NATS, OPENTELEMETRY = "kernel", "NATS", "OpenTelemetry"
@@ -128,11 +128,6 @@ def variables_of(services: Mapping[str, Service[..., Any]], around: Surroundings
     ]
 
 
-def _without_user(text: str) -> str:
-    """*text* without the user and password of a URL in it."""
-    return re.sub(r"://[^/\s]*@", f"://{MASK}@", text)
-
-
 def _of_service(name: str, service: Service[..., Any], around: Surroundings) -> Iterator[Variable]:
     needs = needs_of(service)
     if needs is None or needs.config is None:
@@ -156,6 +151,7 @@ def _of_field(service: str, entry: Entry, around: Surroundings, problem: str) ->
     text = around.environ.get(leaf.variable, "")
     default, line = _default(entry)
     known = default is not None
+    default = mask(default) if default else default
     if entry.required and not text:
         problem = "not set"
     shown = repr(text)[1:-1] if not text.isprintable() else text
@@ -165,11 +161,11 @@ def _of_field(service: str, entry: Entry, around: Surroundings, problem: str) ->
         reader.type,
         reader.words,
         default,
-        (MASK if reader.secret else _without_user(shown)) if text else default,
+        (MASK if reader.secret else mask(shown)) if text else default,
         around.source(leaf.variable, "default" if known else "unset"),
         required=entry.required,
         secret=reader.secret,
-        meaning=text_of_field(leaf.owner, leaf.attribute.name, leaf.variable),
+        meaning=mask(text_of_field(leaf.owner, leaf.attribute.name, leaf.variable)),
         declared=place(leaf.owner, leaf.attribute.name),
         problem=problem,
         line=line,
@@ -231,7 +227,7 @@ def _described(reader: str, table: Iterable[Described], around: Surroundings) ->
             one.type,
             "",
             one.default or None,
-            (MASK if one.secret else _without_user(text)) if text else one.default or None,
+            (MASK if one.secret else mask(text)) if text else one.default or None,
             around.source(one.name, "default" if one.default else "unset"),
             secret=one.secret,
             meaning=one.meaning.replace("`", ""),
