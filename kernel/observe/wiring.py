@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kernel.config.settings import Settings
 from kernel.identity import Identity
-from kernel.lifecycle.events import Observer
+from kernel.lifecycle.events import AllReady, Event, Observer
 from kernel.lifecycle.report import Report
 from kernel.observe import logs
 from kernel.observe.systemd import notifier
@@ -36,6 +36,18 @@ if TYPE_CHECKING:
 
 ADMIN = "admin"
 """What a socket is called that is handed over for the admin server; no service can be called so."""
+
+
+def _say_untaken(event: Event) -> None:
+    """Warn of sockets that were handed over and that nobody has taken when all are ready."""
+    if isinstance(event, AllReady):
+        for name in HANDED_OVER.left():
+            logs.logger.warning(
+                "the socket %r that systemd hands over is taken by nobody; FileDescriptorName= is to be %r,"
+                " or the name of a service that uses serve_asgi",
+                name,
+                ADMIN,
+            )
 
 
 class Outside:
@@ -139,6 +151,8 @@ class Outside:
             found.append(self._view.stats)
         if self._notifier is not None:
             found.append(self._notifier)
+        if HANDED_OVER:
+            found.append(_say_untaken)
         dispatcher = self._telemetry.dispatcher if self._telemetry is not None else None
         if dispatcher is not None:
             from kernel.observe.spans import SpanObserver
