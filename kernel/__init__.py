@@ -29,9 +29,11 @@ observe/       what can be seen of a run
                guard         keeps the pipeline when a library configures logging
                console       stdout and stderr, which may be closed or full
                plain         any value as text or JSON that cannot break its line
+               levels tracebacks  LOG_LEVEL of single services; frames of libraries, folded
                lifecycle_log the log lines about each service and the end
                status        what `/readyz` and `/status` tell
                admin http_server http_connection  the admin server of ADMIN_ADDR, in a thread of its own
+               shown         records and tracebacks, without secrets and bounded
                systemd       readiness and watchdog, told to systemd
                spans tracer  lifecycle spans; the tracer through which users' spans get their service
                metrics prometheus  instruments; `/metrics`
@@ -53,6 +55,8 @@ calls/         typed calls between services, in one process or many; imported on
                interface     `@interface`: what can be called of a service
                codec         how a type's values are written and read: `shape scalars containers records raised`
                contract      which changes of an interface its callers bear
+               proxy         local calls: thin, or checked
+               client exporter  calls to and from other processes, over `nats wire failures`
 lifecycle/     one service, then all of them
                events        the states, the legal moves, and the events that tell of them
                supervisor    one service: start, attempts, stop
@@ -64,7 +68,8 @@ lifecycle/     one service, then all of them
                units         what an orchestrator is given to run
                shutdown      the one deadline, and each level's share of it
                ticks unready `work.every`, `work.unready`
-               clock         alarms
+               clock alarmed  alarms
+               progress      tells what a start or stop that takes long waits for
                observers     those who are told each event
                explain tree  the sentences that explain a state; the tree of what still waits
                report        the verdict, and the exit code
@@ -86,7 +91,6 @@ config/        what the environment says
                described     OTEL_* and NATS_*, for people
                near_misses   variables that nobody reads
                field_texts   what comments and docstrings say of a field
-events         what an `@observer` is told
 events         what an `@observer` is told: the public names of lifecycle/events
 process/       the process around the services
                signals       SIGINT, SIGTERM, SIGHUP
@@ -95,12 +99,14 @@ process/       the process around the services
                watchdog      ends a process that outlives its shutdown
                event_loop    asyncio or trio
                loop_watch    notices a blocked event loop
+               sockets       sockets that listen, or that systemd hands over
                collector     the garbage collector, patient at both ends of a run
                hard_exit     ends the process when the interpreter no longer answers
                gate          where a new version waits under `just dev`
                programs      the external programs that run now
                debugger      deadlines rest while one is attached
 errors         every exception of the kernel
+masking        secrets that are known, and texts without them; how long a text may be
 stacks         where a coroutine or thread is, in the user's own lines
 identity       the app's name, version and commit
 context        which service the current code belongs to

@@ -41,6 +41,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from kernel.masking import LINE, bounded, mask, shown
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -57,14 +59,23 @@ class KernelError(Exception):
     """The base of all that the kernel raises."""
 
 
-def one_line(error: BaseException) -> str:
-    """Type and message of *error*, and of what it groups."""
+GROUPED = 10  # errors of a group that are told in one line
+NESTED = 5  # groups within each other
+
+
+def one_line(error: BaseException, nested: int = NESTED) -> str:
+    """Type and message of *error*, and of what it groups; without secrets, and of a bounded length."""
     if isinstance(error, KernelError):
-        return str(error)
+        return shown(text_of(error), LINE)
     if isinstance(error, BaseExceptionGroup):
-        return f"{type(error).__name__}: {'; '.join(one_line(one) for one in error.exceptions)}"
-    text = text_of(error).partition("\n")[0]
+        if not nested:
+            return f"{type(error).__name__} (more groups within are left out)"
+        told = "; ".join(one_line(one, nested - 1) for one in error.exceptions[:GROUPED])
+        more = len(error.exceptions) - GROUPED
+        return bounded(f"{type(error).__name__}: {told}{f'; and {more} more errors' if more > 0 else ''}", LINE)
+    text = bounded(mask(text_of(error)).partition("\n")[0], LINE)
     hints = "".join(f"; {note.removeprefix(HINT)}" for note in getattr(error, "__notes__", ()) if note.startswith(HINT))
+    hints = shown(hints, LINE)
     return f"{type(error).__name__}: {text}{hints}" if text else f"{type(error).__name__}{hints}"
 
 

@@ -103,12 +103,14 @@ class Receiver:
     logs: list[tuple[dict[str, Any], Any]] = attrs.field(factory=list)
     metrics: list[tuple[dict[str, Any], Any]] = attrs.field(factory=list)
     requests: int = 0
+    bodies: list[bytes] = attrs.field(factory=list)
     _news: threading.Condition = attrs.field(factory=threading.Condition)
 
     def take(self, path: str, body: bytes) -> None:
         """Keep what was sent to *path*."""
         request: Any
         with self._news:
+            self.bodies.append(body)
             if path.endswith("/v1/traces"):
                 request = ExportTraceServiceRequest.FromString(body)
                 for group in request.resource_spans:

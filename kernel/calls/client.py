@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import random
@@ -31,9 +32,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("kernel.calls")
 
 FIRST, LONGEST = 0.01, 1.0  # seconds between two attempts, doubled from one to the next
-ASK = 0.5  # seconds in which instances answer what they are
+LOOK = 5.0  # seconds after which it is looked again whether somebody else listens
+ASK = 0.3  # seconds in which instances answer what they are
 WITHOUT = 5.0  # seconds after which those who can do without the service start without it
 MISFIT = 60.0  # seconds in which an instance whose contract fits may still come
+SUSPECT = 0.1  # seconds without an answer after which a call looks whether anybody is there
+EARLY = 0.02  # seconds before its deadline at which it then ends: its caller may be cancelled at that
 TIMED_OUT = object()
 
 
@@ -60,6 +64,7 @@ class Client:
         self.unavailable_since: float | None = None
         self.last_error = ""
         self.foreign = False  # whether something else answers on these subjects too, as a stream does
+        self._looked = -math.inf
         self._waits_for = ""
         self._serves = False
 
@@ -114,6 +119,7 @@ class Client:
             contracts = await self.ask()
             wrong = [misfits(self.contract, contract) for contract in contracts]
             if any(not problems for problems in wrong):
+                self.foreign = await self.tapped()
                 logger.info("%s runs elsewhere: found at %s", self.service, self.link.server)
                 return
             if wrong:
@@ -156,6 +162,39 @@ class Client:
         if subject in self.link.denied:
             self._waits_for = self.link.denied[subject]
         return found
+
+    async def tapped(self) -> bool:
+        """Whether somebody else listens on our subjects, as a stream or a tap on ``>`` does.
+
+        The server then does not say that nobody serves, since somebody is there.
+        """
+        done = Event()
+        subject = wire.subject(self.prefix, self.service, wire.NOBODY)
+        token = self.link.token()
+
+        def receive(msg: Msg) -> None:
+            if (msg.headers or {}).get(wire.SERVER_STATUS) == wire.NO_RESPONDERS:
+                done.set()
+
+        reply = self.link.wait(token, Waiter(subject, receive, lambda _: done.set()))
+        self._looked = current_time()
+        try:
+            await self.link.post(subject, b"", reply)
+            with move_on_after(ASK):
+                await done.wait()
+        except NotConnected:
+            return self.foreign
+        finally:
+            self.link.forget(token)
+        return not done.is_set()
+
+    async def present(self) -> bool:
+        """Whether an instance answers, where the server does not tell; takes note of a tap that has gone."""
+        if await self.ask():
+            return True
+        if current_time() - self._looked > LOOK:
+            self.foreign = await self.tapped()
+        return not self.foreign  # else the server tells
 
     # -- calls ---------------------------------------------------------------------------------------------------
 
@@ -232,7 +271,7 @@ class _Attempts:
                 return self._result(reason[0])
             pause_now = pause * random.uniform(0.5, 1.0)  # noqa: S311
             pause = min(2 * pause, LONGEST)
-            if current_time() + pause_now >= self._deadline:
+            if current_time() + pause_now >= self._deadline - (2 * ASK if self._client.foreign else 0):
                 raise self._error(Unavailable, reason)
             await self._pause(pause_now)
 
@@ -246,7 +285,7 @@ class _Attempts:
     async def _send(self) -> str | tuple[Any]:
         """Send it once: gives the message that answers, or why nobody has begun it."""
         client, link = self._client, self._link
-        if client.foreign and not await client.ask():
+        if client.foreign and not await client.present():
             return f"nobody serves {self._subject}"
         token = link.token()
         headers = {
@@ -291,12 +330,9 @@ class _Attempts:
             else:
                 self._foreign = self._client.foreign = True  # of a stream, say, that takes what we have sent
 
-        def refuse(words: str) -> None:
-            if not answer.done():
-                answer.set_result(words)
-
-        reply = link.wait(token, Waiter(self._subject, receive, refuse))
-        timer = loop.call_at(self._deadline, _time_out, answer) if self._own else None
+        reply = link.wait(token, Waiter(self._subject, receive, functools.partial(_end, answer)))
+        timers = [loop.call_at(self._deadline, _time_out, answer)] if self._own else []
+        timers.append(loop.call_later(SUSPECT, self._suspect, answer))
         sent = False
         try:
             await link.post(self._subject, self._payload, reply, headers, until=self._deadline)
@@ -308,8 +344,22 @@ class _Attempts:
             raise
         finally:
             link.forget(token)
-            if timer is not None:
+            for timer in timers:
                 timer.cancel()
+
+    def _suspect(self, answer: asyncio.Future[Any]) -> None:
+        """There is no answer yet: see whether there is anybody, if the server would not have told."""
+        if not answer.done():
+            self._link.spawn(self._look(answer))
+
+    async def _look(self, answer: asyncio.Future[Any]) -> None:
+        client = self._client
+        if self._foreign or client.foreign or not await client.tapped():
+            return  # it was known before: somebody was there, and has begun the call
+        client.foreign = True
+        if not await client.ask() and not answer.done():
+            words = f"nobody serves {self._subject}"
+            asyncio.get_running_loop().call_at(self._deadline - EARLY, _end, answer, words)
 
     async def _overdue(self) -> None:
         """Raise what a call ends with that nobody has answered in time."""
@@ -360,6 +410,11 @@ class _Attempts:
         if shape is None:
             return CallFailed(self._client.service, self._method.name, str(data.get("message", "")), name)
         return shape.decode(data)
+
+
+def _end(answer: asyncio.Future[Any], words: str) -> None:
+    if not answer.done():
+        answer.set_result(words)
 
 
 def _time_out(answer: asyncio.Future[Any]) -> None:

@@ -7,6 +7,8 @@ from typing import Final
 QUEUE: Final = "q"
 CANCEL: Final = "_cancel"  # instead of a method; none of those begins with _
 
+NOBODY: Final = "_nobody"  # on which nobody listens, unless to everything
+
 TRACE: Final = "traceparent"
 STATE: Final = "tracestate"
 BAGGAGE: Final = "baggage"

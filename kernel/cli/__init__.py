@@ -16,6 +16,7 @@ from kernel.cli.program import Program
 from kernel.config.settings import read_settings
 from kernel.errors import PlanError
 from kernel.identity import identify
+from kernel.masking import learn
 from kernel.observe import console, logs
 
 FAILED = 1  # exit code: what was asked for failed
@@ -30,6 +31,7 @@ def main(app: ModuleType, argv: Sequence[str] | None = None) -> int:
         argv: The words after the program's name; None takes them from the process.
 
     """
+    learn(os.environ)
     identity = identify(app)
     if identity.root not in sys.path:
         sys.path.insert(0, identity.root)

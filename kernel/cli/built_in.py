@@ -14,6 +14,7 @@ from kernel.config.settings import Settings
 from kernel.declare.app import EXTENSIONS
 from kernel.errors import LeftOutError, PlanError, Problems
 from kernel.identity import Identity
+from kernel.masking import shown
 from kernel.observe import logs
 from kernel.plan import discovery
 from kernel.stacks import shorten
@@ -198,7 +199,7 @@ class BuiltIn:
         patterns, deadline = self._patterns(()), self.settings.shutdown_timeout
         findings = check(self.files, os.environ, patterns, deadline, errors, names=names, settings=settings)
         for warning in findings.warnings:
-            print(f"warning: {warning}")
+            print(f"warning: {shown(warning)}")
         Problems.raise_any(findings.errors)
         count = len(names or self.files)
         print(

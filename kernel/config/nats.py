@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from kernel.config.values import MASK, Secret, parse_list
+from kernel.config.values import Secret, parse_list
 from kernel.errors import ConfigError
+from kernel.masking import MASK
 
 NATS_VARIABLES = (
     "NATS_URL",

@@ -5,13 +5,13 @@ A signal is exported where its exporter is named, or where an endpoint is; nothi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 
 import attrs
 
 from kernel.config.otel_sdk import Sdk, read_sdk
 from kernel.errors import ConfigError
+from kernel.masking import mask
 
 SIGNALS = ("traces", "metrics", "logs")
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -65,8 +65,8 @@ class Exports:
 
     @property
     def target(self) -> str:
-        """Where it goes, for people: the endpoint without the password that may be in it."""
-        return re.sub(r"//[^/@]*@", "//", self.endpoint) if self.otlp else "stderr"
+        """Where it goes, for people: the endpoint without the secrets that may be in it."""
+        return mask(self.endpoint) if self.otlp else "stderr"
 
 
 @attrs.frozen

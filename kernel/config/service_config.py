@@ -12,8 +12,9 @@ from typing import Any
 import attrs
 
 from kernel.config.schema import UNKNOWN, Branch, Leaf, Schema, default_of, place, schema_of
-from kernel.config.values import MASK, Secret, parse_list
+from kernel.config.values import Secret, parse_list, register
 from kernel.errors import ConfigError, text_of
+from kernel.masking import MASK, add, mask
 
 TRIVIAL = 3  # characters of a default that is no secret, as in Secret(0)
 LONGEST = 200  # characters of a value that an error repeats
@@ -42,6 +43,7 @@ def read_config(
     schema = schema_of(service, cls)
     reading = _Reading(environ, _secrets(schema, environ))
     config = reading.read(schema, default if isinstance(default, schema.cls) else None)
+    register(config)
     errors = [*schema.errors, *reading.errors]
     if default is None and not schema.errors and not any(environ.get(leaf.variable) for leaf in schema.leaves()):
         errors = []
@@ -226,17 +228,18 @@ class _Reading:
         words = text_of(error.args[0] if error.args else error) or type(error).__name__
         for secret in sorted(self.secrets, key=len, reverse=True):
             words = words.replace(secret, MASK)
-        return words
+        return mask(words)
 
 
 def _secrets(schema: Schema, environ: Mapping[str, str]) -> set[str]:
-    """The texts of secrets, and the parts of those that are lists."""
+    """The texts of secrets, and the parts of those that are lists; they are known from now on."""
     found: set[str] = set()
     for leaf in schema.leaves():
         if leaf.reader.secret:
             text = environ.get(leaf.variable, "")
             value, error = _tried(leaf.reader.read, text) if text else (default_of(leaf.attribute), None)
             found |= {text, *parse_list(text)}
+            add(*found)
             if error is None and isinstance(value, Secret):
                 revealed = text_of(value.reveal())
                 found |= {revealed} if text or len(revealed) > TRIVIAL else set()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Generic, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, Generic, NoReturn, Self, TypeVar
 
 import attrs
+
+from kernel.masking import MASK, add
 
 T = TypeVar("T")
 
@@ -13,24 +16,81 @@ SECONDS = "a duration"  # what makes a float a duration
 Seconds = Annotated[float, SECONDS]
 """A config field of this type is a float of seconds, and reads ``10s``, ``1m30s``, ``500ms`` or a number of seconds."""
 
-MASK = "********"
 
-
-@attrs.frozen(repr=False, str=False)
 class Secret(Generic[T]):
-    """A value that is masked wherever it is shown: ``token: Secret[str]``. `reveal` gives it."""
+    """A value that is masked wherever it is shown: ``token: Secret[str]``. `reveal` gives it, and nothing else does.
 
-    _value: T
+    A copy of it is itself, what walks through objects (`attrs.asdict`, a debugger) finds nothing inside, and it refuses
+    to be pickled. It can be compared with another `Secret`.
+    """
+
+    __slots__ = ("_give",)
+    _give: Callable[[], T]
+
+    def __init__(self, value: T) -> None:
+        object.__setattr__(self, "_give", lambda: value)  # a function shows nothing of what it holds
 
     def reveal(self) -> T:
         """The value itself."""
-        return self._value
+        return self._give()
+
+    def __setattr__(self, name: str, _: object) -> None:
+        raise AttributeError(f"a Secret cannot be changed: {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Secret cannot be changed: {name}")
+
+    def __eq__(self, other: object) -> bool:
+        return self.reveal() == other.reveal() if isinstance(other, Secret) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((Secret, self.reveal()))  # that of a number alone would be the number
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
+
+    def __reduce_ex__(self, _: object) -> NoReturn:
+        raise TypeError("a Secret is not pickled: hand over what `reveal()` gives, to where it is safe")
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a Secret gives its state to nobody")
+
+    def __format__(self, _: str) -> str:
+        return MASK
 
     def __repr__(self) -> str:
         return f"Secret({MASK!r})"
 
     def __str__(self) -> str:
         return MASK
+
+
+DEFAULT_LEAST = 8
+"""Characters of a default that is looked for: shorter ones are words such as "none", which are no secrets."""
+
+
+def register(value: Any) -> None:
+    """Have the secrets in *value*, a config or a part of one, masked wherever the kernel shows a text.
+
+    Those that were read from a text are known by that already; here come defaults, and what converters have made.
+    """
+    if isinstance(value, Secret):
+        inner = value.reveal()
+        text = inner.decode(errors="surrogateescape") if isinstance(inner, bytes) else str(inner)
+        if len(text) >= DEFAULT_LEAST:
+            add(text)
+        register(inner)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for one in value:
+            register(one)
+    elif isinstance(value, dict):
+        register([*value, *value.values()])
+    elif attrs.has(type(value)):
+        for field in attrs.fields(type(value)):
+            register(getattr(value, field.name, None))
 
 
 # -- plain ones --------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import attrs
 
 from kernel.config.settings import Address
 from kernel.errors import ConfigError
+from kernel.masking import mask
 from kernel.observe.http_connection import Answer, Later, Request, plain
 from kernel.observe.http_server import Server
 from kernel.observe.logs import logger
@@ -123,4 +124,5 @@ SHOWN = 200  # characters of a path that is not there
 
 
 def _json(status: int, content: Mapping[str, Any]) -> Answer:
-    return Answer(status, json.dumps(jsonable(content), indent=1, allow_nan=False).encode() + b"\n", "application/json")
+    text = json.dumps(jsonable(content), indent=1, allow_nan=False)
+    return Answer(status, mask(text).encode() + b"\n", "application/json")

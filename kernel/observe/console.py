@@ -11,6 +11,8 @@ import sys
 from io import TextIOWrapper
 from typing import TextIO
 
+from kernel.masking import shown
+
 
 def prepare() -> None:
     """Have what an encoding lacks escaped, rather than raise; and somewhere to write to where there is no stderr."""
@@ -22,9 +24,9 @@ def prepare() -> None:
 
 
 def say(text: str) -> None:
-    """Print *text* to stderr, if that is possible."""
+    """Print *text* to stderr, if that is possible; without secrets, and bounded."""
     try:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        print(shown(text), file=sys.stderr, flush=True)  # noqa: T201
     except (OSError, ValueError):
         _drop(sys.stderr)
 

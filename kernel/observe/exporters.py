@@ -21,6 +21,7 @@ from kernel.config.otel import Exports, Otel
 from kernel.config.otel_sdk import Batches
 from kernel.errors import encodable, text_of
 from kernel.identity import Identity
+from kernel.masking import shown
 from kernel.observe.logs import LIFECYCLE, extras, logger
 from kernel.observe.otel_resource import described, many_series, resource_of
 from kernel.observe.plain import message_of
@@ -140,28 +141,31 @@ def counted(exporter: Any, delivery: Delivery, *, at_once: bool = False) -> Any:
         if at_once:
             delivery.made()
         else:
-            batch = [encodable_span(one) for one in batch]
+            batch = [sayable_span(one) for one in batch]
         return delivery.send(lambda: inner(batch, *args, **kwargs), number)
 
     exporter.export = export
     return exporter
 
 
-def encodable_span(span: Any) -> Any:
-    """*span*, whose text UTF-8 may lack: a single one would cost its whole batch. What is no span is as it is."""
+def sayable_span(span: Any) -> Any:
+    """*span* without secrets, bounded, and without what UTF-8 lacks: a single such text would cost its whole batch.
+
+    What is no span is as it is.
+    """
     if not isinstance(span, ReadableSpan) or not any(map(_is_odd, _texts(span))):
         return span
     status = span.status
     return ReadableSpan(
-        name=encodable(span.name),
+        name=_sayable(span.name),
         context=span.context,
         parent=span.parent,
         resource=span.resource,
-        attributes=_encodable(span.attributes),
-        events=[Event(encodable(one.name), _encodable(one.attributes), one.timestamp) for one in span.events],
-        links=[Link(one.context, _encodable(one.attributes)) for one in span.links],
+        attributes=_attributes(span.attributes),
+        events=[Event(_sayable(one.name), _attributes(one.attributes), one.timestamp) for one in span.events],
+        links=[Link(one.context, _attributes(one.attributes)) for one in span.links],
         kind=span.kind,
-        status=Status(status.status_code, encodable(status.description) if status.description else None),
+        status=Status(status.status_code, _sayable(status.description) if status.description else None),
         start_time=span.start_time,
         end_time=span.end_time,
         instrumentation_scope=span.instrumentation_scope,
@@ -179,12 +183,18 @@ def _texts(span: ReadableSpan) -> Iterator[object]:
         yield from (event.attributes or {}).values()
 
 
-def _is_odd(text: object) -> bool:
-    return isinstance(text, str) and not text.isascii() and encodable(text) is not text
+def _is_odd(value: object) -> bool:
+    return isinstance(value, str | tuple) and _sayable(value) != value
 
 
-def _encodable(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {name: encodable(value) if isinstance(value, str) else value for name, value in (attributes or {}).items()}
+def _attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: _sayable(value) for name, value in (attributes or {}).items()}
+
+
+def _sayable(value: Any) -> Any:
+    if isinstance(value, str):
+        return encodable(shown(value))
+    return tuple(map(_sayable, value)) if isinstance(value, tuple) else value
 
 
 def _line(item: Any) -> str:
@@ -225,7 +235,7 @@ def _makers() -> tuple[Any, ...]:
 def _attribute(value: object) -> str | bool | int | float:
     if isinstance(value, bool | float) or (isinstance(value, int) and -(2**63) <= value < 2**63):
         return value
-    return text_of(value)
+    return shown(text_of(value))
 
 
 class LogExporter(logging.Handler):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, MutableMapping
 
 from kernel.lifecycle.events import BROKEN, AllReady, Event, State, StopBegan, Transition
+from kernel.masking import mask
 
 
 class Notifier:
@@ -75,7 +76,7 @@ def notifier(environ: MutableMapping[str, str]) -> Notifier | None:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
                 to.settimeout(0.1)  # it is read at once, by a process that does little else
-                to.sendto(message.encode(), address)
+                to.sendto(mask(message).encode(), address)
         except OSError:
             pass
 

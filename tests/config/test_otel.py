@@ -99,7 +99,7 @@ def test_what_is_wrong(environ: dict[str, str], words: str) -> None:
 def test_the_target_for_people() -> None:
     """A password in an endpoint is not shown."""
     with_password = f"https://me:{'secret'}@collector/v1/traces"
-    assert Exports(otlp=True, endpoint=with_password).target == "https://collector/v1/traces"
+    assert Exports(otlp=True, endpoint=with_password).target == "https://me:********@collector/v1/traces"
     assert Exports(console=True).target == "stderr"
 
 

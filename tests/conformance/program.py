@@ -37,7 +37,7 @@ REPO = Path(__file__).parents[2]
 PATIENCE = 60.0  # seconds after which something that does not come is a failure; far more than a loaded machine needs
 ONE = 0.55  # seconds in which signals that mean the same count as one, and a little
 OURS = re.compile(
-    r"(SERVICES|RUNNER|ADMIN|LOG|KERNEL|OTEL)_\w+|ENV|NO_COLOR|FORCE_COLOR|PYTHON(PATH|UNBUFFERED|WARNINGS|DONTWRITEBYTECODE)"
+    r"(SERVICES|RUNNER|ADMIN|LOG|KERNEL|OTEL|NATS)_\w+|ENV|NO_COLOR|FORCE_COLOR|PYTHON(PATH|UNBUFFERED|WARNINGS|DONTWRITEBYTECODE)"
 )
 """Variables that would change what a run does; those that `coverage` passes to its children stay."""
 

@@ -124,12 +124,15 @@ def test_handlers_of_the_users_own(app: App) -> None:
 
         file = logging.FileHandler("app.log")
         file.setFormatter(logging.Formatter("%(app)s %(version)s %(service)s %(name)s %(message)s"))
+        logging.getLogger().addHandler(Broken())
         logging.getLogger().addHandler(file)
         """
     )
     app.service("chatty", CHATTY)
     result = app.run().stop()
     assert result.code == 0
+    assert result.ending("chatty") == "stopped"
+    assert "disk full" in result.stderr
     written = (app.folder / "app.log").read_text()
     assert "app 0.1.0 chatty kernel ready after" in written
     assert "app 0.1.0 chatty some.library from a library" in written
@@ -164,3 +167,22 @@ def test_kernel_is_quiet_where_asked(app: App) -> None:
     result = app.call("run")
     assert result.code == 0
     assert result.messages == ["odd: hello"]
+
+
+@pytest.mark.parametrize(("setting", "folded"), [("folded", True), ("full", False), ("", False)])
+def test_tracebacks_are_folded_on_a_terminal(app: App, setting: str, folded: bool) -> None:
+    """Stderr is no terminal here: LOG_TRACEBACK decides."""
+    app.service("broken", "import json\n@service\nasync def broken() -> None:\n    json.loads('{')")
+    result = app.run(LOG_FORMAT="text", LOG_TRACEBACK=setting).result()
+    assert ("frames in json" in result.stderr) is folded
+    assert ("raw_decode" in result.stderr) is not folded
+
+
+def test_one_service_says_more(app: App) -> None:
+    """Its debug records are there, and the other's are not."""
+    for name in ("worker", "api"):
+        app.service(name, f"@service(oneshot=True)\nasync def {name}() -> None:\n    log.debug('deep in {name}')")
+    result = app.run(LOG_LEVEL="info,worker=debug").result()
+    assert result.said("deep in worker")
+    assert not result.said("deep in api")
+    assert result.said("api: done")

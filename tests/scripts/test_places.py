@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tomllib
 import zipfile
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.scripts.projects import Project
-from tests.scripts.upstream import TESTS, Upstream, copy, edit
+from tests.scripts.upstream import TESTS, Upstream, copy, edit, link
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,34 @@ def test_own_leaves_it_to_the_repository_around(upstream: Upstream, tmp_path: Pa
     assert not any("example" in path or ".kernel" in path or ".venv" in path for path in tracked)
 
 
+def test_own_is_killed_in_a_folder(upstream: Upstream, tmp_path: Path) -> None:
+    """It is the clone that it was, or a part of the repository around; the next recipe sees to that."""
+    bigger = Bigger(upstream, tmp_path / "mono")
+    words = (".venv/bin/python", str(Path(__file__).with_name("killed.py")))
+    own = ("scripts/kernel/own.py", "NAME=my-app")
+
+    def run(step: int, place: str) -> Project:
+        project = Project(bigger.machine, copy(bigger.top, tmp_path / place, link).root / "back end")
+        env = {"COUNTED": str(tmp_path / "counted")}
+        done = project.machine.call(*words, str(step), *own, cwd=project.root, **env)
+        assert done.code == (-signal.SIGKILL if step else 0), done.err
+        return project
+
+    before, after = bigger.files(), run(0, "whole").files()
+    last = int((tmp_path / "counted").read_text())
+    verdicts: list[bool] = []
+    for step in sorted({*range(2, last, last // 8), *range(last - 12, last + 1, 3)}):
+        project = run(step, f"step{step}")
+        assert project.just("hello").code == 0
+        assert not (project.root / ".kernel" / "change").exists()
+        finished = project.files() == after
+        assert finished or project.files() == before
+        assert (project.root / ".git").exists() == (not finished)
+        verdicts.append(finished)
+    assert verdicts == sorted(verdicts)
+    assert set(verdicts) == {False, True}
+
+
 @pytest.mark.parametrize("committed", [True, False])
 def test_own_of_files_that_came_without_a_repository(upstream: Upstream, tmp_path: Path, committed: bool) -> None:
     """What is in no commit is in a backup first; what the user would have to say for updates is told."""
@@ -131,7 +160,10 @@ def test_recipes_in_a_folder(bigger_once: Bigger, tmp_path: Path) -> None:
     top.write("front/new.html", "")
     built = project.just("build")
     assert built.code == 0, built.err
-    assert f"(commit {top.git('rev-parse', 'HEAD')[:12]}, changed)" in built.out
+    commit = top.git("rev-parse", "HEAD")[:12]
+    assert f"(commit {commit}, changed)" in built.out
+    version = top.machine.call(".venv/bin/my-app", "version", cwd=project.root)
+    assert version.out == f"my-app 0.1.0 (commit {commit} with changes, tree)\n"
     assert project.just("commit-hook").code == 0
     with (project.root / "Justfile").open("a") as file:
         file.write("\ntest *args:\n    @echo tested in {{ justfile_directory() }} >&2\n")

@@ -1,0 +1,85 @@
+"""Records and tracebacks as they may be shown: without secrets, and of a bounded length."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+
+from kernel import masking
+from kernel.masking import TRACE, TRACE_LINE, bounded, mask, shown
+from kernel.observe.plain import message_of
+
+CAUSES = 20  # errors that are shown with their causes
+_STANDARD = frozenset(vars(logging.makeLogRecord({})))
+
+
+class Masked(logging.Formatter):
+    """What another formatter makes of a record, without secrets: also those in the text of some object.
+
+    Args:
+        formatter: The other.
+
+    """
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        return mask(self._formatter.format(record))
+
+
+def mask_record(record: logging.LogRecord, told: Callable[[BaseException], str]) -> None:
+    """Take secrets, and what is too long, out of *record*, whoever formats it.
+
+    Args:
+        record: It is changed only where there is something to take out.
+        told: Gives the traceback of an error.
+
+    """
+    message = message_of(record)
+    fit = shown(message)
+    if fit is not message:
+        record.msg, record.args = fit, None
+    fields = record.__dict__
+    for name in fields.keys() - _STANDARD:
+        if isinstance(fields[name], str):
+            fields[name] = shown(fields[name])
+    if record.stack_info:
+        record.stack_info = shown(record.stack_info)
+    if masking.known() and record.exc_info and record.exc_info[1] is not None and not record.exc_text:
+        record.exc_text = told(record.exc_info[1])  # which formatters other than ours take as it is
+
+
+def traceback_text(
+    error: BaseException,
+    trace: TracebackType | None,
+    edit: Callable[[traceback.TracebackException], object] = lambda _: None,
+) -> str:
+    """The traceback of *error* from *trace* on, with the causes before it; *edit* may change it before."""
+    made = traceback.TracebackException(type(error), error, trace)
+    cut = _cut(made)
+    edit(made)
+    text = mask("".join(made.format())).rstrip()
+    text = bounded("\n".join(bounded(line, TRACE_LINE) for line in text.split("\n")), TRACE)
+    return f"[... earlier causes left out ...]\n\n{text}" if cut else text
+
+
+def _cut(made: traceback.TracebackException) -> bool:
+    """Take the causes out of *made* that come after `CAUSES` others, and tell whether there were any."""
+    left, cut = CAUSES, False
+    todo = deque([made])
+    while todo:
+        one = todo.popleft()
+        todo += one.exceptions or ()
+        cause = one.__cause__ or one.__context__
+        if cause is not None and left:
+            left -= 1
+            todo.append(cause)
+        elif cause is not None:
+            one.__cause__, one.__context__, cut = None, None, True
+    return cut
