@@ -19,6 +19,9 @@ class Want(enum.IntEnum):
     STOP = 2
 
 
+JUST = 0.5  # seconds in which a signal to a whole group or unit has ended the other processes too
+
+
 class Host(Protocol[S_contra]):
     """What a supervisor needs from the orchestrator."""
 
@@ -49,8 +52,8 @@ class Host(Protocol[S_contra]):
     def explain(self) -> None:
         """Tell what the start still waits for, since one of the services took too long."""
 
-    def signalled(self) -> str:
-        """Return the signal that has just come to stop the app, and so to its child processes; else an empty text."""
+    def signalled(self, *, within: float = JUST) -> str:
+        """Return the signal that came to stop the app, *within* so many seconds; else an empty text."""
         ...
 
     def interrupt(self) -> None:

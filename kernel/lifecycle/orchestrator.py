@@ -35,7 +35,7 @@ from kernel.lifecycle.events import (
     Transition,
 )
 from kernel.lifecycle.graph import depths
-from kernel.lifecycle.host import Want
+from kernel.lifecycle.host import JUST, Want
 from kernel.lifecycle.node import Node, build, targets_of
 from kernel.lifecycle.observers import Observers
 from kernel.lifecycle.progress import Progress
@@ -44,8 +44,6 @@ from kernel.lifecycle.shutdown import Shutdown
 from kernel.lifecycle.tasks import Run, open_tasks
 from kernel.lifecycle.units import Unit
 from kernel.stacks import owner_of
-
-JUST = 0.5  # seconds in which a signal to a whole group or unit has ended the other processes too
 
 
 class Orchestrator:
@@ -228,10 +226,10 @@ class Orchestrator:
             self._launch(node)
         self.settle()
 
-    def signalled(self) -> str:
-        """Return the signal that came a moment ago, for whose sake the app then stops from here on."""
+    def signalled(self, *, within: float = JUST) -> str:
+        """Return the signal that came *within* so many seconds, for whose sake the app then stops from here on."""
         name, ago = self._signal()
-        if not name or ago > JUST:
+        if not name or ago > within:
             return ""
         self._begin_stop(name, delay=self._drain_delay, ago=ago)
         return name

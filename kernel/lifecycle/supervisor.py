@@ -403,7 +403,7 @@ class Supervisor(Alarmed):
         A terminal sends Ctrl+C to the whole group, and systemd to the whole unit: the child ends at the same time.
         """
         if isinstance(error, StrayCancellation):
-            return self.host.stopping or bool(self.host.signalled())
+            return bool(self.host.signalled(within=math.inf))  # arq's worker cancels itself when its jobs are done
         name = self.host.signalled()
         if not name or isinstance(error, ServiceError):
             return False
