@@ -135,8 +135,8 @@ def test_values_that_fit_and_values_that_may_be_lost(
     provider: Any, consumer: Any, options: tuple[dict[str, Any], dict[str, Any]], told: list[str]
 ) -> None:
     """A warning for each, and none where types fit, where nothing is known, or where the parameter has a default."""
-    db, api = service(**options[0])(provider), service(depends=["db"], **options[1])(consumer)
-    db.name, api.name = "db", "api"
+    db = service(**options[0])(provider).named("db")
+    api = service(depends=["db"], **options[1])(consumer).named("api")
     found = _check_values(api, {"db": db, "api": api})
     assert len(found) == len(told)
     assert all(text in warning for warning, text in zip(found, told, strict=True)), found
