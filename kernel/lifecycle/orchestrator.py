@@ -447,7 +447,7 @@ class Orchestrator:
 
     def _report(self) -> Report:
         now = self.clock.now()
-        deadline = math.inf if self.clock.resting() else self._shutdown.deadline
+        deadline = math.inf if self.clock.rests() else self._shutdown.deadline
         return Report(
             self.reason,
             tuple(node.ending(deadline) for node in self._nodes.values()),
