@@ -29,6 +29,7 @@ observe/       what can be seen of a run
                guard         keeps the pipeline when a library configures logging
                console       stdout and stderr, which may be closed or full
                plain         any value as text or JSON that cannot break its line
+               levels tracebacks  LOG_LEVEL of single services; frames of libraries, folded
                lifecycle_log the log lines about each service and the end
                status        what `/readyz` and `/status` tell
                admin http_server http_connection  the admin server of ADMIN_ADDR, in a thread of its own

@@ -44,8 +44,9 @@ class Identity:
     def origin(self) -> str:
         """The commit, and how the app was built: tree, pyz, binary or image. In a tree git is asked."""
         commit, dirty = self.stamp.get("commit", ""), self.stamp.get("dirty", False)
-        if not self.stamp and os.path.exists(os.path.join(self.root, ".git")):  # noqa: PTH110, PTH118
-            commit, dirty = _git(self.root, "rev-parse", "HEAD"), bool(_git(self.root, "status", "--porcelain"))
+        if not self.stamp and _git(self.root, "ls-files", "pyproject.toml"):  # also in a folder of a bigger repository
+            commit = _git(self.root, "rev-parse", "HEAD")
+            dirty = bool(_git(self.root, "status", "--porcelain", "--", "."))
         mark = " with changes" if dirty else ""
         built = self.stamp.get("built", "tree")
         if self.stamp and not commit:

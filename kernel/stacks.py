@@ -27,8 +27,12 @@ def _places() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _is_users(code: CodeType) -> bool:
+    return is_users_file(code.co_filename)
+
+
+def is_users_file(path: str) -> bool:
+    """Whether the file is the user's own: neither the kernel's, nor a library's, nor Python's."""
     own, foreign = _places()
-    path = code.co_filename
     return path.startswith(own) and not path.startswith(foreign) and not any(place in path for place in _PACKAGES)
 
 

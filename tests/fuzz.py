@@ -3,6 +3,7 @@
 Generated apps in virtual time, on both backends in turns, for as long as wanted; and beside them the real program,
 which gets signals at random moments. The first find ends it with exit code 1, and with what reproduces it: the
 smallest app that hypothesis could make of it, or the seed of the run. `tests/starve.py` takes things from the program.
+`tests/fuzz_http.py` sends its HTTP servers what no client should; HTTP=0 goes without.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ import attrs
 from hypothesis import HealthCheck, Phase, example, given, seed, settings
 
 from kernel.testing import BACKENDS
-from tests import starve
+from tests import fuzz_http, starve
 from tests.conformance.program import App as Tree
 from tests.conformance.program import Process, Result
 from tests.generated import App, apps, reduced
@@ -35,8 +37,8 @@ BATCH = 250  # apps between two looks at the clock
 AT_ONCE = 2  # real programs at a time: on a busy machine, moments come late
 START = 1.5  # seconds in which the real program has long been up, at leisure
 LOADED = 1.0  # seconds after which it has begun to speak
-NUMBERS = {"MINUTES": r"\d+(\.\d+)?", "SIGNALS": r"\d+", "STARVED": r"\d+", "SEED": r"\d+"}
-USE = "use: just fuzz [MINUTES=5] [SIGNALS=200] [STARVED=100] [SEED=a number]"
+NUMBERS = {"MINUTES": r"\d+(\.\d+)?", "SIGNALS": r"\d+", "STARVED": r"\d+", "SEED": r"\d+", "HTTP": "[01]"}
+USE = "use: just fuzz [MINUTES=5] [SIGNALS=200] [STARVED=100] [HTTP=1] [SEED=a number]"
 
 
 class Find(Exception):
@@ -249,12 +251,21 @@ def session(leader: int) -> Iterator[int]:
                 yield int(entry.name)
 
 
+def sent_to(folder: Path, backend: str, number: int, seconds: float, ended: threading.Event) -> None:
+    """Send the program's HTTP servers what no client should."""
+    try:
+        fuzz_http.fuzz(folder, backend, number, seconds, ended)
+    except fuzz_http.Broken as error:
+        raise Find(str(error)) from None
+
+
 # -- both ------------------------------------------------------------------------------------------------------------
 
 
 def main(words: list[str]) -> int:
     """Fuzz for as long as *words* say."""
-    options = {"MINUTES": "5", "SIGNALS": "200", "STARVED": "100", "SEED": str(random.SystemRandom().randrange(10**6))}
+    options = {"MINUTES": "5", "SIGNALS": "200", "STARVED": "100", "HTTP": "1"}
+    options["SEED"] = str(random.SystemRandom().randrange(10**6))
     for word in words:
         name, _, value = word.rpartition("=")
         if (name or "MINUTES") not in options or not re.fullmatch(NUMBERS[name or "MINUTES"], value):
@@ -264,7 +275,12 @@ def main(words: list[str]) -> int:
     end = time.monotonic() + 60 * float(options["MINUTES"])
     first, strikes, starved = (int(options[name]) for name in ("SEED", "SIGNALS", "STARVED"))
     print(f"fuzzing for {options['MINUTES']} minutes, with SEED={first}", flush=True)
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as pool:
+    ended = threading.Event()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ThreadPoolExecutor(AT_ONCE) as pool,
+        ThreadPoolExecutor(len(BACKENDS)) as all_along,
+    ):
         tree = Tree(Path(folder))
         tree.init(INIT)
         for name, source in SERVICES.items():
@@ -273,12 +289,16 @@ def main(words: list[str]) -> int:
         starve.prepare(poor)
         runs = [pool.submit(starved_of, poor, first + i) for i in range(starved)]
         runs += [pool.submit(strike, tree, first + i) for i in range(strikes)]
+        if options["HTTP"] == "1":
+            seconds = end - time.monotonic()
+            runs += [all_along.submit(sent_to, Path(folder), one, first, seconds, ended) for one in BACKENDS]
         try:
             return fuzz(first, end, runs)
         except Find as find:
             print(f"\nFOUND: {find}", flush=True)
             return 1
         finally:
+            ended.set()
             pool.shutdown(cancel_futures=True)
             tree.close()
             poor.close()

@@ -68,7 +68,7 @@ class Settings:
         enabled: SERVICES_ENABLED, the patterns of names; None where it is not set.
         shutdown_timeout: RUNNER_SHUTDOWNTIMEOUT, seconds for the whole shutdown.
         drain_delay: RUNNER_DRAINDELAY, seconds between the request to stop and its begin.
-        log_level: LOG_LEVEL, as `logging` names it.
+        log_level: LOG_LEVEL, as `logging` names it, then pairs for services and loggers: ``INFO,worker=DEBUG``.
         log_json: Whether LOG_FORMAT is ``json``.
         log_source: LOG_ADD_SOURCE, whether each record names its file and line.
         dev: Whether ENV is ``dev``.
@@ -76,6 +76,7 @@ class Settings:
         admin: ADMIN_ADDR, where health, metrics and status are served; None for nowhere.
         otel: OTEL_*, what is exported.
         nats: NATS_*, where services that run elsewhere are called; None for nowhere.
+        log_folded: LOG_TRACEBACK, whether frames of libraries are folded; None: on a terminal.
 
     """
 
@@ -90,6 +91,7 @@ class Settings:
     admin: Address | None = None
     otel: Otel = attrs.field(factory=Otel)
     nats: Nats | None = None
+    log_folded: bool | None = None
 
 
 LONGEST = 100 * 86400.0  # seconds of a deadline: what is longer was meant in another unit, as in nanoseconds
@@ -151,6 +153,23 @@ def _bool(name: str, field: str, default: str, meaning: str) -> Setting:
     return Setting(name, field, "bool", default, meaning, "true/false, 1/0, yes/no or on/off", parse_bool)
 
 
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def _levels(text: str) -> str:
+    """The default level, then those of services and loggers."""
+    default, pairs = "INFO", []
+    for word in parse_list(text):
+        name, equals, level = (part.strip() for part in word.rpartition("="))
+        if level.lower() not in LEVELS or bool(name) != bool(equals):
+            raise ValueError(text)
+        if name:
+            pairs.append(f"{name}={level.upper()}")
+        else:
+            default = level.upper()
+    return ",".join([default, *pairs])
+
+
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         "SERVICES_ENABLED",
@@ -172,14 +191,23 @@ SETTINGS: tuple[Setting, ...] = (
         "an address such as 127.0.0.1:9090, a port, or off; 0.0.0.0:9090 listens to everybody",
         parse_address,
     ),
-    _choice(
+    Setting(
         "LOG_LEVEL",
         "log_level",
-        {one.lower(): one for one in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")},
+        "level",
         "info",
-        "the least important records that are written",
+        "the least important records that are written; `info,worker=debug` for one service or logger",
+        f"one of {', '.join(LEVELS)}, or a list as in info,worker=debug",
+        _levels,
     ),
     _choice("LOG_FORMAT", "log_json", {"text": False, "json": True}, "text", "`json` writes one object a line"),
+    _choice(
+        "LOG_TRACEBACK",
+        "log_folded",
+        {"auto": None, "folded": True, "full": False},
+        "auto",
+        "`full` shows the frames of libraries, `folded` one line for many of them, as `auto` does on a terminal",
+    ),
     _bool("LOG_ADD_SOURCE", "log_source", "false", "each record names its file and line"),
     _choice("ENV", "dev", {"dev": True, "prod": False}, "prod", "development or production; `just run` sets `dev`"),
     _choice(

@@ -24,7 +24,8 @@ from kernel.lifecycle.events import (
 )
 from kernel.lifecycle.explain import describe_move, duration
 from kernel.lifecycle.report import Report
-from kernel.observe.logs import logger, text_of_traceback
+from kernel.observe.logs import logger
+from kernel.observe.tracebacks import text_of_traceback
 
 
 def _tells_more(error: BaseException) -> bool:

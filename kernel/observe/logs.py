@@ -22,9 +22,10 @@ from kernel.context import current_service
 from kernel.errors import encodable, one_line, text_of
 from kernel.identity import Identity
 from kernel.observe import console, guard
+from kernel.observe.levels import Levels, set_levels
 from kernel.observe.plain import escaped, json_encoder, message_of
-from kernel.observe.shown import Masked, mask_record, traceback_text
-from kernel.stacks import without_kernel
+from kernel.observe.shown import Masked, mask_record
+from kernel.observe.tracebacks import text_of_traceback
 
 
 class _Logger(logging.Logger):
@@ -87,6 +88,10 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 _LENGTHS = {"trace_id": 32, "span_id": 16}  # hexadecimal digits
 REDUNDANT = frozenset({"color_message"})
 """Extras that say the message once more: uvicorn's, with escapes for its own formatter."""
+
+
+_levels: Levels | None = None
+"""What each handler lets pass, where a service has a level of its own."""
 
 
 def no_phase(_: str) -> Any:
@@ -154,17 +159,13 @@ def extras(record: logging.LogRecord) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in _STANDARD and name not in REDUNDANT}
 
 
-def text_of_traceback(error: BaseException) -> str:
-    """Its traceback, without the kernel's own lines; without secrets, and of a bounded length."""
-    return traceback_text(error, without_kernel(error))
-
-
 class _Formatter(logging.Formatter):
     """What both formats share: where tracebacks begin, and the record's source."""
 
-    def __init__(self, *, source: bool) -> None:
+    def __init__(self, *, source: bool, folded: bool = False) -> None:
         super().__init__()
         self._source = source
+        self._folded = folded
         self._second = -1
         self._clock = ""
 
@@ -177,7 +178,7 @@ class _Formatter(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  (logging's name)
         try:
-            return encodable(text_of_traceback(ei[1]))
+            return encodable(text_of_traceback(ei[1], folded=self._folded))
         except Exception as failure:  # noqa: BLE001  (an error of the user's may be unable to say anything)
             return f"(no traceback: {type(failure).__name__})"
 
@@ -225,6 +226,7 @@ class TextFormatter(_Formatter):
         width: The width of the service's column.
         colour: Whether to colour.
         source: Whether each record names its file and line.
+        folded: Whether frames of libraries are folded in tracebacks.
 
     """
 
@@ -236,8 +238,8 @@ class TextFormatter(_Formatter):
     }
     SERVICES = ("36", "35", "34", "32", "96", "95", "94", "92")
 
-    def __init__(self, width: int, *, colour: bool, source: bool) -> None:
-        super().__init__(source=source)
+    def __init__(self, width: int, *, colour: bool, source: bool, folded: bool = False) -> None:
+        super().__init__(source=source, folded=folded)
         self._width = width
         self._colour = colour
 
@@ -309,14 +311,15 @@ def configure(settings: Settings, identity: Identity, names: tuple[str, ...] = (
     if settings.log_json:
         formatter = JsonFormatter(source=settings.log_source)
     else:
-        formatter = TextFormatter(width, colour=_coloured(sys.stderr), source=settings.log_source)
+        folded = sys.stderr.isatty() if settings.log_folded is None else settings.log_folded
+        formatter = TextFormatter(width, colour=_coloured(sys.stderr), source=settings.log_source, folded=folded)
     handler = _ToStderr(sys.stderr)
     handler.setFormatter(Masked(formatter))
     guard.install()
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    for one in (root, logger):
-        one.setLevel(settings.log_level)
+    global _levels  # noqa: PLW0603  (of the one pipeline)
+    _levels = set_levels(settings.log_level, names, logger)
     add_context(identity)
     logging.captureWarnings(capture=True)
     sys.excepthook = _log_uncaught
@@ -329,6 +332,8 @@ def add_context(identity: Identity) -> None:
     for handler in logging.getLogger().handlers:
         if not any(isinstance(one, Context) for one in handler.filters):
             handler.addFilter(Context(identity))
+            if _levels is not None:
+                handler.addFilter(_levels)
 
 
 def keep_handler(handler: logging.Handler) -> None:

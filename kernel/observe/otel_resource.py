@@ -13,7 +13,7 @@ from opentelemetry.util.types import AttributeValue
 
 from kernel.errors import one_line
 from kernel.identity import Identity, instance
-from kernel.observe.logs import text_of_traceback
+from kernel.observe.tracebacks import text_of_traceback
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import CardinalityLimits

@@ -55,10 +55,15 @@ def mask_record(record: logging.LogRecord, told: Callable[[BaseException], str])
         record.exc_text = told(record.exc_info[1])  # which formatters other than ours take as it is
 
 
-def traceback_text(error: BaseException, trace: TracebackType | None) -> str:
-    """The traceback of *error* from *trace* on, with the causes before it."""
+def traceback_text(
+    error: BaseException,
+    trace: TracebackType | None,
+    edit: Callable[[traceback.TracebackException], object] = lambda _: None,
+) -> str:
+    """The traceback of *error* from *trace* on, with the causes before it; *edit* may change it before."""
     made = traceback.TracebackException(type(error), error, trace)
     cut = _cut(made)
+    edit(made)
     text = mask("".join(made.format())).rstrip()
     text = bounded("\n".join(bounded(line, TRACE_LINE) for line in text.split("\n")), TRACE)
     return f"[... earlier causes left out ...]\n\n{text}" if cut else text

@@ -16,7 +16,7 @@ from kernel.config.service_config import read_config
 from kernel.config.settings import SETTINGS, Setting, Settings
 from kernel.declare.service import Service
 from kernel.errors import ConfigError, PlanError
-from kernel.masking import MASK
+from kernel.masking import MASK, mask
 from kernel.plan.registry import needs_of
 
 KERNEL, NATS, OPENTELEMETRY = "kernel", "NATS", "OpenTelemetry"
@@ -129,8 +129,8 @@ def variables_of(services: Mapping[str, Service[..., Any]], around: Surroundings
 
 
 def _without_user(text: str) -> str:
-    """*text* without the user and password of a URL in it."""
-    return re.sub(r"://[^/\s]*@", f"://{MASK}@", text)
+    """*text* without the user and password of a URL in it, and without keys in its query."""
+    return re.sub(r"://[^/\s]*@", f"://{MASK}@", mask(text))
 
 
 def _of_service(name: str, service: Service[..., Any], around: Surroundings) -> Iterator[Variable]:

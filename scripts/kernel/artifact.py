@@ -1,4 +1,4 @@
-"""What goes into an artifact, and the one file of it: the app's code, its packages, and a stamp that says what it is.
+"""What goes into an artifact: the app's code, its packages, and a stamp that says what it is.
 
 Code is what git tracks or would track. Packages come from .venv, where each file has to be as its wheel's RECORD says.
 What only left-out services import stays out, as does what only a group named `dev` or `template` asks for.
@@ -9,17 +9,12 @@ from __future__ import annotations
 import ast
 import base64
 import hashlib
-import importlib.machinery
-import importlib.util
-import io
 import json
-import marshal
 import os
 import re
 import subprocess
 import sys
 import sysconfig
-import zipfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions
@@ -36,12 +31,9 @@ from recipe import Refusal, commit_of_head, git, project_files
 NEVER = frozenset({"dev", "template"})  # groups of what only tests and tools need
 UNWANTED = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")  # they tell of this machine
 STAMP = "build.json"
-MAIN = Path(__file__).with_name("pyz_main.py.in")
-PACKAGES = "__packages__"  # the folder of the packages in the file
 LEFTOVER = re.compile(
     r"(^|/)(\.#[^/]*|#[^/]*#|\._[^/]*|\.[^/]*\.sw[a-p]|[^/]*~|\.DS_Store)$"
 )  # what editors and systems leave
-CHECKED_NEVER = (1).to_bytes(4, "little")  # the bytecode's flags: it is of the source beside it, and nobody need look
 
 
 class File(bytes):
@@ -361,9 +353,13 @@ def files_of(package: Distribution) -> dict[str, File]:
     """A distribution's files by path, each as its RECORD says; without what tells of this machine.
 
     Raises:
-        Refusal: A file is not as it was installed.
+        Refusal: A file is not as it was installed, or the code lies elsewhere on this machine.
 
     """
+    if '"editable": true' in (package.read_text("direct_url.json") or ""):
+        raise Refusal(
+            f"{package.name} is installed as editable: its code is elsewhere on this machine; install its wheel"
+        )
     found: dict[str, File] = {}
     for file in package.files or ():
         in_info = file.parts[0].endswith(".dist-info")
@@ -381,74 +377,3 @@ def files_of(package: Distribution) -> dict[str, File]:
                 raise Refusal(f"{file} in .venv was changed since it was installed; delete .venv, and build again")
         found[file.as_posix()] = content
     return found
-
-
-def is_native(path: str) -> bool:
-    """Whether a file is compiled, for one platform."""
-    return path.endswith((*importlib.machinery.EXTENSION_SUFFIXES, ".so")) or ".so." in path
-
-
-# -- the file ----------------------------------------------------------------------------------------------------
-
-
-def as_zip(contents: Contents, built: str, prefix: bytes = b"") -> bytes:
-    """The artifact's one file: the same bytes for the same contents.
-
-    Args:
-        contents: What it holds.
-        built: How, as `app version` tells.
-        prefix: What stands before it, such as a line that names an interpreter.
-
-    """
-    packages = {path: file for package in contents.packages for path, file in files_of(package).items()}
-    stamp = {
-        **contents.stamp,
-        "built": built,
-        "native": any(map(is_native, packages)),
-        "site": any(path.endswith(".pth") for path in packages),
-        "packages": _digest(packages),
-    }
-    stamp["code"] = _digest({**contents.code, STAMP: File.of(stamp)})
-    entries = {**_with_bytecode(contents.code), STAMP: File.of(stamp), "__main__.py": File.read(MAIN)}
-    entries |= {f"{PACKAGES}/{path}": file for path, file in _with_bytecode(packages).items()}
-    folders = {f"{parent}/" for path in entries for parent in PurePosixPath(path).parents if parent.name}
-    target = io.BytesIO()
-    target.write(prefix)
-    with zipfile.ZipFile(target, "a", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for path in sorted([*entries, *folders]):
-            info = zipfile.ZipInfo(path, contents.time.timetuple()[:6])
-            info.compress_type = zipfile.ZIP_STORED if path.endswith("/") else zipfile.ZIP_DEFLATED
-            info.create_system = 3
-            mode = 0o100755 if path in entries and entries[path].executable else 0o100644
-            info.external_attr = (0o40755 << 16 | 0x10) if path.endswith("/") else mode << 16
-            archive.writestr(info, entries.get(path, b""))
-    return target.getvalue()
-
-
-def _digest(files: Mapping[str, File]) -> str:
-    digest = hashlib.sha256()
-    for path, content in sorted(files.items()):
-        digest.update(f"{path}\0{len(content)}\0{content.executable:d}\0".encode() + content)
-    return digest.hexdigest()
-
-
-def _with_bytecode(files: Mapping[str, File]) -> dict[str, File]:
-    """The files, and beside each of Python its bytecode for this Python; another one makes its own."""
-    found = dict(files)
-    for path, content in files.items():
-        compiled = _compiled(path, content) if path.endswith(".py") else b""
-        if compiled:
-            file = PurePosixPath(path)
-            beside = file.parent / "__pycache__" / f"{file.stem}.{sys.implementation.cache_tag}.pyc"
-            found[beside.as_posix()] = File(compiled)
-    return found
-
-
-def _compiled(path: str, source: bytes) -> bytes:
-    """The bytecode of a file; empty where this Python cannot compile it, as with one that is meant for another."""
-    try:
-        code = compile(source, path, "exec", dont_inherit=True, optimize=0)
-    except (SyntaxError, ValueError):
-        return b""
-    head = importlib.util.MAGIC_NUMBER + CHECKED_NEVER + importlib.util.source_hash(source)
-    return head + marshal.dumps(code)

@@ -19,9 +19,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from artifact import Contents, as_zip, collect, files_of
+from artifact import Contents, collect, files_of
 from bootstrap import VENV_UV, reason, settings_of_pip
 from change import home
+from one_file import as_zip
 from recipe import ROOT, Refusal, run
 
 PYINSTALLER = Path(__file__).with_name("pyinstaller.lock")  # for an environment of its own: nobody else needs it

@@ -87,7 +87,7 @@ def parse(words: Sequence[str], use: str, keys: Sequence[str]) -> dict[str, str]
     bare: list[str] = []
     for word in words:
         key, equals, value = word.partition("=")
-        if equals and re.fullmatch("[A-Z]+", key):
+        if equals and re.fullmatch("[A-Z][A-Z_]*", key):
             if key not in values:
                 raise Refusal(f"it takes no {key}; as in: {use}")
             values[key] = value or values[key]

@@ -24,6 +24,7 @@ def test_settings_are_read() -> None:
         "RUNNER_DRAINDELAY": "500ms",
         "LOG_LEVEL": "Debug",
         "LOG_FORMAT": "JSON",
+        "LOG_TRACEBACK": "full",
         "LOG_ADD_SOURCE": "on",
         "ENV": "dev",
         "KERNEL_BACKEND": "trio",
@@ -33,7 +34,9 @@ def test_settings_are_read() -> None:
     settings, errors = read_settings(environ)
     assert not errors
     admin = Address("::1", 80)
-    assert settings == Settings(("a", "!b", "c*"), 60.0, 0.5, "DEBUG", True, True, True, "trio", admin)
+    assert settings == Settings(
+        ("a", "!b", "c*"), 60.0, 0.5, "DEBUG", True, True, True, "trio", admin, log_folded=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,7 @@ def test_empty_settings_are_unset_ones() -> None:
     [
         ("RUNNER_SHUTDOWNTIMEOUT", "soon", "a duration such as 10s"),
         ("RUNNER_DRAINDELAY", "-1s", "a duration such as 10s"),
-        ("LOG_LEVEL", "loud", "one of debug, info, warning, error, critical"),
+        ("LOG_LEVEL", "loud", "one of debug, info, warning, error, critical, or a list as in info,worker=debug"),
         ("LOG_FORMAT", "xml", "text or json"),
         ("LOG_ADD_SOURCE", "maybe", "true/false"),
         ("ENV", "test", "dev or prod"),

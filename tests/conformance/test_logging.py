@@ -164,3 +164,22 @@ def test_kernel_is_quiet_where_asked(app: App) -> None:
     result = app.call("run")
     assert result.code == 0
     assert result.messages == ["odd: hello"]
+
+
+@pytest.mark.parametrize(("setting", "folded"), [("folded", True), ("full", False), ("", False)])
+def test_tracebacks_are_folded_on_a_terminal(app: App, setting: str, folded: bool) -> None:
+    """Stderr is no terminal here: LOG_TRACEBACK decides."""
+    app.service("broken", "import json\n@service\nasync def broken() -> None:\n    json.loads('{')")
+    result = app.run(LOG_FORMAT="text", LOG_TRACEBACK=setting).result()
+    assert ("frames in json" in result.stderr) is folded
+    assert ("raw_decode" in result.stderr) is not folded
+
+
+def test_one_service_says_more(app: App) -> None:
+    """Its debug records are there, and the other's are not."""
+    for name in ("worker", "api"):
+        app.service(name, f"@service(oneshot=True)\nasync def {name}() -> None:\n    log.debug('deep in {name}')")
+    result = app.run(LOG_LEVEL="info,worker=debug").result()
+    assert result.said("deep in worker")
+    assert not result.said("deep in api")
+    assert result.said("api: done")

@@ -2,8 +2,9 @@
 
     python killed.py 3 scripts/kernel/own.py NAME=my-app
 
-With 0 nobody is killed, and the file that COUNTED names gets the number of things it did. Files outside the project do
-not count, nor those that are thrown away from what was prepared aside: they are many, and nothing depends on them.
+With 0 nobody is killed, and the file that COUNTED names gets the number of things it did. Files outside the project and
+of the folders that ALSO names, do not count. Nor do those that are thrown away from what was prepared aside: they are
+many, and nothing depends on them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ ACTS = {
     "subprocess.Popen",
 }
 ROOT = Path.cwd()
+PLACES = {ROOT, *(Path(one) for one in os.environ.get("ALSO", "").split(":") if one)}  # where git has its files, say
 kill_at = int(sys.argv[1])
 done: list[str] = []
 
@@ -36,7 +38,7 @@ def look(event: str, args: tuple[object, ...]) -> None:
     path = Path(file).absolute()
     writes = event == "open" and file and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
     aside = event in {"os.remove", "os.rmdir"} and (args[1] != -1 or ROOT / ".kernel/change/tree" in path.parents)
-    aside = aside or (event != "subprocess.Popen" and ROOT not in path.parents)
+    aside = aside or (event != "subprocess.Popen" and not PLACES.intersection(path.parents))
     there = event == "os.mkdir" and path.is_dir()  # so nothing is done
     if (event in ACTS or writes) and not aside and not there:
         done.append(event)

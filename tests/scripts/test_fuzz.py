@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
-from tests import fuzz, generated
+from kernel.testing import BACKENDS
+from tests import fuzz, fuzz_http, generated
 from tests.generated import App
 
 
@@ -17,7 +19,7 @@ def test_a_find_ends_it_with_the_smallest_app_that_shows_it(
         assert len(app.fakes) < 2 or backend == "asyncio", "two services are too many"
 
     monkeypatch.setattr(fuzz, "play", broken)
-    assert fuzz.main(["MINUTES=1", "SIGNALS=0", "SEED=7"]) == 1
+    assert fuzz.main(["MINUTES=1", "SIGNALS=0", "HTTP=0", "SEED=7"]) == 1
     said = capsys.readouterr().out
     assert "FOUND: seed 7 on trio: AssertionError: two services are too many" in said
     (app,) = re.findall(r"@example\((.*)\)", said)
@@ -33,4 +35,22 @@ def test_what_is_not_understood_is_refused(words: list[str], capsys: pytest.Capt
 
 def test_signals_at_some_moments_end_the_real_program_well(capsys: pytest.CaptureFixture[str]) -> None:
     """The same few moments each time; `just fuzz` takes 200 others."""
-    assert fuzz.main(["MINUTES=0", "SIGNALS=6", "SEED=11"]) == 0, capsys.readouterr().out
+    assert fuzz.main(["MINUTES=0", "HTTP=0", "SIGNALS=6", "SEED=11"]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.minutes
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_http_servers_are_sent_what_no_client_should(tmp_path: Path, backend: str) -> None:
+    """For half a minute the same bytes each time: no exit, no restart, no late answer, no memory that grows."""
+    assert fuzz_http.fuzz(tmp_path, backend, 1, 30) > 0
+
+
+def test_a_server_that_breaks_is_a_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told with the seed that shows it, and with what the program said."""
+
+    def broken(*_: object) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(fuzz_http, "status", broken)
+    with pytest.raises(fuzz_http.Broken, match=r"SEED=3, after 0 conversations: the admin server does not answer"):
+        fuzz_http.fuzz(tmp_path, "trio", 3, 60)

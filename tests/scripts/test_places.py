@@ -131,7 +131,10 @@ def test_recipes_in_a_folder(bigger_once: Bigger, tmp_path: Path) -> None:
     top.write("front/new.html", "")
     built = project.just("build")
     assert built.code == 0, built.err
-    assert f"(commit {top.git('rev-parse', 'HEAD')[:12]}, changed)" in built.out
+    commit = top.git("rev-parse", "HEAD")[:12]
+    assert f"(commit {commit}, changed)" in built.out
+    version = top.machine.call(".venv/bin/my-app", "version", cwd=project.root)
+    assert version.out == f"my-app 0.1.0 (commit {commit} with changes, tree)\n"
     assert project.just("commit-hook").code == 0
     with (project.root / "Justfile").open("a") as file:
         file.write("\ntest *args:\n    @echo tested in {{ justfile_directory() }} >&2\n")

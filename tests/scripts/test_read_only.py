@@ -25,7 +25,7 @@ mount --bind / "$root"
 mount -o remount,bind,ro "$root"
 mount -t proc proc "$root/proc"
 mount --bind /dev "$root/dev"
-[ -z "$place" ] || mount -t tmpfs -o "mode=1777,$options" tmpfs "$root$place"
+[ -z "$place" ] || mount -t tmpfs -o "$options" tmpfs "$root$place"
 exec chroot --userspec={NOBODY}:{NOBODY} "$root" "$@"
 """
 
@@ -46,7 +46,7 @@ def shelf(built: Project, binary: Path) -> Iterator[Path]:
 
 
 def call(
-    shelf: Path, kind: str, *words: str, mounted: str = "", options: str = "rw", **env: str
+    shelf: Path, kind: str, *words: str, mounted: str = "", options: str = "mode=1777", **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs the file of this *kind* where nothing can be written, but below *mounted*."""
     program = [PYTHON, str(shelf / "app.pyz")] if kind == "pyz" else [str(shelf / "app")]
@@ -92,8 +92,19 @@ def test_with_a_place_it_runs(shelf: Path, kind: str, place: str, variable: str)
     assert "hello-world" in done.stdout
 
 
+@pytest.mark.parametrize("kind", ["pyz", "binary"])
+def test_as_kubernetes_mounts_it(shelf: Path, kind: str) -> None:
+    """An emptyDir is open to all, without the bit that keeps others from what is in it: who names it vouches for it."""
+    open_to_all = "mode=0777"
+    done = call(shelf, kind, "list", mounted=TMP, options=open_to_all)
+    assert done.returncode == 2
+    assert "let XDG_CACHE_HOME name a folder" in done.stderr
+    done = call(shelf, kind, "list", mounted=TMP, options=open_to_all, XDG_CACHE_HOME=TMP)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_place_that_allows_no_programs_is_told(shelf: Path) -> None:
     """Compiled packages cannot be loaded from it."""
-    done = call(shelf, "pyz", "version", mounted=TMP, options="noexec")
+    done = call(shelf, "pyz", "version", mounted=TMP, options="mode=1777,noexec")
     assert done.returncode == 2
     assert "is mounted noexec, and compiled packages cannot be loaded from there" in done.stderr

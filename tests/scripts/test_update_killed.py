@@ -24,37 +24,75 @@ State = tuple[dict[str, str], str, str]
 
 
 class Killed:
-    """Kills an update of always the same project, and sees what the next recipe makes of it."""
+    """Kills an update of always the same project, and sees what the next recipe makes of it.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where all of it is.
+        place: What the project is: "top", a repository of its own; "folder", a part of a bigger one; or "worktree".
+
+    """
+
+    def __init__(self, folder: Path, place: str) -> None:
         self.folder = folder
         self.upstream = Upstream(folder / "machine")
         self.machine = self.upstream.machine
-        self.master = self.upstream.project(folder / "project")
+        self.inner = {"top": ".", "folder": "mono/back", "worktree": "second"}[place]
+        self.gits = {"top": ".git", "folder": "mono/.git", "worktree": "first/.git"}[place]
+        self.worktrees = 2 if place == "worktree" else 1
+        self.holder = folder / "project"
+        if place == "folder":
+            self._make_bigger()
+        first = self.upstream.project(self.holder / {"worktree": "first"}.get(place, self.inner))
+        if place == "worktree":
+            first.git("worktree", "add", "-qb", "work", str(self.holder / "second"))
+        self.master = Project(self.machine, self.holder / self.inner)
+        assert self.master.just("--version").code == 0
         edit(self.master.root / "kernel" / "letters.txt", ("z\n", "z, mine\n"), ("m\n", "m, mine\n"))
         self.master.commit()
         self.upstream.release_all()
         self.before = self.state(self.master)
         whole = self.fresh("whole")
         started = time.monotonic()
-        assert whole.just("kernel-update").code == 0
+        updated = whole.just("kernel-update")
+        assert updated.code == 0, updated.err
         self.seconds = time.monotonic() - started
         self.after = self.state(whole)
         self.whole = whole
 
+    def _make_bigger(self) -> None:
+        (self.holder / "mono" / "front").mkdir(parents=True)
+        (self.holder / "mono" / "front" / "index.html").write_text("<p>")
+        top = Project(self.machine, self.holder / "mono")
+        top.git("init", "-qb", "main")
+        top.commit()
+
+    def holder_of(self, project: Project) -> Path:
+        """The folder that holds all that belongs to a project, and is copied with it."""
+        return project.root.parents[self.inner.count("/")] if self.inner != "." else project.root
+
     def fresh(self, place: str, of: Project | None = None) -> Project:
         """The project, or another one, at *place*."""
         shutil.rmtree(self.folder / place, ignore_errors=True)
-        return copy(of or self.master, self.folder / place, link)
+        there = copy(Project(self.machine, self.holder_of(of or self.master)), self.folder / place, link).root
+        project = Project(self.machine, there / self.inner)
+        if self.worktrees > 1:  # each of the two files says where the other is
+            back = there / "first" / ".git" / "worktrees" / "second"
+            for file, text in (project.root / ".git", f"gitdir: {back}\n"), (back / "gitdir", f"{project.root}/.git\n"):
+                file.unlink()
+                file.write_text(text)
+        return project
 
     def state(self, project: Project) -> State:
         """The files, the branches, and what is checked out; the commit's own id is from when it was made."""
         refs = project.git("for-each-ref", "--format=%(refname) %(tree)")
-        return project.files(), refs, project.git("symbolic-ref", "HEAD")
+        files = Project(self.machine, self.holder_of(project)).files()
+        files.pop(f"{self.inner}/.git", None)  # a worktree's, which says where it is
+        return files, refs, project.git("symbolic-ref", "HEAD")
 
     def run(self, project: Project, step: int, *words: str, **env: str) -> int:
         """Runs a script, to be killed at a step; how it ended."""
-        return self.machine.call(".venv/bin/python", KILLED, str(step), *words, cwd=project.root, **env).code
+        also = str(self.holder_of(project) / self.gits)
+        return self.machine.call(".venv/bin/python", KILLED, str(step), *words, cwd=project.root, ALSO=also, **env).code
 
     def verdict(self, project: Project, *mend: str) -> str:
         """What the next recipe, or who else mends it, makes of it: "undone" or "finished".
@@ -68,10 +106,13 @@ class Killed:
         assert done.code == 0, done.err
         assert ("had been interrupted" in done.err) == interrupted, done.err
         assert not project.git("status", "--porcelain")
-        assert not list((project.root / ".git").rglob("*.lock"))
-        assert project.git("worktree", "list").count("\n") == 1
-        left = {path.name for path in (project.root / ".kernel").iterdir()}
-        assert {name for name in left if not name.startswith("old-")} <= {  # that one the next change throws away
+        assert not list((self.holder_of(project) / self.gits).rglob("*.lock"))
+        assert project.git("worktree", "list").count("\n") == self.worktrees
+        home = project.root / ".kernel"
+        left = {path.name for path in home.iterdir()} if home.exists() else set()
+        assert {
+            name for name in left if not name.startswith(("old-", "new-"))
+        } <= {  # those the next change throws away
             *(".gitignore", "lock", "backups", "before-own.git", "update.json")
         }
         state = self.state(project)
@@ -80,9 +121,16 @@ class Killed:
         return "undone" if state == self.before else "finished"
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
-    return Killed(tmp_path_factory.mktemp("killed"))
+@pytest.fixture(
+    scope="module",
+    params=[
+        "top",
+        pytest.param("folder", marks=pytest.mark.minutes),
+        pytest.param("worktree", marks=pytest.mark.minutes),
+    ],
+)
+def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    return Killed(tmp_path_factory.mktemp("killed"), request.param)
 
 
 def in_turns(act: Callable[[int], str], steps: list[int]) -> list[str]:

@@ -1,0 +1,92 @@
+"""Frames of libraries are folded where a person reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from kernel.observe.tracebacks import text_of_traceback
+
+
+def raised(call: Callable[[], Any]) -> Exception:
+    """What *call* raises."""
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001
+        return error
+    raise AssertionError
+
+
+def test_a_row_of_frames_is_one_line() -> None:
+    """It names the libraries; the user's lines, and the error, stay."""
+    error = raised(lambda: json.loads("{"))
+    folded = text_of_traceback(error, folded=True)
+    assert "  ... 3 frames in json\n" in folded
+    assert 'json.loads("{")' in folded
+    assert "raw_decode" not in folded
+    assert folded.splitlines()[-1] == text_of_traceback(error).splitlines()[-1]
+    assert "raw_decode" in text_of_traceback(error)
+
+
+def test_frames_between_the_users() -> None:
+    """Each row by itself, with all that it is of."""
+
+    async def fail() -> None:
+        raise LookupError("here")
+
+    def run() -> None:
+        anyio.run(fail)
+
+    folded = text_of_traceback(raised(run), folded=True)
+    assert "frames in anyio, asyncio" in folded
+    assert "in fail" in folded
+    assert folded.count("frames in") == 1
+
+
+def test_causes_and_groups_are_folded_too() -> None:
+    """Whatever is told of an error."""
+
+    def cause() -> None:
+        try:
+            json.loads("{")
+        except ValueError as error:
+            raise ExceptionGroup("two", [raised(lambda: json.loads("[")), RuntimeError("other")]) from error
+
+    folded = text_of_traceback(raised(cause), folded=True)
+    assert folded.count("frames in json") == 2
+    assert "raw_decode" not in folded
+
+
+def test_nothing_is_folded_where_nothing_is_the_users() -> None:
+    """A traceback of libraries alone would say nothing."""
+
+    async def fail() -> None:
+        await asyncio.wait_for(asyncio.get_running_loop().getaddrinfo("\0", 1), 1)
+
+    error = raised(lambda: asyncio.run(fail()))
+    trace = error.__traceback__
+    while trace is not None and "asyncio" not in trace.tb_frame.f_code.co_filename:
+        trace = trace.tb_next
+    while trace is not None and "test_tracebacks" in str([f.tb_frame.f_code.co_filename for f in _all(trace)]):
+        trace = trace.tb_next
+    error.__traceback__ = trace
+    assert "frames in" not in text_of_traceback(error, folded=True)
+
+
+def _all(trace: Any) -> list[Any]:
+    found = []
+    while trace is not None:
+        found.append(trace)
+        trace = trace.tb_next
+    return found
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_an_error_without_traceback(folded: bool) -> None:
+    """It is one line either way."""
+    assert text_of_traceback(ValueError("x"), folded=folded) == "ValueError: x"
