@@ -72,7 +72,7 @@ def test_the_check_reads_interfaces(app: App) -> None:
     done = app.call("check")
     assert done.code == 2
     assert "interface Users: get is not async; write `async def`" in done.errors[0]
-    assert "services/_users.py:19" in done.errors[0]
+    assert "services/_users.py:20" in done.errors[0]
     app.write("services/_users.py", SHARED)
     app.write("services/_mine.py", SHARED.replace("id: int) -> User", "id: str) -> User"))
     app.service("web", WEB.replace("services._users", "services._mine"))
