@@ -73,7 +73,8 @@ lifecycle/     one service, then all of them
                units         what an orchestrator is given to run
                shutdown      the one deadline, and each level's share of it
                ticks unready `work.every`, `work.unready`
-               clock         alarms
+               clock alarmed  alarms
+               progress      tells what a start or stop that takes long waits for
                observers     those who are told each event
                explain tree  the sentences that explain a state; the tree of what still waits
                report        the verdict, and the exit code
@@ -95,7 +96,6 @@ config/        what the environment says
                described     OTEL_* and NATS_*, for people
                near_misses   variables that nobody reads
                field_texts   what comments and docstrings say of a field
-events         what an `@observer` is told
 events         what an `@observer` is told: the public names of lifecycle/events
 process/       the process around the services
                signals       SIGINT, SIGTERM, SIGHUP

@@ -19,10 +19,10 @@ def unwrap(tp: Any) -> Any:
         origin = get_origin(tp)
         if hasattr(tp, "__supertype__"):  # a NewType
             tp = tp.__supertype__
+        elif hasattr(origin, "__value__"):  # X[int], of type X[T] = ...; it has what X has, too
+            tp = substitute(origin.__value__, dict(zip(origin.__type_params__, get_args(tp), strict=False)))
         elif hasattr(tp, "__value__"):  # type X = ...
             tp = tp.__value__
-        elif hasattr(origin, "__value__"):  # X[int], of type X[T] = ...
-            tp = origin.__value__[get_args(tp)]
         elif origin is Final:
             (tp,) = get_args(tp)
         else:
@@ -50,8 +50,7 @@ def attrs_class(tp: Any) -> Any:
     if get_origin(bare) is Annotated:
         bare = unwrap(get_args(bare)[0])
     origin = get_origin(bare) or bare
-    own = getattr(origin, "__module__", "").startswith("kernel.config.")  # a `Secret` is a value, not a group of them
-    return bare if isinstance(origin, type) and attrs.has(origin) and not own else None
+    return bare if isinstance(origin, type) and attrs.has(origin) else None
 
 
 def origin_of(cls: Any) -> type:

@@ -30,7 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the long ones begin first, and leave those that take minutes to `just test-all`."""
     items.sort(key=shared.turn)
     for item in items:
-        if item.get_closest_marker("minutes") and not item.config.getoption("--all"):
+        minutes = item.get_closest_marker("minutes") or "binary" in getattr(item, "fixturenames", ())
+        if minutes and not item.config.getoption("--all"):
             item.add_marker(pytest.mark.skip(reason="it takes minutes, or wants root: `just test-all` runs it"))
 
 

@@ -79,6 +79,12 @@ def test_no_import_cycle() -> None:
     graphlib.TopologicalSorter(graph).prepare()
 
 
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_can_be_read_in_one_sitting(path: Path) -> None:
+    """No module is longer than 450 lines."""
+    assert len(path.read_text().splitlines()) <= 450
+
+
 def test_the_map_names_every_module() -> None:
     """The docstring of `kernel` is the map: it names each room, and each module in it."""
     assert kernel.__doc__ is not None

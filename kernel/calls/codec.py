@@ -1,6 +1,6 @@
 """Makes shapes of annotations: how values of a type are written as JSON, read back, and described.
 
-cattrs reads the environment, where texts are to be converted. Here nothing may be: each type is checked on both sides,
+From the environment come texts, which are converted. Here nothing may be: each type is checked on both sides,
 an error says where in the value it is, and the same pass gives the description that contracts are compared by.
 """
 

@@ -177,8 +177,7 @@ def connect(
     first = [Unit(_own(NAME, link.serve), internal=True, awaited=True, doing=link.doing)]
     for name, (interface, optional) in away.items():
         client = wiring.clients[name] = Client(link, prefix, name, interface, told)
-        service = _own(name, functools.partial(client.serve, optional=optional), NAME)
-        service.allowed_failure = optional
+        service = _own(name, functools.partial(client.serve, optional=optional), NAME, allowed=optional)
         first.append(Unit(service, internal=True, awaited=True, doing=client.doing))
     last: list[Unit] = []
     for name, service in exported.items():
@@ -228,7 +227,12 @@ def _elsewhere(units: Iterable[Unit], names: set[str]) -> dict[str, tuple[Interf
 
 
 def _own(
-    name: str, fn: Callable[..., Any], *depends: str, value: str = "", stop_timeout: float = 5.0
+    name: str,
+    fn: Callable[..., Any],
+    *depends: str,
+    value: str = "",
+    stop_timeout: float = 5.0,
+    allowed: bool = False,
 ) -> Service[..., Any]:
     """A service of the kernel's own.
 
@@ -238,15 +242,15 @@ def _own(
         depends: What it waits for.
         value: The service whose value it takes; empty for none.
         stop_timeout: Seconds.
+        allowed: Whether its failure is allowed.
 
     """
 
     async def run(**given: Any) -> None:
         await fn(**given)
 
-    service = Service(run, name, start_timeout=None, stop_timeout=stop_timeout)
     edges = [Edge(target) for target in depends]
     if value:
         edges.append(Edge(value, parameter="value"))
-    service.needs = Needs(edges=tuple(edges), serving="serving")
-    return service
+    needs = Needs(edges=tuple(edges), serving="serving")
+    return Service(run, name, allowed_failure=allowed, start_timeout=None, stop_timeout=stop_timeout, asks=needs)

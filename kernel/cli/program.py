@@ -199,13 +199,12 @@ class Program(BuiltIn):
         if not self.settings.otel:
             yield
             return
-        outside = self._outside(serve=False)
-        outside.start()
-        try:
-            yield
-        finally:
-            if unsent := outside.close():
-                logs.logger.warning("not sent: %s", unsent)
+        with self._outside(serve=False) as outside:
+            try:
+                yield
+            finally:
+                if unsent := outside.close():
+                    logs.logger.warning("not sent: %s", unsent)
 
     def _call_command(
         self, service: Service[..., Any], name: str, fn: Callable[..., Any], needs: Needs, given: dict[str, Any]

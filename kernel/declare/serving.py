@@ -31,6 +31,7 @@ class Work(Protocol):
     @property
     def stopping(self) -> bool:
         """Whether a stop was requested: for loops that finish what they have begun, under ``drain=True``."""
+        ...
 
     def every(self, seconds: float, *, jitter: float = 0.0) -> AsyncIterator[int]:
         """Tick until a stop is requested: ``async for _ in work.every(60):``.
@@ -47,6 +48,7 @@ class Work(Protocol):
             ValueError: *seconds* is not positive, or *jitter* is negative.
 
         """
+        ...
 
     def unready(self, reason: str) -> AbstractContextManager[None]:
         """Be served no traffic while the block runs: ``with work.unready("redis is away"):``.
@@ -54,6 +56,7 @@ class Work(Protocol):
         The service goes on serving, and its consumers keep its value; only ``/readyz`` is 503 meanwhile, and tells
         *reason*. The log has a line when it begins, and one when it ends. Blocks may overlap.
         """
+        ...
 
 
 class Serving(Protocol[T_contra]):

@@ -67,14 +67,15 @@ def check(
         enabled = names or selection.select(files, *patterns)
     except PlanError as error:
         found.append(error)
-    misfits, warnings = selection.registry_of(services, files).check()
+    misfits, warnings = selection.registry_of(services, files, names or files).check()
     if names:
         misfits = [error for error in misfits if not isinstance(error, LeftOutError)]
         warnings = []
     found += misfits
     found += _check_interfaces(services)
     remote = bool(environ.get("NATS_URL", "").strip())
-    chosen = selection.registry_of({name: services[name] for name in enabled if name in services}, files, remote=remote)
+    present = {name: services[name] for name in enabled if name in services}
+    chosen = selection.registry_of(present, files, enabled, remote=remote)
     left_out, skipped = chosen.check()
     if not names:
         told = {str(error) for error in misfits}  # in an artifact of some services, those are wrong in any case

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from kernel.config.field_texts import text_of_field
 from kernel.config.schema import UNKNOWN, Entry, entries, place, schema_of
 from kernel.config.service_config import read_config
 from kernel.config.settings import SETTINGS, Setting, Settings
-from kernel.declare.service import Service
+from kernel.declare.service import Service, command_needs
 from kernel.errors import ConfigError, PlanError
 from kernel.masking import MASK, mask
 from kernel.plan.registry import needs_of
@@ -128,20 +129,31 @@ def variables_of(services: Mapping[str, Service[..., Any]], around: Surroundings
     ]
 
 
-def _without_user(text: str) -> str:
-    """*text* without the user and password of a URL in it, and without keys in its query."""
-    return re.sub(r"://[^/\s]*@", f"://{MASK}@", mask(text))
-
-
 def _of_service(name: str, service: Service[..., Any], around: Surroundings) -> Iterator[Variable]:
+    seen: set[str] = set()
+    for cls, default in _configs(service):
+        _, errors = read_config(name, cls, around.environ, default)
+        problems = {one: _problem(error) for error in errors for one in error.where.split(", ")}
+        for entry in entries(schema_of(name, cls), around.environ, default):
+            variable = entry.leaf.variable
+            if variable not in seen:
+                seen.add(variable)
+                yield _of_field(name, entry, around, problems.get(variable, ""))
+
+
+def _configs(service: Service[..., Any]) -> Iterator[tuple[Any, object]]:
+    """The config class that a service takes, with its default; where it takes none, those of its commands."""
     needs = needs_of(service)
-    if needs is None or needs.config is None:
-        return
-    cls, default = needs.config[1], needs.config_default
-    _, errors = read_config(name, cls, around.environ, default)
-    problems = {one: _problem(error) for error in errors for one in error.where.split(", ")}
-    for entry in entries(schema_of(name, cls), around.environ, default):
-        yield _of_field(name, entry, around, problems.get(entry.leaf.variable, ""))
+    if needs is None or needs.config is not None:
+        takers = [needs] if needs else []
+    else:
+        takers = []
+        for fn in service.commands.values():
+            with contextlib.suppress(PlanError):  # `app check` tells of it
+                takers.append(command_needs(service, fn))
+    for taker in takers:
+        if taker.config is not None:
+            yield taker.config[1], taker.config_default
 
 
 def _problem(error: ConfigError) -> str:
@@ -156,6 +168,7 @@ def _of_field(service: str, entry: Entry, around: Surroundings, problem: str) ->
     text = around.environ.get(leaf.variable, "")
     default, line = _default(entry)
     known = default is not None
+    default = mask(default) if default else default
     if entry.required and not text:
         problem = "not set"
     shown = repr(text)[1:-1] if not text.isprintable() else text
@@ -165,11 +178,11 @@ def _of_field(service: str, entry: Entry, around: Surroundings, problem: str) ->
         reader.type,
         reader.words,
         default,
-        (MASK if reader.secret else _without_user(shown)) if text else default,
+        (MASK if reader.secret else mask(shown)) if text else default,
         around.source(leaf.variable, "default" if known else "unset"),
         required=entry.required,
         secret=reader.secret,
-        meaning=text_of_field(leaf.owner, leaf.attribute.name, leaf.variable),
+        meaning=mask(text_of_field(leaf.owner, leaf.attribute.name, leaf.variable)),
         declared=place(leaf.owner, leaf.attribute.name),
         problem=problem,
         line=line,
@@ -231,7 +244,7 @@ def _described(reader: str, table: Iterable[Described], around: Surroundings) ->
             one.type,
             "",
             one.default or None,
-            (MASK if one.secret else _without_user(text)) if text else one.default or None,
+            (MASK if one.secret else mask(text)) if text else one.default or None,
             around.source(one.name, "default" if one.default else "unset"),
             secret=one.secret,
             meaning=one.meaning.replace("`", ""),
@@ -242,5 +255,5 @@ def _described(reader: str, table: Iterable[Described], around: Surroundings) ->
 
 def unreadable(services: Mapping[str, Service[..., Any]]) -> list[PlanError]:
     """Fields of configs that no variable can be read into."""
-    configs = ((name, needs.config[1]) for name, one in services.items() if (needs := needs_of(one)) and needs.config)
+    configs = ((name, cls) for name, service in services.items() for cls, _ in _configs(service))
     return [error for name, cls in configs for error in schema_of(name, cls).errors]

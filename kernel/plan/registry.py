@@ -29,6 +29,8 @@ class Registry:
         known: The names of all that are here, enabled or not.
         absent: The names of those that the artifact was built without.
         remote: Whether services that are not here can be called where they run.
+        chosen: The names of those that were to be imported, also where one could not be; what is wrong with that one is
+            told elsewhere, and what follows from it is not.
 
     """
 
@@ -36,15 +38,13 @@ class Registry:
     known: Collection[str] = ()
     absent: Collection[str] = ()
     remote: bool = False
+    chosen: Collection[str] = ()
 
     @property
     def graph(self) -> Graph:
         """Each service with those that it depends on and that are enabled; without those declared wrongly."""
-        return {
-            name: [edge.target for edge in needs.edges if edge.target in self.services]
-            for name, service in self.services.items()
-            if (needs := needs_of(service)) is not None
-        }
+        known = {name: needs for name, service in self.services.items() if (needs := needs_of(service)) is not None}
+        return {name: [edge.target for edge in needs.edges if edge.target in known] for name, needs in known.items()}
 
     def units(self, configs: Mapping[str, object]) -> tuple[Unit, ...]:
         """A unit for each service, in an order in which each comes after its dependencies.
@@ -126,6 +126,8 @@ class Registry:
                 where=where,
                 hint=f"let {target} take `Serving[...]`, or drop the parameter {edge.parameter!r}",
             )
+        if target in self.chosen:
+            return None  # it does not import
         if target not in self.known and target not in self.absent:
             hint = did_you_mean(target, self._names) or f"there are: {', '.join(self._names)}"
             return NamingError(f"{name} depends on {target!r}, which does not exist", where=where, hint=hint)

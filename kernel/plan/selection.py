@@ -5,11 +5,12 @@ Everything that can be wrong is found here, before anything starts, and is repor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
+from kernel.config.service_config import read_config
 from kernel.declare.service import Service
 from kernel.declare.signature import Needs
 from kernel.errors import NamingError, PlanError, Problems, did_you_mean
@@ -87,11 +88,13 @@ def load_selected(
 ) -> tuple[dict[str, Service[..., Any]], list[PlanError]]:
     """Import the services of these *names*, and with them all that they depend on if that is wanted."""
     services, errors = load_all({name: files[name] for name in names})
+    tried = {*names}
     todo = list(services.values()) if with_dependencies else []
     while todo:
         needs = needs_of(todo.pop())
         for target in [edge.target for edge in needs.edges] if needs else ():
-            if target in files and target not in services:
+            if target in files and target not in tried:
+                tried.add(target)
                 try:
                     services[target] = load(files[target])
                 except PlanError as error:
@@ -101,9 +104,19 @@ def load_selected(
     return services, errors
 
 
-def registry_of(services: Mapping[str, Service[..., Any]], files: Catalogue, *, remote: bool = False) -> Registry:
-    """Those *services* that are enabled, of all *files*; *remote* is whether others can be called elsewhere."""
-    return Registry(services, files, files.absent, remote)
+def registry_of(
+    services: Mapping[str, Service[..., Any]], files: Catalogue, chosen: Collection[str] = (), *, remote: bool = False
+) -> Registry:
+    """Those *services* that are enabled, of all *files*.
+
+    Args:
+        services: Those that could be imported.
+        files: All.
+        chosen: Those that should have been imported.
+        remote: Whether others can be called elsewhere.
+
+    """
+    return Registry(services, files, files.absent, remote, chosen)
 
 
 def make_plan(
@@ -135,7 +148,8 @@ def make_plan(
         Problems.raise_any([*errors, error])
         raise
     services, wrong = load_selected(files, names, with_dependencies=with_dependencies)
-    registry = registry_of(services, files, remote=bool(environ.get("NATS_URL", "").strip()))
+    chosen = files if with_dependencies else names
+    registry = registry_of(services, files, chosen, remote=bool(environ.get("NATS_URL", "").strip()))
     misfits, warnings = registry.check()
     configs, bad_values, misses = registry.read_configs(environ)
     try:
@@ -165,10 +179,13 @@ def plan_command(
     """
     providers = [edge.target for edge in needs.edges if edge.target in files]
     services, wrong = load_selected(files, providers, with_dependencies=True)
-    registry = registry_of(services, files)
+    registry = registry_of(services, files, files)
     misfits, _ = registry.check()
     own = [registry.check_edge(owner, edge) for edge in needs.edges]
-    readers = registry_of({**services, owner.name: owner}, files) if needs.config else registry
+    readers = registry_of({**services, owner.name: owner}, files, files) if needs.config else registry
     configs, bad_values, _ = readers.read_configs(environ)
+    if needs.config and owner.name not in configs:  # the service itself takes none
+        configs[owner.name], refused = read_config(owner.name, needs.config[1], environ, needs.config_default)
+        bad_values += refused
     Problems.raise_any([*errors, *wrong, *misfits, *(one for one in own if isinstance(one, PlanError)), *bad_values])
     return Plan(registry.units(configs)), configs.get(owner.name)

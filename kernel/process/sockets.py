@@ -133,6 +133,10 @@ class HandedOver:
             name = named[number] if number < len(named) else "unknown"
             self._socks.setdefault(name, []).append(sock)
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._socks)
+
     def take(self, name: str) -> list[socket.socket]:
         """Copies of the sockets of this *name*, for the caller to close; the next who asks gets copies as well."""
         self._taken.add(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.conformance.program import App, NewApp
@@ -264,3 +266,89 @@ def test_what_everybody_has_is_no_near_miss(app: App) -> None:
     result = app.run(**everywhere).stop()
     assert result.code == 0
     assert not [one for one in result.records if one["level"] == "warning"]
+
+
+LISTED = '''
+@attrs.frozen
+class Config:
+    """What it reads.
+
+    Args:
+        batch: How many at a time.
+
+    """
+
+    batch: int = attrs.field(default=10, validator=attrs.validators.ge(1))
+    token: Secret[str]
+    every: Seconds = 60.0  # between two batches
+    path: Path = Path("a.db")
+    """Where it is kept."""
+
+@service
+async def api(config: Config) -> None:
+    print("never imported for this")
+'''.replace("    token: Secret[str]\n", "    token: Secret[str] = attrs.field(kw_only=True)\n")
+
+
+@pytest.mark.core
+def test_every_variable_is_listed(app: App) -> None:
+    """With its meaning from the source, in an artifact too; secrets masked; what is wrong or missing is told."""
+    app.service("api", LISTED.replace("@attrs", "from pathlib import Path\n@attrs", 1))
+    app.service("other", idle("other"))
+    result = app.call("env", "api", API_BATCH="0", API_EVERY="2m")
+    assert result.code == 0, result.stderr
+    rows = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
+    assert rows["API_TOKEN"].split()[1:] == ["Secret[str]", "required", "NOT", "SET"]
+    assert "WRONG: 'batch' must be >= 1: 0" in rows["API_BATCH"]
+    assert rows["API_EVERY"].split(maxsplit=5)[2:] == ["60s", "2m", "environment", "between two batches"]
+    assert rows["API_PATH"].split(maxsplit=5)[2:] == ["a.db", "a.db", "default", "Where it is kept."]
+    assert "RUNNER_SHUTDOWNTIMEOUT" in rows
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in rows
+    token = {"API_TOKEN": "hunter2"}
+    shown = app.call("env", "api", "--format", "json", **token)
+    found = {one["name"]: one for one in json.loads(shown.stdout)}
+    assert (found["API_TOKEN"]["value"], found["API_TOKEN"]["source"]) == ("********", "environment")
+    assert found["API_BATCH"]["meaning"] == "How many at a time."
+    assert "API_TOKEN=\n" in app.call("env", "--format", "dotenv", **token).stdout
+
+
+def test_what_cannot_be_listed_is_told(app: App) -> None:
+    """A broken service, a field that cannot be read: the rest is listed, and the exit code is 2."""
+    app.service("broken", "raise OSError('broken')")
+    app.write("services/c.py", UNREADABLE)
+    app.service("api", LISTED.replace("@attrs", "from pathlib import Path\n@attrs", 1))
+    result = app.call("env")
+    assert result.code == 2
+    assert "API_BATCH" in result.stdout
+    assert result.said("service 'broken' does not import: OSError: broken")
+    assert result.said("C_TAGS cannot be read")
+    assert "Traceback" not in result.stderr
+    assert app.call("env", "nosuch").code == 2
+    assert app.call("env", "--format", "xml").code == 2
+
+
+def test_the_config_of_a_command(app: App) -> None:
+    """It is that of the service; where the service takes none, the command's own."""
+    classes = "@attrs.frozen\nclass C:\n    x: int = 1\n@attrs.frozen\nclass D:\n    y: int\n"
+    commands = (
+        "@{0}.command\ndef show(config: C) -> None:\n    print(config)\n"
+        "@{0}.command\ndef more(config: C = C(5), *, n: int = 2) -> None:\n    print(config, n)\n"
+        "@{0}.command\ndef maybe(config: C | None = None) -> None:\n    print(config)\n"
+    )
+    takes_none = f"{classes}@service\nasync def a() -> None: ...\n{commands.format('a')}"
+    app.service("a", f"{takes_none}@a.command\ndef other(config: D) -> None: ...\n")
+    app.service("b", f"{classes}@service\nasync def b(config: C) -> None: ...\n{commands.format('b')}")
+    calls = {
+        ("a", "show"): "C(x=7)\n",
+        ("b", "show"): "C(x=8)\n",
+        ("b", "more", "--n", "3"): "C(x=8) 3\n",
+        ("b", "maybe"): "C(x=8)\n",
+    }
+    runs = {words: app.start(*words, A_X="7", B_X="8") for words in calls}
+    refused, listed = app.start("a", "other", LOG_FORMAT="text"), app.start("env", "a", "b")
+    for words, run in runs.items():
+        assert run.result().stdout == calls[words], words
+    result = refused.result()
+    assert result.code == 2
+    assert result.errors[0].startswith("A_Y is not set, and has no default; expected a whole number (D.y, ")
+    assert {"A_X", "A_Y", "B_X"} <= {*listed.result().stdout.split()}

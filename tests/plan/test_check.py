@@ -25,8 +25,7 @@ def named(name: str, stop_timeout: float | None, *depends: str) -> Service[[], N
         if stop_timeout is None
         else service(depends=depends, stop_timeout=stop_timeout)(fn)
     )
-    made.name = name
-    return made
+    return made.named(name)
 
 
 def cut(*services: Service[[], None], budget: float = 10) -> dict[str, str]:

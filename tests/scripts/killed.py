@@ -49,6 +49,7 @@ def look(event: str, args: tuple[object, ...]) -> None:
 script = sys.argv[2]
 sys.argv = sys.argv[2:]
 sys.path[0] = str(Path(script).resolve().parent)
+sys.dont_write_bytecode = True  # it would be a step, and only the first time
 sys.addaudithook(look)
 try:
     runpy.run_path(script, run_name="__main__")

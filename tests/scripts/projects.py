@@ -82,7 +82,6 @@ class Machine:
             "KF_RULE_CACHE_DIR": str(Path.home() / ".cache" / "kingfisher"),  # it takes 8 s to make
             "HOME": str(folder),
             "PATH": f"{self.bin}:{os.defpath}:/usr/bin:/bin",
-            "PYTHONDONTWRITEBYTECODE": "1",
             "GIT_CONFIG_NOSYSTEM": "1",
         }
         self.upstream = folder / "upstream"

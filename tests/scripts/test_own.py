@@ -80,9 +80,12 @@ def test_the_examples_are_gone_with_what_only_they_needed(owned_once: Project) -
 
 def test_no_link_leads_nowhere(owned_once: Project) -> None:
     """In the new README, and in the pages that came along."""
+    found = []
     for page in [owned_once.root / "README.md", *(owned_once.root / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#:]+\.md)[)#]", page.read_text()):
+            found.append(link)
             assert (page.parent / link).is_file(), f"{page.name}: {link}"
+    assert {"docs/getting-started.md", "docs/updates.md", "services.md"} <= {*found}
 
 
 def test_the_lock_is_the_one_that_uv_would_make(owned_once: Project) -> None:
@@ -268,8 +271,13 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
     return killed
 
 
-def test_killed_at_every_step(killed: Killed) -> None:
-    """Before each thing that it does to a file, and before each program that it starts."""
+@pytest.mark.long
+def test_killed_at_every_step(killed: Killed, request: pytest.FixtureRequest) -> None:
+    """Before each thing that it does to a file, and before each program that it starts.
+
+    All of them are for `just test-all`: that whatever is moved into place can be finished, from each step, is proved by
+    the tests of changes as well.
+    """
     project = killed.fresh("counted")
     counted = killed.folder / "counted.txt"
     words = (".venv/bin/python", KILLED)
@@ -282,16 +290,18 @@ def test_killed_at_every_step(killed: Killed) -> None:
         return killed.verdict(project, step)
 
     with ThreadPoolExecutor(3) as pool:
-        verdicts = list(pool.map(kill_at, range(1, int(counted.read_text()) + 1)))
+        each = 1 if request.config.getoption("--all") else 5
+        verdicts = list(pool.map(kill_at, range(1, int(counted.read_text()) + 1, each)))
     turn = verdicts.index("finished")
     assert set(verdicts[:turn]) == {"undone"}, (
         "there is one step before which it is undone, and after which it is finished"
     )
     assert set(verdicts[turn:]) == {"finished"}
-    assert turn > 20
-    assert len(verdicts) - turn > 25
+    assert turn * each > 20
+    assert (len(verdicts) - turn) * each > 25
 
 
+@pytest.mark.minutes
 def test_killed_at_random_moments(killed: Killed) -> None:
     """With just and all that it had started, as when a machine goes down."""
     for trial in range(20):

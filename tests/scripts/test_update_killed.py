@@ -139,6 +139,7 @@ def in_turns(act: Callable[[int], str], steps: list[int]) -> list[str]:
         return list(pool.map(act, steps))
 
 
+@pytest.mark.long
 def test_killed_before_it_is_whole_and_at_every_step_after(killed: Killed) -> None:
     """Until the journal there are many steps, of which some are tried; from there on it is finished, from each step."""
     counted = killed.folder / "counted.txt"
@@ -215,6 +216,7 @@ def test_killed_while_it_ends(killed: Killed, word: str) -> None:
     assert set(verdicts) == {"before", "past"}
 
 
+@pytest.mark.minutes
 def test_killed_at_random_moments(killed: Killed) -> None:
     """With just and all that it had started, as when a machine goes down."""
 

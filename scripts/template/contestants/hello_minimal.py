@@ -2,7 +2,6 @@
 
 import anyio
 from attrs import frozen
-from cattrs import Converter
 from cyclopts import App
 
 
@@ -15,5 +14,5 @@ async def main() -> None:
         tasks.start_soon(hello)
 
 
-assert all((frozen, Converter, App))
+assert all((frozen, App))
 anyio.run(main)
