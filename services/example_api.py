@@ -26,13 +26,13 @@ class ApiConfig:
     """Where to listen, and for how long to drain.
 
     Args:
-        host: The address or host name.
+        host: The address, or a host name for all its addresses.
         port: The port; 0 takes any that is free.
         drain_timeout: Seconds that requests in flight get to finish; it should end before the app's deadline does.
 
     """
 
-    host: str = "127.0.0.1"  # EXAMPLE_API_HOST
+    host: str = "localhost"  # EXAMPLE_API_HOST
     port: int = attrs.field(default=8000, validator=[ge(0), le(65535)])  # EXAMPLE_API_PORT
     drain_timeout: Seconds = 5.0  # EXAMPLE_API_DRAIN_TIMEOUT
 
