@@ -408,8 +408,8 @@ SCENARIOS = (
     Scenario(
         "No more files can be opened",
         "Whoever needs one fails, by the rules that hold for every failure; the kernel needs none to tell of it, "
-        "or to stop in order. The same holds where threads or memory run out, or the working directory is removed. Look "
-        "for who opens files and does not close them; `ulimit -n` says how many there may be.",
+        "or to stop in order. The same holds where threads or memory run out, or the working directory is removed. "
+        "Look for who opens files and does not close them; `ulimit -n` says how many there may be.",
         {
             "database": IDLE,
             "importer": """
