@@ -32,7 +32,6 @@ from kernel.errors import (
     one_line,
 )
 from kernel.lifecycle.block import Block
-from kernel.lifecycle.crash import stray
 from kernel.lifecycle.events import ENDED, AllReady, Event, State, Transition
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.report import Report
@@ -114,7 +113,7 @@ class Running:
 
     def __init__(self, registry: Registry, units: Sequence[Unit], shutdown_timeout: float) -> None:
         self.events: list[Event] = []
-        self._names = registry.services.keys()
+        self.names = registry.services.keys()
         self._orchestrator = Orchestrator(units, shutdown_timeout=shutdown_timeout, observers=[self._observe])
         self._all_ready = False
         self._report: Report | None = None
@@ -135,7 +134,7 @@ class Running:
 
     def transitions(self, service: str | AnyService) -> list[Transition]:
         """All moves of *service* so far, in order."""
-        name = self._name(service)
+        name = self.name(service)
         return [event for event in self.events if isinstance(event, Transition) and event.service == name]
 
     def states(self, service: str | AnyService) -> list[State]:
@@ -144,7 +143,7 @@ class Running:
 
     def value(self, service: str | AnyService) -> Any:
         """What *service* hands over; None while it does not serve, and where it hands over nothing."""
-        name = self._name(service)
+        name = self.name(service)
         return self._orchestrator.supervisors[name].value
 
     async def wait_for(self, service: str | AnyService, state: State) -> None:
@@ -158,7 +157,7 @@ class Running:
         now = [self.states(service)[-1]]
         while state not in now:
             if now and now[-1] in ENDED:
-                raise StateMissed(self._name(service), state, now[-1])
+                raise StateMissed(self.name(service), state, now[-1])
             await self._news.wait()
             now = [move.state for move in self.transitions(service)[seen:]]
 
@@ -172,7 +171,7 @@ class Running:
         self._orchestrator.request_stop(reason)
 
     def _name(self, service: str | AnyService) -> str:
-        return _named(service, self._names)
+        return _named(service, self.names)
 
     def _observe(self, event: Event) -> None:
         self.events.append(event)
@@ -331,7 +330,7 @@ class FakeServing:
         self.config: object = None
         self.withheld: tuple[str, ...] = ()
         self.time_left = 0.0
-        self._name = name
+        self.name = name
         self._block: Block | None = None
         self._served = anyio.Event()
 
@@ -356,7 +355,7 @@ class FakeServing:
     def enter(self, block: Block) -> None:
         """Take *block* as the work; for the block only."""
         if self._block is not None:
-            raise ServedTwice(self._name)  # a second call of the service needs a second fake
+            raise ServedTwice(self.name)  # a second call of the service needs a second fake
         self._block, self.value = block, block.value
 
     def serves(self) -> None:
@@ -374,10 +373,6 @@ class FakeServing:
     def crashed(self, error: BaseException) -> None:
         """Keep *error*; for the block only."""
         self.error = error
-
-    def stray(self, caught: BaseException) -> BaseException:
-        """What the cancellation *caught* is, when nobody had cancelled the service; for the block only."""
-        return stray(self._name, caught)
 
 
 @pytest.fixture
