@@ -139,22 +139,25 @@ class _Run:
         watch.callback(self._watchdog.dismiss)
         watch.enter_context(self._signals)
         try:
-            self._outside.start()
-            units, warnings = prepare()
-            for warning in warnings:
-                logs.logger.warning(warning)
-            if self._signals.count:
-                code = self._result(self._signals.first)
-                logs.logger.info("exit %d: %s came before anything was started", code, self._signals.first)
-                return code
-            self._outside.serve()
-            with PatientCollector(len(units)) as collector:
-                self._observers.append(_Phases(self._watchdog, collector))
-                self._report = event_loop.run(functools.partial(self._main_task, units), self._settings.backend)
-            self._close_outside()
-            return self._report.exit_code
+            with self._outside:
+                return self._run(prepare)
         finally:
             self._signals.listen(None)
+
+    def _run(self, prepare: Prepare) -> int:
+        units, warnings = prepare()
+        for warning in warnings:
+            logs.logger.warning(warning)
+        if self._signals.count:
+            code = self._result(self._signals.first)
+            logs.logger.info("exit %d: %s came before anything was started", code, self._signals.first)
+            return code
+        self._outside.serve()
+        with PatientCollector(len(units)) as collector:
+            self._observers.append(_Phases(self._watchdog, collector))
+            self._report = event_loop.run(functools.partial(self._main_task, units), self._settings.backend)
+        self._close_outside()
+        return self._report.exit_code
 
     def _close_outside(self) -> None:
         """Send what is still to be sent; the deadline was for the services, and this has one of its own."""
@@ -171,6 +174,7 @@ class _Run:
             observers=(*self._observers, *self._outside.observers(), *self._users, _LetGo()),
             resting=self._resting,
             result=self._result,
+            signal=self._signals.came,
         )
 
         def on_signal(count: int) -> None:
@@ -230,9 +234,10 @@ class _Run:
         if count > 1:
             self._orchestrator.force()
         elif self._orchestrator.stopping:
-            logs.logger.warning(
-                "%s: the app is stopping already; another signal cancels what still runs", self._signals.first
-            )
+            if self._orchestrator.reason != self._signals.first:  # a service may have noticed it before us
+                logs.logger.warning(
+                    "%s: the app is stopping already; another signal cancels what still runs", self._signals.first
+                )
         else:
             self._orchestrator.request_stop(self._signals.first, ago=time.monotonic() - self._signals.first_at)
 
@@ -381,9 +386,8 @@ def command_unit(name: str, needs: Needs, call: Callable[..., Any], outcome: Out
         else:
             outcome.returned(result)
 
-    service = Service(run, name, retry=Retry(), oneshot=True, start_timeout=None)
-    service.needs = Needs(edges=needs.edges)  # read from the command's signature, not from the wrapper's
-    return Unit(service, command=True)
+    asks = Needs(edges=needs.edges)  # read from the command's signature, not from the wrapper's
+    return Unit(Service(run, name, retry=Retry(), oneshot=True, start_timeout=None, asks=asks), command=True)
 
 
 __all__ = ["around", "command_unit", "connected", "execute"]

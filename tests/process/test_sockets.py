@@ -40,6 +40,14 @@ def test_a_name_without_an_address_here_is_an_error(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6 here")
+def test_localhost_is_what_of_it_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the resolver knows it as an address that the machine lacks."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))]
+    monkeypatch.setattr(sockets, "look_up", lambda *_: found)
+    assert closed(listen("localhost", 0))[0].startswith("[::1]:")
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6 here")
 @pytest.mark.parametrize("host", ["::", ""])
 def test_every_address_is_both_stacks(host: str) -> None:
     """IPv4 clients get through the socket of IPv6."""
