@@ -41,6 +41,7 @@ PATIENCE = 5.0  # seconds for the server to answer a fence
 FIRST, LONGEST = 0.05, 1.0  # seconds between two attempts, doubled from one to the next
 PING_INTERVAL = 10  # seconds; a server that misses two is taken for lost
 FULL = 1 << 20  # bytes that may wait to be sent; at twice as many the library waits itself, without a limit
+SPARE, FEW = 16_384, 6  # bytes, and headers, of which no more than so many bytes can come
 LAST_WORDS = 1.0  # seconds for what is still to be sent at the end
 _DENIED = re.compile(r"permissions violation for (\w+) to \"([^\"]+)\"", re.IGNORECASE)
 
@@ -208,6 +209,7 @@ class Link:
                     reconnect_time_wait=0.01,  # type: ignore[arg-type]
                     max_reconnect_attempts=1,
                     ping_interval=PING_INTERVAL,
+                    skip_subject_validation=True,  # they are made of names that were checked
                     tls=_context(settings, url),
                     user=settings.user or None,
                     password=settings.password.reveal() or None,
@@ -322,8 +324,10 @@ class Link:
 
         One that is would end the connection.
         """
+        limit = self._client.max_payload if self._client is not None else math.inf
+        if len(payload) < limit - SPARE and len(headers) < FEW:
+            return ""  # as mostly
         size = len(payload) + 14 + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
-        limit = self._client.max_payload if self._client is not None else size
         return f"{size} bytes, and the server takes {limit}" if size > limit else ""
 
     # -- answers -------------------------------------------------------------------------------------------------
