@@ -171,6 +171,7 @@ class _Run:
             observers=(*self._observers, *self._outside.observers(), *self._users, _LetGo()),
             resting=self._resting,
             result=self._result,
+            signal=self._signals.came,
         )
 
         def on_signal(count: int) -> None:
@@ -217,9 +218,10 @@ class _Run:
         if count > 1:
             self._orchestrator.force()
         elif self._orchestrator.stopping:
-            logs.logger.warning(
-                "%s: the app is stopping already; another signal cancels what still runs", self._signals.first
-            )
+            if self._orchestrator.reason != self._signals.first:  # a service may have noticed it before us
+                logs.logger.warning(
+                    "%s: the app is stopping already; another signal cancels what still runs", self._signals.first
+                )
         else:
             self._orchestrator.request_stop(self._signals.first, ago=time.monotonic() - self._signals.first_at)
 
