@@ -55,8 +55,13 @@ calls/         typed calls between services, in one process or many; imported on
                interface     `@interface`: what can be called of a service
                codec         how a type's values are written and read: `shape scalars containers records raised`
                contract      which changes of an interface its callers bear
-               proxy         local calls: thin, or checked
-               client exporter  calls to and from other processes, over `nats wire failures`
+               proxy failures  a call within the process, and what it ends with when the service raised something
+               nats wire     the connection to NATS; subjects, headers and statuses
+               client exporter  calls of a service that runs elsewhere, and from elsewhere
+               discovery     NATS' protocol of services: found, described and counted by any client
+               telemetry     spans and durations of calls
+               wiring        link, stand-ins and exports, as services in the plan
+               command       `app call`
 lifecycle/     one service, then all of them
                events        the states, the legal moves, and the events that tell of them
                supervisor    one service: start, attempts, stop

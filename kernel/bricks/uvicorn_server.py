@@ -63,7 +63,7 @@ def prepare(app: ASGIApp, options: dict[str, Any]) -> Serve:
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
         super().__init__(config)
-        self.servers = []
+        self.servers: list[asyncio.base_events.Server] = []
         self._drain = drain
 
     @contextlib.contextmanager

@@ -13,7 +13,7 @@ import math
 import re
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
@@ -110,6 +110,33 @@ class Link:
             async with serving(self) as work:
                 work.start_soon(self._stay)
                 await sleep_forever()
+        finally:
+            with CancelScope(shield=True), move_on_after(LAST_WORDS):
+                await self._close()
+
+    @contextlib.asynccontextmanager
+    async def open(self, patience: float) -> AsyncIterator[None]:
+        """Be connected for as long as the block lasts, without coming back when the connection is lost.
+
+        Args:
+            patience: Seconds for a server to answer.
+
+        Raises:
+            TimeoutError: None does, with the reason.
+            PermissionError: The first to answer does not let us in.
+
+        """
+        self.subscribe(f"{self.inbox}.*", self._answered)
+        logger.disabled, before = True, logger.disabled  # what is told is the error
+        try:
+            with move_on_after(patience) as scope:
+                await self._connect(first=True)
+        finally:
+            logger.disabled = before
+        if scope.cancelled_caught:
+            raise TimeoutError(f"cannot connect to NATS: {self.error or self.settings.shown}")
+        try:
+            yield
         finally:
             with CancelScope(shield=True), move_on_after(LAST_WORDS):
                 await self._close()

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from kernel.annotations import without_none
+from kernel.calls.contract import contract_of, misfits
 from kernel.calls.interface import Interface, interface_of
 from kernel.calls.proxy import checked, thin
 from kernel.declare.service import Service
 from kernel.declare.signature import Edge, Needs, evaluate, signature_of
-from kernel.errors import ConfigError, PlanError, Problems
+from kernel.errors import ConfigError, DeclarationError, PlanError, Problems
 from kernel.lifecycle.units import Unit
 
 if TYPE_CHECKING:
@@ -60,6 +61,26 @@ def read_interfaces(services: Iterable[Service[..., Any]]) -> list[PlanError]:
             interface.methods  # noqa: B018  (which reads them)
         except PlanError as error:
             errors.append(error)
+    return errors
+
+
+def unlike(services: Iterable[Service[..., Any]]) -> list[PlanError]:
+    """Where one of *services* takes an interface that another one's does not fit."""
+    by_name = {service.name: service for service in services}
+    errors: list[PlanError] = []
+    for service in by_name.values():
+        for edge in service.needs.edges:
+            taken, provider = taken_by(service, edge), by_name.get(edge.target)
+            served = served_by(provider) if provider is not None else None
+            if taken is not None and served is not None and taken is not served:
+                errors += [
+                    DeclarationError(
+                        f"{service.name} takes {taken.name}, which {edge.target} does not serve: {problem}",
+                        where=service.where,
+                        hint=f"take {served.name}",
+                    )
+                    for problem in misfits(contract_of(taken), contract_of(served))
+                ]
     return errors
 
 

@@ -35,7 +35,7 @@ from kernel.lifecycle.events import (
     Transition,
 )
 from kernel.lifecycle.graph import depths
-from kernel.lifecycle.host import Want
+from kernel.lifecycle.host import JUST, Want
 from kernel.lifecycle.node import Node, build, targets_of
 from kernel.lifecycle.observers import Observers
 from kernel.lifecycle.progress import Progress
@@ -56,6 +56,7 @@ class Orchestrator:
         observers: Are told each event.
         resting: Tells whether deadlines rest, because somebody is debugging.
         result: Gives the exit code where nothing goes wrong; takes the reason of the stop.
+        signal: Gives the first signal that asked to stop, and the seconds since; the loop may not have been told yet.
 
     Raises:
         CycleError: Services wait for each other.
@@ -71,6 +72,7 @@ class Orchestrator:
         observers: Sequence[Observer] = (),
         resting: Callable[[], bool] = bool,
         result: Callable[[str], int] = lambda _: 0,
+        signal: Callable[[], tuple[str, float]] = lambda: ("", math.inf),
     ) -> None:
         self.clock = Clock(resting)
         self.cancellation: type[BaseException] = BaseException
@@ -78,6 +80,7 @@ class Orchestrator:
         self._units = {unit.service.name: unit for unit in units}
         self._drain_delay = drain_delay
         self._result = result
+        self._signal = signal
         self.observers = Observers(observers, self.interrupt)
         self._queue: deque[tuple[Node, State, State]] = deque()
         self._settling = False
@@ -222,6 +225,14 @@ class Orchestrator:
         else:
             self._launch(node)
         self.settle()
+
+    def signalled(self, *, within: float = JUST) -> str:
+        """Return the signal that came *within* so many seconds, for whose sake the app then stops from here on."""
+        name, ago = self._signal()
+        if not name or ago > within:
+            return ""
+        self._begin_stop(name, delay=self._drain_delay, ago=ago)
+        return name
 
     def explain(self) -> None:
         """Tell the observers what the start still waits for."""

@@ -41,7 +41,7 @@ from kernel.errors import (
 )
 from kernel.lifecycle.alarmed import Alarmed
 from kernel.lifecycle.block import Block
-from kernel.lifecycle.crash import interrupts, noting, same, stray, uncancelled, without_interrupt
+from kernel.lifecycle.crash import came_of, interrupts, killed_by, noting, same, stray, uncancelled, without_interrupt
 from kernel.lifecycle.events import LIVE, MOVES, State
 from kernel.lifecycle.explain import lost
 from kernel.lifecycle.host import Host, Want
@@ -374,6 +374,11 @@ class Supervisor(Alarmed):
         return noting(first, error)
 
     def _failed(self, error: BaseException) -> None:
+        if self._is_the_signals_doing(error):
+            if self.state is State.STARTING:
+                self._move(State.STOPPING)
+            self._end(State.STOPPED, None, "")
+            return
         if self.host.stopping:
             self._end(State.FAILED, error, "while the app was stopping")
             return
@@ -391,6 +396,23 @@ class Supervisor(Alarmed):
         of = "" if retry.times is None else f" of {retry.times}"
         self._set_alarm(self._now() + delay, self._retry, deadline=False)
         self._move(State.BACKOFF, f"retry {self._failures}{of} in {delay:.3g} s")
+
+    def _is_the_signals_doing(self, error: BaseException) -> bool:
+        """Whether it failed because a child process of its own, or a library, got the signal that stops the app.
+
+        A terminal sends Ctrl+C to the whole group, and systemd to the whole unit: the child ends at the same time.
+        """
+        if isinstance(error, StrayCancellation):
+            return bool(self.host.signalled(within=math.inf))  # arq's worker cancels itself when its jobs are done
+        name = self.host.signalled()
+        if not name or isinstance(error, ServiceError):
+            return False
+        at_work = self._crash is not None or not self.needs.serving
+        by_itself = not self.requested or (at_work and not came_of(error, self.host.cancellation))
+        if not (by_itself or killed_by(error, name)):
+            return False
+        self.host.notice(self, f"failed as {name} came, which its child processes get as well", error)
+        return True
 
     def _note(self, error: BaseException) -> None:
         """Note on *error* where it came from; an earlier note of ours goes, since one error may come again."""

@@ -261,8 +261,8 @@ def test_a_subset_that_could_never_start_is_refused(built: Project, tmp_path: Pa
     (project.root / "build/app.pyz").unlink()
     done = project.just("build", "SERVICES=example-api,hello-world")
     assert (done.code, done.out) == (2, "")
-    assert "example-api needs the value of example-database, which SERVICES leaves out" in done.err
-    assert "say SERVICES=example-api,example-database,hello-world, or give" in done.err
+    assert "example-api needs the value of example-catalog, which SERVICES leaves out" in done.err
+    assert "say SERVICES=example-api,example-catalog,hello-world, or give" in done.err
     assert not (project.root / "build/app.pyz").exists()
     text = (project.root / "services/example_api.py").read_text()
     optional = text.replace(
