@@ -55,6 +55,13 @@ calls/         typed calls between services, in one process or many; imported on
                interface     `@interface`: what can be called of a service
                codec         how a type's values are written and read: `shape scalars containers records raised`
                contract      which changes of an interface its callers bear
+               proxy failures  a call within the process, and what it ends with when the service raised something
+               nats wire     the connection to NATS; subjects, headers and statuses
+               client exporter  calls of a service that runs elsewhere, and from elsewhere
+               discovery     NATS' protocol of services: found, described and counted by any client
+               telemetry     spans and durations of calls
+               wiring        link, stand-ins and exports, as services in the plan
+               command       `app call`
 lifecycle/     one service, then all of them
                events        the states, the legal moves, and the events that tell of them
                supervisor    one service: start, attempts, stop
@@ -66,7 +73,8 @@ lifecycle/     one service, then all of them
                units         what an orchestrator is given to run
                shutdown      the one deadline, and each level's share of it
                ticks unready `work.every`, `work.unready`
-               clock         alarms
+               clock alarmed  alarms
+               progress      tells what a start or stop that takes long waits for
                observers     those who are told each event
                explain tree  the sentences that explain a state; the tree of what still waits
                report        the verdict, and the exit code
@@ -88,7 +96,6 @@ config/        what the environment says
                described     OTEL_* and NATS_*, for people
                near_misses   variables that nobody reads
                field_texts   what comments and docstrings say of a field
-events         what an `@observer` is told
 events         what an `@observer` is told: the public names of lifecycle/events
 process/       the process around the services
                signals       SIGINT, SIGTERM, SIGHUP

@@ -19,10 +19,10 @@ def unwrap(tp: Any) -> Any:
         origin = get_origin(tp)
         if hasattr(tp, "__supertype__"):  # a NewType
             tp = tp.__supertype__
+        elif hasattr(origin, "__value__"):  # X[int], of type X[T] = ...; it has what X has, too
+            tp = substitute(origin.__value__, dict(zip(origin.__type_params__, get_args(tp), strict=False)))
         elif hasattr(tp, "__value__"):  # type X = ...
             tp = tp.__value__
-        elif hasattr(origin, "__value__"):  # X[int], of type X[T] = ...
-            tp = origin.__value__[get_args(tp)]
         elif origin is Final:
             (tp,) = get_args(tp)
         else:

@@ -179,7 +179,7 @@ def strike(tree: Tree, number: int) -> None:
     """Start the program, send it signals at some moment, and judge how it ends."""
     plan = Plan.of(number)
     env = {"KERNEL_BACKEND": plan.backend, "RUNNER_SHUTDOWNTIMEOUT": "5s"}
-    run = tree.open(("run",), env, start_new_session=True, preexec_fn=heed_signals)
+    run = tree.open(("run",), env, start_new_session=True, preexec_fn=starve.heed_signals)
     try:
         time.sleep(plan.moment)
         for which, pause in plan.signals:
@@ -198,12 +198,6 @@ def starved_of(tree: Tree, number: int) -> None:
         starve.starve(tree, number)
     except AssertionError as error:
         raise Find(str(error)) from None
-
-
-def heed_signals() -> None:
-    """What nohup, or a shell that starts us in the background, has ignored would stay ignored."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
 
 
 def judge(plan: Plan, result: Result, left: list[int]) -> None:

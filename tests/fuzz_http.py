@@ -201,7 +201,7 @@ def running(folder: Path, backend: str) -> Iterator[tuple[Process, list[Target]]
     """The program of this repository, with its servers; the example API runs on asyncio alone."""
     program = Program(REPO, EXAMPLE_DATABASE_PATH=str(folder / f"{backend}.db"), EXAMPLE_API_PORT="0", ADMIN_ADDR="0")
     names = (
-        ["example-api", "example-database", "example-flaky", "example-migrator"]
+        ["example-api", "example-catalog", "example-database", "example-flaky", "example-migrator"]
         if backend != "trio"
         else ["hello-world"]
     )

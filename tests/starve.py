@@ -133,7 +133,7 @@ def starve(tree: App, seed: int) -> None:
         "MOMENT": str(plan.moment),
         "ROOM": str(plan.room),
     }
-    run = tree.open(("run",), env, start_new_session=True, cwd=folder)
+    run = tree.open(("run",), env, start_new_session=True, cwd=folder, preexec_fn=heed_signals)
     try:
         run.wait_for("^api ready")
         run.wait_for("^taken")
@@ -148,8 +148,18 @@ def starve(tree: App, seed: int) -> None:
             folder.rmdir()
 
 
+def heed_signals() -> None:
+    """What nohup, or a shell that starts us in the background, has ignored would stay ignored."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def judge(plan: Plan, result: Result) -> None:
     """Complain of a wrong code, of services that stopped in the wrong order, and of words past the log."""
+    if plan.kind in {"memory", "threads"} and result.code == 1:
+        # A service that must run, or the event loop itself, may have met it; whoever says so tells the truth.
+        assert "MemoryError" in result.stderr, "nobody ran out of memory"
+        return
     assert result.code == 0, f"exit code {result.code}"
     said = [line for line in result.stdout.splitlines() if line.endswith("closed")]
     assert said == ["api closed", "pool closed"], f"closed: {said}"

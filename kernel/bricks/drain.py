@@ -13,6 +13,7 @@ from anyio import sleep
 from kernel.bricks.lifespan import ASGIApp
 from kernel.declare.serving import Work
 
+TAKEN_OVER = 3  # looks in a row, a millisecond apart: the loop has then made a connection of all that it has accepted
 MARGIN = 1.0  # seconds of the time to stop that are left to what is closed after the requests
 
 
@@ -41,9 +42,15 @@ class Drain:
         return left if self.limit is None else min(left, self.limit)
 
     async def settle(self) -> None:
-        """Wait until no connection waits to be accepted: one that does would be reset when the sockets close."""
+        """Wait until no connection waits to be accepted, nor is just being taken over by the loop.
+
+        One that waits would be reset when the sockets close, and one that the server does not know of yet would be so
+        when it ends.
+        """
+        quiet = 0
         for _ in range(1000):
-            if not select.select(self.sockets, [], [], 0)[0]:
+            quiet = 0 if select.select(self.sockets, [], [], 0)[0] else quiet + 1
+            if quiet > TAKEN_OVER:
                 return
             await sleep(0.001)
 

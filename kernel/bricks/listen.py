@@ -46,5 +46,5 @@ async def _open(host: str, port: int) -> list[socket.socket]:
     addresses = addresses_of(host, port)
     if not addresses:
         found = await getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        addresses = by_name(found)
+        addresses = by_name(host, found)
     return open_all(addresses, port, BACKLOG)

@@ -21,7 +21,7 @@ from kernel.bricks.lifespan import ASGIApp, Receive, Scope, Send
 
 TICK = 1.0  # seconds after which the Date header is renewed
 STEP = 0.005  # seconds between two looks at what is still in flight
-FIRST = 0.1  # seconds that a connection without a request gets to send the one that it was opened for
+FIRST = 0.25  # seconds that a connection without a request gets to send the one that it was opened for
 AWARE = 0.05  # seconds that apps get to notice that their client is gone
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def prepare(app: ASGIApp, options: dict[str, Any]) -> Serve:
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
         super().__init__(config)
-        self.servers = []
+        self.servers: list[asyncio.base_events.Server] = []
         self._drain = drain
 
     @contextlib.contextmanager

@@ -140,3 +140,9 @@ def offered(payload: bytes, prefix: str) -> dict[str, Any] | None:
         return {endpoint["name"]: json.loads(endpoint["metadata"][SCHEMA]) for endpoint in info["endpoints"]}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # another kind of service, of anybody's
+
+
+def described(payload: bytes, prefix: str) -> tuple[str, list[str]]:
+    """The name and the methods in the answer to INFO; an empty name where it is no service of this *prefix*."""
+    methods = offered(payload, prefix)
+    return ("", []) if methods is None else (str(json.loads(payload)["name"]), list(methods))

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from kernel.annotations import without_none
+from kernel.calls.contract import contract_of, misfits
 from kernel.calls.interface import Interface, interface_of
 from kernel.calls.proxy import checked, thin
 from kernel.declare.service import Service
 from kernel.declare.signature import Edge, Needs, evaluate, signature_of
-from kernel.errors import ConfigError, PlanError, Problems
+from kernel.errors import ConfigError, DeclarationError, PlanError, Problems
 from kernel.lifecycle.units import Unit
 
 if TYPE_CHECKING:
@@ -60,6 +61,26 @@ def read_interfaces(services: Iterable[Service[..., Any]]) -> list[PlanError]:
             interface.methods  # noqa: B018  (which reads them)
         except PlanError as error:
             errors.append(error)
+    return errors
+
+
+def unlike(services: Iterable[Service[..., Any]]) -> list[PlanError]:
+    """Where one of *services* takes an interface that another one's does not fit."""
+    by_name = {service.name: service for service in services}
+    errors: list[PlanError] = []
+    for service in by_name.values():
+        for edge in service.needs.edges:
+            taken, provider = taken_by(service, edge), by_name.get(edge.target)
+            served = served_by(provider) if provider is not None else None
+            if taken is not None and served is not None and taken is not served:
+                errors += [
+                    DeclarationError(
+                        f"{service.name} takes {taken.name}, which {edge.target} does not serve: {problem}",
+                        where=service.where,
+                        hint=f"take {served.name}",
+                    )
+                    for problem in misfits(contract_of(taken), contract_of(served))
+                ]
     return errors
 
 
@@ -156,8 +177,7 @@ def connect(
     first = [Unit(_own(NAME, link.serve), internal=True, awaited=True, doing=link.doing)]
     for name, (interface, optional) in away.items():
         client = wiring.clients[name] = Client(link, prefix, name, interface, told)
-        service = _own(name, functools.partial(client.serve, optional=optional), NAME)
-        service.allowed_failure = optional
+        service = _own(name, functools.partial(client.serve, optional=optional), NAME, allowed=optional)
         first.append(Unit(service, internal=True, awaited=True, doing=client.doing))
     last: list[Unit] = []
     for name, service in exported.items():
@@ -207,7 +227,12 @@ def _elsewhere(units: Iterable[Unit], names: set[str]) -> dict[str, tuple[Interf
 
 
 def _own(
-    name: str, fn: Callable[..., Any], *depends: str, value: str = "", stop_timeout: float = 5.0
+    name: str,
+    fn: Callable[..., Any],
+    *depends: str,
+    value: str = "",
+    stop_timeout: float = 5.0,
+    allowed: bool = False,
 ) -> Service[..., Any]:
     """A service of the kernel's own.
 
@@ -217,15 +242,15 @@ def _own(
         depends: What it waits for.
         value: The service whose value it takes; empty for none.
         stop_timeout: Seconds.
+        allowed: Whether its failure is allowed.
 
     """
 
     async def run(**given: Any) -> None:
         await fn(**given)
 
-    service = Service(run, name, start_timeout=None, stop_timeout=stop_timeout)
     edges = [Edge(target) for target in depends]
     if value:
         edges.append(Edge(value, parameter="value"))
-    service.needs = Needs(edges=tuple(edges), serving="serving")
-    return service
+    needs = Needs(edges=tuple(edges), serving="serving")
+    return Service(run, name, allowed_failure=allowed, start_timeout=None, stop_timeout=stop_timeout, asks=needs)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kernel.observe.wiring import Outside
     from kernel.plan.selection import Plan
 
-BUILT_IN = ("run", "list", "graph", "check", "env", "version")
+BUILT_IN = ("run", "list", "graph", "check", "env", "call", "version")
 TAKE_NAMES = ("run", "graph", "check", "env")
 
 
@@ -205,6 +205,7 @@ class BuiltIn:
         print(
             f"{count} service{'s' * (count != 1)} checked, no problems"
             + (f", {len(findings.warnings)} warnings" if findings.warnings else "")
+            + (f"; {findings.apart}" if findings.apart else "")
         )
         return 0
 
@@ -221,6 +222,24 @@ class BuiltIn:
             except PlanError as error:
                 errors.append(error)
         return errors
+
+    def _call(self, method: str, arguments: str = "{}", *, timeout: float = 10.0) -> int:
+        """Call a method of a service that runs elsewhere, and print its result as JSON; needs NATS_URL.
+
+        Parameters
+        ----------
+        method
+            The service and the method: users.get
+        arguments
+            A JSON object of the arguments: '{"id": 1}'
+        timeout
+            Seconds.
+
+        """
+        from kernel.calls.command import call
+
+        Problems.raise_any(self.wrong)
+        return call(self.settings.nats, self.identity.name, method, arguments, timeout)
 
     def _version(self) -> None:
         """Show the app's name, version and commit, and how it was built."""

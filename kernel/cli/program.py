@@ -31,27 +31,38 @@ class Program(BuiltIn):
 
     def dispatch(self, words: list[str]) -> int:
         """Do what *words* say."""
+        if any(word.endswith(".py") for word in words[:2]):
+            words = [*map(self._by_file, words[:2]), *words[2:]]
         first = words[0] if words else "--help"
         if first in BUILT_IN:
             names = words[1:]
             if not names or (first in TAKE_NAMES and not any(name.startswith("-") for name in names)):
                 # There is nothing to parse, and cyclopts takes 30 ms to load: a sixth of a hello world.
                 return _code(getattr(self, f"_{first}")(*names))
-            return self._call(self._built_in(first), words)
+            return self._parse(self._built_in(first), words)
         if first == "--version":
-            return self._call(self._built_in("version"), ["version"])
+            return self._parse(self._built_in("version"), ["version"])
         if first in self.files:
-            return self._call(self._service_app(first, words[1:]), words)
+            return self._parse(self._service_app(first, words[1:]), words)
         if first in COMPLETION or first.startswith("-"):
-            return self._call(self._completed(), words) if first in COMPLETION else self._help(words)
+            return self._parse(self._completed(), words) if first in COMPLETION else self._help(words)
         commands = self._user_commands()
         if first in commands:
             app = self._root()
             app.command(self._user_command(first, commands[first]), name=first)
-            return self._call(app, words)
+            return self._parse(app, words)
         known = [*BUILT_IN, *self.files, *commands]
         hint = did_you_mean(first.replace("_", "-"), known) or f"see `{self.identity.name} --help`"
         raise NamingError(f"there is no command or service named {first!r}", hint=hint)
+
+    def _by_file(self, word: str) -> str:
+        """The name of the service that is written in the file *word*, as an editor knows it; else *word* itself."""
+        if word.endswith(".py"):
+            path = os.path.realpath(word)
+            for name, file in self.files.items():
+                if os.path.realpath(file.path) == path:
+                    return name
+        return word
 
     # -- the pieces of the command line --------------------------------------------------------------------------
 
@@ -68,7 +79,7 @@ class Program(BuiltIn):
             exit_on_error=False,
         )
 
-    def _call(self, app: App, words: Sequence[str]) -> int:
+    def _parse(self, app: App, words: Sequence[str]) -> int:
         from cyclopts import CycloptsError
 
         try:
@@ -110,7 +121,7 @@ class Program(BuiltIn):
                 app.command(self._new(name, _summary(fn), group="Commands of this app"))
         self._list_services(app)
         app.register_install_completion_command("--install-completion", help="Complete words in this shell.")
-        code = self._call(app, words or ["--help"])
+        code = self._parse(app, words or ["--help"])
         for problem in problems:
             console.say(f"warning: {problem}")
         return code
@@ -199,13 +210,12 @@ class Program(BuiltIn):
         if not self.settings.otel:
             yield
             return
-        outside = self._outside(serve=False)
-        outside.start()
-        try:
-            yield
-        finally:
-            if unsent := outside.close():
-                logs.logger.warning("not sent: %s", unsent)
+        with self._outside(serve=False) as outside:
+            try:
+                yield
+            finally:
+                if unsent := outside.close():
+                    logs.logger.warning("not sent: %s", unsent)
 
     def _call_command(
         self, service: Service[..., Any], name: str, fn: Callable[..., Any], needs: Needs, given: dict[str, Any]

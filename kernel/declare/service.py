@@ -6,11 +6,12 @@ made from, so that it can be tested with fakes.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import re
 from collections.abc import Callable, Collection, Coroutine
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, overload
 
 import attrs
 
@@ -57,7 +58,7 @@ def register_command(fn: CommandFunction, commands: dict[str, Callable[..., Any]
     return fn
 
 
-@attrs.define(eq=False, slots=False)
+@attrs.frozen(eq=False, slots=False)
 class Service(Generic[P, R]):
     """A declared service; call it to call its function. Made by `service`.
 
@@ -71,6 +72,7 @@ class Service(Generic[P, R]):
         start_timeout: Seconds until it must be ready; None for no limit.
         stop_timeout: Seconds from being asked to stop until it is cut.
         concurrency: How many calls from other processes run at once.
+        asks: What it asks for, where that is not for its signature to say; None: the signature says it.
         commands: Its commands by name.
 
     """
@@ -84,6 +86,7 @@ class Service(Generic[P, R]):
     start_timeout: float | None = 60.0
     stop_timeout: float = 30.0
     concurrency: int = 100
+    asks: Needs | None = attrs.field(default=None, kw_only=True, repr=False)
     commands: dict[str, Callable[..., Any]] = attrs.field(factory=dict, init=False, repr=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
@@ -102,6 +105,21 @@ class Service(Generic[P, R]):
         """
         return register_command(fn, self.commands, f"{self.name} has")
 
+    def dressed(self, fn: Callable[..., Any]) -> Self:
+        """Take on the name, the docstring and the annotations of *fn*, as `functools.update_wrapper` does."""
+        told: dict[str, Any] = {name: getattr(fn, name) for name in functools.WRAPPER_ASSIGNMENTS if hasattr(fn, name)}
+        vars(self).update(told, __wrapped__=fn)
+        return self
+
+    def named(self, name: str) -> Service[P, R]:
+        """Return the same service under another name; its commands are the same, those still to come as well."""
+        if name == self.name:
+            return self
+        made = copy.copy(self)
+        vars(made).update(name=name)
+        vars(made).pop("needs", None)
+        return made
+
     @property
     def where(self) -> str:
         """File and line where the service is declared."""
@@ -115,6 +133,8 @@ class Service(Generic[P, R]):
             DeclarationError: A parameter that nothing can fill, or a dependency given twice.
 
         """
+        if self.asks is not None:
+            return self.asks
         edges = self.edges
         if not takes_parameters(self.fn):
             return Needs(edges=edges)  # nothing to fill: spares the slow inspect.signature
@@ -226,8 +246,7 @@ def service(
         declared = Service(
             fn, name, tuple(depends), retry, allowed_failure, oneshot, start_timeout, stop_timeout, concurrency
         )
-        functools.update_wrapper(declared, fn, updated=())
-        return declared
+        return declared.dressed(fn)
 
     return declare if fn is None else declare(fn)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+
+from kernel.errors import StrayCancellation, add_note, one_line
+
 
 def interrupts(error: BaseException) -> bool:
     """Whether *error* is a KeyboardInterrupt, or a group with one: a signal that came up here, and no crash."""
@@ -16,8 +20,59 @@ def without_interrupt(error: BaseException) -> BaseException | None:
     return None if isinstance(error, KeyboardInterrupt) else error
 
 
+def killed_by(error: BaseException, name: str) -> bool:
+    """Whether *error* tells of a child process that the signal *name* has ended.
+
+    Told by what `subprocess` and anyio raise, and so by a ``returncode``: -2 for SIGINT, or 130 through a shell.
+    """
+    number = int(getattr(signal, name, 0))
+    if isinstance(error, BaseExceptionGroup):
+        return any(killed_by(one, name) for one in error.exceptions)
+    codes = {-number, 128 + number}
+    return bool(number) and (
+        getattr(error, "returncode", None) in codes
+        or (error.__cause__ is not None and killed_by(error.__cause__, name))
+    )
+
+
+def came_of(error: BaseException, kind: type[BaseException]) -> bool:
+    """Whether *error*, or one in it, was raised while an exception of that *kind* was dealt with."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(came_of(one, kind) for one in error.exceptions)
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, kind):
+        seen = seen.__context__
+    return seen is not None
+
+
 def leaves(error: BaseException) -> set[int]:
     """The identities of *error*, or of what is in it: groups are copied on their way up."""
     if isinstance(error, BaseExceptionGroup):
         return {leaf for one in error.exceptions for leaf in leaves(one)}
     return {id(error)}
+
+
+def uncancelled(error: BaseException | None, cancellation: type[BaseException]) -> BaseException | None:
+    """What *error* is besides a *cancellation* of the running loop."""
+    if isinstance(error, BaseExceptionGroup):
+        ours, rest = error.split(cancellation)
+        return error if ours is None else rest  # `split` copies even where it takes nothing out
+    return None if isinstance(error, cancellation) else error
+
+
+def stray(service: str, caught: BaseException) -> StrayCancellation:
+    """What the cancellation *caught* of *service* is, when nobody had cancelled it."""
+    error = StrayCancellation(service)
+    error.__cause__ = caught
+    return error
+
+
+def same(first: BaseException, later: BaseException) -> bool:
+    """Whether *later* is *first*, maybe in a group by now, or shares an error with it."""
+    return bool(leaves(later) & leaves(first))
+
+
+def noting(first: BaseException, later: BaseException) -> BaseException:
+    """Return *first*, with a note of what clean-up raised *later*."""
+    add_note(first, f"its clean-up then raised {one_line(later)}")
+    return first

@@ -19,6 +19,9 @@ class Want(enum.IntEnum):
     STOP = 2
 
 
+JUST = 0.5  # seconds in which a signal to a whole group or unit has ended the other processes too
+
+
 class Host(Protocol[S_contra]):
     """What a supervisor needs from the orchestrator."""
 
@@ -48,6 +51,10 @@ class Host(Protocol[S_contra]):
 
     def explain(self) -> None:
         """Tell what the start still waits for, since one of the services took too long."""
+
+    def signalled(self, *, within: float = JUST) -> str:
+        """Return the signal that came to stop the app, *within* so many seconds; else an empty text."""
+        ...
 
     def interrupt(self) -> None:
         """Treat a KeyboardInterrupt as what it is, a signal."""

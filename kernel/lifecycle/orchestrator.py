@@ -31,23 +31,19 @@ from kernel.lifecycle.events import (
     Observer,
     ReadyAgain,
     State,
-    StillWaiting,
     StopBegan,
     Transition,
 )
 from kernel.lifecycle.graph import depths
-from kernel.lifecycle.host import Want
+from kernel.lifecycle.host import JUST, Want
 from kernel.lifecycle.node import Node, build, targets_of
 from kernel.lifecycle.observers import Observers
+from kernel.lifecycle.progress import Progress
 from kernel.lifecycle.report import Report
 from kernel.lifecycle.shutdown import Shutdown
 from kernel.lifecycle.tasks import Run, open_tasks
-from kernel.lifecycle.tree import starting_tree, stopping_tree
 from kernel.lifecycle.units import Unit
 from kernel.stacks import owner_of
-
-LONG_START = 5.0  # seconds after which a start that is not over is explained
-LONG_STOP = 2.0  # the same of a stop
 
 
 class Orchestrator:
@@ -60,6 +56,7 @@ class Orchestrator:
         observers: Are told each event.
         resting: Tells whether deadlines rest, because somebody is debugging.
         result: Gives the exit code where nothing goes wrong; takes the reason of the stop.
+        signal: Gives the first signal that asked to stop, and the seconds since; the loop may not have been told yet.
 
     Raises:
         CycleError: Services wait for each other.
@@ -75,6 +72,7 @@ class Orchestrator:
         observers: Sequence[Observer] = (),
         resting: Callable[[], bool] = bool,
         result: Callable[[str], int] = lambda _: 0,
+        signal: Callable[[], tuple[str, float]] = lambda: ("", math.inf),
     ) -> None:
         self.clock = Clock(resting)
         self.cancellation: type[BaseException] = BaseException
@@ -82,7 +80,8 @@ class Orchestrator:
         self._units = {unit.service.name: unit for unit in units}
         self._drain_delay = drain_delay
         self._result = result
-        self._observers = Observers(observers, self.interrupt)
+        self._signal = signal
+        self.observers = Observers(observers, self.interrupt)
         self._queue: deque[tuple[Node, State, State]] = deque()
         self._settling = False
         self._nodes: dict[str, Node] = {}
@@ -90,12 +89,13 @@ class Orchestrator:
         self._unready = 0
         self._withheld = 0  # blocks of `work.unready`
         self._unended = 0
-        self._all_ready = False
+        self.all_ready = False
         self._away: dict[str, float] = {}  # who has ceased to be ready since all were, and when
         self._first: Node | None = None  # the first to break, or the first that was not allowed to
         self.reason = ""  # of the stop
         self._began = 0.0
         self._shutdown = Shutdown(shutdown_timeout)
+        self._progress = Progress(self)
         depths(targets_of(self._units))  # refuses cycles
 
     # -- from outside --------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ class Orchestrator:
 
     @property
     def ready(self) -> bool:
-        """Whether all is ready, done, or failed with permission; none says `unready`; no stop was asked for."""
+        """Whether all is ready, done, or failed (allowed); none says `unready`; no stop was asked for."""
         return bool(self._nodes) and not self._unready and not self._withheld and not self.stopping
 
     def running(self, frame: FrameType | None) -> str:
@@ -135,8 +135,10 @@ class Orchestrator:
         self._began = self.clock.now()
         self._context = contextvars.copy_context()
         self._finished = AsyncEvent()
-        self._build()
-        self.clock.at(self._began + LONG_START, self._explain_start)
+        self._nodes = build(self._units.values(), self)
+        self._unended = sum(not node.internal for node in self._nodes.values())
+        self._unready = sum(not node.internal or node.awaited for node in self._nodes.values())
+        self._progress.start(self._began)
         report: Report | None = None
         async with create_task_group() as own, open_tasks() as self._tasks:
             if self._nodes:
@@ -172,7 +174,7 @@ class Orchestrator:
         if not running:
             return
         self._shutdown.force(self.clock.now())
-        self._observers.emit(Forced(tuple(node.name for node in running)))
+        self.observers.emit(Forced(tuple(node.name for node in running)))
         self._stop_services()
         for node in running:
             node.force()
@@ -182,7 +184,7 @@ class Orchestrator:
 
     def moved(self, node: Node, previous: State, seconds: float, reason: str) -> None:
         """Report the move, and queue its consequences."""
-        self._observers.emit(
+        self.observers.emit(
             Transition(
                 node.name,
                 previous,
@@ -224,6 +226,18 @@ class Orchestrator:
             self._launch(node)
         self.settle()
 
+    def signalled(self, *, within: float = JUST) -> str:
+        """Return the signal that came *within* so many seconds, for whose sake the app then stops from here on."""
+        name, ago = self._signal()
+        if not name or ago > within:
+            return ""
+        self._begin_stop(name, delay=self._drain_delay, ago=ago)
+        return name
+
+    def explain(self) -> None:
+        """Tell the observers what the start still waits for."""
+        self._progress.tell()
+
     def interrupt(self) -> None:
         """Take a KeyboardInterrupt raised in a service for the signal that it is."""
         self.request_stop("KeyboardInterrupt")
@@ -234,14 +248,9 @@ class Orchestrator:
 
     def notice(self, node: Node, message: str, error: BaseException | None = None, *, calm: bool = False) -> None:
         """Tell the observers."""
-        self._observers.emit(Notice(node.name, message, error, calm))
+        self.observers.emit(Notice(node.name, message, error, calm))
 
     # -- start ---------------------------------------------------------------------------------------------------
-
-    def _build(self) -> None:
-        self._nodes = build(self._units.values(), self)
-        self._unended = sum(not node.internal for node in self._nodes.values())
-        self._unready = sum(not node.internal or node.awaited for node in self._nodes.values())
 
     def _start(self) -> None:
         for node in list(self._nodes.values()):
@@ -277,9 +286,9 @@ class Orchestrator:
             return
         self._settling = True
         try:
-            while self._queue or self._observers:
+            while self._queue or self.observers:
                 if not self._queue:
-                    self._observers.tell_next()
+                    self.observers.tell_next()
                     continue
                 node, previous, state = self._queue.popleft()
                 if previous in LIVE and state not in LIVE:
@@ -325,7 +334,7 @@ class Orchestrator:
         node.open = is_open
         if not node.internal or node.awaited:
             self._unready += -1 if is_open else 1
-            if not is_open and self._all_ready:
+            if not is_open and self.all_ready:
                 self._away.setdefault(node.name, self.clock.now())
         if is_open:
             if not node.attempt:
@@ -385,41 +394,17 @@ class Orchestrator:
     def _check_all_ready(self, last: Node) -> None:
         if self._unready or self.stopping:
             return
-        if self._all_ready:
+        if self.all_ready:
             if self._away:
                 seconds = self.clock.now() - next(iter(self._away.values()))
-                self._observers.emit(ReadyAgain(seconds, tuple(self._away)))
+                self.observers.emit(ReadyAgain(seconds, tuple(self._away)))
                 self._away.clear()
             return
-        self._all_ready = True
+        self.all_ready = True
         chain = [last]
         while chain[-1].last_met is not None and not chain[-1].last_met.internal:
             chain.append(chain[-1].last_met)
-        self._observers.emit(AllReady(self.clock.now() - self._began, tuple(node.name for node in reversed(chain))))
-
-    # -- what still waits ----------------------------------------------------------------------------------------
-
-    def explain(self) -> None:
-        """Tell the observers what the start still waits for."""
-        if not self.stopping:
-            now = self.clock.now()
-            lines = starting_tree(self._nodes.values(), now)
-            self._observers.emit(StillWaiting(stopping=False, seconds=now - self._began, lines=lines))
-
-    def _explain_start(self) -> None:
-        """At first after `LONG_START`, then each time that it has taken twice as long."""
-        if not self._all_ready and not self.stopping:
-            now = self.clock.now()
-            self.clock.at(now + (now - self._began), self._explain_start)
-            self.explain()
-            self.settle()
-
-    def _explain_stop(self) -> None:
-        now = self.clock.now()
-        self.clock.at(now + (now - self._shutdown.requested_at), self._explain_stop)
-        lines = stopping_tree(self._nodes.values(), now)
-        self._observers.emit(StillWaiting(stopping=True, seconds=now - self._shutdown.requested_at, lines=lines))
-        self.settle()
+        self.observers.emit(AllReady(self.clock.now() - self._began, tuple(node.name for node in reversed(chain))))
 
     # -- stop ----------------------------------------------------------------------------------------------------
 
@@ -429,8 +414,8 @@ class Orchestrator:
         self.stopping = True
         self.reason = reason
         self._shutdown.request(self.clock.now() - ago)
-        self._observers.emit(StopBegan(reason, self._shutdown.timeout, failure))
-        self.clock.at(self._shutdown.requested_at + LONG_STOP, self._explain_stop)
+        self.observers.emit(StopBegan(reason, self._shutdown.timeout, failure))
+        self._progress.stop(self._shutdown.requested_at)
         for node in self._nodes.values():
             if node.state in HALTED:
                 node.end_unstarted("" if node.attempt else "never started")

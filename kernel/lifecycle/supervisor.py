@@ -38,11 +38,10 @@ from kernel.errors import (
     ValueLost,
     add_note,
     hint_at_backend,
-    one_line,
 )
+from kernel.lifecycle.alarmed import Alarmed
 from kernel.lifecycle.block import Block
-from kernel.lifecycle.clock import Alarm
-from kernel.lifecycle.crash import interrupts, leaves, without_interrupt
+from kernel.lifecycle.crash import came_of, interrupts, killed_by, noting, same, stray, uncancelled, without_interrupt
 from kernel.lifecycle.events import LIVE, MOVES, State
 from kernel.lifecycle.explain import lost
 from kernel.lifecycle.host import Host, Want
@@ -53,7 +52,7 @@ from kernel.stacks import stands_at
 
 
 @attrs.define(eq=False)
-class Supervisor:
+class Supervisor(Alarmed):
     """Runs one service, attempt after attempt.
 
     Args:
@@ -62,9 +61,7 @@ class Supervisor:
         config: The value of its config parameter, or None.
         internal: Whether it belongs to the kernel or the app, and counts for nothing but itself.
         once: Whether it is never started again when a value it holds is lost, as a command.
-        awaited: Whether "all ready" waits for it although it is internal.
-        wrap: Makes what consumers get of its value; None for the value itself.
-        doing: Says in words what it is waiting for; None where the line at which it stands says enough.
+        awaited, wrap, doing: As in `Unit`.
 
     """
 
@@ -87,10 +84,7 @@ class Supervisor:
     reason: str = attrs.field(default="", init=False)  # of the last move
     wanted: Want = attrs.field(default=Want.RUN, init=False)
     requested: bool = attrs.field(default=False, init=False)
-
     withheld: tuple[str, ...] = attrs.field(default=(), init=False)  # why it is unready although it serves
-
-    # Kept by the orchestrator, for what depends on a value.
     holds: tuple[Supervisor, ...] = attrs.field(default=(), init=False)  # the providers whose values it holds
     live_consumers: int = attrs.field(default=0, init=False)  # those that hold its value
 
@@ -103,24 +97,18 @@ class Supervisor:
     _crash: BaseException | None = attrs.field(default=None, init=False)
     _timeout: ServiceError | None = attrs.field(default=None, init=False)
     _requested_at: float = attrs.field(default=0.0, init=False)
-    _alarm: Alarm | None = attrs.field(default=None, init=False)
-    _next: Callable[[], None] | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.name = self.spec.name
         self.needs = self.spec.needs
-        self._now = self.host.clock.now
+        self.clock = self.host.clock
+        self._now = self.clock.now
         self.since = self._now()
 
     @property
     def value(self) -> object:
         """What it hands over; only while it is ready."""
         return self._block.value if self._block else None
-
-    @property
-    def next_step_at(self) -> float | None:
-        """When its alarm goes off: the next try in backoff, else a limit; None where it has none."""
-        return self._alarm.when if self._alarm is not None else None
 
     @property
     def time_left(self) -> float:
@@ -229,14 +217,8 @@ class Supervisor:
         if interrupts(caught):
             self.host.interrupt()
             self.wanted, self.requested = Want.STOP, True
-        rest: BaseException | None
         error = without_interrupt(caught)
-        if isinstance(error, BaseExceptionGroup):
-            ours, rest = error.split(get_cancelled_exc_class())
-            if ours is None:
-                return error  # `split` copies even where it takes nothing out
-        else:
-            rest = None if isinstance(error, get_cancelled_exc_class()) else error
+        rest = uncancelled(error, get_cancelled_exc_class())
         if rest is not None or error is None:
             return rest
         expected = self._cancelled or (self._block is not None and self._block.cancelled)
@@ -244,9 +226,7 @@ class Supervisor:
 
     def stray(self, caught: BaseException) -> StrayCancellation:
         """What the cancellation *caught* is, when nobody had cancelled the service."""
-        error = StrayCancellation(self.name)
-        error.__cause__ = caught
-        return error
+        return stray(self.name, caught)
 
     # -- stopping ------------------------------------------------------------------------------------------------
 
@@ -267,7 +247,7 @@ class Supervisor:
             self._block.stop()
             self._arm(self._overran)
         elif self.needs.serving and not self.awaited:  # those hold nothing yet
-            self._arm(self._end_grace)
+            self._arm(self._grace_is_over)
         else:
             self._cancel()
             self._arm(self._overran)
@@ -304,7 +284,7 @@ class Supervisor:
         else:
             self._move(State.FAILED, str(self.error))
 
-    def _end_grace(self) -> None:
+    def _grace_is_over(self) -> None:
         self._cancel()
         self._arm(self._give_up)
 
@@ -345,21 +325,11 @@ class Supervisor:
         cut_at, give_up_at = self.host.limits(self, self._requested_at)
         if step == self._give_up:
             when = give_up_at
-        elif step == self._end_grace:
+        elif step == self._grace_is_over:
             when = min(self._requested_at + GRACE, cut_at)
         else:
             when = cut_at
         self._set_alarm(when, step)
-
-    def _set_alarm(self, when: float, step: Callable[[], None], *, deadline: bool = True) -> None:
-        self._disarm()
-        self._next = step
-        self._alarm = self.host.clock.at(when, step, deadline=deadline)
-
-    def _disarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = self._next = None
 
     # -- what comes after ----------------------------------------------------------------------------------------
 
@@ -398,13 +368,17 @@ class Supervisor:
         if error is None:
             # A function that returned after its block had crashed has dealt with the crash.
             return first if first is self._timeout or not returned else None
-        if leaves(error) & leaves(first):
+        if same(first, error):
             return error  # the crash itself, maybe in a group by now
-        add_note(first, f"its clean-up then raised {one_line(error)}")
         self.host.notice(self, "clean-up failed after the crash", error)
-        return first
+        return noting(first, error)
 
     def _failed(self, error: BaseException) -> None:
+        if self._is_the_signals_doing(error):
+            if self.state is State.STARTING:
+                self._move(State.STOPPING)
+            self._end(State.STOPPED, None, "")
+            return
         if self.host.stopping:
             self._end(State.FAILED, error, "while the app was stopping")
             return
@@ -422,6 +396,23 @@ class Supervisor:
         of = "" if retry.times is None else f" of {retry.times}"
         self._set_alarm(self._now() + delay, self._retry, deadline=False)
         self._move(State.BACKOFF, f"retry {self._failures}{of} in {delay:.3g} s")
+
+    def _is_the_signals_doing(self, error: BaseException) -> bool:
+        """Whether it failed because a child process of its own, or a library, got the signal that stops the app.
+
+        A terminal sends Ctrl+C to the whole group, and systemd to the whole unit: the child ends at the same time.
+        """
+        if isinstance(error, StrayCancellation):
+            return bool(self.host.signalled(within=math.inf))  # arq's worker cancels itself when its jobs are done
+        name = self.host.signalled()
+        if not name or isinstance(error, ServiceError):
+            return False
+        at_work = self._crash is not None or not self.needs.serving
+        by_itself = not self.requested or (at_work and not came_of(error, self.host.cancellation))
+        if not (by_itself or killed_by(error, name)):
+            return False
+        self.host.notice(self, f"failed as {name} came, which its child processes get as well", error)
+        return True
 
     def _note(self, error: BaseException) -> None:
         """Note on *error* where it came from; an earlier note of ours goes, since one error may come again."""
@@ -472,9 +463,8 @@ class Supervisor:
 
     def _move(self, new: State, reason: str = "") -> None:
         """The one place where the state changes."""
-        previous = self.state
+        previous, now = self.state, self._now()
         assert new in MOVES[previous], f"{self.name}: {previous.value} -> {new.value} is no legal move"
-        now = self._now()
         seconds, self.since = now - self.since, now
         self.state, self.reason = new, reason
         if new not in LIVE:

@@ -11,11 +11,12 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from kernel.config.settings import Settings
 from kernel.identity import Identity
-from kernel.lifecycle.events import Observer
+from kernel.lifecycle.events import AllReady, Event, Observer
 from kernel.lifecycle.report import Report
 from kernel.observe import logs
 from kernel.observe.systemd import notifier
@@ -38,8 +39,23 @@ ADMIN = "admin"
 """What a socket is called that is handed over for the admin server; no service can be called so."""
 
 
+def _say_untaken(event: Event) -> None:
+    """Warn of sockets that were handed over and that nobody has taken when all are ready."""
+    if isinstance(event, AllReady):
+        for name in HANDED_OVER.left():
+            logs.logger.warning(
+                "the socket %r that systemd hands over is taken by nobody; FileDescriptorName= is to be %r,"
+                " or the name of a service that uses serve_asgi",
+                name,
+                ADMIN,
+            )
+
+
 class Outside:
-    """What is seen of one run; its methods are called in their order.
+    """What is seen of one run, as a context manager around it.
+
+    Inside: `serve` when the services are known, `observers` and `runs` when the loop runs, `ended` when all services
+    have ended, `close` to send what is left. Left without `close`, as by an error, it closes by itself.
 
     Args:
         settings: What is asked for.
@@ -63,6 +79,7 @@ class Outside:
         self._spans: SpanObserver | None = None
         self._shares: Shares | None = None
         self._server: Server | None = None
+        self._closed = False
 
     @property
     def exports(self) -> bool:
@@ -74,7 +91,7 @@ class Outside:
         """Whether there is to be an admin server."""
         return self._address is not None or bool(self._handed_over)
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
         """Be there before any code of the user's, so that whatever it makes is exported."""
         otel = self._settings.otel
         if otel:
@@ -87,6 +104,11 @@ class Outside:
                 logging.getLogger().addHandler(self._telemetry.log_handler)
                 logs.add_context(self._identity)
                 logs.keep_handler(self._telemetry.log_handler)
+            if self._telemetry.dispatcher is not None:
+                from kernel.observe.spans import SpanObserver
+
+                self._spans = SpanObserver(self._telemetry.dispatcher)
+                logs.phase_of = self._telemetry.dispatcher.phase_of
         if otel.metrics or self._serves:
             from kernel.observe.status import View
 
@@ -99,6 +121,13 @@ class Outside:
                 self._prometheus.start()  # else with the first who asks: it takes 0.1 s, and in `dev` few do
         elif otel.metrics:
             self._provide()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._closed:
+            self.close()
 
     def _provide(self, *readers: Any) -> None:
         """Have the metrics collected by *readers*, and by those that export them."""
@@ -134,19 +163,10 @@ class Outside:
 
     def observers(self) -> list[Observer]:
         """Who is to be told of each event."""
-        found: list[Observer] = []
-        if self._view is not None:
-            found.append(self._view.stats)
-        if self._notifier is not None:
-            found.append(self._notifier)
-        dispatcher = self._telemetry.dispatcher if self._telemetry is not None else None
-        if dispatcher is not None:
-            from kernel.observe.spans import SpanObserver
-
-            self._spans = SpanObserver(dispatcher)
-            logs.phase_of = dispatcher.phase_of
-            found.append(self._spans)
-        return found
+        stats = self._view.stats if self._view is not None else None
+        untaken = _say_untaken if HANDED_OVER else None
+        found: tuple[Observer | None, ...] = stats, self._notifier, untaken, self._spans
+        return [observer for observer in found if observer is not None]
 
     def runs(
         self, orchestrator: Orchestrator, watch: LoopWatch, wake: Wake, runner: Callable[[], tuple[str, str]]
@@ -188,6 +208,7 @@ class Outside:
 
     def close(self) -> str:
         """Close the admin server, and send what is left, for less than a second; tell in words what was not sent."""
+        self._closed = True
         try:
             return self._close_exports()
         finally:

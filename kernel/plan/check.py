@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args, get_origin
@@ -17,6 +18,7 @@ from kernel.lifecycle.graph import depths, topological
 from kernel.lifecycle.shutdown import cancelled_by, level_share
 from kernel.plan import selection
 from kernel.plan.discovery import Catalogue, load_all
+from kernel.plan.drawing import told_apart
 from kernel.plan.environment import unreadable
 from kernel.plan.registry import Registry, needs_of
 from kernel.stacks import shorten
@@ -32,6 +34,7 @@ class Findings:
 
     errors: tuple[PlanError, ...]
     warnings: tuple[str, ...]
+    apart: str = ""  # in words, what can run in different processes
 
 
 def check(
@@ -69,7 +72,10 @@ def check(
         misfits = [error for error in misfits if not isinstance(error, LeftOutError)]
         warnings = []
     found += misfits
-    chosen = selection.registry_of({name: services[name] for name in enabled if name in services}, files, enabled)
+    found += _check_interfaces(services)
+    remote = bool(environ.get("NATS_URL", "").strip())
+    present = {name: services[name] for name in enabled if name in services}
+    chosen = selection.registry_of(present, files, enabled, remote=remote)
     left_out, skipped = chosen.check()
     if not names:
         told = {str(error) for error in misfits}  # in an artifact of some services, those are wrong in any case
@@ -87,7 +93,8 @@ def check(
         warnings += _check_retries(service)
         warnings += _check_shape(service)
         warnings += _check_values(service, services)
-    return Findings(tuple(found), tuple(warnings))
+    apart = "" if found else told_apart(services)
+    return Findings(tuple(found), tuple(warnings), apart)
 
 
 def _check_budget(registry: Registry, shutdown_timeout: float) -> list[str]:
@@ -142,6 +149,16 @@ def _check_commands(service: Service[..., Any]) -> list[PlanError]:
         except PlanError as error:
             errors.append(error)
     return errors
+
+
+def _check_interfaces(services: Mapping[str, Service[..., Any]]) -> list[PlanError]:
+    """All that is wrong with the interfaces that *services* serve and take, and with how they fit together."""
+    if "kernel.calls.interface" not in sys.modules:
+        return []  # nobody has declared one
+    from kernel.calls.wiring import read_interfaces, unlike
+
+    whole = [service for service in services.values() if needs_of(service) is not None]
+    return read_interfaces(whole) or unlike(whole)
 
 
 def _check_values(service: Service[..., Any], services: Mapping[str, Service[..., Any]]) -> list[str]:

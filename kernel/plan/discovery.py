@@ -266,9 +266,7 @@ def load(file: ServiceFile) -> Service[..., Any]:
         )
     if not services:
         raise _no_service(file)
-    service = services[0]
-    service.name = file.name
-    return service
+    return services[0].named(file.name)
 
 
 def _belongs(module: str, owner: str) -> bool:

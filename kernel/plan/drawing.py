@@ -8,6 +8,7 @@ from typing import Any, Literal
 from kernel.declare.service import Service
 from kernel.declare.signature import Edge
 from kernel.lifecycle.graph import topological
+from kernel.plan.registry import taken_interface
 
 Services = Mapping[str, Service[..., Any]]
 
@@ -46,13 +47,37 @@ def _text(services: Services) -> str:
         edges = [
             edge.target
             + {"value": "", "order": " (order)", "started": " (started)"}[_kind(edge)]
+            + (f" ({interface})" if (interface := taken_interface(service, edge)) else "")
             + ("" if edge.target in services else " (left out)")
             for edge in service.needs.edges
         ]
         after = f"<- {', '.join(edges)}" if edges else ""
         note = f"[{', '.join(marks)}]" if marks else ""
         lines.append("  ".join(part for part in (f"{name:<{width}}", after, note) if part).rstrip())
+    if apart := told_apart(services):
+        lines += ["", apart]
     return "\n".join(lines)
+
+
+def told_apart(services: Services) -> str:
+    """In words, which of *services* can run in different processes; empty where no interface lets any."""
+    groups = apart(services)
+    if not any(taken_interface(service, edge) for service in services.values() for edge in service.needs.edges):
+        return ""
+    return f"can run apart: {' | '.join(', '.join(group) for group in groups)}"
+
+
+def apart(services: Services) -> list[list[str]]:
+    """*services* in groups, each of which must run as a whole: values that are no interfaces stay in a process."""
+    group_of = {name: [name] for name in services}
+    for name, service in services.items():
+        for edge in service.needs.edges:
+            mine, theirs = group_of[name], group_of.get(edge.target)
+            if not edge.parameter or theirs is None or theirs is mine or taken_interface(service, edge):
+                continue
+            theirs += mine
+            group_of |= dict.fromkeys(mine, theirs)
+    return list({id(group): group for group in group_of.values()}.values())
 
 
 def _mermaid(services: Services) -> str:
@@ -60,7 +85,9 @@ def _mermaid(services: Services) -> str:
     lines += [f"    {name}[{name}]" for name in services]
     for name, service in services.items():
         for edge in service.needs.edges:
-            arrow = {"value": "-->", "order": "-.->", "started": "-. started .->"}[_kind(edge)]
+            interface = taken_interface(service, edge)
+            value = f"-- {interface} -->" if interface else "-->"
+            arrow = {"value": value, "order": "-.->", "started": "-. started .->"}[_kind(edge)]
             lines.append(f"    {edge.target} {arrow} {name}")
     return "\n".join(lines)
 
@@ -73,7 +100,8 @@ def _dot(services: Services) -> str:
     for name, service in services.items():
         for edge in service.needs.edges:
             style = {"value": "solid", "order": "dashed", "started": "dotted"}[_kind(edge)]
-            lines.append(f'    "{edge.target}" -> "{name}" [style={style}];')
+            label = f', label="{interface}"' if (interface := taken_interface(service, edge)) else ""
+            lines.append(f'    "{edge.target}" -> "{name}" [style={style}{label}];')
     return "\n".join([*lines, "}"])
 
 
@@ -84,6 +112,11 @@ def _json(services: Services) -> str:
         {
             name: {
                 "depends": {edge.target: _kind(edge) for edge in service.needs.edges},
+                "interfaces": {
+                    edge.target: interface
+                    for edge in service.needs.edges
+                    if (interface := taken_interface(service, edge))
+                },
                 "optional": [edge.target for edge in service.needs.edges if edge.optional],
                 "oneshot": service.oneshot,
                 "allowed_failure": service.allowed_failure,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from kernel.config.field_texts import text_of_field
 from kernel.config.schema import UNKNOWN, Entry, entries, place, schema_of
 from kernel.config.service_config import read_config
 from kernel.config.settings import SETTINGS, Setting, Settings
-from kernel.declare.service import Service
+from kernel.declare.service import Service, command_needs
 from kernel.errors import ConfigError, PlanError
 from kernel.masking import MASK, mask
 from kernel.plan.registry import needs_of
@@ -129,14 +130,30 @@ def variables_of(services: Mapping[str, Service[..., Any]], around: Surroundings
 
 
 def _of_service(name: str, service: Service[..., Any], around: Surroundings) -> Iterator[Variable]:
+    seen: set[str] = set()
+    for cls, default in _configs(service):
+        _, errors = read_config(name, cls, around.environ, default)
+        problems = {one: _problem(error) for error in errors for one in error.where.split(", ")}
+        for entry in entries(schema_of(name, cls), around.environ, default):
+            variable = entry.leaf.variable
+            if variable not in seen:
+                seen.add(variable)
+                yield _of_field(name, entry, around, problems.get(variable, ""))
+
+
+def _configs(service: Service[..., Any]) -> Iterator[tuple[Any, object]]:
+    """The config class that a service takes, with its default; where it takes none, those of its commands."""
     needs = needs_of(service)
-    if needs is None or needs.config is None:
-        return
-    cls, default = needs.config[1], needs.config_default
-    _, errors = read_config(name, cls, around.environ, default)
-    problems = {one: _problem(error) for error in errors for one in error.where.split(", ")}
-    for entry in entries(schema_of(name, cls), around.environ, default):
-        yield _of_field(name, entry, around, problems.get(entry.leaf.variable, ""))
+    if needs is None or needs.config is not None:
+        takers = [needs] if needs else []
+    else:
+        takers = []
+        for fn in service.commands.values():
+            with contextlib.suppress(PlanError):  # `app check` tells of it
+                takers.append(command_needs(service, fn))
+    for taker in takers:
+        if taker.config is not None:
+            yield taker.config[1], taker.config_default
 
 
 def _problem(error: ConfigError) -> str:
@@ -238,5 +255,5 @@ def _described(reader: str, table: Iterable[Described], around: Surroundings) ->
 
 def unreadable(services: Mapping[str, Service[..., Any]]) -> list[PlanError]:
     """Fields of configs that no variable can be read into."""
-    configs = ((name, needs.config[1]) for name, one in services.items() if (needs := needs_of(one)) and needs.config)
+    configs = ((name, cls) for name, service in services.items() for cls, _ in _configs(service))
     return [error for name, cls in configs for error in schema_of(name, cls).errors]

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import anyio
 
+from kernel.process.contain import say_once
+
 T = TypeVar("T")
 Wake = Callable[[Callable[[], None]], object]
 
@@ -17,11 +19,24 @@ Wake = Callable[[Callable[[], None]], object]
 def run(main: Callable[[Wake], Awaitable[T]], backend: str) -> T:
     """Run *main* on *backend*, "asyncio" or "trio".
 
-    *main* gets a function that may be called from any thread to have something called by the loop soon.
+    *main* gets a function that may be called from any thread to have something called by the loop soon. Once it has
+    returned, what the loop still raises is logged: to close it, asyncio may need a thread when there is none to be had.
     """
-    if backend == "trio":
-        return anyio.run(_on_trio, main, backend="trio")
-    return anyio.run(_on_asyncio, main, backend="asyncio", backend_options={"loop_factory": _new_loop})
+    results: list[T] = []
+
+    async def keep(wake: Wake) -> None:
+        results.append(await main(wake))
+
+    try:
+        if backend == "trio":
+            anyio.run(_on_trio, keep, backend="trio")
+        else:
+            anyio.run(_on_asyncio, keep, backend="asyncio", backend_options={"loop_factory": _new_loop})
+    except BaseException as error:
+        if not results:
+            raise
+        say_once("the end of the event loop", error)
+    return results[0]
 
 
 async def _on_trio(main: Callable[[Wake], Awaitable[T]]) -> T:

@@ -48,6 +48,7 @@ class Signals:
         self.count = 0
         self.first = ""
         self.first_at = 0.0  # by time.monotonic
+        self._caught_first = "", -math.inf
         self._on_signal = on_signal
         self._at_once = at_once
         self._told: int | None = None
@@ -123,6 +124,14 @@ class Signals:
             if listener is not None and self.count:
                 listener(self.count)
 
+    def came(self) -> tuple[str, float]:
+        """Return the first signal and the seconds since; an empty name where there was none.
+
+        It is known here as soon as Python's handler has run, which is before the loop looks at anything else.
+        """
+        name, at = (self.first, self.first_at) if self.count else self._caught_first
+        return name, time.monotonic() - at
+
     def told(self, code: int) -> None:
         """Have whoever is still in a hurry get exit *code*, and no further word, since the end was told."""
         self._told = code
@@ -137,6 +146,8 @@ class Signals:
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
         """Python's handler: calls the library's, and tells the thread where the interpreter could not."""
+        if not self._caught_first[0]:
+            self._caught_first = signal.Signals(number).name, time.monotonic()
         if self._write_fd == -1:
             self._handle(number)
         elif self._guests.retake():

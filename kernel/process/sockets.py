@@ -11,6 +11,7 @@ from typing import Any
 
 Address = tuple[int, str]
 """A family and what is an address in it."""
+LOCAL = [(int(socket.AF_INET6), "::1"), (int(socket.AF_INET), "127.0.0.1")]
 NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 TRIES = 10  # ports that are tried where one must be free at several addresses
 FIRST = 3  # the descriptor of the first socket that is handed over
@@ -30,7 +31,7 @@ def listen(host: str, port: int, backlog: int | None = None) -> list[socket.sock
         UnicodeError: The name is too long to be looked up.
 
     """
-    return open_all(addresses_of(host, port) or by_name(look_up(host, port)), port, backlog)
+    return open_all(addresses_of(host, port) or by_name(host, look_up(host, port)), port, backlog)
 
 
 def addresses_of(host: str, port: int) -> list[Address]:
@@ -52,9 +53,25 @@ def look_up(host: str, port: int) -> list[Any]:
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
 
 
-def by_name(found: Iterable[Any]) -> list[Address]:
-    """The families and addresses in an answer of the resolver's."""
-    return list(dict.fromkeys((int(family), str(where[0])) for family, _, _, _, where in found))
+def by_name(host: str, found: Iterable[Any]) -> list[Address]:
+    """The families and addresses of *host* in an answer of the resolver's.
+
+    The resolver may know ``localhost`` as 127.0.0.1 alone, on a machine that has no such address.
+    """
+    addresses = list(dict.fromkeys((int(family), str(where[0])) for family, _, _, _, where in found))
+    if host.lower() == "localhost" and not any(map(_is_here, addresses)):
+        addresses += LOCAL
+    return addresses
+
+
+def _is_here(address: Address) -> bool:
+    """Whether this machine has *address*."""
+    try:
+        with socket.socket(address[0]) as sock:
+            sock.bind((address[1], 0))
+    except OSError as error:
+        return error.errno not in NOT_HERE
+    return True
 
 
 def open_all(addresses: Sequence[Address], port: int, backlog: int | None = None) -> list[socket.socket]:
@@ -132,6 +149,10 @@ class HandedOver:
                 continue
             name = named[number] if number < len(named) else "unknown"
             self._socks.setdefault(name, []).append(sock)
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._socks)
 
     def take(self, name: str) -> list[socket.socket]:
         """Copies of the sockets of this *name*, for the caller to close; the next who asks gets copies as well."""

@@ -41,6 +41,8 @@ from kernel.process.watchdog import FORCED, LAST_WORDS, Watchdog, within
 from kernel.run.command import Outcome
 from kernel.stacks import forget_frames, frame_of, runs_at
 
+HELD = 0.3  # seconds after a signal at which an event loop that does not know of it is held by a debugger
+
 Prepare = Callable[[], tuple[Sequence[Unit], Sequence[str]]]
 
 
@@ -128,6 +130,7 @@ class _Run:
         self._orchestrator: Orchestrator | None = None
         self._report: Report | None = None
         self._unsent = ""
+        self._obeyed = 0  # signals that the event loop knows of
         self._main = threading.get_ident()
         self._signals = Signals(self._on_signal, logs.say_forced_exit)
 
@@ -136,22 +139,25 @@ class _Run:
         watch.callback(self._watchdog.dismiss)
         watch.enter_context(self._signals)
         try:
-            self._outside.start()
-            units, warnings = prepare()
-            for warning in warnings:
-                logs.logger.warning(warning)
-            if self._signals.count:
-                code = self._result(self._signals.first)
-                logs.logger.info("exit %d: %s came before anything was started", code, self._signals.first)
-                return code
-            self._outside.serve()
-            with PatientCollector(len(units)) as collector:
-                self._observers.append(_Phases(self._watchdog, collector))
-                self._report = event_loop.run(functools.partial(self._main_task, units), self._settings.backend)
-            self._close_outside()
-            return self._report.exit_code
+            with self._outside:
+                return self._run(prepare)
         finally:
             self._signals.listen(None)
+
+    def _run(self, prepare: Prepare) -> int:
+        units, warnings = prepare()
+        for warning in warnings:
+            logs.logger.warning(warning)
+        if self._signals.count:
+            code = self._result(self._signals.first)
+            logs.logger.info("exit %d: %s came before anything was started", code, self._signals.first)
+            return code
+        self._outside.serve()
+        with PatientCollector(len(units)) as collector:
+            self._observers.append(_Phases(self._watchdog, collector))
+            self._report = event_loop.run(functools.partial(self._main_task, units), self._settings.backend)
+        self._close_outside()
+        return self._report.exit_code
 
     def _close_outside(self) -> None:
         """Send what is still to be sent; the deadline was for the services, and this has one of its own."""
@@ -168,6 +174,7 @@ class _Run:
             observers=(*self._observers, *self._outside.observers(), *self._users, _LetGo()),
             resting=self._resting,
             result=self._result,
+            signal=self._signals.came,
         )
 
         def on_signal(count: int) -> None:
@@ -208,15 +215,29 @@ class _Run:
             self._watchdog.arm(self._settings.shutdown_timeout)
         else:
             self._watchdog.arm(GRACE, FORCED)
+        if self._settings.dev and self._resting():
+            timer = threading.Timer(HELD, self._say_held, (count,))
+            timer.daemon = True
+            timer.start()
+
+    def _say_held(self, count: int) -> None:
+        """From a thread of its own: somebody at the prompt of a debugger would else not see that Ctrl+C was heard."""
+        if self._obeyed < count:
+            logs.logger.warning(
+                "%s: a debugger holds the app, which stops when it goes on; the third signal ends it at once",
+                self._signals.first,
+            )
 
     def _signalled(self, count: int) -> None:
+        self._obeyed = count
         assert self._orchestrator is not None
         if count > 1:
             self._orchestrator.force()
         elif self._orchestrator.stopping:
-            logs.logger.warning(
-                "%s: the app is stopping already; another signal cancels what still runs", self._signals.first
-            )
+            if self._orchestrator.reason != self._signals.first:  # a service may have noticed it before us
+                logs.logger.warning(
+                    "%s: the app is stopping already; another signal cancels what still runs", self._signals.first
+                )
         else:
             self._orchestrator.request_stop(self._signals.first, ago=time.monotonic() - self._signals.first_at)
 
@@ -365,9 +386,8 @@ def command_unit(name: str, needs: Needs, call: Callable[..., Any], outcome: Out
         else:
             outcome.returned(result)
 
-    service = Service(run, name, retry=Retry(), oneshot=True, start_timeout=None)
-    service.needs = Needs(edges=needs.edges)  # read from the command's signature, not from the wrapper's
-    return Unit(service, command=True)
+    asks = Needs(edges=needs.edges)  # read from the command's signature, not from the wrapper's
+    return Unit(Service(run, name, retry=Retry(), oneshot=True, start_timeout=None, asks=asks), command=True)
 
 
 __all__ = ["around", "command_unit", "connected", "execute"]

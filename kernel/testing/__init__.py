@@ -28,11 +28,11 @@ from kernel.errors import (
     Problems,
     ServedTwice,
     ServiceError,
-    StrayCancellation,
     did_you_mean,
     one_line,
 )
 from kernel.lifecycle.block import Block
+from kernel.lifecycle.crash import stray
 from kernel.lifecycle.events import ENDED, AllReady, Event, State, Transition
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.report import Report
@@ -377,9 +377,7 @@ class FakeServing:
 
     def stray(self, caught: BaseException) -> BaseException:
         """What the cancellation *caught* is, when nobody had cancelled the service; for the block only."""
-        error = StrayCancellation(self._name)
-        error.__cause__ = caught
-        return error
+        return stray(self._name, caught)
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def faulty(
         return await _Driven(service.fn(*call.args, **call.kwargs), plan, error, functools.partial(_linger, fault))
 
     copy = attrs.evolve(service, fn=run)
-    functools.update_wrapper(copy, service.fn, updated=())
+    copy.dressed(service.fn)
     copy.commands.update(service.commands)
     return copy
 

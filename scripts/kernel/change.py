@@ -480,5 +480,5 @@ if __name__ == "__main__":
         take_turn(ROOT)
         recover(ROOT)
     except (OSError, Conflict) as error:
-        say(f"what had been interrupted cannot be finished: {error}; mend that, and run this again.")
+        say(f"what had been interrupted cannot be finished: {error}; mend that, or delete .kernel/change to forget it.")
         sys.exit(2)

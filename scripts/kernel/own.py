@@ -150,6 +150,8 @@ def _look_around(around: str) -> tuple[dict[str, str], dict[str, str]]:
         if in_git():
             refuse_uncommitted()
         return template, _origin_in(around)
+    if (ROOT / ".git").is_file():
+        raise Refusal("this folder is a worktree or a submodule of another repository; own a clone of the template")
     if not (ROOT / ".git").is_dir():
         raise Refusal(
             "this folder is no clone: there is no folder .git; clone the template with git, or put it into a repository"

@@ -12,12 +12,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / ".venv" / "bin"
 SCRIPT = str(ROOT / "scripts" / "kernel" / "script")  # which prefers a script of the user's
+RULES, MAIN = str(ROOT / "kernel" / "ruff.toml"), "app/__main__.py"  # the one file of the framework's beside the user's
 CHECKS = {
     "types": [str(PROGRAMS / "mypy"), "--no-error-summary"],  # the longest comes first
     "awaits in clean-up": [SCRIPT, "check_clean_up"],
     "layers": [str(PROGRAMS / "lint-imports"), "--no-logo"],
     "lint": [str(PROGRAMS / "ruff"), "check", "--quiet"],
     "format": [str(PROGRAMS / "ruff"), "format", "--check", "--quiet"],
+    "lint of app/__main__.py": [str(PROGRAMS / "ruff"), "check", "--quiet", "--config", RULES, MAIN],
+    "format of app/__main__.py": [str(PROGRAMS / "ruff"), "format", "--check", "--quiet", "--config", RULES, MAIN],
     "project": [SCRIPT, "check_project"],
 }
 COLOURS = {"FORCE_COLOR": "1", "MYPY_FORCE_COLOR": "1"}

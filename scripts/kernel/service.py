@@ -5,14 +5,18 @@ from __future__ import annotations
 import ast
 import builtins
 import keyword
+import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 
 from backup import make_backup
 from change import Change
-from recipe import ROOT, Refusal, commit_of_head, git, is_yes, project_files, refuse_name, run
+from deps import add as add_packages
+from lock import read_project
+from recipe import ROOT, Refusal, commit_of_head, git, is_yes, project_files, refuse_name, run, show
 
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
@@ -24,19 +28,34 @@ from kernel.plan.discovery import RESERVED, ServiceFile, find_services, load_all
 
 STUBS = Path(__file__).with_name("stubs")
 OURS = 'lint.isort.known-first-party = ["services"]'  # ruff looks for the file, which is not there yet
-USE = "just service NAME=billing"
+USE = "just service NAME=billing KIND=http"
+KINDS: Mapping[str, tuple[str, str]] = {
+    "plain": ("", ""),
+    "http": ("fastapi uvicorn", "httpx"),
+    "worker": ("redis", ""),
+    "periodic": ("", ""),
+    "program": ("", ""),
+}
+"""Each with the packages that it needs, and those that its test does."""
 USE_REMOVE = "just service-remove NAME=billing"
 
 
 def add(words: Mapping[str, str]) -> None:
-    """Writes `services/<name>.py` and its test, both or neither."""
-    name = words["NAME"]
+    """Writes `services/<name>.py` and its test, both or neither; adds the packages that its kind needs before."""
+    name, kind = words["NAME"], words["KIND"] or "plain"
     refuse_name(name, "a service", USE)
+    if kind not in KINDS:
+        hint = did_you_mean(kind, KINDS) or f"there are: {', '.join(KINDS)}"
+        raise Refusal(f"there is no kind {show(kind)} of service; {hint}")
+    suffix = "" if kind == "plain" else f"_{kind}"
     made = {
-        f"services/{module(name)}.py": "service.py.in",
-        f"tests/services/test_{module(name)}.py": "test_service.py.in",
+        f"services/{module(name)}.py": f"service{suffix}.py.in",
+        f"tests/services/test_{module(name)}.py": f"test_service{suffix}.py.in",
     }
     _refuse_taken(name, made)
+    for packages, group in zip(KINDS[kind], ("", "dev"), strict=True):
+        if missing := " ".join(one for one in packages.split() if one not in _required()):
+            add_packages({"PKG": missing, "GROUP": group, "AGE": words["AGE"]})
     with Change(f"just service NAME={name}") as change:
         for path, stub in made.items():
             change.put(path, render(stub, name, path).encode())
@@ -53,7 +72,9 @@ def module(name: str) -> str:
 def render(stub: str, name: str, path: str) -> str:
     """The text of *stub* for a service named *name*, as the project's linter and formatter have it at *path*."""
     text = (STUBS / stub).read_text()
-    text = text.replace("my_service", module(name)).replace("MY_SERVICE", module(name).upper())
+    text = (
+        text.replace("my_service", module(name)).replace("my-service", name).replace("MY_SERVICE", module(name).upper())
+    )
     text = text.replace("MyService", "".join(part.capitalize() for part in name.split("-")))
     ruff = str(Path(sys.executable).with_name("ruff"))
     for words in ["check", "--fix-only", "--config", OURS], ["format"]:
@@ -73,7 +94,7 @@ def _refuse_taken(name: str, made: Mapping[str, str]) -> None:
         raise Refusal(f"the name {name!r} is reserved by the kernel; take another name")
     if name in BUILT_IN or name in _own_commands():
         raise Refusal(f"the app has a command named {name!r}; take another name")
-    if identifier in _imported_by_the_stubs():
+    if identifier in _imported_by_the_stubs(made.values()):
         raise Refusal(f"the service's file imports something named {identifier!r}; take another name")
     services = _services()
     if name in services:
@@ -83,11 +104,18 @@ def _refuse_taken(name: str, made: Mapping[str, str]) -> None:
             raise Refusal(f"{path} is there already; take another name, or move it away")
 
 
-def _imported_by_the_stubs() -> set[str]:
+def _required() -> set[str]:
+    """The packages that the project asks for, in whatever group."""
+    project = read_project()
+    lines = [*project["project"]["dependencies"], *chain(*project.get("dependency-groups", {}).values())]
+    return {re.split(r"[^A-Za-z0-9._-]", line)[0].lower() for line in lines if isinstance(line, str)}
+
+
+def _imported_by_the_stubs(stubs: Iterable[str]) -> set[str]:
     """The names that the files of a new service have of their own."""
     names: set[str] = set()
-    for stub in STUBS.glob("*.py.in"):
-        for node in ast.walk(ast.parse(stub.read_text())):
+    for stub in stubs:
+        for node in ast.walk(ast.parse((STUBS / stub).read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names |= {alias.asname or alias.name for alias in node.names}
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -166,5 +194,5 @@ def _dependents(name: str, services: Mapping[str, ServiceFile]) -> list[str]:
 
 if __name__ == "__main__":
     if sys.argv.pop(1) == "add":
-        run("service", USE, add, "NAME")
+        run("service", USE, add, "NAME", "KIND", "AGE")
     run("service-remove", USE_REMOVE, remove, "NAME", "FORCE")

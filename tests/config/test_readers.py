@@ -20,6 +20,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import TypeAliasType
 
 from kernel import Seconds, Secret
 from kernel.config.readers import UnreadableType, reader_of
@@ -114,6 +115,9 @@ class Typed(TypedDict):
 Token = NewType("Token", Secret[str])
 Port = NewType("Port", int)
 T = TypeVar("T")
+Name = TypeAliasType("Name", str)  # as `type Name = str`
+Many = TypeAliasType("Many", list[T], type_params=(T,))
+Named = TypeAliasType("Named", dict[str, T], type_params=(T,))
 
 
 @pytest.mark.parametrize(
@@ -197,6 +201,10 @@ T = TypeVar("T")
         ("1m", Annotated[Seconds, "how long"], 60.0),
         ("x", Token, Secret("x")),
         ("1,2", Secret[list[int]], Secret([1, 2])),
+        ("x", Name, "x"),
+        ("x", Name | None, "x"),
+        ("1,2", Many[int], [1, 2]),
+        ("a=1", Named[int], {"a": 1}),
     ],
     ids=str,
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import collections
 import linecache
 import re
+import sys
 import textwrap
+import types
 from datetime import date, datetime
 from decimal import Decimal
 from ipaddress import IPv4Address, IPv6Address
@@ -413,6 +415,42 @@ def test_a_generic_class() -> None:
     environ = {"A_ITEM": "7", "A_MORE": "x=0.5", "A_INSIDE_ITEM": "1.5"}
     assert read_config("a", Boxes[float], environ) == (Boxes(7, [], {"x": 0.5}, Box(1.5)), [])
     assert read_config("a", Bound, {"A_ITEM": "7"}) == (Bound(7), [])
+
+
+NEW_SYNTAX = """
+{future}
+import attrs
+from kernel import Secret
+
+type Many[T] = list[T]
+
+@attrs.frozen
+class Cfg[T]:
+    item: T
+    own: Many[T] = attrs.field(factory=list)
+
+@attrs.frozen
+class Sub[U](Cfg[int]):
+    more: dict[str, U] = attrs.field(factory=dict)
+    inner: Cfg[U] | None = None
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="this syntax came with Python 3.12")
+@pytest.mark.parametrize("future", ["", "from __future__ import annotations"])
+def test_a_generic_class_in_the_new_syntax(future: str) -> None:
+    """It is the same, whether or not its annotations are texts."""
+    module = types.ModuleType("new_syntax")
+    sys.modules["new_syntax"] = module
+    exec(compile(NEW_SYNTAX.format(future=future), "new_syntax.py", "exec", dont_inherit=True), vars(module))  # noqa: S102
+    try:
+        config, errors = read_config("a", module.Sub[float], {"A_ITEM": "7", "A_MORE": "x=1.5", "A_INNER_OWN": "2"})
+        assert [error.where for error in errors] == ["A_INNER_ITEM"]
+        environ = {"A_ITEM": "7", "A_OWN": "8", "A_MORE": "x=1.5", "A_INNER_ITEM": "2.5"}
+        config, errors = read_config("a", module.Sub[float], environ)
+        assert (config, errors) == (module.Sub(7, [8], {"x": 1.5}, module.Cfg(2.5)), [])
+    finally:
+        del sys.modules["new_syntax"]
 
 
 def test_a_generic_class_without_its_types() -> None:

@@ -172,14 +172,11 @@ def test_graph(shop: App) -> None:
 def test_check(app: App) -> None:
     """It imports all, also what is not enabled, and says all that is wrong: exit 2, else 0."""
     app.service("database", DATABASE)
-    runs = [app.start("check")]
-    app.commands("@command\ndef seed() -> None: ...")
-    runs.append(app.start("check"))
-    for run in runs:
-        result = run.result()
+    for commands in ("", "@command\ndef seed() -> None: ..."):
+        app.commands(commands)
+        result = app.call("check")
         assert result.code == 0
         assert result.stdout == "1 service checked, no problems\n"
-        runs = []
     app.service("broken", "raise OSError('no route')")
     app.service("typo", "@service(depends=['databse'])\nasync def typo() -> None: ...")
     result = app.call("check", SERVICES_ENABLED="database", RUNNER_DRAINDELAY="soon", LOG_FORMAT="text")
@@ -609,3 +606,16 @@ def test_completion_in_a_shell(app: App, tmp_path: Path) -> None:
         argv = ["bash", "-c", ask, "bash", str(tmp_path / "script"), *words]
         done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
         assert {word.strip() for word in done.stdout.split()} == expected, (words, done)
+
+
+def test_a_service_by_its_file(app: App) -> None:
+    """As an editor knows it: relative or absolute, in a folder that groups; a command of it; a file that is none."""
+    source = (
+        "@service(oneshot=True)\nasync def worker() -> None: ...\n\n@worker.command\ndef tell() -> None: print('hi')"
+    )
+    app.service("billing/worker", source)
+    assert app.run("services/billing/worker.py").result().said("billing-worker: done")
+    assert app.call(str(app.root / "services" / "billing" / "worker.py"), "tell").stdout == "hi\n"
+    wrong = app.call("run", "services/billing/nobody.py")
+    assert wrong.code == 2
+    assert "nobody.py" in wrong.stderr

@@ -325,3 +325,30 @@ def test_what_cannot_be_listed_is_told(app: App) -> None:
     assert "Traceback" not in result.stderr
     assert app.call("env", "nosuch").code == 2
     assert app.call("env", "--format", "xml").code == 2
+
+
+def test_the_config_of_a_command(app: App) -> None:
+    """It is that of the service; where the service takes none, the command's own."""
+    classes = "@attrs.frozen\nclass C:\n    x: int = 1\n@attrs.frozen\nclass D:\n    y: int\n"
+    commands = (
+        "@{0}.command\ndef show(config: C) -> None:\n    print(config)\n"
+        "@{0}.command\ndef more(config: C = C(5), *, n: int = 2) -> None:\n    print(config, n)\n"
+        "@{0}.command\ndef maybe(config: C | None = None) -> None:\n    print(config)\n"
+    )
+    takes_none = f"{classes}@service\nasync def a() -> None: ...\n{commands.format('a')}"
+    app.service("a", f"{takes_none}@a.command\ndef other(config: D) -> None: ...\n")
+    app.service("b", f"{classes}@service\nasync def b(config: C) -> None: ...\n{commands.format('b')}")
+    calls = {
+        ("a", "show"): "C(x=7)\n",
+        ("b", "show"): "C(x=8)\n",
+        ("b", "more", "--n", "3"): "C(x=8) 3\n",
+        ("b", "maybe"): "C(x=8)\n",
+    }
+    runs = {words: app.start(*words, A_X="7", B_X="8") for words in calls}
+    refused, listed = app.start("a", "other", LOG_FORMAT="text"), app.start("env", "a", "b")
+    for words, run in runs.items():
+        assert run.result().stdout == calls[words], words
+    result = refused.result()
+    assert result.code == 2
+    assert result.errors[0].startswith("A_Y is not set, and has no default; expected a whole number (D.y, ")
+    assert {"A_X", "A_Y", "B_X"} <= {*listed.result().stdout.split()}

@@ -124,12 +124,15 @@ def test_handlers_of_the_users_own(app: App) -> None:
 
         file = logging.FileHandler("app.log")
         file.setFormatter(logging.Formatter("%(app)s %(version)s %(service)s %(name)s %(message)s"))
+        logging.getLogger().addHandler(Broken())
         logging.getLogger().addHandler(file)
         """
     )
     app.service("chatty", CHATTY)
     result = app.run().stop()
     assert result.code == 0
+    assert result.ending("chatty") == "stopped"
+    assert "disk full" in result.stderr
     written = (app.folder / "app.log").read_text()
     assert "app 0.1.0 chatty kernel ready after" in written
     assert "app 0.1.0 chatty some.library from a library" in written

@@ -14,7 +14,7 @@ from tests.conformance.program import REPO, App, Program
 from tests.ports import free_port
 from tests.receiver import HANG, Receiver, attributes, receiving
 
-EXAMPLES = "example-database,example-flaky,example-api,example-migrator,example-optional,hello-world"
+EXAMPLES = "example-database,example-catalog,example-flaky,example-api,example-migrator,example-optional,hello-world"
 
 
 @pytest.fixture

@@ -44,6 +44,8 @@ def test_says_nothing_of_a_free_loop(app: App) -> None:
         """,
     )
     result = app.run().result()
+    assert result.code == 0
+    assert result.ending("patient") == "done"
     assert not result.said("event loop")
 
 

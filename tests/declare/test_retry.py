@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel.declare.retry import Retry
+from kernel.declare.retry import Retry, _rand
 
 
 def steady() -> float:
@@ -129,3 +129,10 @@ def test_what_is_no_class_of_errors(on: Any) -> None:
     """It is refused where it is written."""
     with pytest.raises(TypeError, match=r"Retry\.on takes classes of errors"):
         Retry(on=on)
+
+
+def test_chance_takes_the_whole_range() -> None:
+    """From 0 to 1, so that those who crash together do not come back together."""
+    drawn = [_rand() for _ in range(1000)]
+    assert 0 <= min(drawn) < 0.1
+    assert 0.9 < max(drawn) < 1

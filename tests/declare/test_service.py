@@ -45,6 +45,7 @@ def test_without_parentheses() -> None:
         "start_timeout": 60.0,
         "stop_timeout": 30.0,
         "concurrency": 100,
+        "asks": None,
         "commands": {},
     }
     assert example_database.where == declared_at(example_database.fn)
@@ -317,3 +318,24 @@ def test_the_protocols_can_be_faked() -> None:
             work.start_soon(anyio.sleep, 1)
 
     anyio.run(use, fake)
+
+
+def test_a_declaration_is_frozen() -> None:
+    """Nobody changes what a service was declared as; under another name it is a copy with the same commands."""
+
+    @service
+    async def api() -> None:
+        """Serve."""
+
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        api.name = "other"  # type: ignore[misc]
+    other = api.named("other")
+
+    @api.command
+    def tell() -> None:
+        """Tell."""
+
+    assert (api.name, other.name, other.fn) == ("api", "other", api.fn)
+    assert other.commands == {"tell": tell}
+    assert inspect.getdoc(other) == "Serve."
+    assert api.named("api") is api

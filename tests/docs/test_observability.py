@@ -117,5 +117,7 @@ def test_the_table_of_variables() -> None:
 def test_the_commands_are_recipes() -> None:
     """`just jaeger` and its kin are there."""
     recipes = (REPO / "scripts" / "kernel" / "kernel.just").read_text()
-    for name in re.findall(r"^just (\S+)", PAGE, re.MULTILINE):
+    names = re.findall(r"^just (\S+)", PAGE, re.MULTILINE)
+    assert {"jaeger", "jaeger-stop"} <= {*names}
+    for name in names:
         assert re.search(rf"^{name}( \*args)?:", recipes, re.MULTILINE), name

@@ -24,6 +24,7 @@ from kernel.config.settings import KERNEL_VARIABLES, read_settings
 from kernel.config.values import parse_duration
 from kernel.observe.admin import PAGES
 from kernel.observe.exporters import LAST
+from kernel.observe.wiring import ADMIN
 from tests.conformance.program import CALM, REPO, App
 
 PAGE = (REPO / "docs" / "operations.md").read_text()
@@ -36,7 +37,7 @@ PROBES = {kind: CONTAINER[f"{kind}Probe"] for kind in ("startup", "readiness", "
 def unit() -> dict[str, Any]:
     """The section [Service] of the unit; what may stand there several times, as a list."""
     found: dict[str, Any] = {"Environment": []}
-    (text,) = re.findall(r"```ini\n(.*?)```", PAGE, re.DOTALL)
+    text, *_ = re.findall(r"```ini\n(.*?)```", PAGE, re.DOTALL)
     configparser.ConfigParser(strict=False, interpolation=None).read_string(text)  # it is well-formed
     for line in text.partition("[Service]")[2].partition("[Install]")[0].splitlines():
         key, equals, value = line.partition("=")
@@ -76,7 +77,7 @@ def test_the_variables(place: str) -> None:
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not here")
 def test_the_unit_may_do_little(tmp_path: Path) -> None:
     """As systemd itself judges: at most 1.5, where 10 is a unit without any such line."""
-    (text,) = re.findall(r"```ini\n(.*?)```", PAGE, re.DOTALL)
+    text, *_ = re.findall(r"```ini\n(.*?)```", PAGE, re.DOTALL)
     file = tmp_path / "shop.service"
     file.write_text(text)
     command = ["systemd-analyze", "security", "--offline=yes", "--threshold=15", str(file)]
@@ -119,11 +120,18 @@ def test_the_unit() -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not on this machine")
 def test_the_unit_by_systemd(tmp_path: Path) -> None:
     """Systemd itself finds nothing wrong with it."""
-    (text,) = re.findall(r"```ini\n(.*?)```", PAGE, re.DOTALL)
+    text, *_ = re.findall(r"```ini\n(.*?)```", PAGE, re.DOTALL)
     path = tmp_path / "shop.service"
     path.write_text(re.sub(r"ExecStart=\S+", f"ExecStart={sys.executable}", text))
     done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, check=False)
     assert "shop.service" not in done.stderr, done.stderr
+
+
+def test_the_sockets_have_names_that_are_known() -> None:
+    """Of the admin server, and of a service that takes sockets."""
+    _, *sockets = re.findall(r"```ini\n(.*?)```", PAGE, re.DOTALL)
+    names = [re.findall("FileDescriptorName=(.*)", text) for text in sockets]
+    assert names == [[ADMIN], ["example-api"]]
 
 
 # -- the real program ------------------------------------------------------------------------------------------------

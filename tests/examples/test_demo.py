@@ -1,4 +1,4 @@
-"""The demo as a user runs it: the seven examples in one real process."""
+"""The demo as a user runs it: the eight examples in one real process."""
 
 from __future__ import annotations
 
@@ -81,6 +81,7 @@ def test_the_demo_ends_by_itself(demo: Demo, path: Path) -> None:
 
 SERVICES = {
     "example-api": "stopped",
+    "example-catalog": "stopped",
     "example-crasher": "failed",
     "example-database": "stopped",
     "example-flaky": "stopped",

@@ -15,6 +15,7 @@ import pytest
 from kernel import KernelError
 from services._pool import Pool
 from services.example_api import MAX_BODY, MAX_NAME, ApiConfig, example_api
+from services.example_catalog import CatalogInDatabase
 from services.example_migrator import down, up
 from tests.examples.fakes import FakeServing, running, until
 from tests.stopwatch import Stopwatch
@@ -32,7 +33,7 @@ def anyio_backend() -> str:
 async def api(pool: Pool, config: ApiConfig) -> AsyncIterator[tuple[httpx.AsyncClient, FakeServing]]:
     """A client of the running service."""
     async with (
-        running(lambda serving: example_api(pool, config, serving)) as serving,
+        running(lambda serving: example_api(CatalogInDatabase(pool), config, serving)) as serving,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{config.port}") as client,
     ):
         yield client, serving
@@ -143,7 +144,7 @@ async def test_a_bug_is_a_500_and_is_logged(
 async def test_it_listens_before_it_is_ready(pool: Pool, port: int, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever waits for ready gets a connection; the only line about it is the service's own."""
     caplog.set_level(logging.INFO)
-    async with running(lambda serving: example_api(pool, ApiConfig(port=port), serving)):
+    async with running(lambda serving: example_api(CatalogInDatabase(pool), ApiConfig(port=port), serving)):
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     assert caplog.messages == [f"listening on http://127.0.0.1:{port}"]
 
@@ -153,7 +154,7 @@ async def test_a_port_in_use_is_one_error(pool: Pool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(KernelError, match=f"127.0.0.1:{port}.*address already in use"):
-            await example_api(pool, ApiConfig(port=port), FakeServing())
+            await example_api(CatalogInDatabase(pool), ApiConfig(port=port), FakeServing())
     for _ in range(2):
         async with api(pool, ApiConfig(port=port)) as (client, _):
             assert (await client.get("/")).status_code == 200
@@ -215,4 +216,4 @@ async def test_a_request_that_never_ends_is_cut(pool: Pool, port: int) -> None:
 async def test_on_trio_it_is_one_error(pool: Pool, port: int, anyio_backend: str) -> None:
     """Uvicorn runs on asyncio alone, and the error says what to change."""
     with pytest.raises(KernelError, match="uvicorn does not run on trio; set KERNEL_BACKEND=asyncio"):
-        await example_api(pool, ApiConfig(port=port), FakeServing())
+        await example_api(CatalogInDatabase(pool), ApiConfig(port=port), FakeServing())

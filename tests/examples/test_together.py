@@ -17,6 +17,7 @@ from kernel.lifecycle.units import Unit
 from services import example_database as database_module
 from services import example_flaky as flaky_module
 from services.example_api import ApiConfig, example_api
+from services.example_catalog import example_catalog
 from services.example_database import DatabaseConfig, example_database
 from services.example_flaky import example_flaky
 from services.example_migrator import example_migrator
@@ -37,6 +38,7 @@ async def all_ready(lab: Lab, path: Path, port: int) -> AsyncIterator[httpx.Asyn
     """A client of the running services; the end of the block asks them to stop, and waits."""
     units = (
         Unit(example_api, ApiConfig(port=port)),
+        Unit(example_catalog),
         Unit(example_migrator),
         Unit(example_flaky),
         Unit(example_database, DatabaseConfig(path)),
@@ -65,6 +67,7 @@ async def test_start_and_stop_follow_the_dependencies(
     assert lab.order("starting") == [
         "example-flaky",
         "example-database",
+        "example-catalog",
         "example-migrator",
         "example-flaky",
         "example-api",

@@ -116,9 +116,7 @@ async def test_a_large_tree_is_cut(lab: Lab) -> None:
     async def waits() -> None:
         """Wait for one that is slow."""
 
-    many = [service(depends=[slow])(waits) for _ in range(100)]
-    for number, one in enumerate(many):
-        one.name = f"waits-{number}"
+    many = [service(depends=[slow])(waits).named(f"waits-{number}") for number in range(100)]
     await lab.stop_at(6).run(slow, *many)
     ((_, event),) = told(lab)
     assert len(event.lines) == 41

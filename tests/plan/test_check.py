@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 
-from kernel import Retry, service
+from kernel import Retry, Serving, service
 from kernel.declare.service import Service
-from kernel.plan.check import _check_budget, _check_retries, check
+from kernel.plan.check import _check_budget, _check_retries, _check_values, check
 from kernel.plan.discovery import Catalogue, find_services
 from kernel.plan.registry import Registry
 
@@ -25,8 +26,7 @@ def named(name: str, stop_timeout: float | None, *depends: str) -> Service[[], N
         if stop_timeout is None
         else service(depends=depends, stop_timeout=stop_timeout)(fn)
     )
-    made.name = name
-    return made
+    return made.named(name)
 
 
 def cut(*services: Service[[], None], budget: float = 10) -> dict[str, str]:
@@ -94,3 +94,50 @@ def test_what_an_artifact_lacks_is_told_once(tmp_path: Path, monkeypatch: pytest
     assert [str(error).partition("; ")[0].partition(": ")[2] for error in findings.errors] == [
         "needy needs the value of gone-one, which is not in this artifact"
     ]
+
+
+async def _db(serving: Serving[int]) -> None: ...
+
+
+async def _cache(serving: Serving[bool]) -> None: ...
+
+
+async def _plain(serving: Serving) -> None: ...  # type: ignore[type-arg]
+
+
+async def _takes_int(db: int) -> None: ...
+
+
+async def _takes_str(db: str) -> None: ...
+
+
+async def _takes_any(db: Any) -> None: ...
+
+
+async def _has_a_default(db: int = 3) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("provider", "consumer", "options", "told"),
+    [
+        (_db, _takes_int, ({}, {}), []),
+        (_db, _takes_int, ({"allowed_failure": True}, {"allowed_failure": True}), []),
+        (_db, _takes_int, ({"allowed_failure": True}, {}), ["must not fail"]),
+        (_db, _has_a_default, ({"allowed_failure": True}, {}), []),
+        (_db, _takes_str, ({}, {}), ["takes 'db' as str, but db serves int"]),
+        (_db, _takes_str, ({"allowed_failure": True}, {}), ["must not fail", "takes 'db' as str"]),
+        (_cache, _takes_int, ({}, {}), []),
+        (_plain, _takes_str, ({}, {}), []),
+        (_db, _takes_any, ({}, {}), []),
+    ],
+)
+def test_values_that_fit_and_values_that_may_be_lost(
+    provider: Any, consumer: Any, options: tuple[dict[str, Any], dict[str, Any]], told: list[str]
+) -> None:
+    """A warning for each, and none where types fit, where nothing is known, or where the parameter has a default."""
+    db = service(**options[0])(provider).named("db")
+    api = service(depends=["db"], **options[1])(consumer).named("api")
+    found = _check_values(api, {"db": db, "api": api})
+    assert len(found) == len(told)
+    assert all(text in warning for warning, text in zip(found, told, strict=True)), found
+    assert _check_values(api, {"api": api}) == []

@@ -99,3 +99,33 @@ def test_links_that_lead_somewhere_are_followed(services: Path) -> None:
     (services / "one").symlink_to("../elsewhere")
     (services / "two").symlink_to("../elsewhere")
     assert list(find_services(str(services.parent))) == ["billing-worker", "linked", "one-worker", "two-worker"]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("_helper.py", []),
+        ("_shared/helper.py", []),
+        ("billing/_helper.py", []),
+        ("billing/_shared/deep/helper.py", []),
+        ("_package/__init__.py", []),
+        ("package/__init__.py", ["package"]),
+        ("package/inner.py", ["package-inner"]),
+        ("billing/deep/er.py", ["billing-deep-er"]),
+        ("notes.txt", []),
+        ("__pycache__/x.py", []),
+    ],
+)
+def test_what_is_a_service_and_what_is_none(services: Path, path: str, found: list[str]) -> None:
+    """A name that begins with _ hides a file, a package, and a folder with all that is in it."""
+    (services / path).parent.mkdir(parents=True, exist_ok=True)
+    (services / path).write_text("")
+    assert list(find_services(str(services.parent))) == sorted(["billing-worker", *found])
+
+
+def test_a_package_is_one_service_whatever_is_in_it(services: Path) -> None:
+    """Its modules are its own."""
+    for path in ("package/__init__.py", "package/inner.py", "package/deep/er.py"):
+        (services / path).parent.mkdir(parents=True, exist_ok=True)
+        (services / path).write_text("")
+    assert list(find_services(str(services.parent))) == ["billing-worker", "package"]

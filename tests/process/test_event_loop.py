@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import anyio
 import pytest
 
@@ -51,3 +54,23 @@ def test_wakes(name: str) -> None:
         return woken.is_set()
 
     assert event_loop.run(main, name)
+
+
+@pytest.mark.parametrize("name", ["asyncio", "trio"])
+def test_what_the_loop_raises_after_its_end(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The result holds, and what went wrong is logged: asyncio needs a thread to close the executor's."""
+
+    async def main(_: event_loop.Wake) -> str:
+        if name == "asyncio":
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, int)
+            monkeypatch.setattr(threading.Thread, "start", no_thread)
+        return "result"
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("kernel.process.contain._said", set())
+        assert event_loop.run(main, name) == "result"
+    assert ("the end of the event loop failed" in caplog.text) == (name == "asyncio")

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.projects import Project
+from tests.scripts.projects import PROGRAMS, Project
 
 
 @pytest.mark.parametrize("program", ["./scripts/just", "just"])
 def test_a_recipe_of_the_users_wins(project: Project, program: str) -> None:
-    """Without another line; also `run`, and one that other recipes depend on."""
+    """Without another line; also `run`, and one that `just test` runs."""
     with (project.root / "Justfile").open("a") as file:
         file.write("\nrun *args:\n    @echo mine: $@\n\n# My own checks\ncheck:\n    @echo checked\n")
     assert project.just("run", "a b", program=program).out == "mine: a b\n"
-    assert project.just("test", "--version", program=program).out.startswith("checked\n")
+    assert project.just("check", program=program).out == "checked\n"
 
 
 @pytest.mark.parametrize("program", ["./scripts/just", "just"])
@@ -162,3 +162,25 @@ def test_every_file_of_the_template_has_an_owner(project: Project) -> None:
         "tests of the kernel are the template's"
     )
     assert {path for path in owners["framework"] if path.startswith("kernel/")}
+
+
+def test_the_projects_style_is_not_the_frameworks(owned: Project) -> None:
+    """Whatever rules a project gives itself, the framework's files keep theirs: none fails, none is formatted anew."""
+    path = owned.root / "pyproject.toml"
+    text = path.read_text()
+    mine = text.replace("line-length = 120", "line-length = 88").replace(
+        "[tool.ruff.lint]\n", "[tool.ruff.format]\nquote-style = 'single'\nindent-style = 'tab'\n\n[tool.ruff.lint]\n"
+    )
+    mine = re.sub(r"(?s)\nignore = \[.*?\n\]\n", "\nignore = []\n", mine, count=1)
+    assert mine.count("line-length = 88") == mine.count("ignore = []") == mine.count("indent-style") == 1
+    path.write_text(mine)
+    ruff = [str(PROGRAMS / "ruff")]
+    for words in (["check", "--no-cache"], ["format", "--check", "--no-cache"]):
+        done = owned.machine.call(*ruff, *words, cwd=owned.root)
+        assert done.code == 1, done.out
+        assert not re.search(r"\b(kernel/|app/__main__)", done.out), done.out
+    main = [*ruff, "check", "--no-cache", "--config", "kernel/ruff.toml", "app/__main__.py"]
+    assert owned.machine.call(*main, cwd=owned.root).code == 0
+    assert owned.machine.call(*ruff, "format", "--no-cache", cwd=owned.root).code == 0
+    assert not [path for path in owned.git("diff", "--name-only").split() if path.startswith(("kernel/", "scripts/k"))]
+    assert "app/__main__.py" not in owned.git("diff", "--name-only")

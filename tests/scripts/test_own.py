@@ -80,9 +80,12 @@ def test_the_examples_are_gone_with_what_only_they_needed(owned_once: Project) -
 
 def test_no_link_leads_nowhere(owned_once: Project) -> None:
     """In the new README, and in the pages that came along."""
+    found = []
     for page in [owned_once.root / "README.md", *(owned_once.root / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#:]+\.md)[)#]", page.read_text()):
+            found.append(link)
             assert (page.parent / link).is_file(), f"{page.name}: {link}"
+    assert {"docs/getting-started.md", "docs/updates.md", "services.md"} <= {*found}
 
 
 def test_the_lock_is_the_one_that_uv_would_make(owned_once: Project) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tomllib
 import zipfile
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.scripts.projects import Project
-from tests.scripts.upstream import TESTS, Upstream, copy, edit
+from tests.scripts.upstream import TESTS, Upstream, copy, edit, link
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,34 @@ def test_own_leaves_it_to_the_repository_around(upstream: Upstream, tmp_path: Pa
     tracked = bigger.top.git("ls-files", "-z", "back end").split("\0")
     assert "back end/services/hello_world.py" in tracked
     assert not any("example" in path or ".kernel" in path or ".venv" in path for path in tracked)
+
+
+def test_own_is_killed_in_a_folder(upstream: Upstream, tmp_path: Path) -> None:
+    """It is the clone that it was, or a part of the repository around; the next recipe sees to that."""
+    bigger = Bigger(upstream, tmp_path / "mono")
+    words = (".venv/bin/python", str(Path(__file__).with_name("killed.py")))
+    own = ("scripts/kernel/own.py", "NAME=my-app")
+
+    def run(step: int, place: str) -> Project:
+        project = Project(bigger.machine, copy(bigger.top, tmp_path / place, link).root / "back end")
+        env = {"COUNTED": str(tmp_path / "counted")}
+        done = project.machine.call(*words, str(step), *own, cwd=project.root, **env)
+        assert done.code == (-signal.SIGKILL if step else 0), done.err
+        return project
+
+    before, after = bigger.files(), run(0, "whole").files()
+    last = int((tmp_path / "counted").read_text())
+    verdicts: list[bool] = []
+    for step in sorted({*range(2, last, last // 8), *range(last - 12, last + 1, 3)}):
+        project = run(step, f"step{step}")
+        assert project.just("hello").code == 0
+        assert not (project.root / ".kernel" / "change").exists()
+        finished = project.files() == after
+        assert finished or project.files() == before
+        assert (project.root / ".git").exists() == (not finished)
+        verdicts.append(finished)
+    assert verdicts == sorted(verdicts)
+    assert set(verdicts) == {False, True}
 
 
 @pytest.mark.parametrize("committed", [True, False])

@@ -75,6 +75,34 @@ def test_it_is_clean_typed_tested_and_runs(owned: Project, name: str) -> None:
         assert run.wait(20) == 0
 
 
+@pytest.mark.parametrize("kind", ["http", "worker", "periodic", "program"])
+def test_every_kind_is_clean_typed_and_tested(owned: Project, kind: str) -> None:
+    """Lint, format, types, its test, and what the app says of it."""
+    text = (owned.root / "pyproject.toml").read_text()
+    packages = "".join(f'    "{name}",\n' for name in ("fastapi", "uvicorn", "redis", "httpx"))  # else they are added
+    owned.write("pyproject.toml", text.replace("dependencies = [\n", f"dependencies = [\n{packages}", 1))
+    done = owned.just("service", "NAME=billing-worker", f"KIND={kind}")
+    assert done.code == 0, done.err
+    made = ["services/billing_worker.py", "tests/services/test_billing_worker.py"]
+    python = owned.root / ".venv" / "bin" / "python"
+    for words in (
+        ["ruff", "check", "--no-cache", *made],
+        ["ruff", "format", "--check", "--no-cache", *made],
+        ["mypy", f"--cache-dir={owned.machine.folder / 'mypy'}", *made],
+        ["pytest", "-q", "-p", "no:cacheprovider", made[1]],
+        ["app", "check"],
+    ):
+        done = owned.machine.call(str(python), "-m", *words, cwd=owned.root)
+        assert done.code == 0, done.out + done.err
+
+
+def test_a_kind_that_is_none(owned: Project) -> None:
+    """The nearest one is suggested, and nothing is written."""
+    with owned.unchanged():
+        assert refused(owned.just("service", "billing", "KIND=periodical"), "did you mean 'periodic'?")
+        assert refused(owned.just("KIND=grpc", "service", "billing"), "there are: plain, http, worker")
+
+
 @pytest.mark.parametrize(
     ("name", "word"),
     [

@@ -261,8 +261,8 @@ def test_a_subset_that_could_never_start_is_refused(built: Project, tmp_path: Pa
     (project.root / "build/app.pyz").unlink()
     done = project.just("build", "SERVICES=example-api,hello-world")
     assert (done.code, done.out) == (2, "")
-    assert "example-api needs the value of example-database, which SERVICES leaves out" in done.err
-    assert "say SERVICES=example-api,example-database,hello-world, or give" in done.err
+    assert "example-api needs the value of example-catalog, which SERVICES leaves out" in done.err
+    assert "say SERVICES=example-api,example-catalog,hello-world, or give" in done.err
     assert not (project.root / "build/app.pyz").exists()
     text = (project.root / "services/example_api.py").read_text()
     optional = text.replace(
@@ -390,6 +390,41 @@ def test_what_is_fetched_is_pinned() -> None:
     assert {"pyinstaller", "altgraph", "setuptools"} <= {block.partition("==")[0] for block in blocks}
     assert all("--hash=sha256:" in block for block in blocks)
     assert "://" not in lock
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ("index-url = https://me:hunter2@mirror.example.com/simple", 1),
+        ("machine mirror login me password x", 1),
+        ("index-url = https://mirror.example.com/simple", 0),
+        ("cert = /etc/ssl/ca.crt", 0),
+        (None, 0),
+    ],
+)
+def test_a_base_that_holds_a_password_is_refused(tmp_path: Path, settings: str | None, code: int) -> None:
+    """What the last stage of the framework's Containerfile looks for: BASE is shipped as it is."""
+    text = (REPO / "scripts" / "kernel" / "Containerfile").read_text()
+    (look,) = re.findall(r"(?m)^RUN (for file in (?:.*\\\n)+.*)$", text)
+    if settings is not None:
+        (tmp_path / "pip.conf").write_text(f"[global]\n{settings}\n")
+    words = look.replace("/etc/pip.conf", str(tmp_path / "pip.conf"))
+    assert "/root/.netrc" in words
+    words = re.sub(r"/root/\S+?(?=[ ;])", str(tmp_path / "nothing"), words)
+    done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, check=False)
+    assert (done.returncode, "BASE holds a password in" in done.stderr) == (code, bool(code)), done.stderr
+
+
+def test_a_package_that_was_installed_by_hand(built: Project, tmp_path: Path) -> None:
+    """It is told how .venv is made anew, before how the accident would become permanent."""
+    project = Project(built.machine, tmp_path / "app")
+    shutil.copytree(built.root, project.root, symlinks=True)
+    lock = project.root / "scripts" / "requirements.lock"
+    lock.write_text(re.sub(r"(?m)^attrs==\S+", "attrs==1.0", lock.read_text()))
+    done = project.just("build")
+    assert done.code == 2
+    assert "in .venv is not what scripts/requirements.lock says; where it was installed by hand" in done.err
+    assert done.err.index("`rm -r .venv`") < done.err.index("`just lock`")
 
 
 def test_a_containerfile_of_ones_own_is_not_given_secrets(owned_once: Project) -> None:

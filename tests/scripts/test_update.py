@@ -519,6 +519,7 @@ def test_an_upstream_by_url(project: Project, upstream: Upstream, server: str, t
     edit(file, (f'upstream = "{upstream.root}"', f'upstream = "{full}"'))
     project.commit()
     update(project, *(["PLAIN=1"] if "{http}" in address else []), PATH=f"{tmp_path}:{project.machine.env['PATH']}")
+    assert "b, as 0.2.0 has it" in project.git("show", f"{BRANCH}:kernel/letters.txt")
 
 
 @pytest.mark.parametrize(("place", "told"), [("nothing", "not found"), ("locked", "terminal prompts disabled")])

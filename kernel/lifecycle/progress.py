@@ -1,0 +1,80 @@
+"""Tells what a start or a stop that takes long still waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from kernel.lifecycle.clock import Clock
+from kernel.lifecycle.events import StillWaiting
+from kernel.lifecycle.node import Node
+from kernel.lifecycle.observers import Observers
+from kernel.lifecycle.tree import starting_tree, stopping_tree
+
+LONG_START = 5.0  # seconds after which a start that is not over is explained
+LONG_STOP = 2.0  # the same of a stop
+
+
+class Run(Protocol):
+    """What it needs of the orchestrator."""
+
+    clock: Clock
+    stopping: bool
+    observers: Observers
+
+    @property
+    def supervisors(self) -> Mapping[str, Node]:
+        """Every service by name."""
+        ...
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether all services are ready, or were at some time."""
+        ...
+
+    def settle(self) -> None:
+        """Tell the observers."""
+
+
+class Progress:
+    """Explains a start or a stop at first after a while, then each time that it has taken twice as long."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._began = 0.0
+
+    def start(self, at: float) -> None:
+        """Watch the start, which began *at* that time."""
+        self._began = at
+        self._run.clock.at(at + LONG_START, self._explain_start)
+
+    def stop(self, at: float) -> None:
+        """Watch the stop, which was requested *at* that time."""
+        self._began = at
+        self._run.clock.at(at + LONG_STOP, self._explain_stop)
+
+    def tell(self) -> None:
+        """Tell the observers what the start waits for; nothing once the app stops."""
+        if not self._run.stopping:
+            self._tell(stopping=False)
+
+    def _explain_start(self) -> None:
+        if not self._run.all_ready and not self._run.stopping:
+            self._again(self._explain_start)
+            self._tell(stopping=False)
+            self._run.settle()
+
+    def _explain_stop(self) -> None:
+        self._again(self._explain_stop)
+        self._tell(stopping=True)
+        self._run.settle()
+
+    def _again(self, explain: Callable[[], None]) -> None:
+        now = self._run.clock.now()
+        self._run.clock.at(now + (now - self._began), explain)
+
+    def _tell(self, *, stopping: bool) -> None:
+        now = self._run.clock.now()
+        tree = stopping_tree if stopping else starting_tree
+        lines = tree(self._run.supervisors.values(), now)
+        self._run.observers.emit(StillWaiting(stopping=stopping, seconds=now - self._began, lines=lines))
