@@ -35,6 +35,8 @@ class Catalog(Protocol):
 
     async def items(self) -> list[Item]:
         """All of them, in the order in which they were added."""
+        ...
 
     async def add(self, name: str) -> Item:
         """Add one."""
+        ...

@@ -7,6 +7,7 @@ import graphlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,28 @@ def test_no_import_cycle() -> None:
 def test_a_module_can_be_read_in_one_sitting(path: Path) -> None:
     """No module is longer than 450 lines."""
     assert len(path.read_text().splitlines()) <= 450
+
+
+def stubs(path: Path) -> Iterator[str]:
+    """The methods of protocols that give something, and whose body is a docstring alone."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ClassDef) or not any(
+            ast.unparse(base).startswith("Protocol") for base in node.bases
+        ):
+            continue
+        for method in node.body:
+            if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) and method.returns is not None:
+                given = ast.unparse(method.returns) != "None"
+                if given and len(method.body) == 1 and isinstance(method.body[0], ast.Expr):
+                    value = method.body[0].value
+                    if isinstance(value, ast.Constant) and value.value is not ...:
+                        yield f"{path.relative_to(ROOT)}:{method.lineno} {method.name}"
+
+
+@pytest.mark.parametrize("path", [KERNEL, ROOT / "services"], ids=lambda path: path.name)
+def test_methods_of_protocols_have_a_body(path: Path) -> None:
+    """For pyright, which most editors show, a docstring alone gives None; `...` below it stands for any body."""
+    assert [stub for file in sorted(path.rglob("*.py")) for stub in stubs(file)] == []
 
 
 def test_the_map_names_every_module() -> None:

@@ -31,6 +31,8 @@ class Program(BuiltIn):
 
     def dispatch(self, words: list[str]) -> int:
         """Do what *words* say."""
+        if any(word.endswith(".py") for word in words[:2]):
+            words = [*map(self._by_file, words[:2]), *words[2:]]
         first = words[0] if words else "--help"
         if first in BUILT_IN:
             names = words[1:]
@@ -52,6 +54,15 @@ class Program(BuiltIn):
         known = [*BUILT_IN, *self.files, *commands]
         hint = did_you_mean(first.replace("_", "-"), known) or f"see `{self.identity.name} --help`"
         raise NamingError(f"there is no command or service named {first!r}", hint=hint)
+
+    def _by_file(self, word: str) -> str:
+        """The name of the service that is written in the file *word*, as an editor knows it; else *word* itself."""
+        if word.endswith(".py"):
+            path = os.path.realpath(word)
+            for name, file in self.files.items():
+                if os.path.realpath(file.path) == path:
+                    return name
+        return word
 
     # -- the pieces of the command line --------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ class Explained(Protocol):
     @property
     def next_step_at(self) -> float | None:
         """When its alarm goes off; None where it has none."""
+        ...
 
     @property
     def waits_for(self) -> Sequence[Named]:

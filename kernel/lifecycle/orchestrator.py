@@ -114,7 +114,7 @@ class Orchestrator:
 
     @property
     def ready(self) -> bool:
-        """Whether all is ready, done, or failed with permission; none says `unready`; no stop was asked for."""
+        """Whether all is ready, done, or failed (allowed); none says `unready`; no stop was asked for."""
         return bool(self._nodes) and not self._unready and not self._withheld and not self.stopping
 
     def running(self, frame: FrameType | None) -> str:

@@ -25,10 +25,12 @@ class Run(Protocol):
     @property
     def supervisors(self) -> Mapping[str, Node]:
         """Every service by name."""
+        ...
 
     @property
     def all_ready(self) -> bool:
         """Whether all services are ready, or were at some time."""
+        ...
 
     def settle(self) -> None:
         """Tell the observers."""

@@ -39,6 +39,7 @@ class Tasks(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         """Wait, whatever is cancelled meanwhile."""
+        ...
 
     def spawn(self, run: Run, name: str, context: Context) -> None:
         """Start a task that runs ``run()``.

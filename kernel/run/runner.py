@@ -41,6 +41,8 @@ from kernel.process.watchdog import FORCED, LAST_WORDS, Watchdog, within
 from kernel.run.command import Outcome
 from kernel.stacks import forget_frames, frame_of, runs_at
 
+HELD = 0.3  # seconds after a signal at which an event loop that does not know of it is held by a debugger
+
 Prepare = Callable[[], tuple[Sequence[Unit], Sequence[str]]]
 
 
@@ -128,6 +130,7 @@ class _Run:
         self._orchestrator: Orchestrator | None = None
         self._report: Report | None = None
         self._unsent = ""
+        self._obeyed = 0  # signals that the event loop knows of
         self._main = threading.get_ident()
         self._signals = Signals(self._on_signal, logs.say_forced_exit)
 
@@ -212,8 +215,21 @@ class _Run:
             self._watchdog.arm(self._settings.shutdown_timeout)
         else:
             self._watchdog.arm(GRACE, FORCED)
+        if self._settings.dev and self._resting():
+            timer = threading.Timer(HELD, self._say_held, (count,))
+            timer.daemon = True
+            timer.start()
+
+    def _say_held(self, count: int) -> None:
+        """From a thread of its own: somebody at the prompt of a debugger would else not see that Ctrl+C was heard."""
+        if self._obeyed < count:
+            logs.logger.warning(
+                "%s: a debugger holds the app, which stops when it goes on; the third signal ends it at once",
+                self._signals.first,
+            )
 
     def _signalled(self, count: int) -> None:
+        self._obeyed = count
         assert self._orchestrator is not None
         if count > 1:
             self._orchestrator.force()

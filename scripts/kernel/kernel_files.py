@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from recipe import ROOT, Refusal, git, project_files, run, unix
+from recipe import ROOT, Refusal, changed_files, git, project_files, run, unix
 
 MANIFEST = "scripts/kernel/manifest.toml"
 SHIPPED = "scripts/kernel/shipped.txt"
@@ -62,8 +62,7 @@ def as_shipped() -> tuple[str, dict[str, str]]:
         return "nothing, as no commit is known", {path: digest((ROOT / path).read_bytes()) for path in paths}
     listed = [path for path in git("ls-tree", "-r", "-z", "--name-only", cloned).split("\0") if path]
     ours = [path for path, owner in owners(ROOT, listed).items() if owner == "framework"]
-    words = ("diff", "--no-ext-diff", "--no-renames", "--relative", "--name-only", "-z", cloned, "--", ".")
-    changed = set(git(*words).split("\0"))
+    changed = changed_files(cloned)
     known = {path: "changed" for path in ours if path in changed}
     known |= {path: digest((ROOT / path).read_bytes()) for path in ours if path not in changed}
     return f"commit {cloned[:12]}", known

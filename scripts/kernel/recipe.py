@@ -209,20 +209,25 @@ def copy_settings(keys: tuple[str, ...], target: Path) -> None:
 def refuse_uncommitted() -> None:
     """Raises `Refusal` where the project has changes that are not committed, or files that git does not know."""
     changed = git("status", "--porcelain", "--untracked-files=normal", "--", ".").splitlines()
-    if changed and all(line.startswith(" M") for line in changed) and not _differs():
+    if changed and all(line.startswith(" M") for line in changed) and not changed_files():
         return  # the line ends are others, which is no change
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise Refusal(f"there are changes that are not committed ({changed[0][3:]}{more}); commit or remove them first")
 
 
-def _differs() -> bool:
-    """Whether a tracked file differs in more than its line ends. The index, which git would refresh, stays as it is."""
+def changed_files(*commit: str) -> set[str]:
+    """The tracked files that differ, in more than their line ends, from the index, or from a commit.
+
+    The index, which git would refresh for that, stays as it is: a copy is asked.
+    """
     with tempfile.NamedTemporaryFile() as index:
-        own = Path(git("rev-parse", "--git-path", "index").rstrip("\n"))
-        shutil.copyfile(ROOT / own, index.name)
-        words = ("diff", "--no-ext-diff", "--name-only", "-z", "--", ".")
-        return bool(git("-c", "diff.autoRefreshIndex=true", *words, env={"GIT_INDEX_FILE": index.name}))
+        own = ROOT / git("rev-parse", "--git-path", "index").rstrip("\n")
+        if own.is_file():
+            shutil.copyfile(own, index.name)
+        words = ("diff", "--no-ext-diff", "--no-renames", "--relative", "--name-only", "-z", *commit, "--", ".")
+        told = git("-c", "diff.autoRefreshIndex=true", *words, env={"GIT_INDEX_FILE": index.name})
+    return {path for path in told.split("\0") if path}
 
 
 def refuse_nobody(what: str) -> None:

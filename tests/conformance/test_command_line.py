@@ -606,3 +606,16 @@ def test_completion_in_a_shell(app: App, tmp_path: Path) -> None:
         argv = ["bash", "-c", ask, "bash", str(tmp_path / "script"), *words]
         done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
         assert {word.strip() for word in done.stdout.split()} == expected, (words, done)
+
+
+def test_a_service_by_its_file(app: App) -> None:
+    """As an editor knows it: relative or absolute, in a folder that groups; a command of it; a file that is none."""
+    source = (
+        "@service(oneshot=True)\nasync def worker() -> None: ...\n\n@worker.command\ndef tell() -> None: print('hi')"
+    )
+    app.service("billing/worker", source)
+    assert app.run("services/billing/worker.py").result().said("billing-worker: done")
+    assert app.call(str(app.root / "services" / "billing" / "worker.py"), "tell").stdout == "hi\n"
+    wrong = app.call("run", "services/billing/nobody.py")
+    assert wrong.code == 2
+    assert "nobody.py" in wrong.stderr

@@ -90,3 +90,35 @@ def test_held_while_closing(app: App) -> None:
     assert result.said("held: closed")
     assert result.messages[-1] == "exit 0: stopped by SIGINT"
     assert result.messages.count("a debugger is attached: deadlines rest") == 1
+
+
+def test_control_c_at_the_prompt(app: App) -> None:
+    """It is heard, which is said at once, and the app stops when whoever debugs goes on."""
+    app.service("held", HELD)
+    main, other = pty.openpty()
+    run = app.open(("run",), {"ENV": "dev", "ADMIN_ADDR": ""}, stdin=other)
+    hold(run)
+    run.send(signal.SIGINT)
+    run.wait_for("SIGINT: a debugger holds the app, which stops when it goes on")
+    os.write(main, b"c\n")
+    result = run.result()
+    os.close(main)
+    os.close(other)
+    assert result.code == 0, result.stderr
+    assert result.messages[-1] == "exit 0: stopped by SIGINT"
+
+
+def test_control_c_three_times_at_the_prompt(app: App) -> None:
+    """The third ends the process at once, from the prompt."""
+    app.service("held", HELD)
+    main, other = pty.openpty()
+    run = app.open(("run",), {"ENV": "dev", "ADMIN_ADDR": ""}, stdin=other)
+    hold(run)
+    for number in (1, 2, 3):
+        run.send(signal.SIGINT)
+        if number < 3:
+            run.wait_for("a debugger holds the app", times=number)
+            time.sleep(0.5)  # the same within half a second is one
+    assert run.result().code == 130
+    os.close(main)
+    os.close(other)
