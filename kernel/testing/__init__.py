@@ -134,7 +134,7 @@ class Running:
 
     def transitions(self, service: str | AnyService) -> list[Transition]:
         """All moves of *service* so far, in order."""
-        name = self.name(service)
+        name = self._name(service)
         return [event for event in self.events if isinstance(event, Transition) and event.service == name]
 
     def states(self, service: str | AnyService) -> list[State]:
@@ -143,7 +143,7 @@ class Running:
 
     def value(self, service: str | AnyService) -> Any:
         """What *service* hands over; None while it does not serve, and where it hands over nothing."""
-        name = self.name(service)
+        name = self._name(service)
         return self._orchestrator.supervisors[name].value
 
     async def wait_for(self, service: str | AnyService, state: State) -> None:
@@ -157,7 +157,7 @@ class Running:
         now = [self.states(service)[-1]]
         while state not in now:
             if now and now[-1] in ENDED:
-                raise StateMissed(self.name(service), state, now[-1])
+                raise StateMissed(self._name(service), state, now[-1])
             await self._news.wait()
             now = [move.state for move in self.transitions(service)[seen:]]
 
