@@ -35,7 +35,8 @@ observe/       what can be seen of a run
                admin http_server http_connection  the admin server of ADMIN_ADDR, in a thread of its own
                shown         records and tracebacks, without secrets and bounded
                systemd       readiness and watchdog, told to systemd
-               spans tracer  lifecycle spans; the tracer through which users' spans get their service
+               spans span_rows  lifecycle spans, and what they are made of
+               tracer        the tracer through which users' spans get their service
                metrics prometheus  instruments; `/metrics`
                loop_shares   each service's share of the event loop's time
                otel_resource what identifies the app in telemetry
