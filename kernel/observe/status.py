@@ -167,7 +167,7 @@ class View:
 
     @property
     def ready(self) -> bool:
-        """Whether every service is ready, done, or failed with permission, and no stop was asked for."""
+        """Whether every service is ready, done, or failed (allowed), and no stop was asked for."""
         return self.orchestrator is not None and self.orchestrator.ready
 
     @property
