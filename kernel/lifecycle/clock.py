@@ -82,7 +82,7 @@ class Clock:
         try:
             if not (deadline and self.resting()):
                 callback()
-        except BaseException as error:  # noqa: BLE001  (the services would lose their deadlines by it)
+        except BaseException as error:  # noqa: ASYNC103, BLE001  (the services would lose their deadlines by it)
             self.failed("an alarm of the kernel", error)
 
     async def run(self) -> None:
