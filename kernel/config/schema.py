@@ -142,7 +142,8 @@ def _schema(prefix: str, cls: Any, outer: tuple[type, ...]) -> Schema:
                 raise UnreadableType(inner, "it contains itself, so its variables have no end: write str")  # noqa: TRY301
             schema = _schema(name, inner, (*outer, origin))
         except UnreadableType as error:
-            what = f"cannot be read: its field is of type {type_name(error.type)}"
+            tp = f"is of type {type_name(error.type)}" if error.type is not None else "has no type"
+            what = f"cannot be read: its field {tp}"
             errors.append(ConfigError(what, where=name, hint=f"{error.instead} ({place(owner, attribute.name)})"))
         except _Unresolved as error:
             what = f"cannot be read: the type of its field cannot be evaluated: {error}"
@@ -250,12 +251,14 @@ def entries(schema: Schema, environ: Mapping[str, str], outer: object, *, idle: 
 
 
 def place(owner: type, field: str) -> str:
-    """Class, field, file and line; without the last two where there is no source."""
+    """Class, field, file and line; the last two where there is source. An empty *field* is the class."""
     lines, first, path = source_of(owner)
+    name = f"{owner.__name__}.{field}" if field else owner.__name__
     if not lines:
-        return f"{owner.__name__}.{field}"
-    offset = next((i for i, line in enumerate(lines) if re.match(rf"\s+{re.escape(field)}\s*[:=]", line)), 0)
-    return f"{owner.__name__}.{field}, {path}:{first + offset}"
+        return name
+    own = (i for i, line in enumerate(lines) if field and re.match(rf"\s+{re.escape(field)}\s*[:=]", line))
+    offset = next(own, 0)
+    return f"{name}, {path}:{first + offset}"
 
 
 @functools.cache
