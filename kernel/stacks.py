@@ -48,7 +48,7 @@ def shorten(path: str) -> str:
         return path.removeprefix(ROOT)
     try:
         here = os.getcwd()  # noqa: PTH109
-    except Exception:  # noqa: BLE001  (it was removed, mostly)
+    except BaseException:  # noqa: BLE001  (it was removed, mostly)
         return path
     return path.removeprefix(here + os.sep)
 
@@ -64,7 +64,7 @@ def stands_at(coroutine: Coroutine[Any, Any, Any] | None) -> str:
     """
     try:
         return _innermost(coroutine)
-    except Exception:  # noqa: BLE001
+    except BaseException:  # noqa: BLE001
         return UNKNOWN
 
 
@@ -102,7 +102,7 @@ def runs_at(frame: FrameType | None) -> str:
     """The line that the thread with the innermost *frame* runs: the innermost one of the user's, if any."""
     try:
         return _line_of(frame)
-    except Exception:  # noqa: BLE001  (as in `stands_at`)
+    except BaseException:  # noqa: BLE001  (as in `stands_at`)
         return UNKNOWN
 
 
