@@ -345,6 +345,9 @@ def collect(options: Mapping[str, str]) -> Report:
 
 def main(words: Sequence[str]) -> int:
     """Do what *words* say; 1 where a run of the kernel failed, 2 where they are not understood."""
+    if not {"--help", "-h"}.isdisjoint(words):
+        print(USE.replace("use:", "Usage:", 1))
+        return 0
     options = dict(OPTIONS)
     for word in words:
         name, _, value = word.partition("=")
