@@ -90,7 +90,7 @@ class Clock:
         try:
             if not (deadline and self.rests()):
                 callback()
-        except BaseException as error:  # noqa: BLE001  (the services would lose their deadlines by it)
+        except BaseException as error:  # noqa: ASYNC103, BLE001  (the services would lose their deadlines by it)
             self.failed("an alarm of the kernel", error)
 
     async def run(self) -> None:

@@ -26,7 +26,7 @@ class VirtualView(View):
 
 
 async def test_the_numbers_of_a_service_through_its_life(lab: Lab) -> None:
-    """Time in a state counts from its begin, uptime adds up over the attempts, the last start and stop are kept.
+    """Time in a state counts from its begin, uptime adds up over the attempts, the last start, stop and error are kept.
 
     The next step is the retry, the end of the patience with a start, or the cut.
     """
@@ -52,7 +52,7 @@ async def test_the_numbers_of_a_service_through_its_life(lab: Lab) -> None:
         4: ("ready", 2, 1, 2, 2, None, None, None),
         7.25: ("stopping", 0.25, 1, 5, 2, None, 29.75, None),
         9: ("backoff", 1, 1, 5, 2, 1, 2, "ValueError: boom"),
-        12: ("starting", 1, 2, 5, 2, 1, 59, None),
-        15: ("ready", 2, 2, 7, 2, 1, None, None),
-        20.5: ("stopping", 0.5, 2, 12, 2, 1, 9, None),
+        12: ("starting", 1, 2, 5, 2, 1, 59, "ValueError: boom"),
+        15: ("ready", 2, 2, 7, 2, 1, None, "ValueError: boom"),
+        20.5: ("stopping", 0.5, 2, 12, 2, 1, 9, "ValueError: boom"),
     }
