@@ -251,9 +251,9 @@ class Link:
                 await client.close()
             if "authorization" in _words(error).lower():
                 names = "NATS_USER, NATS_PASSWORD, NATS_CREDS and NATS_NKEY"
-                raise PermissionError(f"{shown_url(url)} does not let us in: {_words(error)}; see {names}") from error
+                raise PermissionError(f"{shown_url(url)} does not let us in: {_words(error)}; see {names}") from error  # noqa: ASYNC104
             if isinstance(error, NatsError) and errors:
-                raise errors[-1] from error
+                raise errors[-1] from error  # noqa: ASYNC104
             raise
         self._client = client
         for found in client.discovered_servers:
@@ -287,7 +287,8 @@ class Link:
                 await self.fence()
             finally:
                 self._client, self.server = None, ""
-                await client.close()
+                with CancelScope(shield=True), move_on_after(LAST_WORDS):
+                    await client.close()
 
     def _failed(self, error: Exception) -> None:
         """Take note of what the server says; what it refuses is told to whom it concerns."""

@@ -16,6 +16,8 @@ from tests.conformance.program import REPO, App
 
 SCRIPTS = REPO / "scripts" / "template"
 KERNEL, BY_HAND = "kernel", "anyio, by hand"
+SERVING = "kernel, with `Serving`"
+LOGGING, BY_HAND_LOGGING = "kernel, LOG_LEVEL=info", "anyio, by hand, each step logged"
 
 
 @attrs.frozen
@@ -119,8 +121,10 @@ def groups(folder: Path, *, short: bool, peers: Sequence[str]) -> Iterator[Group
             BY_HAND,
             (
                 program(KERNEL, "kernel", *words),
-                program("kernel, with `Serving`", "kernel", *words, "serving"),
+                program(SERVING, "kernel", *words, "serving"),
                 program(BY_HAND, "anyio", *words),
+                program(LOGGING, "kernel", *words, "info", "log", "watch"),
+                program(BY_HAND_LOGGING, "anyio", *words, "info"),
                 *(program(name, name.removesuffix("-streaming"), *words, peer=name) for name in peers),
             ),
         )
