@@ -74,6 +74,8 @@ lifecycle/     one service, then all of them
                shutdown      the one deadline, and each level's share of it
                ticks unready `work.every`, `work.unready`
                clock alarmed  alarms
+               group_signal  what a signal to the whole group does to child processes
+               recovery      who is away until all are ready again
                progress      tells what a start or stop that takes long waits for
                observers     those who are told each event
                explain tree  the sentences that explain a state; the tree of what still waits

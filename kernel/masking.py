@@ -123,17 +123,16 @@ def mask(text: str) -> str:
     for secret in _longest_first:
         text = secret.masked(text)
     if "://" in text and "@" in text:
-        text = _TOKEN.sub(rf"\1{MASK}@", _PASSWORD.sub(rf"\1{MASK}@", text))
+        text = re.sub(_AS_USER, rf"\1{MASK}@", re.sub(_AFTER_USER, rf"\1{MASK}@", text))
     if "=" in text and ("?" in text or "&" in text):
-        text = _QUERY.sub(rf"\1{MASK}", text)
+        text = re.sub(_IN_QUERY, rf"\1{MASK}", text)
     return text
 
 
-_PASSWORD = re.compile(r"(://[^\s/?#\"'<>@:]*:)[^\s/?#\"'<>]*@")
-_TOKEN = re.compile(r"(https?://)[^\s/?#\"'<>@:]+@", re.IGNORECASE)
-_QUERY = re.compile(
-    r"([?&][\w.-]*(?:key|token|secret|passw(?:or)?d|pwd|sig(?:nature)?|auth|credential)s?=)[^\s&\"'<>#]+", re.IGNORECASE
-)
+# As texts, which `re` compiles when they are first used: this module is loaded at every start.
+_AFTER_USER = r"(://[^\s/?#\"'<>@:]*:)[^\s/?#\"'<>]*@"
+_AS_USER = r"(?i)(https?://)[^\s/?#\"'<>@:]+@"
+_IN_QUERY = r"(?i)([?&][\w.-]*(?:key|token|secret|passw(?:or)?d|pwd|sig(?:nature)?|auth|credential)s?=)[^\s&\"'<>#]+"
 
 
 def bounded(text: str, limit: int) -> str:
@@ -151,19 +150,19 @@ def shown(text: str, limit: int = TEXT) -> str:
 
 # -- what the environment holds ----------------------------------------------------------------------------------
 
-_ADDRESSES = re.compile(r"OTEL_EXPORTER_OTLP_(\w+_)?ENDPOINT|NATS_URL|(HTTPS?|ALL)_PROXY", re.IGNORECASE)
-_SECRETS = frozenset({"NATS_PASSWORD", "NATS_NKEY"})
-_HEADERS = re.compile(r"OTEL_EXPORTER_OTLP_(\w+_)?HEADERS")
+_ADDRESSES = frozenset({"NATS_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"})
+_SECRETS = frozenset({"NATS_AFTER_USER", "NATS_NKEY"})
+_OTLP = "OTEL_EXPORTER_OTLP_"
 
 
 def learn(environ: Mapping[str, str]) -> None:
     """Make the secrets known that OpenTelemetry's variables, and those of NATS and of proxies, hold."""
     for name, text in environ.items():
-        if _HEADERS.fullmatch(name):
+        if name.startswith(_OTLP) and name.endswith("HEADERS"):
             add(*_secrets_of_headers(text))
         elif name in _SECRETS:
             add(text)
-        elif _ADDRESSES.fullmatch(name):
+        elif name.upper() in _ADDRESSES or (name.startswith(_OTLP) and name.endswith("ENDPOINT")):
             for one in text.split(","):
                 add(*secrets_of_address(one))
 

@@ -64,6 +64,8 @@ class Client:
         self.unavailable_since: float | None = None
         self.last_error = ""
         self.foreign = False  # whether something else answers on these subjects too, as a stream does
+        self.pending: dict[asyncio.Future[Any], tuple[_Attempts, float]] = {}
+        self._watching = False
         self._looked = -math.inf
         self._waits_for = ""
         self._serves = False
@@ -208,7 +210,8 @@ class Client:
                 raise BadRequest(service, name, str(misfit)) from None
             deadline = current_effective_deadline()
             own = deadline == math.inf
-            attempt = _Attempts(self, method, payload, current_time() + timeout if own else deadline, own=own)
+            until = asyncio.get_running_loop().time() + timeout if own else deadline
+            attempt = _Attempts(self, method, payload, until, own=own)
             self.calls += 1
             self.in_flight += 1
             try:
@@ -225,6 +228,27 @@ class Client:
                 self.in_flight -= 1
 
         return named(call, method)
+
+    def watch(self, answer: asyncio.Future[Any], attempt: _Attempts) -> None:
+        """Have *attempt* look around if there is no answer in a while; one timer serves all calls."""
+        loop = asyncio.get_running_loop()
+        self.pending[answer] = attempt, loop.time()
+        if not self._watching:
+            self._watching = True
+            loop.call_later(SUSPECT, self._look_after)
+
+    def _look_after(self) -> None:
+        loop = asyncio.get_running_loop()
+        late = loop.time() - SUSPECT
+        for answer, (attempt, since) in list(self.pending.items()):
+            if since > late:
+                break
+            del self.pending[answer]
+            if not answer.done():
+                self.link.spawn(attempt.look(answer))
+        self._watching = bool(self.pending)
+        if self._watching:
+            loop.call_later(SUSPECT, self._look_after)
 
     def reached(self, *, answered: bool) -> None:
         """Take note whether somebody serves; the log tells when that changes."""
@@ -290,7 +314,7 @@ class _Attempts:
         token = link.token()
         headers = {
             **self.headers,
-            wire.TIMEOUT: f"{max(self._deadline - current_time(), 0):.6f}",
+            wire.TIMEOUT: f"{max(self._deadline - asyncio.get_running_loop().time(), 0):.6f}",
             wire.ID: f"{link.id}.{token}",
             wire.CONTRACT: client.digest,
         }
@@ -331,8 +355,8 @@ class _Attempts:
                 self._foreign = self._client.foreign = True  # of a stream, say, that takes what we have sent
 
         reply = link.wait(token, Waiter(self._subject, receive, functools.partial(_end, answer)))
-        timers = [loop.call_at(self._deadline, _time_out, answer)] if self._own else []
-        timers.append(loop.call_later(SUSPECT, self._suspect, answer))
+        timer = loop.call_at(self._deadline, _time_out, answer) if self._own else None
+        self._client.watch(answer, self)
         sent = False
         try:
             await link.post(self._subject, self._payload, reply, headers, until=self._deadline)
@@ -344,15 +368,12 @@ class _Attempts:
             raise
         finally:
             link.forget(token)
-            for timer in timers:
+            self._client.pending.pop(answer, None)
+            if timer is not None:
                 timer.cancel()
 
-    def _suspect(self, answer: asyncio.Future[Any]) -> None:
-        """There is no answer yet: see whether there is anybody, if the server would not have told."""
-        if not answer.done():
-            self._link.spawn(self._look(answer))
-
-    async def _look(self, answer: asyncio.Future[Any]) -> None:
+    async def look(self, answer: asyncio.Future[Any]) -> None:
+        """There is no *answer* yet: see whether there is anybody, if the server would not have told."""
         client = self._client
         if self._foreign or client.foreign or not await client.tapped():
             return  # it was known before: somebody was there, and has begun the call

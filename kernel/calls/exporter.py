@@ -149,11 +149,12 @@ class Exporter:
     def _receiver(self, name: str, fn: Callable[..., Any]) -> Any:
         method, stats, default = self._interface.methods[name], self.stats[name], self._interface.timeout
 
+        now = asyncio.get_running_loop().time  # a quarter of what anyio's takes, for each call
+
         async def receive(msg: Msg) -> None:
             if not msg.reply:
                 return  # nobody waits for an answer, so it is no call
             headers = msg.headers or {}
-            now = current_time()
             timeout = _seconds(headers.get(wire.TIMEOUT), default)
             call = _Call(
                 method,
@@ -163,7 +164,7 @@ class Exporter:
                 headers,
                 msg.data,
                 headers.get(wire.ID) or msg.reply,
-                now + timeout,
+                now() + timeout,
             )
             stats.requests += 1
             if math.isnan(timeout):
@@ -239,8 +240,7 @@ class Exporter:
         call.stats.seconds += spent
         if call.cancelled:
             return  # nobody waits for it
-        with CancelScope(shield=True):
-            await self._answer(call, status, payload, words)
+        await self._answer(call, status, payload, words)  # in a task of its own, which nobody cancels
 
     async def _execute(self, call: _Call) -> tuple[str, bytes, str]:
         """Run it; gives the status, the payload, and what went wrong in words."""
@@ -256,11 +256,11 @@ class Exporter:
                 scope.cancel()
             try:
                 value = await call.fn(**given)
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103  (a failure is told as a call's; a cancellation goes on)
                 found = self._understand(call, error)
                 if found is None:
                     raise
-                return found
+                return found  # noqa: ASYNC104
             try:
                 return wire.OK, write(call.method.result.encode, value), ""
             except Misfit as misfit:

@@ -128,7 +128,7 @@ def _thin(service: str, method: Method, fn: Call) -> Call:
             failure = failure_of(error, service, name, declared)
             if failure is None:
                 raise
-            raise failure from error
+            raise failure from error  # noqa: ASYNC104
         finally:
             enter(caller)
 
@@ -221,7 +221,7 @@ def _checked(service: str, method: Method, fn: Call, timeout: float) -> Call:
             failure = failure_of(error, service, name, method.declared) or arrived(error, service, method)
             if failure is None:
                 raise
-            raise failure from error
+            raise failure from error  # noqa: ASYNC104
         finally:
             current_service.set(caller)
         try:

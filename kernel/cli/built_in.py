@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -67,6 +68,7 @@ class BuiltIn:
         raise NotImplementedError
 
     def _import_init(self) -> None:
+        gc.enable()  # which the entry point has disabled; from here on it is the user's to set
         self._import("init")
         logs.add_context(self.identity)
         logs.keep_handlers()

@@ -18,6 +18,7 @@ import attrs
 
 from kernel.annotations import attrs_class, origin_of, substitute, type_name, type_variables, without_none
 from kernel.config.readers import Reader, UnreadableType, reader_of
+from kernel.config.values import variable
 from kernel.errors import ConfigError
 from kernel.stacks import shorten
 
@@ -99,11 +100,6 @@ class Schema:
                 yield from member.schema.leaves()
 
 
-def variable(service: str, field: str) -> str:
-    """The variable that a config's *field* is read from, as ``EXAMPLE_DATABASE_PATH``."""
-    return f"{service}_{field}".replace("-", "_").upper()
-
-
 @functools.cache
 def schema_of(service: str, cls: Any) -> Schema:
     """The variables of the attrs class *cls*, which may be a generic one with its arguments, for a service."""
@@ -142,7 +138,8 @@ def _schema(prefix: str, cls: Any, outer: tuple[type, ...]) -> Schema:
                 raise UnreadableType(inner, "it contains itself, so its variables have no end: write str")  # noqa: TRY301
             schema = _schema(name, inner, (*outer, origin))
         except UnreadableType as error:
-            what = f"cannot be read: its field is of type {type_name(error.type)}"
+            tp = f"is of type {type_name(error.type)}" if error.type is not None else "has no type"
+            what = f"cannot be read: its field {tp}"
             errors.append(ConfigError(what, where=name, hint=f"{error.instead} ({place(owner, attribute.name)})"))
         except _Unresolved as error:
             what = f"cannot be read: the type of its field cannot be evaluated: {error}"
@@ -250,12 +247,14 @@ def entries(schema: Schema, environ: Mapping[str, str], outer: object, *, idle: 
 
 
 def place(owner: type, field: str) -> str:
-    """Class, field, file and line; without the last two where there is no source."""
+    """Class, field, file and line; the last two where there is source. An empty *field* is the class."""
     lines, first, path = source_of(owner)
+    name = f"{owner.__name__}.{field}" if field else owner.__name__
     if not lines:
-        return f"{owner.__name__}.{field}"
-    offset = next((i for i, line in enumerate(lines) if re.match(rf"\s+{re.escape(field)}\s*[:=]", line)), 0)
-    return f"{owner.__name__}.{field}, {path}:{first + offset}"
+        return name
+    own = (i for i, line in enumerate(lines) if field and re.match(rf"\s+{re.escape(field)}\s*[:=]", line))
+    offset = next(own, 0)
+    return f"{name}, {path}:{first + offset}"
 
 
 @functools.cache

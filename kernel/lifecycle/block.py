@@ -20,6 +20,7 @@ from anyio import (
 )
 from anyio.abc import TaskGroup
 
+from kernel.lifecycle.crash import stray
 from kernel.lifecycle.tasks import spawn_apart
 from kernel.lifecycle.ticks import Ticks
 from kernel.lifecycle.unready import Withheld, unready
@@ -28,6 +29,7 @@ from kernel.lifecycle.unready import Withheld, unready
 class Owner(Withheld, Protocol):
     """What a block needs from the service's supervisor."""
 
+    name: str
     requested: bool
     live_consumers: int
     config: object
@@ -51,10 +53,6 @@ class Owner(Withheld, Protocol):
 
     def crashed(self, error: BaseException) -> None:
         """The work raised *error*."""
-
-    def stray(self, caught: BaseException) -> BaseException:
-        """What the cancellation *caught* is, when nobody had cancelled the service."""
-        ...
 
 
 class Background:
@@ -158,7 +156,7 @@ class Block:
         cancellation = get_cancelled_exc_class()
         if isinstance(exc, cancellation) and current_effective_deadline() != -math.inf:
             # No scope around us was cancelled. Once ours is, it would take this for its own cancellation.
-            raised = owner.stray(exc)
+            raised = stray(owner.name, exc)
         owner.work_ended(raised)
         if owner.live_consumers and not self._waits_for_nobody:
             # The shield keeps a cancellation from the resources' own task group out; `cancel` reaches this scope.
@@ -168,7 +166,7 @@ class Block:
         owner.closing()
         self._scope.cancel()
         if self._background is not None:
-            await self._background.end()
+            await self._background.end()  # noqa: ASYNC102  (it waits in a shield, as a task group's own exit does)
             self._errors += self._background.errors
         if raised is not None and not isinstance(raised, cancellation):
             self._errors.insert(0, raised)
@@ -182,7 +180,7 @@ class Block:
             swallowed = self._scope.__exit__(exc_type, exc, traceback)
             if exc is None or not swallowed or self.cancelled:
                 return bool(swallowed)
-            error = owner.stray(exc)  # from a background task; that has cancelled us
+            error = stray(owner.name, exc)  # from a background task; that has cancelled us
         owner.crashed(error)
         if error is exc:
             return False

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 from kernel.errors import StrayCancellation, add_note, one_line
 
 
@@ -18,31 +16,6 @@ def without_interrupt(error: BaseException) -> BaseException | None:
     if isinstance(error, BaseExceptionGroup) and interrupts(error):
         return error.split(KeyboardInterrupt)[1]
     return None if isinstance(error, KeyboardInterrupt) else error
-
-
-def killed_by(error: BaseException, name: str) -> bool:
-    """Whether *error* tells of a child process that the signal *name* has ended.
-
-    Told by what `subprocess` and anyio raise, and so by a ``returncode``: -2 for SIGINT, or 130 through a shell.
-    """
-    number = int(getattr(signal, name, 0))
-    if isinstance(error, BaseExceptionGroup):
-        return any(killed_by(one, name) for one in error.exceptions)
-    codes = {-number, 128 + number}
-    return bool(number) and (
-        getattr(error, "returncode", None) in codes
-        or (error.__cause__ is not None and killed_by(error.__cause__, name))
-    )
-
-
-def came_of(error: BaseException, kind: type[BaseException]) -> bool:
-    """Whether *error*, or one in it, was raised while an exception of that *kind* was dealt with."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(came_of(one, kind) for one in error.exceptions)
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, kind):
-        seen = seen.__context__
-    return seen is not None
 
 
 def leaves(error: BaseException) -> set[int]:

@@ -94,7 +94,7 @@ class Transition:
 
 @attrs.frozen(eq=False)
 class AllReady:
-    """For the first time every enabled service is ready, done, or failed with permission.
+    """For the first time every enabled service is ready, done, or failed (allowed).
 
     Args:
         seconds: Time since the first launch.

@@ -78,6 +78,14 @@ def lost(state: State, error: BaseException | None) -> str:
     return words.get(state, "is gone") + (f": {one_line(error)}" if error is not None else "")
 
 
+def spent(attempts: int, refused: BaseException | None) -> str:
+    """Why a service is not tried again: its retries are spent, or it is not tried again for an error like *refused*."""
+    words = [f"after {attempts} attempts"] if attempts > 1 else []
+    if refused is not None:
+        words.append(f"not retried: {type(refused).__name__} is not in Retry(on=...)")
+    return ", ".join(words)
+
+
 def describe_move(move: Transition) -> str:  # noqa: PLR0911  (one for each state)
     """What a service did, as its line in the log says."""
     why = f" ({move.reason})" if move.reason else ""

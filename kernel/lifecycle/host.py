@@ -19,7 +19,12 @@ class Want(enum.IntEnum):
     STOP = 2
 
 
-JUST = 0.5  # seconds in which a signal to a whole group or unit has ended the other processes too
+class Signalled(Protocol):
+    """Tells of signals."""
+
+    def __call__(self, *, within: float = ...) -> str:
+        """Return the signal that came to stop the app, *within* so many seconds; else an empty text."""
+        ...
 
 
 class Host(Protocol[S_contra]):
@@ -27,6 +32,11 @@ class Host(Protocol[S_contra]):
 
     clock: Clock
     cancellation: type[BaseException]  # of the running loop
+
+    @property
+    def signalled(self) -> Signalled:
+        """Whom to ask for signals."""
+        ...
 
     @property
     def stopping(self) -> bool:
@@ -51,10 +61,6 @@ class Host(Protocol[S_contra]):
 
     def explain(self) -> None:
         """Tell what the start still waits for, since one of the services took too long."""
-
-    def signalled(self, *, within: float = JUST) -> str:
-        """Return the signal that came to stop the app, *within* so many seconds; else an empty text."""
-        ...
 
     def interrupt(self) -> None:
         """Treat a KeyboardInterrupt as what it is, a signal."""

@@ -43,6 +43,14 @@ class Node(Supervisor):
             return []
         return [target for target, edge in self.links if not target.meets(edge)]
 
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """The names of those that had to wait for each other until it was ready, itself last."""
+        chain = [self]
+        while chain[-1].last_met is not None and not chain[-1].last_met.internal:
+            chain.append(chain[-1].last_met)
+        return tuple(node.name for node in reversed(chain))
+
     def meets(self, edge: Edge) -> bool:
         """Whether a dependent with this *edge* to it may start now."""
         return self.open if edge.kind == "ready" else bool(self.attempt) or self.state in ENDED

@@ -9,6 +9,7 @@ takes time linear in services plus edges.
 from __future__ import annotations
 
 import contextvars
+import functools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,16 +30,17 @@ from kernel.lifecycle.events import (
     Forced,
     Notice,
     Observer,
-    ReadyAgain,
     State,
     StopBegan,
     Transition,
 )
 from kernel.lifecycle.graph import depths
-from kernel.lifecycle.host import JUST, Want
+from kernel.lifecycle.group_signal import Signalled
+from kernel.lifecycle.host import Want
 from kernel.lifecycle.node import Node, build, targets_of
 from kernel.lifecycle.observers import Observers
 from kernel.lifecycle.progress import Progress
+from kernel.lifecycle.recovery import Recovery
 from kernel.lifecycle.report import Report
 from kernel.lifecycle.shutdown import Shutdown
 from kernel.lifecycle.tasks import Run, open_tasks
@@ -80,7 +82,7 @@ class Orchestrator:
         self._units = {unit.service.name: unit for unit in units}
         self._drain_delay = drain_delay
         self._result = result
-        self._signal = signal
+        self.signalled = Signalled(signal, functools.partial(self._begin_stop, delay=drain_delay))
         self.observers = Observers(observers, self.interrupt)
         self._queue: deque[tuple[Node, State, State]] = deque()
         self._settling = False
@@ -90,7 +92,7 @@ class Orchestrator:
         self._withheld = 0  # blocks of `work.unready`
         self._unended = 0
         self.all_ready = False
-        self._away: dict[str, float] = {}  # who has ceased to be ready since all were, and when
+        self._recovery = Recovery()
         self._first: Node | None = None  # the first to break, or the first that was not allowed to
         self.reason = ""  # of the stop
         self._began = 0.0
@@ -112,7 +114,7 @@ class Orchestrator:
 
     @property
     def ready(self) -> bool:
-        """Whether all is ready, done, or failed with permission; none says `unready`; no stop was asked for."""
+        """Whether all is ready, done, or failed (allowed); none says `unready`; no stop was asked for."""
         return bool(self._nodes) and not self._unready and not self._withheld and not self.stopping
 
     def running(self, frame: FrameType | None) -> str:
@@ -226,14 +228,6 @@ class Orchestrator:
             self._launch(node)
         self.settle()
 
-    def signalled(self, *, within: float = JUST) -> str:
-        """Return the signal that came *within* so many seconds, for whose sake the app then stops from here on."""
-        name, ago = self._signal()
-        if not name or ago > within:
-            return ""
-        self._begin_stop(name, delay=self._drain_delay, ago=ago)
-        return name
-
     def explain(self) -> None:
         """Tell the observers what the start still waits for."""
         self._progress.tell()
@@ -335,7 +329,7 @@ class Orchestrator:
         if not node.internal or node.awaited:
             self._unready += -1 if is_open else 1
             if not is_open and self.all_ready:
-                self._away.setdefault(node.name, self.clock.now())
+                self._recovery.leaves(node.name, self.clock.now())
         if is_open:
             if not node.attempt:
                 self._meet(node, kind="started")  # it never was and never will be launched
@@ -395,16 +389,10 @@ class Orchestrator:
         if self._unready or self.stopping:
             return
         if self.all_ready:
-            if self._away:
-                seconds = self.clock.now() - next(iter(self._away.values()))
-                self.observers.emit(ReadyAgain(seconds, tuple(self._away)))
-                self._away.clear()
+            self._recovery.complete(self.clock.now(), self.observers.emit)
             return
         self.all_ready = True
-        chain = [last]
-        while chain[-1].last_met is not None and not chain[-1].last_met.internal:
-            chain.append(chain[-1].last_met)
-        self.observers.emit(AllReady(self.clock.now() - self._began, tuple(node.name for node in reversed(chain))))
+        self.observers.emit(AllReady(self.clock.now() - self._began, last.chain))
 
     # -- stop ----------------------------------------------------------------------------------------------------
 
@@ -447,7 +435,7 @@ class Orchestrator:
 
     def _report(self) -> Report:
         now = self.clock.now()
-        deadline = math.inf if self.clock.resting() else self._shutdown.deadline
+        deadline = math.inf if self.clock.rests() else self._shutdown.deadline
         return Report(
             self.reason,
             tuple(node.ending(deadline) for node in self._nodes.values()),

@@ -33,7 +33,6 @@ from kernel.errors import (
     ServiceError,
     StartTimeout,
     StopTimeout,
-    StrayCancellation,
     Uncancellable,
     ValueLost,
     add_note,
@@ -41,9 +40,10 @@ from kernel.errors import (
 )
 from kernel.lifecycle.alarmed import Alarmed
 from kernel.lifecycle.block import Block
-from kernel.lifecycle.crash import came_of, interrupts, killed_by, noting, same, stray, uncancelled, without_interrupt
+from kernel.lifecycle.crash import interrupts, noting, same, stray, uncancelled, without_interrupt
 from kernel.lifecycle.events import LIVE, MOVES, State
-from kernel.lifecycle.explain import lost
+from kernel.lifecycle.explain import lost, spent
+from kernel.lifecycle.group_signal import is_doing_of_signal
 from kernel.lifecycle.host import Host, Want
 from kernel.lifecycle.shutdown import GRACE
 from kernel.lifecycle.tasks import Run
@@ -222,11 +222,7 @@ class Supervisor(Alarmed):
         if rest is not None or error is None:
             return rest
         expected = self._cancelled or (self._block is not None and self._block.cancelled)
-        return None if expected or current_effective_deadline() == -math.inf else self.stray(error)
-
-    def stray(self, caught: BaseException) -> StrayCancellation:
-        """What the cancellation *caught* is, when nobody had cancelled the service."""
-        return stray(self.name, caught)
+        return None if expected or current_effective_deadline() == -math.inf else stray(self.name, error)
 
     # -- stopping ------------------------------------------------------------------------------------------------
 
@@ -374,7 +370,8 @@ class Supervisor(Alarmed):
         return noting(first, error)
 
     def _failed(self, error: BaseException) -> None:
-        if self._is_the_signals_doing(error):
+        at_work = self._crash is not None or not self.needs.serving
+        if is_doing_of_signal(self, error, requested=self.requested, at_work=at_work):
             if self.state is State.STARTING:
                 self._move(State.STOPPING)
             self._end(State.STOPPED, None, "")
@@ -386,33 +383,13 @@ class Supervisor(Alarmed):
         self._failures += 1
         delay = retry.delay_after(self._failures)
         if delay is None or not retry.covers(error):
-            spent = [f"after {self.attempt} attempts"] if self.attempt > 1 else []
-            if delay is not None:
-                spent.append(f"not retried: {type(error).__name__} is not in Retry(on=...)")
-            self._end(State.FAILED, error, ", ".join(spent))
+            self._end(State.FAILED, error, spent(self.attempt, None if delay is None else error))
             return
         self._note(error)
         self.error = error
         of = "" if retry.times is None else f" of {retry.times}"
         self._set_alarm(self._now() + delay, self._retry, deadline=False)
         self._move(State.BACKOFF, f"retry {self._failures}{of} in {delay:.3g} s")
-
-    def _is_the_signals_doing(self, error: BaseException) -> bool:
-        """Whether it failed because a child process of its own, or a library, got the signal that stops the app.
-
-        A terminal sends Ctrl+C to the whole group, and systemd to the whole unit: the child ends at the same time.
-        """
-        if isinstance(error, StrayCancellation):
-            return bool(self.host.signalled(within=math.inf))  # arq's worker cancels itself when its jobs are done
-        name = self.host.signalled()
-        if not name or isinstance(error, ServiceError):
-            return False
-        at_work = self._crash is not None or not self.needs.serving
-        by_itself = not self.requested or (at_work and not came_of(error, self.host.cancellation))
-        if not (by_itself or killed_by(error, name)):
-            return False
-        self.host.notice(self, f"failed as {name} came, which its child processes get as well", error)
-        return True
 
     def _note(self, error: BaseException) -> None:
         """Note on *error* where it came from; an earlier note of ours goes, since one error may come again."""

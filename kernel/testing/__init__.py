@@ -32,7 +32,6 @@ from kernel.errors import (
     one_line,
 )
 from kernel.lifecycle.block import Block
-from kernel.lifecycle.crash import stray
 from kernel.lifecycle.events import ENDED, AllReady, Event, State, Transition
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.report import Report
@@ -114,7 +113,7 @@ class Running:
 
     def __init__(self, registry: Registry, units: Sequence[Unit], shutdown_timeout: float) -> None:
         self.events: list[Event] = []
-        self._names = registry.services.keys()
+        self.names = registry.services.keys()
         self._orchestrator = Orchestrator(units, shutdown_timeout=shutdown_timeout, observers=[self._observe])
         self._all_ready = False
         self._report: Report | None = None
@@ -172,7 +171,7 @@ class Running:
         self._orchestrator.request_stop(reason)
 
     def _name(self, service: str | AnyService) -> str:
-        return _named(service, self._names)
+        return _named(service, self.names)
 
     def _observe(self, event: Event) -> None:
         self.events.append(event)
@@ -331,7 +330,7 @@ class FakeServing:
         self.config: object = None
         self.withheld: tuple[str, ...] = ()
         self.time_left = 0.0
-        self._name = name
+        self.name = name
         self._block: Block | None = None
         self._served = anyio.Event()
 
@@ -356,7 +355,7 @@ class FakeServing:
     def enter(self, block: Block) -> None:
         """Take *block* as the work; for the block only."""
         if self._block is not None:
-            raise ServedTwice(self._name)  # a second call of the service needs a second fake
+            raise ServedTwice(self.name)  # a second call of the service needs a second fake
         self._block, self.value = block, block.value
 
     def serves(self) -> None:
@@ -374,10 +373,6 @@ class FakeServing:
     def crashed(self, error: BaseException) -> None:
         """Keep *error*; for the block only."""
         self.error = error
-
-    def stray(self, caught: BaseException) -> BaseException:
-        """What the cancellation *caught* is, when nobody had cancelled the service; for the block only."""
-        return stray(self._name, caught)
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from recipe import tell_use
+
 ROOT = Path(__file__).resolve().parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 QUIET = 20  # milliseconds without a further save after which a burst is over
@@ -259,6 +261,9 @@ def say(text: str) -> None:
 
 def main(words: list[str]) -> NoReturn:
     """Run `just dev`."""
+    if not {"--help", "-h"}.isdisjoint(words):
+        tell_use("dev", "just dev, or just dev example-api: it takes what `just run` takes")
+        sys.exit(0)
     try:
         import watchfiles  # noqa: F401
     except ImportError:

@@ -406,6 +406,28 @@ SCENARIOS = (
         cheap=False,
     ),
     Scenario(
+        "No more files can be opened",
+        "Whoever needs one fails, by the rules that hold for every failure; the kernel needs none to tell of it, "
+        "or to stop in order. The same holds where threads or memory run out, or the working directory is removed. "
+        "Look for who opens files and does not close them; `ulimit -n` says how many there may be.",
+        {
+            "database": IDLE,
+            "importer": """
+            import resource
+            from pathlib import Path
+
+            from kernel import service
+
+
+            @service(depends=["database"], allowed_failure=True)
+            async def importer() -> None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (1, 1))  # stands for a leak
+                Path("items.csv").open()
+            """,
+        },
+        steps=(("Too many open files", signal.SIGTERM),),
+    ),
+    Scenario(
         "A value goes, and comes back",
         "Those who hold the value of a service that crashed are stopped before its resources close, and start again "
         "when it is ready again. That costs them no retry. Only the first service has a fault to mend.",
@@ -698,7 +720,8 @@ SCENARIOS = (
     ),
     Scenario(
         "A second signal",
-        "Whatever still ran was cut where it stood: its clean-up may be half done.",
+        "Whatever still ran was cut where it stood: its clean-up may be half done. Within half a second the same "
+        "signal again, or SIGTERM with another, is one: a terminal and a parent may both send theirs.",
         {"database": IDLE, "writer": WRITER},
         env={"RUNNER_SHUTDOWNTIMEOUT": "30s"},
         steps=(("all ready", signal.SIGTERM), ("writing", signal.SIGINT)),
@@ -731,6 +754,23 @@ SCENARIOS = (
         "`app run --help` tells which there are.",
         {"database": IDLE},
         words=("run", "--with-dependancies"),
+    ),
+    Scenario(
+        "Settings of OpenTelemetry that cannot be",
+        "They are refused by name as any other, before the SDK would fail by them, or warn for each record. Only what "
+        "concerns a signal that is exported is looked at.",
+        {"api": IDLE},
+        env={
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318",
+            "OTEL_BSP_SCHEDULE_DELAY": "0",
+            "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT": "many",
+        },
+    ),
+    Scenario(
+        "A deadline in the wrong unit",
+        "A number alone is seconds. What is longer than 100 days was meant otherwise, as here in nanoseconds.",
+        {"api": IDLE},
+        env={"RUNNER_SHUTDOWNTIMEOUT": "10000000000"},
     ),
     Scenario(
         "Wrong configuration",

@@ -197,6 +197,7 @@ def test_a_rolling_restart_loses_no_call(app: App, nats: str, prefix: str) -> No
         new.wait_for("all ready")
         done = old.stop()
         assert done.code == 0, done.stderr
+    load._process.wait(60 + calls * 0.15 / 40 * 3)
     assert loaded(load) == (calls, [])
 
 

@@ -21,9 +21,8 @@ from attrs import validators
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel.config.schema import variable
 from kernel.config.service_config import read_config, variables
-from kernel.config.values import Seconds, Secret
+from kernel.config.values import Seconds, Secret, variable
 from kernel.errors import ConfigError
 
 
@@ -225,6 +224,17 @@ def test_defaults_that_do_not_fit_together() -> None:
 
     error = one_error(Broken, {})
     assert (error.where, error.what) == ("Broken", "was refused: never")
+    assert error.hint.startswith("declared at Broken, tests/config/test_service_config.py:")
+
+
+def test_a_field_without_a_type() -> None:
+    """Nobody can know what it is."""
+
+    @attrs.frozen
+    class Untyped:
+        x = attrs.field(default=1)  # type: ignore[var-annotated]
+
+    assert str(one_error(Untyped, {})).startswith("DB_X cannot be read: its field has no type; annotate the field")
 
 
 def _strip(text: str) -> str:

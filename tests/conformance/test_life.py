@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from tests.conformance.program import App, NewApp, Process
+from tests.odd_errors import SOURCE
 
 BACKENDS = ["asyncio", "trio"]
 
@@ -19,19 +20,6 @@ async def calm(serving: Serving[None]) -> None:
     await anyio.sleep(0.01)
     log.info("closed calmly")
 """
-ODD = """
-import dataclasses
-
-class Unprintable(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("no words for it")
-
-@dataclasses.dataclass(frozen=True)
-class Unchangeable(Exception):
-    code: int = 5
-
-"""
-"""Errors that are hard to handle."""
 
 RAISES = {
     "SystemExit(0)": "raise SystemExit(0)",
@@ -47,7 +35,7 @@ RAISES = {
 def test_an_error_of_a_service_is_told(app: App, kind: str, backend: str) -> None:
     """Whatever it is: in the log, with its traceback, in the report, and in the exit code; the others close calmly."""
     app.service("calm", CALM)
-    app.service("odd", f"{ODD}@service(depends=['calm'])\nasync def odd() -> None:\n    {RAISES[kind]}")
+    app.service("odd", f"{SOURCE}@service(depends=['calm'])\nasync def odd() -> None:\n    {RAISES[kind]}")
     result = app.call("run", KERNEL_BACKEND=backend)
     assert result.code == 1, result.stderr
     assert result.in_order("odd: failed", "calm: closed calmly", "^exit 1: odd failed")
@@ -64,7 +52,7 @@ def test_an_error_of_a_lifespan_is_told(app: App, kind: str, place: str, backend
     """Before its `yield` nothing starts, after it all has ended; the exit code is 1."""
     lines = [RAISES[kind], "yield"] if place == "before" else ["yield", RAISES[kind]]
     body = "\n    ".join(lines)
-    app.init(f"{ODD}@lifespan\nasync def hook() -> AsyncGenerator[None, None]:\n    {body}")
+    app.init(f"{SOURCE}@lifespan\nasync def hook() -> AsyncGenerator[None, None]:\n    {body}")
     app.service("calm", CALM)
     run = app.run(KERNEL_BACKEND=backend)
     if place == "after":
@@ -86,7 +74,7 @@ def test_an_error_of_a_command_is_exit_1(app: App, kind: str, how: str) -> None:
     value = "provider: int" if how == "with a value" else ""
     app.service(
         "provider",
-        f"{ODD}async def fail() -> None:\n    {RAISES[kind]}\n\n"
+        f"{SOURCE}async def fail() -> None:\n    {RAISES[kind]}\n\n"
         "@service\nasync def provider(serving: Serving[int]) -> None:\n"
         "    async with serving(1):\n        await anyio.sleep_forever()\n"
         "    await anyio.sleep(0.01)\n    log.warning('closed calmly')\n\n"
@@ -104,7 +92,7 @@ def test_an_error_of_a_converter_is_a_bad_value(app: App, kind: str) -> None:
     app.service("calm", CALM)
     app.service(
         "odd",
-        f"{ODD}def convert(value: object) -> int:\n    {RAISES[kind]}\n\n"
+        f"{SOURCE}def convert(value: object) -> int:\n    {RAISES[kind]}\n\n"
         "@attrs.frozen\nclass OddConfig:\n    port: int = attrs.field(default=1, converter=convert)\n\n"
         "@service\nasync def odd(config: OddConfig) -> None:\n    log.info('never')",
     )

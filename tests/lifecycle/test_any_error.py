@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeAlias
@@ -22,25 +21,12 @@ from kernel.observe.logs import JsonFormatter, TextFormatter
 from kernel.run.runner import around, command_unit
 from tests.harness import Lab, crash_after, resource
 from tests.lifecycle.parts import declared, serve
+from tests.odd_errors import Unchangeable, Unprintable
 
 pytestmark = pytest.mark.anyio
 
 
 Body: TypeAlias = Callable[[Serving[None], BaseException], Coroutine[Any, Any, None]]
-
-
-class Unprintable(Exception):
-    """Raises where somebody wants to read it."""
-
-    def __str__(self) -> str:
-        raise RuntimeError("no words for it")
-
-
-@dataclasses.dataclass(frozen=True)
-class Unchangeable(Exception):
-    """Takes neither a note nor a cause, as every frozen dataclass."""
-
-    code: int = 5
 
 
 def _while_handling() -> BaseException:

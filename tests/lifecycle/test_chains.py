@@ -143,26 +143,6 @@ async def test_restarts_leave_the_retries_of_a_consumer_whole(lab: Lab) -> None:
     assert lab.exit_code == 0
 
 
-async def test_a_consumer_with_a_default_goes_on_without_the_value(lab: Lab) -> None:
-    """It ends first as any consumer, and is started again with its default once the value is gone for good."""
-    provider = Chain(lab, closing=1, options={"allowed_failure": True}).services()[0]
-
-    async def consumer(serving: Serving[None], s0: str = "nothing") -> None:
-        with marking(lab, f"consumer of {s0}"):
-            async with serving():
-                await anyio.sleep_forever()
-
-    await lab.stop_at(50).run(provider, declared("consumer", consumer, depends=["s0"]))
-    assert [mark for mark in lab.marks if "consumer" in mark[1] or "closes" in mark[1]] == [
-        (0, "consumer of s0.1 begins"),
-        (5, "consumer of s0.1 ends"),
-        (5, "s0.1 closes"),
-        (6, "consumer of nothing begins"),
-        (50, "consumer of nothing ends"),
-    ]
-    assert lab.exit_code == 0
-
-
 async def test_a_default_is_kept_while_others_are_waited_for(lab: Lab) -> None:
     """A value that is gone ends nobody who can do without it: neither who waits for another, nor who backs off."""
     provider = Chain(lab, options={"allowed_failure": True}).services()[0]

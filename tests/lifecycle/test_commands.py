@@ -34,17 +34,25 @@ async def test_a_command_is_not_started_again(lab: Lab) -> None:
     assert lab.exit_code == 1
 
 
-async def test_a_command_is_told_which_value_it_lost(lab: Lab) -> None:
-    """Of several providers the error names the one that crashed."""
+@pytest.mark.parametrize("below", [False, True], ids=["itself", "what it stands on"])
+async def test_a_command_is_told_which_value_it_lost(lab: Lab, below: bool) -> None:
+    """Of several providers the error names the one whose value went, also where another one below it has crashed."""
+    crashing = provider(lab, "cache", failing=lambda: True)
+    parts = chain(db=Part(crashes=(5,)), cache=Part()) if below else [crashing]
 
-    @service(depends=["one", "two"])
-    async def command(one: str, two: str) -> None:
+    @service
+    async def other(serving: Serving[str]) -> None:
+        async with serving("value"):
+            await anyio.sleep_forever()
+
+    @service(depends=["other", "cache"], oneshot=True)
+    async def ask(other: str, cache: str) -> None:
         await anyio.sleep_forever()
 
-    await lab.run(provider(lab, "one"), provider(lab, "two", failing=lambda: True), Unit(command, command=True))
-    error = lab.error("command")
+    await lab.run(*parts, other, Unit(ask, command=True))
+    error = lab.error("ask")
     assert isinstance(error, ValueLost)
-    assert error.provider == "two"
+    assert error.provider == "cache"
 
 
 async def test_the_end_of_a_command_is_the_end(lab: Lab) -> None:
@@ -139,25 +147,6 @@ async def test_a_signal_while_the_providers_of_a_command_start(lab: Lab) -> None
     await lab.stop_at(4.5).run(db, command(lab))
     assert (story(lab, "db"), story(lab, "ask")) == ("starting@0 stopping@4.5 stopped@6", "stopped@4.5")
     assert lab.exit_code == 0
-
-
-async def test_a_command_names_the_value_that_went(lab: Lab) -> None:
-    """Of several values, also when it went because of a crash further below."""
-    db, cache = chain(db=Part(crashes=(5,)), cache=Part())
-
-    @service
-    async def other(serving: Serving[str]) -> None:
-        async with serving("value"):
-            await anyio.sleep_forever()
-
-    @service(depends=["other", "cache"], oneshot=True)
-    async def ask(other: str, cache: str) -> None:
-        await anyio.sleep_forever()
-
-    await lab.run(db, cache, other, Unit(ask, command=True))
-    error = lab.error("ask")
-    assert isinstance(error, ValueLost)
-    assert error.provider == "cache"
 
 
 # -- KeyboardInterrupt -------------------------------------------------------------------------------------------------

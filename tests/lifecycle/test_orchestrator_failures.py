@@ -134,18 +134,6 @@ async def test_a_value_with_a_default(lab: Lab) -> None:
     assert lab.marks == [(2, "none")]
 
 
-async def test_a_value_with_a_default_and_something_else_to_wait_for(lab: Lab) -> None:
-    """That the provider has failed leaves the default, and the wait for the others."""
-    flaky = named("flaky", service(allowed_failure=True)(crash_later))
-
-    @service(depends=["flaky", "slow"])
-    async def consumer(flaky: str = "none") -> None:
-        lab.mark(flaky)
-
-    await lab.stop_at(20).run(flaky, sleeper("slow", opening=9), consumer)
-    assert lab.marks == [(9, "none")]
-
-
 async def test_every_service_failed(lab: Lab) -> None:
     """Though each had permission, an app of which nothing is left has failed."""
     await lab.run(named("a", service(allowed_failure=True)(fail)), named("b", service(allowed_failure=True)(fail)))

@@ -1,0 +1,151 @@
+"""Writes docs/reference.md: every public name, with its signature and what its docstring says.
+
+    .venv/bin/python scripts/template/make_reference.py
+
+A name without a docstring, or a public method without one, is an error: the reference would have a hole.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:  # as a script, it has its own folder there
+    sys.path.insert(0, str(ROOT))
+
+import kernel  # noqa: E402  (found only now)
+import kernel.errors  # noqa: E402
+import kernel.events  # noqa: E402
+import kernel.testing  # noqa: E402
+
+PAGE = ROOT / "docs" / "reference.md"
+HEAD = """\
+# Reference
+
+Every public name, as its docstring has it. The template's `make_reference.py` writes this page, and a test compares.
+
+- `kernel`: what services, `app/init.py` and `app/commands.py` are written with.
+- `kernel.events`: what an `@observer` is told.
+- `kernel.testing`: the test kit, a plugin of pytest.
+- `kernel.errors`: what the kernel raises.
+
+Seconds are floats unless a line says otherwise. Names that are not here are the kernel's own, and may change.
+"""
+SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises")
+ERRORS = [
+    name
+    for name, value in vars(kernel.errors).items()
+    if inspect.isclass(value) and issubclass(value, kernel.errors.KernelError)
+]
+
+
+def docstring(name: str, value: object) -> str:
+    """The docstring of *value*, as Markdown."""
+    text = inspect.getdoc(value)
+    if not text:
+        raise ValueError(f"{name} has no docstring")
+    return "\n\n".join(_sections(text))
+
+
+def _sections(text: str) -> Iterator[str]:
+    """The parts of a docstring in Google's style; lists of arguments become lists."""
+    for part in re.split(r"\n\n(?=\S)", text):
+        head, _, rest = part.partition(":\n")
+        if head in SECTIONS:
+            yield f"{head}:\n\n{''.join(_items(inspect.cleandoc(rest)))}".rstrip()
+        else:
+            yield part.replace("``", "`").rstrip()
+
+
+def _items(text: str) -> Iterator[str]:
+    for item in re.split(r"\n(?=\S)", text):
+        name, _, what = item.partition(":")
+        yield f"- `{name}`: {' '.join(what.split())}\n".replace("``", "`")
+
+
+def signature(name: str, value: Any) -> str:
+    """How *value* is written: what it takes, and what it gives."""
+    try:
+        shown = str(inspect.signature(value))
+    except (TypeError, ValueError):
+        return ""
+    shown = re.sub(r"(: |-> )'([^']*)'", r"\1\2", shown)  # annotations, which are texts
+    shown = re.sub(r"kernel\.[a-z_]+\.[a-z_]+\.|typing\.|collections\.abc\.|~", "", shown)
+    return f"{name}{shown}"
+
+
+def public(cls: type) -> Iterator[tuple[str, Any]]:
+    """The public methods and properties that *cls* itself has."""
+    for name, value in vars(cls).items():
+        if name.startswith("_") or not (inspect.isfunction(value) or isinstance(value, property)):
+            continue
+        yield name, value
+
+
+def entry(name: str, value: Any) -> Iterator[str]:
+    """The lines of one name."""
+    yield f"### {name}\n"
+    if inspect.isclass(value):
+        bare = issubclass(value, BaseException | enum.Enum) and not attrs.has(value)
+        called = "" if bare or getattr(value, "_is_protocol", False) else signature(name, value)
+    else:
+        called = signature(name, value)
+    if called:
+        yield f"```python\n{called.removesuffix(' -> None') if inspect.isclass(value) else called}\n```\n"
+    yield f"{docstring(name, value)}\n"
+    if inspect.isclass(value) and issubclass(value, enum.Enum):
+        yield f"Members: {', '.join(f'`{member.name}`' for member in value)}.\n"
+    elif inspect.isclass(value) and not issubclass(value, BaseException):
+        for method, part in public(value):
+            shown = f"`{method}`" if isinstance(part, property) else f"`{signature(method, part)}`"
+            shown = re.sub(r"\(self(, )?", "(", shown)
+            text = docstring(f"{name}.{method}", part.fget if isinstance(part, property) else part)
+            yield f"**{shown}**\n\n{text}\n"
+
+
+def is_plain(value: object) -> bool:
+    """Whether *value* is a constant or an alias, which has no docstring of its own."""
+    return not (inspect.isclass(value) or callable(value)) or not inspect.getdoc(value)
+
+
+def write() -> str:
+    """The page."""
+    parts = [HEAD]
+    for module, names in (
+        (kernel, kernel.__all__),
+        (kernel.events, kernel.events.__all__),
+        (kernel.testing, kernel.testing.__all__),
+        (kernel.errors, ERRORS),
+    ):
+        parts.append(f"## {module.__name__}\n")
+        for name in names:
+            value = getattr(module, name)
+            home = next((one for one in (kernel, kernel.events) if one is not module and name in one.__all__), None)
+            if home is not None and module is not kernel:
+                continue  # it has its entry there
+            if name in NOTES:
+                parts += [f"### {name}\n", f"{NOTES[name]}\n"]
+            else:
+                parts += entry(name, value)
+    return "\n".join(parts)
+
+
+NOTES = {
+    "Seconds": "`float` of seconds for a config's field: read from `10s`, `1m30s`, `500ms`, or a number of seconds.",
+    "Event": "Any of the events below.",
+    "BACKENDS": 'The names of the backends that a test runs on: `"asyncio"` and `"trio"`.',
+    "Phase": '`"start"`, `"work"` or `"clean-up"`: where `faulty` puts the fault.',
+    "Fault": "What `faulty` can inject: an exception, `Hang`, `Slow`, or `CancelledWithin`.",
+}
+
+
+if __name__ == "__main__":
+    PAGE.write_text(write())
