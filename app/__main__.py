@@ -1,5 +1,6 @@
 """The entry point: `python -m app`, or the script of the app's name. An update of the framework replaces this file."""
 
+import gc
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ import app
 
 def main() -> None:
     """Run the command line. Until the kernel itself is imported, a signal finds nothing that was started."""
+    gc.disable()  # what imports make stays, so looking for garbage in it is a waste; the kernel enables it
     if sys.argv[1:2] == ["run"]:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)

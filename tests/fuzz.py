@@ -258,6 +258,9 @@ def sent_to(folder: Path, backend: str, number: int, seconds: float, ended: thre
 
 def main(words: list[str]) -> int:
     """Fuzz for as long as *words* say."""
+    if not {"--help", "-h"}.isdisjoint(words):
+        print(USE.replace("use:", "Usage:", 1))
+        return 0
     options = {"MINUTES": "5", "SIGNALS": "200", "STARVED": "100", "HTTP": "1"}
     options["SEED"] = str(random.SystemRandom().randrange(10**6))
     for word in words:

@@ -13,7 +13,7 @@ import sniffio
 from kernel.bricks.drain import Drain, Prepare
 from kernel.bricks.lifespan import lifespan
 from kernel.bricks.listen import listening
-from kernel.config.schema import variable
+from kernel.config.values import variable
 from kernel.context import current_service
 from kernel.declare.serving import Serving
 from kernel.errors import ServerMissing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -67,6 +68,7 @@ class BuiltIn:
         raise NotImplementedError
 
     def _import_init(self) -> None:
+        gc.enable()  # which the entry point has disabled; from here on it is the user's to set
         self._import("init")
         logs.add_context(self.identity)
         logs.keep_handlers()
@@ -98,7 +100,7 @@ class BuiltIn:
             made = self._plan(service, with_dependencies=with_dependencies)
             units = connected(made.units, self.settings, self.identity, outside, export=True)
             if gate is not None:
-                gate.wait()
+                gate.wait(self.settings.backend)
             return around(units, EXTENSIONS.lifespans, f"{self.app.__name__}/init.py"), made.warnings
 
         return execute(self.settings, prepare, outside, to_the_end=self.process, observers=EXTENSIONS.observers)

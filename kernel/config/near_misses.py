@@ -10,16 +10,58 @@ from kernel.config.otel import OTEL_VARIABLES
 from kernel.config.settings import KERNEL_VARIABLES
 
 _SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT)\w*|PORT(_\d+_(TCP|UDP)\w*)?)$")
-_EVERYWHERE = re.compile(
-    r"(?i:(ALL|FTP|HTTP|HTTPS|NO|RSYNC|SOCKS)_PROXY)"
-    r"|_|BROWSER|CI|COLORTERM|COLUMNS|CREDENTIALS_DIRECTORY|DEBIAN_FRONTEND|DISPLAY|EDITOR|EMAIL|FORCE_COLOR|HISTFILE"
-    r"|HISTSIZE|HOME|HOST|HOSTNAME|HOSTTYPE|IFS|INFOPATH|INVOCATION_ID|JOURNAL_STREAM|LANG|LANGUAGE|LINES|LOGNAME"
-    r"|LOGS_DIRECTORY|LS_COLORS|MACHTYPE|MAIL|MAINPID|MANAGERPID|MANPATH|NAME|NODE_ENV|NOTIFY_SOCKET|NO_COLOR|OLDPWD"
-    r"|OSTYPE|PAGER|PATH|PORT|PPID|PS\d|PWD|RUNTIME_DIRECTORY|SECONDS|SHELL|SHELLOPTS|SHLVL|STATE_DIRECTORY|TEMP|TERM"
-    r"|TIMEZONE|TMP|TMPDIR|TMUX|TMUX_PANE|TZ|UID|USER|USERNAME|VIRTUAL_ENV|VISUAL|WATCHDOG_PID|WATCHDOG_USEC|WINDOWID"
-    r"|XAUTHORITY|[A-Z0-9]+_HOME|(CARGO|DOTNET|GO|GRADLE|JAVA|LESS|MAVEN|MOZ|NODE|PERL|PYTHON|RUBY|RUSTUP)[A-Z0-9]+(_\w+)?"
+_NAMES = frozenset(
+    (
+        *(
+            "_",
+            "BROWSER",
+            "CI",
+            "COLORTERM",
+            "COLUMNS",
+            "CREDENTIALS_DIRECTORY",
+            "DEBIAN_FRONTEND",
+            "DISPLAY",
+            "EDITOR",
+        ),
+        *("EMAIL", "FORCE_COLOR", "HISTFILE", "HISTSIZE", "HOME", "HOST", "HOSTNAME", "HOSTTYPE", "IFS", "INFOPATH"),
+        *("INVOCATION_ID", "JOURNAL_STREAM", "LANG", "LANGUAGE", "LINES", "LOGNAME", "LOGS_DIRECTORY", "LS_COLORS"),
+        *("MACHTYPE", "MAIL", "MAINPID", "MANAGERPID", "MANPATH", "NAME", "NODE_ENV", "NOTIFY_SOCKET", "NO_COLOR"),
+        *("OLDPWD", "OSTYPE", "PAGER", "PATH", "PORT", "PPID", "PWD", "RUNTIME_DIRECTORY", "SECONDS", "SHELL"),
+        *("SHELLOPTS", "SHLVL", "STATE_DIRECTORY", "TEMP", "TERM", "TIMEZONE", "TMP", "TMPDIR", "TMUX", "TMUX_PANE"),
+        *("TZ", "UID", "USER", "USERNAME", "VIRTUAL_ENV", "VISUAL", "WATCHDOG_PID", "WATCHDOG_USEC", "WINDOWID"),
+        "XAUTHORITY",
+    )
 )
-"""What shells, desktops, systems and languages set or read on everybody's machine."""
+_PROXIES = frozenset(("ALL_PROXY", "FTP_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "RSYNC_PROXY", "SOCKS_PROXY"))
+_PREFIXES = (
+    "CARGO",
+    "DOTNET",
+    "GO",
+    "GRADLE",
+    "JAVA",
+    "LESS",
+    "MAVEN",
+    "MOZ",
+    "NODE",
+    "PERL",
+    "PYTHON",
+    "RUBY",
+    "RUSTUP",
+)
+_SETS = re.compile(r"PS\d|[A-Z0-9]+_HOME")
+_LONGER = re.compile(r"[A-Z0-9]+(_\w+)?")  # what follows one of the prefixes
+"""What shells, desktops, systems and languages set or read everywhere. One pattern of all would be slow to make."""
+
+
+def _is_everywhere(name: str) -> bool:
+    prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
+    return (
+        name in _NAMES
+        or name.upper() in _PROXIES
+        or _SETS.fullmatch(name) is not None
+        or (prefix is not None and _LONGER.fullmatch(name, len(prefix)) is not None)
+    )
+
 
 _FAMILIES = frozenset(
     (
@@ -47,7 +89,7 @@ def near_misses(environ: Mapping[str, str], known: Collection[str]) -> Iterable[
     kinds = ("OTEL_", "NATS_")  # whose last words are of all kinds
     lasts = {name.rpartition("_")[2] for name in every if not name.startswith(kinds)}
     for name in sorted(environ.keys() - every):
-        if _SERVICE_LINK.search(name) or _EVERYWHERE.fullmatch(name) or name.partition("_")[0] in families:
+        if _SERVICE_LINK.search(name) or _is_everywhere(name) or name.partition("_")[0] in families:
             continue
         hint = joined.get(name.replace("_", ""), "")
         if not hint and (name.partition("_")[0] in firsts or name.rpartition("_")[2] in lasts):

@@ -18,6 +18,7 @@ import attrs
 
 from kernel.annotations import attrs_class, origin_of, substitute, type_name, type_variables, without_none
 from kernel.config.readers import Reader, UnreadableType, reader_of
+from kernel.config.values import variable
 from kernel.errors import ConfigError
 from kernel.stacks import shorten
 
@@ -97,11 +98,6 @@ class Schema:
                 yield member
             else:
                 yield from member.schema.leaves()
-
-
-def variable(service: str, field: str) -> str:
-    """The variable that a config's *field* is read from, as ``EXAMPLE_DATABASE_PATH``."""
-    return f"{service}_{field}".replace("-", "_").upper()
 
 
 @functools.cache

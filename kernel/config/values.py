@@ -10,6 +10,12 @@ import attrs
 
 from kernel.masking import MASK, add
 
+
+def variable(service: str, field: str) -> str:
+    """The variable that a config's *field* is read from, as ``EXAMPLE_DATABASE_PATH``."""
+    return f"{service}_{field}".replace("-", "_").upper()
+
+
 T = TypeVar("T")
 
 SECONDS = "a duration"  # what makes a float a duration

@@ -166,7 +166,7 @@ class Block:
         owner.closing()
         self._scope.cancel()
         if self._background is not None:
-            await self._background.end()
+            await self._background.end()  # noqa: ASYNC102  (it waits in a shield, as a task group's own exit does)
             self._errors += self._background.errors
         if raised is not None and not isinstance(raised, cancellation):
             self._errors.insert(0, raised)

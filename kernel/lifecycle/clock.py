@@ -74,9 +74,9 @@ class Clock:
         """Whether deadlines rest now; not where that cannot be told."""
         try:
             return self.resting()
-        except BaseException as error:  # noqa: BLE001  (as for an alarm)
+        except BaseException as error:  # noqa: ASYNC103, BLE001  (as for an alarm)
             self.failed("the look for a debugger", error)
-            return False
+            return False  # noqa: ASYNC104
 
     def forget(self) -> None:
         """Count a cancelled alarm, and throw them out when they are many."""
@@ -90,7 +90,7 @@ class Clock:
         try:
             if not (deadline and self.rests()):
                 callback()
-        except BaseException as error:  # noqa: BLE001  (the services would lose their deadlines by it)
+        except BaseException as error:  # noqa: ASYNC103, BLE001  (the services would lose their deadlines by it)
             self.failed("an alarm of the kernel", error)
 
     async def run(self) -> None:

@@ -253,12 +253,12 @@ class Connection:
     def _write(self) -> None:
         with contextlib.suppress(BlockingIOError, InterruptedError):
             while self._out:
-                left = self._out[0][self.sock.send(self._out[0]) :]
+                sent = self.sock.sendmsg(self._out)  # head and page at once
                 self.moved = time.monotonic()
-                if left:
-                    self._out[0] = left
-                else:
-                    self._out.popleft()
+                while sent and sent >= len(self._out[0]):
+                    sent -= len(self._out.popleft())
+                if sent:
+                    self._out[0] = self._out[0][sent:]
         if self._out:
             return
         if self._close or self._host.closing or self._http.our_state is not h11.DONE:

@@ -63,7 +63,7 @@ class _Logger(logging.Logger):
             return
         try:
             handler.handle(record)
-        except BaseException as error:  # noqa: BLE001  (it is not ours)
+        except BaseException as error:  # noqa: ASYNC103, BLE001  (it is not ours)
             guard.drop(handler)
             whose.removeHandler(handler)
             self.error("log handler %r failed and was disabled", handler, exc_info=error)

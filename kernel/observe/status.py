@@ -36,6 +36,8 @@ SCHEMA = 1
 class Stats:
     """An observer that keeps the last duration of each kind, and hands each on to whoever records them.
 
+    It keeps the last error of each service as well, since an attempt that begins has none.
+
     Args:
         record: Is called with the kind ("start" or "stop"), the service and the seconds of each.
 
@@ -43,6 +45,7 @@ class Stats:
 
     record: Callable[[str, str, float], Any] | None = None
     last: dict[str, dict[str, float]] = attrs.field(factory=lambda: {"start": {}, "stop": {}})
+    errors: dict[str, str] = attrs.field(factory=dict)
     all_ready: float | None = None
 
     def __call__(self, event: Event) -> None:
@@ -50,6 +53,8 @@ class Stats:
         if isinstance(event, AllReady):
             self.all_ready = event.seconds
         elif isinstance(event, Transition):
+            if event.error is not None:
+                self.errors[event.service] = one_line(event.error)
             if event.previous is State.STOPPING:
                 self._took("stop", event)
             elif event.previous is State.STARTING and event.state in {State.READY, State.DONE}:
@@ -242,7 +247,7 @@ class View:
             "uptime": round(node.uptime + (now - node.since if node.state is State.READY else 0.0), 3),
             "last_start": _rounded(last["start"].get(node.name)),
             "last_stop": _rounded(last["stop"].get(node.name)),
-            "last_error": one_line(node.error) if node.error is not None else None,
+            "last_error": one_line(node.error) if node.error is not None else self.stats.errors.get(node.name),
             "next_step_in": _rounded(node.next_step_at - now) if node.next_step_at is not None else None,
             "stands_at": node.stands_at() if node.state in LIVE - {State.READY} else None,
             "depends": [edge.target for target, edge in node.links if not target.internal],

@@ -10,9 +10,8 @@ import attrs
 
 from kernel.annotations import type_name
 from kernel.config.near_misses import near_misses
-from kernel.config.schema import variable
-from kernel.config.service_config import read_config, variables
 from kernel.config.settings import KERNEL_VARIABLES
+from kernel.config.values import variable
 from kernel.declare.service import Service
 from kernel.declare.signature import Edge, Needs, read_signature
 from kernel.errors import ConfigError, CycleError, DeclarationError, LeftOutError, NamingError, PlanError, did_you_mean
@@ -159,6 +158,8 @@ class Registry:
             needs = needs_of(service)
             if needs is None or needs.config is None:
                 continue
+            from kernel.config.service_config import read_config, variables  # needed only where there is a config
+
             cls = needs.config[1]
             configs[name], wrong = read_config(name, cls, environ, needs.config_default)
             errors.extend(wrong)

@@ -10,7 +10,6 @@ from typing import Any
 
 import attrs
 
-from kernel.config.service_config import read_config
 from kernel.declare.service import Service
 from kernel.declare.signature import Needs
 from kernel.errors import NamingError, PlanError, Problems, did_you_mean
@@ -185,6 +184,8 @@ def plan_command(
     readers = registry_of({**services, owner.name: owner}, files, files) if needs.config else registry
     configs, bad_values, _ = readers.read_configs(environ)
     if needs.config and owner.name not in configs:  # the service itself takes none
+        from kernel.config.service_config import read_config
+
         configs[owner.name], refused = read_config(owner.name, needs.config[1], environ, needs.config_default)
         bad_values += refused
     Problems.raise_any([*errors, *wrong, *misfits, *(one for one in own if isinstance(one, PlanError)), *bad_values])

@@ -18,7 +18,7 @@ def contained(what: str) -> Generator[None]:
     """
     try:
         yield
-    except BaseException as error:  # noqa: BLE001  (a thread of the kernel's, or a signal, must not end by it)
+    except BaseException as error:  # noqa: ASYNC103, BLE001  (a thread of the kernel's, or a signal, must not end by it)
         say_once(what, error)
 
 

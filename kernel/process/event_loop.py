@@ -32,7 +32,7 @@ def run(main: Callable[[Wake], Awaitable[T]], backend: str) -> T:
             anyio.run(_on_trio, keep, backend="trio")
         else:
             anyio.run(_on_asyncio, keep, backend="asyncio", backend_options={"loop_factory": _new_loop})
-    except BaseException as error:
+    except BaseException as error:  # noqa: ASYNC103
         if not results:
             raise
         say_once("the end of the event loop", error)

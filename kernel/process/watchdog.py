@@ -72,10 +72,17 @@ class Watchdog:
             self._news.notify()
         hard_exit.disarm()
 
-    def stand_down(self) -> None:
-        """Leave the rest to the last resort: nothing is left to be said, and no thread must wake while Python ends."""
+    def stand_down(self, code: int | None) -> None:
+        """Leave the rest to the last resort: nothing is left to be said, and no thread must wake while Python ends.
+
+        Python has at least `LAST_WORDS` for its own end. What takes longer is ended with *code*, which was told; None
+        where nothing was.
+        """
         with self._news:
             self._standing_down = True
+            if code is not None and self._deadline < math.inf:
+                self._deadline, self._code = max(self._deadline, time.monotonic() + LAST_WORDS), code
+                self._arm_last_resort()
             self._news.notify()
         if self._thread.ident is not None:
             self._thread.join(QUICK)

@@ -268,7 +268,7 @@ class _Run:
         self.say_end()
         console.close()
         ignore()
-        self._watchdog.stand_down()
+        self._watchdog.stand_down(self._report.exit_code if self._report is not None else None)
 
     def _say_resting(self) -> None:
         logs.logger.warning("a debugger is attached: deadlines rest")

@@ -132,6 +132,8 @@ def _refuse_links(root: Path, own: Iterable[str]) -> None:
 def _refuse_without_values(root: Path, kept: Sequence[str], others: Collection[str]) -> None:
     """Raises `Refusal` where a service needs the value of one that is left out: it could never start.
 
+    A value that is an interface may be called elsewhere.
+
     The services say so when they are imported, in a process of their own. Where that fails, as without a device that
     only the server has, nothing is known, and a warning says so.
     """
@@ -146,7 +148,9 @@ def _refuse_without_values(root: Path, kept: Sequence[str], others: Collection[s
     graph = json.loads(done.stdout[done.stdout.index("{\n") :])  # behind what a service prints when it is imported
     missing = {
         name: [
-            at for at, kind in facts["depends"].items() if kind == "value" and at in {*others} - {*facts["optional"]}
+            at
+            for at, kind in facts["depends"].items()
+            if kind == "value" and at in {*others} - {*facts["optional"], *facts["interfaces"]}
         ]
         for name, facts in graph.items()
     }

@@ -37,7 +37,17 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:  # as a script, it has its own folder there
     sys.path.insert(0, str(ROOT))
 
-from bench_cases import BY_HAND, KERNEL, Case, Group, Outcome, groups  # noqa: E402  (found only now)
+from bench_cases import (  # noqa: E402  (found only now)
+    BY_HAND,
+    BY_HAND_LOGGING,
+    KERNEL,
+    LOGGING,
+    SERVING,
+    Case,
+    Group,
+    Outcome,
+    groups,
+)
 
 from tests.conformance.program import OURS  # noqa: E402
 
@@ -223,9 +233,13 @@ class Target:
 
 
 def _targets() -> Iterator[Target]:
-    by_hand = ("noop-1000", BY_HAND)
+    by_hand, logged = ("noop-1000", BY_HAND), ("noop-1000", BY_HAND_LOGGING)
     for what, metric, limit in (("ready", "ready ms", 1.8), ("stopped", "stopped ms", 2.2), ("memory", "kB each", 2)):
         yield Target(f"1,000 no-op services: {what}, to anyio by hand", "noop-1000", metric, limit, by_hand)
+        yield Target(
+            f"the same, each step logged: {what}, to that by hand", "noop-1000", metric, limit, logged, LOGGING
+        )
+    yield Target("1,000 that serve: stopped, to anyio by hand", "noop-1000", "stopped ms", 1.6, by_hand, SERVING)
     for peer in KEEP_ORDER:
         yield Target(f"1,000 no-op services: both, to {peer}", "noop-1000", "both ms", 1, ("noop-1000", peer))
     for what, metric, scale in (("ready", "ready ms", 10), ("stopped", "stopped ms", 10), ("memory", "kB each", 1)):
@@ -237,6 +251,7 @@ def _targets() -> Iterator[Target]:
             yield Target(f"sleepy graph, {kind}: {what}, to anyio by hand", group, metric, 1.02, (group, BY_HAND))
         yield Target(f"sleepy graph, {kind}: edges violated", group, "edges violated", 0)
     yield Target("hello world, to the minimal program", "hello", "ms", 1.15, ("hello", "minimal"))
+    yield Target("hello world, to one on anyio alone", "hello", "ms", 1.45, ("hello", "anyio"))
     yield Target("`app --help`, to cyclopts", "help", "ms", 1.15, ("help", "cyclopts"))
     yield Target("`app --help` with 200 services, to cyclopts", "help-200", "ms", 1.3, ("help-200", "cyclopts"))
     yield Target("`app <service> <command>`, to cyclopts", "command", "ms", 1.15, ("command", "cyclopts"))
@@ -264,9 +279,10 @@ How to read it:
   take turns. `1.5x` is the ratio to the row that has none: mostly the same by hand, on plain anyio.
 - Ratios travel from one machine to the next, times do not. A difference within the spread tells nothing.
 - By hand means: a task for each service, an event for its readiness, a scope by which it can be stopped singly, and
-  the order of the dependencies, by counting. A careful writer would do that; retries, limits and logs are left out.
+  the order of the dependencies, by counting. A careful writer would do that; retries and limits are left out, and
+  logs but where it says so.
 - The kernel's services are of two kinds. The plain ones are cancelled as a whole; with `Serving`, each has its work in
-  a task group of its own, for background tasks that end with it.
+  a scope of its own, and a task group once it starts a background task.
 - The kernel runs as `app run` runs it, with its log at `LOG_LEVEL=warning`, and with a garbage collector that waits for
   50,000 new objects and 50 more for each service. By hand and with the peers it is as Python has it, which is why
   10,000 services by hand cost each twice as much as 1,000 do; it has swept before each interval that is measured. The
@@ -345,6 +361,9 @@ def collect(options: Mapping[str, str]) -> Report:
 
 def main(words: Sequence[str]) -> int:
     """Do what *words* say; 1 where a run of the kernel failed, 2 where they are not understood."""
+    if not {"--help", "-h"}.isdisjoint(words):
+        print(USE.replace("use:", "Usage:", 1))
+        return 0
     options = dict(OPTIONS)
     for word in words:
         name, _, value = word.partition("=")

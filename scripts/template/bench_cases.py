@@ -16,6 +16,8 @@ from tests.conformance.program import REPO, App
 
 SCRIPTS = REPO / "scripts" / "template"
 KERNEL, BY_HAND = "kernel", "anyio, by hand"
+SERVING = "kernel, with `Serving`"
+LOGGING, BY_HAND_LOGGING = "kernel, LOG_LEVEL=info", "anyio, by hand, each step logged"
 
 
 @attrs.frozen
@@ -119,8 +121,10 @@ def groups(folder: Path, *, short: bool, peers: Sequence[str]) -> Iterator[Group
             BY_HAND,
             (
                 program(KERNEL, "kernel", *words),
-                program("kernel, with `Serving`", "kernel", *words, "serving"),
+                program(SERVING, "kernel", *words, "serving"),
                 program(BY_HAND, "anyio", *words),
+                program(LOGGING, "kernel", *words, "info", "log", "watch"),
+                program(BY_HAND_LOGGING, "anyio", *words, "info"),
                 *(program(name, name.removesuffix("-streaming"), *words, peer=name) for name in peers),
             ),
         )
@@ -164,6 +168,7 @@ def groups(folder: Path, *, short: bool, peers: Sequence[str]) -> Iterator[Group
                 for name, word in ((KERNEL, "kernel"), ("logging", "plain"))
             ),
         )
+    yield from _calls(short=short)
     number = 100 if short else 1000
     yield Group(
         "observers",
@@ -181,6 +186,33 @@ def groups(folder: Path, *, short: bool, peers: Sequence[str]) -> Iterator[Group
             )
         ),
     )
+
+
+def _calls(*, short: bool) -> Iterator[Group]:
+    """Calls between services."""
+    times = 100 if short else 50_000
+    yield Group(
+        "calls-local",
+        "One call of a service in the same process, which gives a small record: awaited as it is, by way of an"
+        " interface, and checked as if it went elsewhere.",
+        "a plain await",
+        tuple(
+            program(name, "calls", "local", word, times)
+            for name, word in (("a plain await", "plain"), (KERNEL, "thin"), ("kernel, checked", "checked"))
+        ),
+    )
+    for in_flight, size in ((1, 32),) if short else ((n, size) for size in (32, 10_000) for n in (1, 16, 64, 256)):
+        times = 50 if short else 1000 if in_flight == 1 else 10_000
+        yield Group(
+            f"calls-nats-{size}-{in_flight}",
+            f"Calls over NATS to another process, {in_flight} in flight, with {size:,} bytes each way, against request"
+            " and reply by the raw client.",
+            "nats-py",
+            tuple(
+                program(name, "calls", "remote", word, in_flight, size, times)
+                for name, word in ((KERNEL, "kernel"), ("nats-py", "raw"))
+            ),
+        )
 
 
 def _processes(folder: Path) -> Iterator[Group]:

@@ -344,6 +344,9 @@ def run(module: Module, options: Mapping[str, str], copy: Copy) -> tuple[int, in
 
 def main(words: Sequence[str]) -> int:
     """Do what the words say; returns the exit code: 1 where a mutant lives."""
+    if not {"--help", "-h"}.isdisjoint(words):
+        print(USE.replace("use:", "Usage:", 1))
+        return 0
     options = dict(OPTIONS)
     for word in words:
         key, equals, value = word.partition("=")

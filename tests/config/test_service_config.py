@@ -21,9 +21,8 @@ from attrs import validators
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel.config.schema import variable
 from kernel.config.service_config import read_config, variables
-from kernel.config.values import Seconds, Secret
+from kernel.config.values import Seconds, Secret, variable
 from kernel.errors import ConfigError
 
 

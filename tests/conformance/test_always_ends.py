@@ -16,7 +16,8 @@ import pytest
 from tests.conformance.program import App, Result
 
 TIMEOUT = 1.0  # seconds, RUNNER_SHUTDOWNTIMEOUT
-LATEST = TIMEOUT + 2.0
+LONG = 3.0  # the same where several signals come
+LATEST = LONG + 2.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the second waits, else it would be one with the first
 
 CALM = """
@@ -176,7 +177,8 @@ def hang(app: App, case: Case) -> Result:
     else:
         body = textwrap.indent(textwrap.dedent(HANGS[case.hang].body).strip(), "        ")
         app.service("hung", HELPERS + service(body))
-    run = app.run(RUNNER_SHUTDOWNTIMEOUT=f"{TIMEOUT:g}s", KERNEL_BACKEND=case.backend)
+    timeout = TIMEOUT if case.signals == 1 else LONG  # or a machine that is loaded misses the moment between them
+    run = app.run(RUNNER_SHUTDOWNTIMEOUT=f"{timeout:g}s", KERNEL_BACKEND=case.backend)
     way = way_of(case)
     run.wait_for(way.begins)
     for number in SIGNALS[: case.signals]:
@@ -251,7 +253,7 @@ def test_spares_those_below(case: Case, ends: Ends) -> None:
 def test_third_signal_ends_at_once(case: Case, ends: Ends) -> None:
     """Nothing is waited for any more, not even the deadline."""
     result, _ = ends(case)
-    assert result.own_seconds < TIMEOUT
+    assert result.own_seconds < LONG
     (told,) = (one for one in result.records if "exiting now without clean-up" in one["message"])
     assert told["exit_code"] == 130
 

@@ -86,7 +86,7 @@ def readiness(result: Result, enabled: list[str]) -> list[tuple[float, bool]]:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_ready_at_no_wrong_moment(tmp_path: Path, backend: str) -> None:
     """Polled every 10 ms through start, retry, crash, recovery and stop, /readyz is right each time."""
-    names = [f"example-{one}" for one in ("api", "crasher", "database", "flaky", "migrator", "optional")]
+    names = [f"example-{one}" for one in ("api", "catalog", "crasher", "database", "flaky", "migrator", "optional")]
     names.append("hello-world")
     if backend == "trio":
         names.remove("example-api")  # uvicorn runs on asyncio alone

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterator
+from importlib import util
 from pathlib import Path
 
 import pytest
@@ -328,10 +329,20 @@ def test_off_loads_nothing(app: App) -> None:
     app.service("once", LOADED)
     loaded = app.run().result().stdout.split()
     assert "kernel.observe.wiring" in loaded
-    mine = {
-        f"kernel.{one}" for one in ("telemetry", "tracing", "spans", "metrics", "admin", "status", "shares", "stats")
-    }
-    assert not [name for name in loaded if not name.startswith("kernel.") or name in mine]
+    optional = (
+        "exporters",
+        "tracer",
+        "spans",
+        "metrics",
+        "prometheus",
+        "admin",
+        "http_server",
+        "status",
+        "loop_shares",
+    )
+    unused = [f"kernel.observe.{one}" for one in optional]
+    assert all(util.find_spec(name) for name in unused)
+    assert not [name for name in loaded if not name.startswith("kernel.") or name in unused]
 
 
 @pytest.mark.parametrize(

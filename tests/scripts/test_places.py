@@ -162,7 +162,7 @@ def test_recipes_in_a_folder(bigger_once: Bigger, tmp_path: Path) -> None:
     assert built.code == 0, built.err
     commit = top.git("rev-parse", "HEAD")[:12]
     assert f"(commit {commit}, changed)" in built.out
-    version = top.machine.call(".venv/bin/my-app", "version", cwd=project.root)
+    version = top.machine.call(".venv/bin/python", "-m", "app", "version", cwd=project.root)
     assert version.out == f"my-app 0.1.0 (commit {commit} with changes, tree)\n"
     assert project.just("commit-hook").code == 0
     with (project.root / "Justfile").open("a") as file:

@@ -259,18 +259,17 @@ def test_a_subset_that_could_never_start_is_refused(built: Project, tmp_path: Pa
     project = Project(built.machine, tmp_path / "app")
     shutil.copytree(built.root, project.root, symlinks=True)
     (project.root / "build/app.pyz").unlink()
-    done = project.just("build", "SERVICES=example-api,hello-world")
+    done = project.just("build", "SERVICES=example-catalog,hello-world")
     assert (done.code, done.out) == (2, "")
-    assert "example-api needs the value of example-catalog, which SERVICES leaves out" in done.err
-    assert "say SERVICES=example-api,example-catalog,hello-world, or give" in done.err
+    assert "example-catalog needs the value of example-database, which SERVICES leaves out" in done.err
+    assert "say SERVICES=example-catalog,example-database,hello-world, or give" in done.err
     assert not (project.root / "build/app.pyz").exists()
-    text = (project.root / "services/example_api.py").read_text()
-    optional = text.replace(
-        "(example_database: Pool, config: ApiConfig,", "(config: ApiConfig, example_database: Pool = None, *,"
-    )
+    assert project.just("build", "SERVICES=example-api").code == 0  # the catalog is an interface, and may run elsewhere
+    text = (project.root / "services/example_catalog.py").read_text()
+    optional = text.replace("(example_database: Pool, serving:", "(*, example_database: Pool = None, serving:")
     assert optional != text
-    project.write("services/example_api.py", optional)
-    assert project.just("build", "SERVICES=example-api").code == 0
+    project.write("services/example_catalog.py", optional)
+    assert project.just("build", "SERVICES=example-catalog").code == 0
     project.write("services/broken.py", "import nosuch\n")
     done = project.just("build", "SERVICES=broken")
     assert done.code == 0

@@ -1,13 +1,23 @@
 """By hand: what a careful writer does on plain anyio to start and stop services in order, each of them singly.
 
 An event for each service says that it is ready, and a scope around its work is cancelled when those that need it have
-ended, which is counted; what closes after it is not cancelled. There are no retries, no limits and no logs.
+ended, which is counted; what closes after it is not cancelled. There are no retries and no limits, and no logs unless
+`info` is given: then each step is logged, to nowhere, as it is by the kernel.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+
 import anyio
 from contestants.moments import Run
+
+log = logging.getLogger("app")
+if "info" in sys.argv:
+    sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    logging.basicConfig(format="%(asctime)s %(levelname)-8s %(name)s %(message)s", level=logging.INFO)
 
 
 async def main() -> None:  # noqa: C901  (it is to be read as one piece)
@@ -25,9 +35,11 @@ async def main() -> None:  # noqa: C901  (it is to be read as one piece)
         for needed in node.needs:
             await ready[needed].wait()
         run.launched(place)
+        log.info("s%d starting", place)
         if node.opening:
             await anyio.sleep(node.opening)
         run.ready(place)
+        log.info("s%d ready", place)
         ready[place].set()
         unready -= 1
         if not unready:
@@ -35,9 +47,11 @@ async def main() -> None:  # noqa: C901  (it is to be read as one piece)
         with scopes[place]:
             await anyio.Event().wait()  # costs less than sleep_forever, which has a timer
         run.asked(place)
+        log.info("s%d stopping", place)
         if node.closing:
             await anyio.sleep(node.closing)
         run.ended(place)
+        log.info("s%d stopped", place)
         for needed in node.needs:
             users[needed] -= 1
             if stopping and not users[needed]:

@@ -1,0 +1,117 @@
+"""One trace over all hops, in one process and in several, by the conventions for RPC."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from kernel import CallFailed, Serving, service
+from kernel.calls.proxy import Proxy
+from tests.calls.conftest import App, apps, until
+from tests.calls.scene import NoSuchUser, Users, UsersHere, users_of
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """All spans of calls."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr("opentelemetry.trace.get_tracer", provider.get_tracer)
+    return exporter
+
+
+class Middle(UsersHere):
+    """Passes on what it is asked."""
+
+    def __init__(self, users: Users) -> None:
+        super().__init__()
+        self.users = users
+
+    async def get(self, id: int) -> Any:  # noqa: A002
+        return await self.users.get(id)
+
+
+@service(depends=["users"])
+async def middle(users: Users, serving: Serving[Users]) -> None:
+    """Stands between."""
+    async with serving(Middle(users)):
+        await anyio.sleep_forever()
+
+
+@service(depends=["middle"])
+async def web(middle: Users, serving: Serving[Any]) -> None:
+    """Calls."""
+    async with serving(middle):
+        await anyio.sleep_forever()
+
+
+def chain(spans: list[ReadableSpan]) -> list[tuple[str, str]]:
+    """The spans of one trace from its root on, each the only child of the one before: names and kinds."""
+    assert len({span.context.trace_id for span in spans if span.context}) == 1
+    by_parent = {span.parent.span_id if span.parent else None: span for span in spans}
+    found, parent = [], None
+    while parent in by_parent:
+        span = by_parent[parent]
+        found.append((span.name, span.kind.name))
+        assert span.context is not None
+        parent = span.context.span_id
+    return found
+
+
+WANTED = [("middle/get", "CLIENT"), ("middle/get", "SERVER"), ("users/get", "CLIENT"), ("users/get", "SERVER")]
+
+
+async def test_one_trace_in_one_process_and_in_three(nats: str, prefix: str, spans: InMemorySpanExporter) -> None:
+    """The same spans, whatever runs where."""
+    users = users_of(UsersHere())
+    together = App((web, middle, users), nats, prefix, telemetry=True)
+    async with apps(together):
+        await together.value("web").get(3)
+    assert chain(list(spans.get_finished_spans())) == WANTED
+    spans.clear()
+    one, *others = (App((each,), nats, prefix, telemetry=True) for each in (web, middle, users))
+    async with apps(one, *others):
+        await one.value("web").get(3)
+        await until(lambda: len(spans.get_finished_spans()) == 4)
+    found = list(spans.get_finished_spans())
+    assert chain(found) == WANTED
+    client = next(span for span in found if span.name == "users/get" and span.kind.name == "CLIENT")
+    assert dict(client.attributes or {}) == {
+        "rpc.system.name": "kernel",
+        "rpc.method": "users/get",
+        "rpc.response.status_code": "ok",
+        "server.address": "127.0.0.1",
+        "server.port": int(nats.rpartition(":")[2]),
+    }
+
+
+async def test_errors_in_spans(nats: str, prefix: str, spans: InMemorySpanExporter) -> None:
+    """A failure names its kind, and its caller gets the trace's id; a declared error is an answer."""
+    callers = App((web,), nats, prefix, telemetry=True)
+
+    @service
+    async def middle(serving: Serving[Users]) -> None:
+        async with serving(UsersHere()):
+            await anyio.sleep_forever()
+
+    async with apps(callers, App((middle,), nats, prefix, telemetry=True)):
+        users = callers.value("web")
+        assert isinstance(users, Proxy)
+        with pytest.raises(NoSuchUser):
+            await users.get(0)  # type: ignore[attr-defined]
+        with pytest.raises(CallFailed) as caught:
+            await users.fail("value")  # type: ignore[attr-defined]
+        await until(lambda: len(spans.get_finished_spans()) == 4)
+    told = {(span.name, span.kind.name): dict(span.attributes or {}) for span in spans.get_finished_spans()}
+    assert told["middle/get", "SERVER"]["rpc.response.status_code"] == "error"
+    assert told["middle/fail", "SERVER"]["error.type"] == "failed"
+    assert told["middle/fail", "CLIENT"]["error.type"] == "CallFailed"
+    traces = {f"{span.context.trace_id:032x}" for span in spans.get_finished_spans() if span.context}
+    assert caught.value.trace_id in traces

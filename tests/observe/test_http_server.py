@@ -1,0 +1,151 @@
+"""The server of the admin pages: its limits, its second thread, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from kernel.observe.http_connection import Answer, Later, Limits, Request, plain
+from kernel.observe.http_server import CLOSING, YOUNG, Server
+
+GET = b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PATIENCE = 10.0  # seconds in which what is expected comes, on any machine
+
+Serve = Callable[..., int]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serves with a handler, and gives the port."""
+    servers: list[Server] = []
+
+    def start(handle: Callable[[Request], Answer | Later], limits: Limits | None = None) -> int:
+        sock = socket.create_server(("127.0.0.1", 0))
+        servers.append(Server([sock], handle, limits))
+        servers[-1].start()
+        return int(sock.getsockname()[1])
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def client(port: int, sent: bytes = b"") -> socket.socket:
+    """A connection on which *sent* was sent."""
+    made = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    made.sendall(sent)
+    return made
+
+
+def rest(connection: socket.socket) -> bytes:
+    """What comes until its end, however that is."""
+    got = b""
+    with connection, contextlib.suppress(ConnectionError):
+        while data := connection.recv(65536):
+            got += data
+    return got
+
+
+def test_a_page_that_takes_a_while_is_made_once_for_all_who_wait() -> None:
+    """And nobody waits for it who has asked for another."""
+    made, go_on = [], threading.Event()
+
+    def make() -> Answer:
+        made.append(1)
+        go_on.wait(PATIENCE)
+        return plain(200, "made")
+
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = Server([sock], lambda request: Later("page", make) if request.path == "/page" else plain(200, "quick"))
+    server.start()
+    port = sock.getsockname()[1]
+    first = client(port, GET % b"/page")
+    while not made:
+        time.sleep(0.001)
+    others = [client(port, GET % b"/page") for _ in range(5)]
+    with client(port, GET % b"/") as quick:
+        assert b"quick" in quick.recv(1000)
+    while len(server._maker._wanted.get("page", (make, []))[1]) < len(others):
+        time.sleep(0.001)
+    go_on.set()
+    for one in (first, *others):
+        with one:
+            assert b"made" in one.recv(1000)
+    assert len(made) == 2
+    server.close()
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_page_that_cannot_be_made_is_a_500(serve: Serve, caplog: pytest.LogCaptureFixture, *, later: bool) -> None:
+    """The log has one line about it, and the server goes on."""
+
+    def fail() -> Answer:
+        raise ZeroDivisionError("no page")
+
+    port = serve(lambda _: Later("page", fail) if later else fail())
+    for _ in range(2):
+        with client(port, GET % b"/") as connection:
+            assert b" 500 " in connection.recv(1000)
+    assert [record.exc_info for record in caplog.records] == [None, None]
+    assert "could not be made: ZeroDivisionError: no page" in caplog.text
+
+
+def test_who_takes_too_long_is_closed(serve: Serve) -> None:
+    """To send a request, to come again, and to take an answer."""
+    limits = Limits(request=0.2, idle=0.2, answer=0.2)
+    port = serve(lambda _: Answer(200, b"x" * 50_000_000, "text/plain"), limits)
+    assert rest(client(port)) == b""
+    assert rest(client(port, b"GET / HT")) == b""
+    deaf = client(port, GET % b"/")
+    time.sleep(1)
+    assert len(rest(deaf)) < 50_000_000
+    port = serve(lambda _: plain(200, "short"), limits)
+    assert rest(client(port, GET % b"/")).count(b"short") == 1
+
+
+def test_the_oldest_gives_way(serve: Serve) -> None:
+    """Once it is no longer young."""
+    port = serve(lambda _: plain(200, "hello"), Limits(connections=2))
+    began = time.monotonic()
+    crowd = [client(port) for _ in range(2)]
+    with client(port, GET % b"/") as last:
+        assert b"hello" in last.recv(1000)
+    assert time.monotonic() - began >= YOUNG * 0.9
+    assert rest(crowd[0]) == b""
+    crowd[1].close()
+
+
+def test_its_end_waits_for_nobody_who_does_not_read(serve: Serve) -> None:
+    """Who waits is closed at once, and who takes nothing of an answer soon after; no thread is left."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = Server([sock], lambda _: Answer(200, b"x" * 50_000_000, "text/plain"))
+    server.start()
+    port = sock.getsockname()[1]
+    connections = [client(port), client(port, b"GET /"), client(port, GET % b"/")]
+    assert connections[2].recv(1)
+    began = time.monotonic()
+    server.close()
+    assert time.monotonic() - began < CLOSING + 1
+    assert not server._thread.is_alive()
+    assert [len(rest(one)) < 50_000_000 for one in connections] == [True] * 3
+    with pytest.raises(ConnectionRefusedError):
+        client(port)
+
+
+def test_an_answer_under_way_is_finished(serve: Serve) -> None:
+    """Where its client takes it."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = Server([sock], lambda _: Answer(200, b"x" * 5_000_000, "text/plain"))
+    server.start()
+    with client(sock.getsockname()[1], GET % b"/") as reader:
+        assert reader.recv(1)
+        closing = threading.Thread(target=server.close)
+        closing.start()
+        got = rest(reader)
+    closing.join()
+    assert len(got) > 5_000_000
