@@ -24,6 +24,7 @@ class Node(Supervisor):
         unmet: How many of its links do not let it start yet.
         last_met: Whose move let it start, or was the last on the way there; None where nothing has been met yet.
         after: Those that it had to wait for since its last launch, in the order in which they let it go.
+        in_vain: Whether its last wait led to no launch.
         cause: The service whose crash or end had it stopped last.
         open: Whether those that wait for it to be ready may start.
         live_dependents: How many of its dependents have an attempt running.
@@ -36,6 +37,7 @@ class Node(Supervisor):
     unmet: int = attrs.field(default=0, init=False)
     last_met: Node | None = attrs.field(default=None, init=False)
     after: dict[str, None] = attrs.field(factory=dict, init=False)
+    in_vain: bool = attrs.field(default=False, init=False)
     cause: str = attrs.field(default="", init=False)
     open: bool = attrs.field(default=False, init=False)
     live_dependents: int = attrs.field(default=0, init=False)
@@ -52,12 +54,12 @@ class Node(Supervisor):
     def chain(self) -> tuple[str, ...]:
         """The names of those that had to wait for each other until it was ready, itself last.
 
-        Without those that were never launched, since they took no time.
+        Without those that waited in vain, since they took no time.
         """
         chain: list[Node] = [self]
         while (met := chain[-1].last_met) is not None and not met.internal:
             chain.append(met)
-        return tuple(node.name for node in reversed(chain) if node.attempt) or (self.name,)
+        return tuple(node.name for node in reversed(chain) if not node.in_vain) or (self.name,)
 
     def meet(self, node: Node, *, launched: bool) -> None:
         """Take note that *node* lets it start as far as that is concerned, since it is *launched*, or ready."""
@@ -70,9 +72,10 @@ class Node(Supervisor):
     def transition(self, previous: State, seconds: float, reason: str) -> Transition:
         """Tell that it moved from *previous*, where it had been so many *seconds*."""
         after: tuple[str, ...] = ()
+        self.in_vain = previous is State.WAITING and self.state is not State.STARTING
         if previous is State.WAITING:
             after = tuple(self.after)
-            if self.state is not State.STARTING:
+            if self.in_vain:
                 after = tuple(target.name for target, edge in self.links if not target.meets(edge))
             if isinstance(self.error, ValueLost):
                 after = (*(name for name in after if name != self.error.provider), self.error.provider)
