@@ -78,6 +78,8 @@ class Transition:
         error: What it failed with, or None.
         allowed: Whether the service may fail.
         internal: Whether it belongs to the kernel or the app's lifespan rather than to `services/`.
+        waited_for: Where it was waiting: whom it waited for, the last one last.
+        cause: Where it stops because a value that it holds is going: the service whose crash or end led to that.
 
     """
 
@@ -90,6 +92,8 @@ class Transition:
     error: BaseException | None = None
     allowed: bool = False
     internal: bool = False
+    waited_for: tuple[str, ...] = ()
+    cause: str = ""
 
 
 @attrs.frozen(eq=False)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from kernel.declare.signature import Edge
-from kernel.lifecycle.events import ENDED, LIVE, Ending
-from kernel.lifecycle.host import Host
+from kernel.errors import ValueLost
+from kernel.lifecycle.events import ENDED, LIVE, Ending, State, Transition
+from kernel.lifecycle.host import Host, Want
 from kernel.lifecycle.supervisor import Supervisor
 from kernel.lifecycle.units import Unit
 
@@ -21,7 +22,10 @@ class Node(Supervisor):
         links: What it depends on, with the edge to each.
         dependents: What depends on it, with the edge from each.
         unmet: How many of its links do not let it start yet.
-        last_met: Whose move let it start, or was the last on the way there; None where nothing has been met yet.
+        last_met: Whose move ended its last wait; None where it waited for nobody.
+        after: Those that it had to wait for since its last launch, in the order in which they let it go.
+        in_vain: Whether its last wait led to no launch.
+        cause: The service whose crash or end had it stopped last.
         open: Whether those that wait for it to be ready may start.
         live_dependents: How many of its dependents have an attempt running.
         depth: How many levels are below it in the shutdown.
@@ -32,6 +36,10 @@ class Node(Supervisor):
     dependents: list[tuple[Node, Edge]] = attrs.field(factory=list, init=False)
     unmet: int = attrs.field(default=0, init=False)
     last_met: Node | None = attrs.field(default=None, init=False)
+    _met: Node | None = attrs.field(default=None, init=False)
+    after: dict[str, None] = attrs.field(factory=dict, init=False)
+    in_vain: bool = attrs.field(default=False, init=False)
+    cause: str = attrs.field(default="", init=False)
     open: bool = attrs.field(default=False, init=False)
     live_dependents: int = attrs.field(default=0, init=False)
     depth: int = attrs.field(default=0, init=False)
@@ -45,11 +53,49 @@ class Node(Supervisor):
 
     @property
     def chain(self) -> tuple[str, ...]:
-        """The names of those that had to wait for each other until it was ready, itself last."""
-        chain = [self]
-        while chain[-1].last_met is not None and not chain[-1].last_met.internal:
-            chain.append(chain[-1].last_met)
-        return tuple(node.name for node in reversed(chain))
+        """The names of those that had to wait for each other until it was ready, itself last.
+
+        Without those that waited in vain, since they took no time.
+        """
+        chain: list[Node] = [self]
+        while (met := chain[-1].last_met) is not None and not met.internal:
+            chain.append(met)
+        return tuple(node.name for node in reversed(chain) if not node.in_vain) or (self.name,)
+
+    def meet(self, node: Node, *, launched: bool) -> None:
+        """Take note that *node* lets it start as far as that is concerned, since it is *launched*, or ready."""
+        self.after.pop(node.name, None)
+        self.after[node.name] = None
+        if self.state is State.WAITING or (self.state is State.STOPPING and self.wanted is Want.RESTART):
+            # Who is waited for only until it is launched takes no time itself: whoever it waited for does.
+            self._met = node.last_met if launched and node.attempt else node
+
+    def transition(self, previous: State, seconds: float, reason: str) -> Transition:
+        """Tell that it moved from *previous*, where it had been so many *seconds*."""
+        after: tuple[str, ...] = ()
+        self.in_vain = previous is State.WAITING and self.state is not State.STARTING
+        if previous is State.WAITING:
+            self.last_met, self._met = self._met, None
+            after = tuple(self.after)
+            if self.in_vain:
+                after = tuple(target.name for target, edge in self.links if not target.meets(edge))
+            if isinstance(self.error, ValueLost):
+                after = (*(name for name in after if name != self.error.provider), self.error.provider)
+        elif self.state is State.WAITING:
+            self.after.clear()
+        return Transition(
+            self.name,
+            previous,
+            self.state,
+            self.attempt,
+            seconds,
+            reason,
+            self.error,
+            self.spec.allowed_failure,
+            self.internal,
+            after,
+            self.cause if self.state is State.STOPPING and self.wanted is Want.RESTART else "",
+        )
 
     def meets(self, edge: Edge) -> bool:
         """Whether a dependent with this *edge* to it may start now."""

@@ -114,7 +114,7 @@ MISTAKES = {
     "the name of a command of the app's own": Mistake(
         {"seed": idle("seed"), "../app/commands.py": "from kernel import command\n@command\ndef seed() -> None: ...\n"},
         [r"app/commands.py defines 'seed', but a service has that name; rename it"],
-        words=("--help",),
+        words=("check",),
     ),
     "a reserved name": Mistake(
         {"admin": idle("admin")}, [r"services/admin.py: the name 'admin' is reserved; rename the file"]
