@@ -247,12 +247,11 @@ def test_a_real_one(runtime: Runtime, project: Project, tmp_path: Path) -> None:
     shown(runtime)
     now = dt.datetime.now(dt.UTC)
     times = [(now + dt.timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ") for hours in (-1, 1)]
-    query = {"query.service_name": "once", "query.start_time_min": times[0], "query.start_time_max": times[1]} | {
-        "query.search_depth": 20
-    }
+    query = {"service_name": "once", "start_time_min": times[0], "start_time_max": times[1], "num_traces": "20"}
+    params = {f"query.{name}": value for name, value in query.items()}
     url = f"http://127.0.0.1:{runtime.ui}/api/v3/traces"
     with httpx.Client(trust_env=False) as client:
-        found = client.get(url, params=query).json()["result"]["resourceSpans"]
+        found = client.get(url, params=params).json()["result"]["resourceSpans"]
     names = {span["name"] for group in found for scope in group["scopeSpans"] for span in scope["spans"]}
     assert "start" in names
     assert "waiting" not in names
