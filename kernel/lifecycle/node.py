@@ -1,4 +1,4 @@
-"""A service in the graph: its supervisor, whom it depends on, who depends on it, and the counters between them."""
+"""A service in the graph: its supervisor, its dependencies and dependents, and the orchestrator's counters."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from kernel.lifecycle.units import Unit
 
 @attrs.define(eq=False)
 class Node(Supervisor):
-    """A supervisor with its place in the graph, which the orchestrator keeps.
+    """A supervisor with its place in the graph, which the orchestrator maintains.
 
     Attributes:
-        links: What it depends on, with the edge to each.
-        dependents: What depends on it, with the edge from each.
-        unmet: How many of its links do not let it start yet.
-        last_met: Whose move let it start, or was the last on the way there; None where nothing has been met yet.
-        open: Whether those that wait for it to be ready may start.
-        live_dependents: How many of its dependents have an attempt running.
-        depth: How many levels are below it in the shutdown.
+        links: Its dependencies, with the edge to each.
+        dependents: Its dependents, with the edge from each.
+        unmet: The number of dependencies that it still waits for.
+        last_met: The dependency that was met last; None if none has been met yet.
+        open: Whether dependents that wait for it to be ready may start.
+        live_dependents: The number of its dependents that have a running attempt.
+        depth: The number of levels below it in the shutdown.
 
     """
 
@@ -38,29 +38,29 @@ class Node(Supervisor):
 
     @property
     def waits_for(self) -> list[Node]:
-        """What it has to wait for before it can start; empty once it is launched, or has ended."""
+        """The dependencies that it waits for before it can start; empty once it was launched, or has ended."""
         if self.state in LIVE or self.state in ENDED:
             return []
         return [target for target, edge in self.links if not target.meets(edge)]
 
     @property
     def chain(self) -> tuple[str, ...]:
-        """The names of those that had to wait for each other until it was ready, itself last."""
+        """The critical path to its readiness: each service waited for the one before; this one is last."""
         chain = [self]
         while chain[-1].last_met is not None and not chain[-1].last_met.internal:
             chain.append(chain[-1].last_met)
         return tuple(node.name for node in reversed(chain))
 
     def meets(self, edge: Edge) -> bool:
-        """Whether a dependent with this *edge* to it may start now."""
+        """Return whether a dependent with this *edge* to it may start now."""
         return self.open if edge.kind == "ready" else bool(self.attempt) or self.state in ENDED
 
     def lost_to(self, edge: Edge) -> bool:
-        """Whether a dependent with this *edge* to it needs a value that will never come."""
+        """Return whether a dependent with this *edge* to it needs a value that will never be available."""
         return edge.parameter is not None and not edge.optional and self.state in ENDED
 
     def ending(self, deadline: float) -> Ending:
-        """How it ended; *deadline* is the shutdown's, on the loop's clock."""
+        """Return how it ended; *deadline* is the shutdown's, in seconds on the loop's clock."""
         return Ending(
             self.name,
             self.state,
@@ -75,7 +75,7 @@ class Node(Supervisor):
 
 
 def targets_of(units: Mapping[str, Unit]) -> dict[str, list[str]]:
-    """The names of what each of the *units* depends on, without what is not among them."""
+    """Return the dependencies of each unit by name, without those that are not among *units*."""
     return {
         name: [edge.target for edge in unit.service.needs.edges if edge.target in units] + list(unit.after)
         for name, unit in units.items()
@@ -83,7 +83,7 @@ def targets_of(units: Mapping[str, Unit]) -> dict[str, list[str]]:
 
 
 def build(units: Iterable[Unit], host: Host[Node]) -> dict[str, Node]:
-    """Make a node for each of the *units*, by name, and link them."""
+    """Make a node for each of *units*, link them, and return them by name."""
     nodes: dict[str, Node] = {}
     made: list[tuple[Node, Unit]] = []
     for unit in units:

@@ -831,8 +831,8 @@ SCENARIOS = (
         words=("run", "databsae"),
     ),
     Scenario(
-        "Services that wait for each other",
-        "Break the circle at the edge that matters least: often two services share something that is a third one.",
+        "A dependency cycle",
+        "Remove one of the dependencies; often what two services share belongs in a third.",
         {
             "api": """
             from kernel import service

@@ -97,7 +97,7 @@ MISTAKES = {
             "c": idle("c", "depends=['a']"),
             "d": idle("d", "depends=['a']"),
         },
-        [r"services/a\.py:8, services/b\.py:8, services/c\.py:8: services wait for each other: a -> b -> c -> a; take"],
+        [r"services/a\.py:8, services/b\.py:8, services/c\.py:8: dependency cycle: a -> b -> c -> a; remove"],
     ),
     "two services of one name": Mistake(
         {"billing/worker": idle("worker"), "billing_worker": idle("worker")},

@@ -551,7 +551,7 @@ def test_a_library_that_needs_asyncio_is_told(app: App) -> None:
             await anyio.to_thread.run_sync(asyncio.get_running_loop)
         """,
     )
-    hint = "no running event loop; what is called needs asyncio, and KERNEL_BACKEND is trio"
+    hint = "no running event loop; the library needs asyncio, but KERNEL_BACKEND is trio"
     for words, backend, told in (
         (("run",), "trio", True),
         (("store", "ask"), "trio", True),
