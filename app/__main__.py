@@ -10,7 +10,7 @@ import app
 
 def main() -> None:
     """Run the command line. Until the kernel itself is imported, a signal finds nothing that was started."""
-    gc.disable()  # what imports make stays: to look for garbage in it takes a tenth of the start. The kernel enables it.
+    gc.disable()  # what imports make stays, so looking for garbage in it is a waste; the kernel enables it
     if sys.argv[1:2] == ["run"]:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)

@@ -35,7 +35,8 @@ observe/       what can be seen of a run
                admin http_server http_connection  the admin server of ADMIN_ADDR, in a thread of its own
                shown         records and tracebacks, without secrets and bounded
                systemd       readiness and watchdog, told to systemd
-               spans tracer  lifecycle spans; the tracer through which users' spans get their service
+               spans span_rows  lifecycle spans, and what they are made of
+               tracer        the tracer through which users' spans get their service
                metrics prometheus  instruments; `/metrics`
                loop_shares   each service's share of the event loop's time
                otel_resource what identifies the app in telemetry
@@ -56,7 +57,7 @@ calls/         typed calls between services, in one process or many; imported on
                codec         how a type's values are written and read: `shape scalars containers records raised`
                contract      which changes of an interface its callers bear
                proxy failures  a call within the process, and what it ends with when the service raised something
-               nats wire     the connection to NATS; subjects, headers and statuses
+               nats nats_client wire  the connection to NATS, by nats-py; subjects, headers and statuses
                client exporter  calls of a service that runs elsewhere, and from elsewhere
                discovery     NATS' protocol of services: found, described and counted by any client
                telemetry     spans and durations of calls

@@ -48,8 +48,8 @@ def shorten(path: str) -> str:
         return path.removeprefix(ROOT)
     try:
         here = os.getcwd()  # noqa: PTH109
-    except BaseException:  # noqa: BLE001  (usually the folder was removed)
-        return path
+    except BaseException:  # noqa: ASYNC103, BLE001  (usually the folder was removed)
+        return path  # noqa: ASYNC104
     return path.removeprefix(here + os.sep)
 
 
@@ -64,8 +64,8 @@ def stands_at(coroutine: Coroutine[Any, Any, Any] | None) -> str:
     """
     try:
         return _innermost(coroutine)
-    except BaseException:  # noqa: BLE001
-        return UNKNOWN
+    except BaseException:  # noqa: ASYNC103, BLE001
+        return UNKNOWN  # noqa: ASYNC104
 
 
 def _innermost(coroutine: Coroutine[Any, Any, Any] | None) -> str:
@@ -102,8 +102,8 @@ def runs_at(frame: FrameType | None) -> str:
     """Return the line that the thread with the innermost *frame* runs: the user's innermost line, if any."""
     try:
         return _line_of(frame)
-    except BaseException:  # noqa: BLE001  (as in `stands_at`)
-        return UNKNOWN
+    except BaseException:  # noqa: ASYNC103, BLE001  (as in `stands_at`)
+        return UNKNOWN  # noqa: ASYNC104
 
 
 def _line_of(frame: FrameType | None) -> str:

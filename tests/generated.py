@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from kernel.declare.retry import Retry
 from kernel.declare.service import Service, service, started
 from kernel.declare.serving import Serving
-from kernel.lifecycle.events import Event
+from kernel.lifecycle.events import Event, Observer
 from kernel.lifecycle.orchestrator import Orchestrator
 from kernel.lifecycle.report import Report
 from kernel.lifecycle.units import Unit
@@ -302,6 +302,8 @@ class Stage:
     parts: dict[str, Part] = attrs.field(factory=dict)  # those that work right now
     report: Report | None = None
     ended: float = math.nan
+    observers: tuple[Observer, ...] = ()  # besides the log
+    begins: Callable[[Orchestrator], object] = lambda _: None
 
     async def run(self) -> None:
         before = len(anyio.get_running_tasks())
@@ -309,8 +311,9 @@ class Stage:
             [Unit(self.declare(fake)) for fake in self.app.fakes],
             shutdown_timeout=self.app.timeout,
             drain_delay=self.app.drain_delay,
-            observers=[lambda event: self.log.append((anyio.current_time(), event))],
+            observers=[lambda event: self.log.append((anyio.current_time(), event)), *self.observers],
         )
+        self.begins(orchestrator)
 
         def at_end(report: Report) -> None:
             self.report, self.ended = report, anyio.current_time()

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import anyio.lowlevel
 import attrs
 from anyio import CancelScope, Event, current_time, fail_after, move_on_after, sleep, sleep_forever
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.nuid import NUID
 
+from kernel.calls.nats_client import FastClient, nkey_options, tls_context, words
 from kernel.config.nats import Nats, shown_url
 
 if TYPE_CHECKING:
@@ -44,34 +44,6 @@ FULL = 1 << 20  # bytes that may wait to be sent; at twice as many the library w
 SPARE, FEW = 16_384, 6  # bytes, and headers, of which no more than so many bytes can come
 LAST_WORDS = 1.0  # seconds for what is still to be sent at the end
 _DENIED = re.compile(r"permissions violation for (\w+) to \"([^\"]+)\"", re.IGNORECASE)
-
-
-class _Client(Client):
-    """The library's client, which spends half of its time for a message on the headers: these come from here."""
-
-    async def send(self, subject: str, payload: bytes, reply: str, headers: Headers | None) -> None:
-        """Send a message, as `publish` does."""
-        if headers:
-            lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-            head = f"NATS/1.0\r\n{lines}\r\n".encode()
-            size = len(head) + len(payload)
-            command = f"HPUB {subject} {reply} {len(head)} {size}\r\n".encode()
-        else:
-            head, command = b"", f"PUB {subject} {reply} {len(payload)}\r\n".encode()
-        self.stats["out_msgs"] += 1
-        self.stats["out_bytes"] += len(payload)
-        await self._send_command(b"".join((command, head, payload, b"\r\n")))
-        if self._flush_queue is not None and self._flush_queue.empty():
-            await self._flush_pending()
-
-    @staticmethod
-    def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        found = {}
-        for line in raw.decode("utf-8", "replace").split("\r\n"):
-            name, colon, value = line.partition(":")
-            if colon:
-                found[name.strip()] = value.strip()
-        return found
 
 
 class NotConnected(Exception):
@@ -121,7 +93,7 @@ class Link:
         self.denied: dict[str, str] = {}
         self.reconnects = 0
         self.since = time.monotonic()
-        self._client: _Client | None = None
+        self._client: FastClient | None = None
         self._subscribed: dict[Subscribed, None] = {}
         self._waiting: dict[str, Waiter] = {}
         self._count = 0
@@ -200,7 +172,7 @@ class Link:
                     if first:
                         raise
                 except (TimeoutError, NatsError, OSError, ssl.SSLError) as error:
-                    self.error = f"{shown_url(url)}: {_words(error)}"
+                    self.error = f"{shown_url(url)}: {words(error)}"
                 else:
                     self.error = ""
                     return
@@ -211,7 +183,7 @@ class Link:
             pause = min(2 * pause, LONGEST)
 
     async def _try(self, url: str) -> None:
-        client = _Client()
+        client = FastClient()
         errors: list[Exception] = []
 
         async def failed(error: Exception) -> None:
@@ -221,7 +193,7 @@ class Link:
         async def closed() -> None:
             if self._client is client:
                 self._client, self.server = None, ""
-                self.error = _words(client.last_error) if client.last_error else ""
+                self.error = words(client.last_error) if client.last_error else ""
                 self._tell()
 
         settings = self.settings
@@ -238,22 +210,22 @@ class Link:
                     max_reconnect_attempts=1,
                     ping_interval=PING_INTERVAL,
                     skip_subject_validation=True,  # they are made of names that were checked
-                    tls=_context(settings, url),
+                    tls=tls_context(settings, url),
                     user=settings.user or None,
                     password=settings.password.reveal() or None,
                     user_credentials=settings.creds or None,
-                    **_nkey(settings.nkey.reveal()),
+                    **nkey_options(settings.nkey.reveal()),
                 )
             for one in self._subscribed:
                 await self._begin(client, one)
         except BaseException as error:
             with CancelScope(shield=True), move_on_after(LAST_WORDS):
                 await client.close()
-            if "authorization" in _words(error).lower():
+            if "authorization" in words(error).lower():
                 names = "NATS_USER, NATS_PASSWORD, NATS_CREDS and NATS_NKEY"
-                raise PermissionError(f"{shown_url(url)} does not let us in: {_words(error)}; see {names}") from error
+                raise PermissionError(f"{shown_url(url)} does not let us in: {words(error)}; see {names}") from error  # noqa: ASYNC104
             if isinstance(error, NatsError) and errors:
-                raise errors[-1] from error
+                raise errors[-1] from error  # noqa: ASYNC104
             raise
         self._client = client
         for found in client.discovered_servers:
@@ -287,7 +259,8 @@ class Link:
                 await self.fence()
             finally:
                 self._client, self.server = None, ""
-                await client.close()
+                with CancelScope(shield=True), move_on_after(LAST_WORDS):
+                    await client.close()
 
     def _failed(self, error: Exception) -> None:
         """Take note of what the server says; what it refuses is told to whom it concerns."""
@@ -431,7 +404,7 @@ class Link:
             if one.subject in self.denied:
                 raise PermissionError(self.denied[one.subject])
 
-    async def _begin(self, client: _Client, one: Subscribed) -> None:
+    async def _begin(self, client: FastClient, one: Subscribed) -> None:
         one.now = await client.subscribe(
             one.subject, one.queue, one.receive, pending_msgs_limit=0, pending_bytes_limit=0
         )
@@ -451,24 +424,3 @@ class Link:
                     await anyio.lowlevel.checkpoint()
                 with contextlib.suppress(NatsError):
                     await one.now.unsubscribe()
-
-
-def _words(error: BaseException | None) -> str:
-    text = str(error).removeprefix("nats: ").strip("'\" ")
-    return text or type(error).__name__
-
-
-def _context(settings: Nats, url: str) -> ssl.SSLContext | None:
-    """How the connection is encrypted; None where the server says whether it is."""
-    if not (settings.ca or settings.cert or url.startswith(("tls://", "wss://"))):
-        return None
-    context = ssl.create_default_context(cafile=settings.ca or None)
-    if settings.cert:
-        context.load_cert_chain(settings.cert, settings.key)
-    return context
-
-
-def _nkey(given: str) -> dict[str, Any]:
-    if not given:
-        return {}
-    return {"nkeys_seed_str": given} if given.startswith("SU") else {"nkeys_seed": given}

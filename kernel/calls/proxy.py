@@ -117,20 +117,22 @@ def thin(interface: Interface, service: str, value: object, telemetry: Telemetry
 
 def _thin(service: str, method: Method, fn: Call) -> Call:
     name, declared = method.name, method.declared
-    get, enter = current_service.get, current_service.set
+    enter, leave = current_service.set, current_service.reset
 
     async def call(*args: Any, **kwargs: Any) -> Any:
-        caller = get()
-        enter(service)  # whose code runs now
+        token = enter(service)  # whose code runs now
         try:
             return await fn(*args, **kwargs)
         except BaseException as error:
             failure = failure_of(error, service, name, declared)
             if failure is None:
                 raise
-            raise failure from error
+            raise failure from error  # noqa: ASYNC104
         finally:
-            enter(caller)
+            try:  # noqa: SIM105  (`suppress` takes as long as the call)
+                leave(token)
+            except ValueError:
+                pass  # one that nobody awaits any more is closed in another context
 
     return named(call, method)
 
@@ -221,7 +223,7 @@ def _checked(service: str, method: Method, fn: Call, timeout: float) -> Call:
             failure = failure_of(error, service, name, method.declared) or arrived(error, service, method)
             if failure is None:
                 raise
-            raise failure from error
+            raise failure from error  # noqa: ASYNC104
         finally:
             current_service.set(caller)
         try:

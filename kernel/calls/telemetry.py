@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import attrs
@@ -42,7 +42,7 @@ class Telemetry:
 
     def __init__(self) -> None:
         self._tracer = trace.get_tracer("kernel.calls")
-        meter = metrics.get_meter("kernel.calls")
+        self._meter = meter = metrics.get_meter("kernel.calls")
         self._durations = {
             kind: meter.create_histogram(
                 f"rpc.{kind}.call.duration",
@@ -52,6 +52,14 @@ class Telemetry:
             )
             for kind in ("client", "server")
         }
+
+    def watch(self, name: str, text: str, count: Callable[[], Mapping[str, int]]) -> None:
+        """Have a number be looked up whenever metrics are collected: *count* gives it for each service."""
+
+        def observe(_: metrics.CallbackOptions) -> list[metrics.Observation]:
+            return [metrics.Observation(number, {"service": service}) for service, number in count().items()]
+
+        self._meter.create_observable_gauge(name, [observe], "{call}", text)
 
     @contextlib.contextmanager
     def client(self, service: str, method: str, server: str = "") -> Generator[CallSpan]:

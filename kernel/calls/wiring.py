@@ -192,12 +192,24 @@ def connect(
         )
         own = _own(f"{name} export", exporter.serve, NAME, value=name, stop_timeout=EXPORT_TIMEOUT)
         last.append(Unit(own, internal=True, awaited=True))
+    if told is not None:
+        callers, served_here = wiring.clients, wiring.exporters
+        for gauge, text, count in (
+            ("kernel.calls.sent", "Calls that wait for an answer from elsewhere", lambda: _each(callers, "in_flight")),
+            ("kernel.calls.running", "Calls from elsewhere that run", lambda: _each(served_here, "running")),
+            ("kernel.calls.waiting", "Calls from elsewhere that wait", lambda: _each(served_here, "waiting")),
+        ):
+            told.watch(gauge, text, count)
     if through:
         for name, interface in served.items():
             wiring.clients[name] = Client(link, prefix, name, interface, told)
         made = [_through(unit, wiring.clients) for unit in made]
     wiring.units = [*first, *made, *last]
     return wiring
+
+
+def _each(of: Mapping[str, Client] | Mapping[str, Exporter], number: str) -> dict[str, int]:
+    return {name: one.status()[number] for name, one in of.items()}
 
 
 def _through(unit: Unit, clients: Mapping[str, Client]) -> Unit:

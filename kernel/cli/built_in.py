@@ -100,7 +100,7 @@ class BuiltIn:
             made = self._plan(service, with_dependencies=with_dependencies)
             units = connected(made.units, self.settings, self.identity, outside, export=True)
             if gate is not None:
-                gate.wait()
+                gate.wait(self.settings.backend)
             return around(units, EXTENSIONS.lifespans, f"{self.app.__name__}/init.py"), made.warnings
 
         return execute(self.settings, prepare, outside, to_the_end=self.process, observers=EXTENSIONS.observers)

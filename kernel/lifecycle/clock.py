@@ -74,9 +74,9 @@ class Clock:
         """Return whether deadlines are suspended now; False if that cannot be determined."""
         try:
             return self.resting()
-        except BaseException as error:  # noqa: BLE001  (as for an alarm)
+        except BaseException as error:  # noqa: ASYNC103, BLE001  (as for an alarm)
             self.failed("the look for a debugger", error)
-            return False
+            return False  # noqa: ASYNC104
 
     def forget(self) -> None:
         """Count a cancelled alarm, and rebuild the heap when there are many."""

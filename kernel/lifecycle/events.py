@@ -78,6 +78,8 @@ class Transition:
         error: What it failed with, or None.
         allowed: Whether a failure of the service is allowed.
         internal: Whether it belongs to the kernel or the app's lifespan rather than to `services/`.
+        waited_for: The dependencies it waited for, in the order in which they were met; empty if it did not wait.
+        cause: The service whose crash or end made it stop, if it stops because a provider is stopping; else empty.
 
     """
 
@@ -90,6 +92,8 @@ class Transition:
     error: BaseException | None = None
     allowed: bool = False
     internal: bool = False
+    waited_for: tuple[str, ...] = ()
+    cause: str = ""
 
 
 @attrs.frozen(eq=False)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from kernel.declare.signature import Edge
-from kernel.lifecycle.events import ENDED, LIVE, Ending
-from kernel.lifecycle.host import Host
+from kernel.errors import ValueLost
+from kernel.lifecycle.events import ENDED, LIVE, Ending, State, Transition
+from kernel.lifecycle.host import Host, Want
 from kernel.lifecycle.supervisor import Supervisor
 from kernel.lifecycle.units import Unit
 
@@ -22,6 +23,9 @@ class Node(Supervisor):
         dependents: Its dependents, with the edge from each.
         unmet: The number of dependencies that it still waits for.
         last_met: The dependency that was met last; None if none has been met yet.
+        after: The dependencies met since its last launch, in the order in which they were met.
+        in_vain: Whether its last wait did not lead to a launch.
+        cause: The service whose crash or end last made it stop.
         open: Whether dependents that wait for it to be ready may start.
         live_dependents: The number of its dependents that have a running attempt.
         depth: The number of levels below it in the shutdown.
@@ -32,6 +36,9 @@ class Node(Supervisor):
     dependents: list[tuple[Node, Edge]] = attrs.field(factory=list, init=False)
     unmet: int = attrs.field(default=0, init=False)
     last_met: Node | None = attrs.field(default=None, init=False)
+    after: dict[str, None] = attrs.field(factory=dict, init=False)
+    in_vain: bool = attrs.field(default=False, init=False)
+    cause: str = attrs.field(default="", init=False)
     open: bool = attrs.field(default=False, init=False)
     live_dependents: int = attrs.field(default=0, init=False)
     depth: int = attrs.field(default=0, init=False)
@@ -45,11 +52,48 @@ class Node(Supervisor):
 
     @property
     def chain(self) -> tuple[str, ...]:
-        """The critical path to its readiness: each service waited for the one before; this one is last."""
-        chain = [self]
-        while chain[-1].last_met is not None and not chain[-1].last_met.internal:
-            chain.append(chain[-1].last_met)
-        return tuple(node.name for node in reversed(chain))
+        """The critical path to its readiness: each service waited for the one before; this one is last.
+
+        Services that waited in vain are left out, since they took no time.
+        """
+        chain: list[Node] = [self]
+        while (met := chain[-1].last_met) is not None and not met.internal:
+            chain.append(met)
+        return tuple(node.name for node in reversed(chain) if not node.in_vain) or (self.name,)
+
+    def meet(self, node: Node, *, launched: bool) -> None:
+        """Record that the dependency *node* is met: it was *launched*, or is ready."""
+        self.after.pop(node.name, None)
+        self.after[node.name] = None
+        if self.state is State.WAITING or self.wanted is Want.RESTART:
+            # A dependency that only had to be launched took no time itself; the one it waited for did.
+            self.last_met = node.last_met if launched and node.attempt else node
+
+    def transition(self, previous: State, seconds: float, reason: str) -> Transition:
+        """Return the event of its move from *previous*, where it was for *seconds*."""
+        after: tuple[str, ...] = ()
+        self.in_vain = previous is State.WAITING and self.state is not State.STARTING
+        if previous is State.WAITING:
+            after = tuple(self.after)
+            if self.in_vain:
+                after = tuple(target.name for target, edge in self.links if not target.meets(edge))
+            if isinstance(self.error, ValueLost):
+                after = (*(name for name in after if name != self.error.provider), self.error.provider)
+        elif self.state is State.WAITING:
+            self.after.clear()
+        return Transition(
+            self.name,
+            previous,
+            self.state,
+            self.attempt,
+            seconds,
+            reason,
+            self.error,
+            self.spec.allowed_failure,
+            self.internal,
+            after,
+            self.cause if self.state is State.STOPPING and self.wanted is Want.RESTART else "",
+        )
 
     def meets(self, edge: Edge) -> bool:
         """Return whether a dependent with this *edge* to it may start now."""

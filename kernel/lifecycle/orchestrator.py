@@ -32,7 +32,6 @@ from kernel.lifecycle.events import (
     Observer,
     State,
     StopBegan,
-    Transition,
 )
 from kernel.lifecycle.graph import depths
 from kernel.lifecycle.group_signal import Signalled
@@ -186,19 +185,7 @@ class Orchestrator:
 
     def moved(self, node: Node, previous: State, seconds: float, reason: str) -> None:
         """Report a move, and queue its consequences."""
-        self.observers.emit(
-            Transition(
-                node.name,
-                previous,
-                node.state,
-                node.attempt,
-                seconds,
-                reason,
-                node.error,
-                node.spec.allowed_failure,
-                node.internal,
-            )
-        )
+        self.observers.emit(node.transition(previous, seconds, reason))
         self._queue.append((node, previous, node.state))
 
     def withdraw(self, provider: Node) -> None:
@@ -209,7 +196,7 @@ class Orchestrator:
             lost = todo.pop()
             for consumer, _ in lost.dependents:
                 if consumer.state in LAUNCHED and consumer.wanted is Want.RUN and lost in consumer.holds:
-                    consumer.wanted = Want.RESTART
+                    consumer.wanted, consumer.cause = Want.RESTART, provider.name
                     self._publish(consumer)
                     touched.append(consumer)
                     todo.append(consumer)
@@ -285,6 +272,8 @@ class Orchestrator:
                     self.observers.tell_next()
                     continue
                 node, previous, state = self._queue.popleft()
+                if previous is State.READY:
+                    node.last_met = None  # what made it ready is no cause of what follows
                 if previous in LIVE and state not in LIVE:
                     self._release(node)
                 if state is State.STARTING and node.attempt == 1:
@@ -344,7 +333,7 @@ class Orchestrator:
         for dependent, edge in node.dependents:
             if edge.kind == kind:
                 dependent.unmet -= 1
-                dependent.last_met = node
+                dependent.meet(node, launched=kind == "started")
                 if not dependent.unmet and dependent.state is State.WAITING:
                     self._wait_or_lose(dependent)
 

@@ -1,34 +1,36 @@
-"""The lifecycle as spans: one for each phase of each service, and one each for the start and the stop of the app.
+"""The lifecycle as spans: a row for each service in the start and in the stop of the app, and in a crash.
 
 All are bounded, so that a trace is complete in the viewer while the app runs: there is no span for "ready", which has
-no end. What belongs together:
+no end, and none for waiting, which is no work and would hide what took the time. What belongs together:
 
-    start (the app)                           a trace of its own, from the first launch until all are ready
-    ├─ waiting, start (database)
-    └─ waiting, start, backoff, start (api)   an attempt is linked to the one before
-    stop (the app)                            a trace of its own, linked to the start
-    └─ stop (api), stop (database)            each linked to the start of its attempt
-    stop (api)                                a crash in between has a trace too, linked to the start of its attempt
-    └─ backoff, waiting, start (api)
+    start (the app)                     a trace of its own, from the first launch until all are ready
+    ├─ start (database)
+    └─ start (api)                      linked to the start that let it go
+       └─ attempt, backoff, attempt     only where there were several
+    restart (database)                  a crash and its recovery, linked to the start that it ends
+    ├─ stop, backoff, start
+    └─ restart (api)                    whom it took along
+    stop (the app)                      linked to the start
+    └─ stop (api), stop (database)      each linked to the start of its attempt
 
-There is no convention for such spans: their attributes have names of their own, in the namespace `kernel`.
+A trace that lasts is ended as unfinished every minute, and goes on in another that is linked to it. There is no
+convention for such spans: their attributes have names of their own, in the namespace `kernel`.
 """
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
 import attrs
-from opentelemetry.sdk.trace import Event as SpanEvent
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.sampling import Decision
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link
 
-from kernel.errors import one_line
+from kernel.lifecycle.clock import Clock
 from kernel.lifecycle.events import (
     BROKEN,
+    ENDED,
     AllReady,
     Event,
     Forced,
@@ -39,52 +41,25 @@ from kernel.lifecycle.events import (
     StopBegan,
     Transition,
 )
-from kernel.observe.otel_resource import described
+from kernel.observe.span_rows import Error, Phase, Row, Sender, Trace
 from kernel.observe.tracer import Dispatcher
 
-SCOPE = InstrumentationScope("kernel")
-NAMES = {State.WAITING: "waiting", State.STARTING: "start", State.BACKOFF: "backoff", State.STOPPING: "stop"}
+NAMES = {State.STARTING: "start", State.BACKOFF: "backoff", State.STOPPING: "stop"}
 """The phases that have a span, by the state that they are."""
 HAVE_CODE = frozenset({State.STARTING, State.STOPPING})
 """Those in which code of the service runs, which may make spans of its own."""
-WELL = Status()
-
-
-@attrs.define
-class _Phase:
-    """A span that has not ended: where it stands in its trace, and since when (nanoseconds)."""
-
-    context: SpanContext
-    parent: SpanContext | None
-    begun: int
-    links: list[Link] = attrs.field(factory=list)
-
-
-@attrs.frozen
-class _Span:
-    """What an ended span tells.
-
-    Args:
-        name: The phase.
-        service: Whose it is; empty for the app's own.
-        attributes: In the namespace `kernel`.
-        error: What it failed with; empty where it did not.
-
-    """
-
-    name: str
-    service: str
-    attributes: dict[str, Any]
-    error: BaseException | str = ""
+LONGEST = 60.0  # seconds after which a trace is ended as unfinished, and goes on in another
 
 
 @attrs.define
 class _Service:
-    """What is remembered of a service from one phase to the next."""
+    """What is remembered of a service from one row to the next."""
 
-    phase: _Phase | None = None
-    last_start: SpanContext | None = None  # of the newest attempt
-    crash: SpanContext | None = None  # the first span since it was ready
+    row: Row | None = None
+    start: Row | None = None  # the one in which it became ready last, or tried to
+    away: Trace | None = None  # the trace of the crash from which it is not back
+    served: bool = False  # whether it was ever ready
+    waits_since: int = 0
 
 
 class SpanObserver:
@@ -92,15 +67,27 @@ class SpanObserver:
 
     Args:
         dispatcher: Where spans go.
+        now: The monotonic clock, in nanoseconds.
 
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, now: Callable[[], int] = time.monotonic_ns) -> None:
         self._dispatcher = dispatcher
+        self._sender = Sender(dispatcher, now)
+        self._clock: Clock | None = None
+        self._tree: Callable[[], Sequence[str]] = tuple
         self._services: dict[str, _Service] = {}
-        self._starting: _Phase | None = self._root("start")
-        self._started = self._starting.context
-        self._stopping: _Phase | None = None
+        self._open: dict[Trace, None] = {}
+        self._crashes: dict[str, Trace] = {}  # by the service that crashed
+        self._starting: Trace | None = self._root("start", "", "")
+        self._started = self._starting
+        self._stopping: Trace | None = None
+
+    def runs(self, clock: Clock, tree: Callable[[], Sequence[str]]) -> None:
+        """Have *clock* end what lasts, and *tree* tell what is still waited for."""
+        self._clock, self._tree = clock, tree
+        for trace in self._open:
+            self._watch(trace)
 
     def __call__(self, event: Event) -> None:
         """Tell of *event* in spans."""
@@ -108,10 +95,15 @@ class SpanObserver:
             case Transition():
                 self._moved(event)
             case AllReady(chain=chain):
-                self._end_start({"kernel.critical_path": list(chain)})
+                if self._starting is not None:
+                    goes_on = self._leave(self._starting, {"kernel.critical_path": chain})
+                    self._starting = None
+                    for row, phase in goes_on:  # what counts for nothing may not be ready yet
+                        trace = self._root(row.name, row.service, row.key, Link(row.context))
+                        self._crashes[row.key] = trace
+                        self._continue(row, phase, trace)
             case StopBegan(reason=reason, failure=failure):
-                self._end_start({"kernel.outcome": "cancelled", "kernel.reason": reason}, reason if failure else "")
-                self._stopping = self._root("stop", Link(self._started))
+                self._stop_begins(reason, reason if failure else "")
             case Notice() | Forced() | StillWaiting() | ReadyAgain():
                 pass  # a record of the log tells of it, in the context of whose span it is
             case _:
@@ -119,118 +111,263 @@ class SpanObserver:
 
     def end(self, reason: str, exit_code: int) -> None:
         """The app has ended."""
-        if self._stopping is not None:
-            attributes = {"kernel.exit_code": exit_code, "kernel.reason": reason}
-            self._emit(_Span("stop", "", attributes, f"exit {exit_code}" if exit_code else ""), self._stopping)
-            self._stopping = None
+        about = {"kernel.exit_code": exit_code, "kernel.reason": reason}
+        for trace in list(self._open):
+            error = f"exit {exit_code}" if exit_code and trace is self._stopping else ""
+            self._leave(trace, about if trace is self._stopping else {"kernel.outcome": "unfinished"}, error)
+        self._starting = self._stopping = None
 
-    def _end_start(self, attributes: dict[str, Any], error: str = "") -> None:
-        if self._starting is not None:
-            self._emit(_Span("start", "", attributes, error), self._starting)
-            self._starting = None
+    # -- traces --------------------------------------------------------------------------------------------------
+
+    def _root(self, name: str, service: str, key: str, *links: Link) -> Trace:
+        trace = self._sender.open(name, service, key, *links)
+        self._open[trace] = None
+        self._watch(trace)
+        return trace
+
+    def _watch(self, trace: Trace) -> None:
+        if self._clock is not None:
+            when = self._clock.now() + LONGEST
+            trace.alarm = self._clock.at(when, functools.partial(self._go_on, trace), deadline=False)
+
+    def _leave(self, trace: Trace, about: dict[str, Any], error: Error = "") -> list[tuple[Row, str]]:
+        """End *trace* with all that is in progress in it; give that, with the name of its phase."""
+        outcome = {"kernel.outcome": about.get("kernel.outcome", "unfinished")}
+        goes_on: list[tuple[Row, str]] = []
+        for row in list(trace.rows):
+            if row.phase is not None:
+                goes_on.append((row, row.phase.name))
+                self._sender.end(row, _about(row) | outcome)
+            row.name = row.name or ("restart" if row.error else "stop")
+            if row is not trace.root:
+                self._close(row, outcome)
+        if trace.alarm is not None:
+            trace.alarm.cancel()
+        del self._open[trace]
+        if self._crashes.get(trace.root.key) is trace:
+            del self._crashes[trace.root.key]
+        self._close(trace.root, about, error)
+        return goes_on
+
+    def _go_on(self, trace: Trace) -> None:
+        """End *trace* as unfinished, and go on in another."""
+        if trace not in self._open:
+            return
+        old = trace.root
+        about = {"kernel.outcome": "unfinished", "kernel.waits_for": tuple(self._tree())}
+        goes_on = self._leave(trace, about | ({"kernel.service": old.key} if old.key else {}))
+        new = self._root(old.name, old.service, old.key, Link(old.context))
+        new.away = trace.away
+        for name in new.away:
+            self._services[name].away = new
+        if trace is self._starting:
+            self._starting = self._started = new
+        elif trace is self._stopping:
+            self._stopping = new
+        else:
+            self._crashes[old.key] = new
+        for row, phase in goes_on:
+            self._continue(row, phase, new)
+
+    def _stop_begins(self, reason: str, error: str) -> None:
+        goes_on: list[tuple[Row, str]] = []
+        for trace in list(self._open):
+            about = {"kernel.outcome": "cancelled", "kernel.reason": reason}
+            goes_on += self._leave(trace, about, error if trace is self._starting else trace.root.error)
+        self._starting = None
+        self._stopping = self._root("stop", "", "", Link(self._started.root.context))
+        for row, phase in goes_on:
+            if phase == NAMES[State.BACKOFF]:
+                self._of(row).row = None
+            else:
+                self._continue(row, phase, self._stopping)
+
+    def _continue(self, row: Row, phase: str, trace: Trace) -> None:
+        """Go on with *phase* of *row*, which has ended, in another *trace*."""
+        name = row.name if trace is not self._stopping else "stop" if phase == "stop" else "start"
+        new = trace.root
+        if new.key != row.key or new in trace.rows:
+            new = Row(trace, name, row.service, self._sender.ticks.read(), [Link(row.context)], key=row.key)
+        new.attempt = row.attempt
+        trace.rows[new] = None
+        one = self._of(row)
+        one.row = new
+        if one.start is row:
+            one.start = new
+        self._begin(new, phase)
+
+    # -- services ------------------------------------------------------------------------------------------------
+
+    def _of(self, row: Row) -> _Service:
+        return self._services[row.key]
 
     def _moved(self, event: Transition) -> None:
         one = self._services.get(event.service)
         if one is None:
-            one = self._services[event.service] = _Service()
-        now = time.time_ns()
-        name = NAMES.get(event.previous)
-        if name is not None:
-            phase = one.phase or self._new(one, now - int(event.seconds * 1e9))
-            # An app's lifespans and the admin server are no services, but the app's own.
-            whose, what = ("", f"{event.service} {name}") if event.internal else (event.service, name)
-            self._emit(_Span(what, whose, _attributes(event), _error(event)), phase, now)
-            one.phase = None
-            self._dispatcher.opens(event.service, None)
-        if event.state is State.READY:
-            one.crash = None
-        elif event.state in NAMES:
-            one.phase = self._new(one, now)
-            if event.state is State.STARTING:
-                if one.last_start is not None:
-                    one.phase.links.append(Link(one.last_start, {"kernel.attempt": event.attempt - 1}))
-                one.last_start = one.phase.context
-            elif event.state is State.STOPPING and one.last_start is not None:
-                one.phase.links.append(Link(one.last_start, {"kernel.attempt": event.attempt}))
-            if event.state in HAVE_CODE:
-                self._dispatcher.opens(event.service, one.phase.context)
+            one = self._services[event.service] = _Service(waits_since=self._started.root.begun)
+        state, previous, row = event.state, event.previous, one.row
+        if row is not None:
+            row = self._phase_ends(one, row, event)
+        if previous is State.WAITING and state is not State.STARTING:
+            self._waited(one, event)
+        if state in NAMES:
+            if row is None:
+                row = self._row(one, event)
+            row.attempt = event.attempt
+            self._begin(row, "attempt" if state is State.STARTING and row.name == "start" else NAMES[state])
+        elif state is State.WAITING:
+            one.waits_since = self._sender.ticks.last
+        elif state is State.READY or state in ENDED:
+            one.served = one.served or state is State.READY
+            self._is_back(one, event.service, state)
 
-    def _new(self, one: _Service, begun: int) -> _Phase:
-        """A phase that begins: within the app's start or stop, or else in the trace of what the crash led to."""
-        app = self._stopping or self._starting
-        parent = app.context if app is not None else one.crash
-        if parent is None:
-            phase = self._root("stop")  # what a crash leads to
-            one.crash = phase.context
+    def _phase_ends(self, one: _Service, row: Row, event: Transition) -> Row | None:
+        """The phase in progress of *row* ends; give the row if it goes on."""
+        row.attempt = event.attempt - (event.previous is State.BACKOFF and event.state is State.STARTING)
+        error = _error(event)
+        self._sender.end(row, _about(row) | _attributes(event), error)
+        row.error = row.error or error
+        self._dispatcher.opens(event.service, None)
+        if event.state is State.BACKOFF and row.name == "stop":  # its clean-up failed
+            row.name = "restart"
+        if self._goes_on(event):
+            return row
+        self._row_ends(one, row, event)
+        return None
+
+    def _goes_on(self, event: Transition) -> bool:
+        """Whether the row of a service goes on with this move."""
+        if event.state is State.STOPPING:  # of its own accord, as when it was not ready in time
+            return event.error is not None
+        return event.state in {State.BACKOFF, State.STARTING}
+
+    def _row_ends(self, one: _Service, row: Row, event: Transition) -> None:
+        one.row = None
+        about = _attributes(event)
+        if not row.name:
+            recovers = event.state is not State.DONE and bool(row.error)
+            row.name = "restart" if recovers else "stop"
+        if row.name != "stop":
+            about["kernel.attempts"] = row.attempts
+        if row.name == "restart":
+            about.setdefault("kernel.outcome", event.state.value)
+        error = row.error if row.name == "restart" or event.state in BROKEN else ""
+        row.error = error
+        if row is not row.trace.root:
+            self._close(row, _about(row) | about, error)
+            self._check_over(row.trace)
+            return
+        row.attributes |= _about(row) | about
+        row.trace.rows.pop(row, None)
+        if event.state is State.WAITING:
+            row.trace.away[event.service] = None
+            one.away = row.trace
+        self._check_over(row.trace)
+
+    def _close(self, row: Row, about: dict[str, Any], error: Error = "") -> None:
+        self._sender.close(row, about, error)
+
+    def _is_back(self, one: _Service, name: str, state: State) -> None:
+        trace, one.away = one.away, None
+        if trace is not None:
+            if trace.root.key == name:
+                trace.root.attributes["kernel.outcome"] = state.value
+            trace.away.pop(name, None)
+            self._check_over(trace)
+
+    def _check_over(self, trace: Trace) -> None:
+        """End the trace of a crash when all are back whom it took along."""
+        if trace in self._open and trace.root.key and not trace.away and not trace.rows:
+            self._leave(trace, {}, trace.root.error)
+
+    def _waited(self, one: _Service, event: Transition) -> None:
+        """A wait led to no launch."""
+        if self._stopping is not None and one.waits_since >= self._stopping.root.begun:
+            return  # it had just stopped
+        row = Row(one.away or self._started, "waiting", _whose(event), one.waits_since, key=event.service)
+        row.attempt, row.attributes = event.attempt, _attributes(event)
+        row.attributes |= _about(row)
+        self._sender.waited(row, _error(event))
+
+    def _row(self, one: _Service, event: Transition) -> Row:
+        """The row that begins with this move, in the trace to which it belongs."""
+        name, links = "", self._launched_by(event)
+        if event.state is State.STARTING:
+            name = "restart" if one.served else "start"
+        elif self._stopping is not None or event.cause or event.previous is State.STARTING:
+            name = "stop"
+        if one.start is not None:
+            before = event.attempt - (event.state is State.STARTING)
+            links.append(Link(one.start.known, {"kernel.attempt": before}))
+        trace = self._trace_of(one, event)
+        if trace is None:
+            trace = self._crashes[event.service] = self._root(name, _whose(event), event.service, *links)
+            row = trace.root
         else:
-            context = SpanContext(
-                parent.trace_id,
-                self._dispatcher.ids.generate_span_id(),
-                is_remote=False,
-                trace_flags=parent.trace_flags,
-            )
-            phase = _Phase(context, parent, begun)
-        phase.begun = begun
-        return phase
+            if name == "restart" and trace.root.key == event.service:
+                name = "start"  # of its recovery, in which it had to wait
+            within = self._within(event, trace)
+            row = Row(trace, name, _whose(event), self._sender.ticks.read(), links, within, event.service)
+            if event.cause and trace.root.key:
+                trace.away[event.service] = None
+                one.away = trace
+        if event.state is State.STARTING:
+            if event.waited_for:
+                row.attributes |= {"kernel.waited": event.seconds, "kernel.waited_for": event.waited_for}
+            one.start = row
+        trace.rows[row] = None
+        one.row = row
+        return row
 
-    def _root(self, name: str, *links: Link) -> _Phase:
-        """The first span of a trace: whether it is sampled counts for the whole trace."""
-        ids = self._dispatcher.ids
-        trace_id = ids.generate_trace_id()
-        decision = self._dispatcher.sampler.should_sample(None, trace_id, name).decision
-        sampled = decision is Decision.RECORD_AND_SAMPLE
-        flags = TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT)
-        context = SpanContext(trace_id, ids.generate_span_id(), is_remote=False, trace_flags=flags)
-        return _Phase(context, None, time.time_ns(), list(links))
+    def _trace_of(self, one: _Service, event: Transition) -> Trace | None:
+        """The trace in progress in which a row begins; None where a service has just crashed."""
+        app = self._stopping or self._starting
+        return app or one.away or self._crashes.get(event.cause) or self._crashes.get(event.service)
 
-    def _emit(self, span: _Span, phase: _Phase, now: int = 0) -> None:
-        """Send a span that has ended, *now* or at a time in nanoseconds.
+    def _within(self, event: Transition, trace: Trace) -> Phase | None:
+        """The stop of the provider that has to wait for this one."""
+        provider = self._services.get(event.cause)
+        row = provider.row if provider is not None else None
+        if row is None or row.trace is not trace or row.phase is None:
+            return None
+        row.context  # noqa: B018  (it has parts, and so a span of its own)
+        return row.phase
 
-        Made as a whole at its end, and so without the locks and limits of one that is being written to: 8 µs instead
-        of 18, three times for each service.
-        """
-        now = now or time.time_ns()
-        error = span.error
-        events: tuple[SpanEvent, ...] = ()
-        status = WELL
-        if isinstance(error, BaseException):
-            events = (SpanEvent("exception", described(error), now),)
-            status = Status(StatusCode.ERROR, one_line(error))
-        elif error:
-            status = Status(StatusCode.ERROR, error)
-        self._dispatcher.emit(
-            ReadableSpan(
-                span.name,
-                phase.context,
-                phase.parent,
-                self._dispatcher.resource(span.service),
-                span.attributes,
-                events,
-                phase.links,
-                SpanKind.INTERNAL,
-                status=status,
-                start_time=phase.begun,
-                end_time=now,
-                instrumentation_scope=SCOPE,
-            )
-        )
+    def _launched_by(self, event: Transition) -> list[Link]:
+        """A link to the start of the one that let it go."""
+        last = self._services.get(event.waited_for[-1]) if event.waited_for else None
+        return [Link(last.start.known)] if last is not None and last.start is not None else []
+
+    def _begin(self, row: Row, name: str) -> None:
+        phase = self._sender.begin(row, name)
+        if name in {"attempt", "start"}:
+            row.attempts += 1
+            self._of(row).start = row
+        if name != NAMES[State.BACKOFF]:
+            self._dispatcher.opens(row.key, phase.context)
+
+
+def _whose(event: Transition) -> str:
+    """Under whose name its spans go: those of the app's lifespans and the admin server are the app's."""
+    return "" if event.internal else event.service
+
+
+def _about(row: Row) -> dict[str, Any]:
+    return {"kernel.service": row.key, "kernel.attempt": row.attempt}
 
 
 def _attributes(event: Transition) -> dict[str, Any]:
-    over = event.previous is State.BACKOFF and event.state is State.STARTING  # the backoff belongs to the one before
-    found: dict[str, Any] = {
-        "kernel.service": event.service,
-        "kernel.attempt": event.attempt - over,
-        "kernel.state": event.state.value,
-    }
+    found: dict[str, Any] = {"kernel.state": event.state.value}
     if event.reason:
         found["kernel.reason"] = event.reason
+    if event.previous is State.WAITING and event.waited_for:
+        found["kernel.waited_for"] = event.waited_for
     if event.previous is State.STARTING and event.state is State.STOPPING and event.error is None:  # asked to stop
         found["kernel.outcome"] = "cancelled"
     return found
 
 
-def _error(event: Transition) -> BaseException | str:
+def _error(event: Transition) -> Error:
     """What the phase ended with that is an error. A retry that was cut short by a stop, say, is none."""
     if event.previous in {State.WAITING, State.BACKOFF} and event.state not in BROKEN:
         return ""  # what it has is from before

@@ -180,6 +180,11 @@ class Outside:
             runner: Gives the service whose code the loop's thread runs, and the line.
 
         """
+        if self._spans is not None:
+            from kernel.lifecycle.tree import starting_tree
+
+            clock = orchestrator.clock
+            self._spans.runs(clock, lambda: starting_tree(orchestrator.supervisors.values(), clock.now()))
         if self._view is not None:
             from kernel.observe.loop_shares import Shares
 

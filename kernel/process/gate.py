@@ -6,6 +6,9 @@ than a stop and a start. The program that watches over both is at the other end 
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import importlib
 import os
 import signal
 import socket
@@ -22,14 +25,24 @@ class Gate:
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         self._socket = socket.socket(fileno=int(environ.pop(GATE)))
         self._socket.set_inheritable(False)
+        atexit.register(self._end)  # the first to be registered is the last to be called
 
-    def wait(self) -> None:
+    def _end(self) -> None:
+        """Tell that all has ended but the interpreter, which takes a while: the next version may start."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def wait(self, backend: str) -> None:
         """Tell that all is prepared, and wait until it may run. From then on a stop follows when the watcher is gone.
+
+        Args:
+            backend: The event loop's.
 
         Raises:
             SystemExit: A newer version came, or the watcher is gone.
 
         """
+        importlib.import_module(f"anyio._backends._{backend}")  # the slowest of what a start would import first
         try:
             self._socket.sendall(b"prepared\n")
             word = self._socket.recv(16)

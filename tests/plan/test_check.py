@@ -44,14 +44,14 @@ def test_the_sum_along_a_chain_counts() -> None:
     """The lower one would still be stopping when the deadline is near: it gets what those above it leave."""
     found = cut(named("db", 5), named("api", 6, "db"))
     assert list(found) == ["db"]
-    assert "may be cut after 3.5 s" in found["db"]
+    assert "may be cancelled after 3.5 s" in found["db"]
 
 
 def test_more_than_the_budget() -> None:
     """One alone may not take longer than there is, less what the levels below it keep."""
     found = cut(named("db", None), named("api", 10, "db"))
     assert list(found) == ["api"]
-    assert "may be cut after 8.5 s" in found["api"]
+    assert "may be cancelled after 8.5 s" in found["api"]
 
 
 def test_the_default_says_nothing() -> None:
