@@ -28,8 +28,8 @@ class Registry:
         known: The names of all services, enabled or not.
         absent: The names of those that the artifact was built without.
         remote: Whether services that are not enabled here can be called in other processes.
-        chosen: The names of those that should be imported, even if one failed to. That failure is reported elsewhere, and
-            errors that follow from it are not.
+        chosen: The names of those that should be imported, even if one failed to. That failure is reported elsewhere;
+            errors that follow from it are left out.
 
     """
 

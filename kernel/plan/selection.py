@@ -40,8 +40,8 @@ def select(files: Catalogue, patterns: Sequence[str] | None, source: str) -> lis
 
     Args:
         files: All services.
-        patterns: Names and globs. A ``!`` before one excludes what it matches; exclusions take precedence, and alone they
-            select all others. None selects all.
+        patterns: Names and globs. A ``!`` before one excludes what it matches; exclusions take precedence, and on
+            their own they select all others. None selects all.
         source: Where the patterns come from, for errors.
 
     Raises:
