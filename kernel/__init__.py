@@ -27,7 +27,7 @@ plan/          what there is to run
 observe/       what can be seen of a run
                logs          the one pipeline of log records, and their formats
                guard         keeps the pipeline when a library configures logging
-               console       stdout and stderr, which may be closed or full
+               console journal  stdout and stderr, which may be closed, full, or systemd's journal
                plain         any value as text or JSON that cannot break its line
                levels tracebacks  LOG_LEVEL of single services; frames of libraries, folded
                lifecycle_log the log lines about each service and the end

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from kernel.config.settings import Settings
 from kernel.errors import NotImportable, PlanError, Problems, one_line
 from kernel.observe import console, logs
@@ -16,7 +18,7 @@ def report_problems(error: PlanError, settings: Settings) -> None:
         if settings.log_json:
             logs.logger.warning(note)
         else:
-            console.say(f"warning: {note}")
+            console.say(f"warning: {note}", logging.WARNING)
     for problem in problems:
         if settings.log_json:
             logs.logger.error(str(problem), extra={"exit_code": USAGE})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import logging
 import os
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -123,7 +124,7 @@ class Program(BuiltIn):
         app.register_install_completion_command("--install-completion", help="Complete words in this shell.")
         code = self._parse(app, words or ["--help"])
         for problem in problems:
-            console.say(f"warning: {problem}")
+            console.say(f"warning: {problem}", logging.WARNING)
         return code
 
     def _completed(self) -> App:

@@ -21,7 +21,7 @@ def _to_classes(given: Any) -> tuple[type[BaseException], ...] | None:
     classes = tuple(given) if isinstance(given, tuple | list | set | frozenset) else (given,)
     wrong = [one for one in classes if not (isinstance(one, type) and issubclass(one, BaseException))]
     if wrong or not classes:
-        raise TypeError(f"Retry.on takes exception classes, as in on=(OSError,); it was given {given!r}")
+        raise TypeError(f"Retry.on takes exception classes, as in on=(OSError,); got {given!r}")
     return classes
 
 

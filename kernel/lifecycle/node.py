@@ -19,16 +19,16 @@ class Node(Supervisor):
     """A supervisor with its place in the graph, which the orchestrator maintains.
 
     Attributes:
-        links: Its dependencies, with the edge to each.
-        dependents: Its dependents, with the edge from each.
-        unmet: The number of dependencies that it still waits for.
-        last_met: The dependency that was met last; None if none has been met yet.
-        after: The dependencies met since its last launch, in the order in which they were met.
-        in_vain: Whether its last wait did not lead to a launch.
-        cause: The service whose crash or end last made it stop.
-        open: Whether dependents that wait for it to be ready may start.
-        live_dependents: The number of its dependents that have a running attempt.
-        depth: The number of levels below it in the shutdown.
+        links: What it depends on, with the edge to each.
+        dependents: What depends on it, with the edge from each.
+        unmet: How many of its links do not let it start yet.
+        last_met: The dependency whose move ended its last wait; None if it did not wait.
+        after: Those that it had to wait for since its last launch, in the order in which they let it go.
+        in_vain: Whether its last wait led to no launch.
+        cause: The service whose crash or end had it stopped last.
+        open: Whether those that wait for it to be ready may start.
+        live_dependents: How many of its dependents have an attempt running.
+        depth: How many levels are below it in the shutdown.
 
     """
 
@@ -36,6 +36,7 @@ class Node(Supervisor):
     dependents: list[tuple[Node, Edge]] = attrs.field(factory=list, init=False)
     unmet: int = attrs.field(default=0, init=False)
     last_met: Node | None = attrs.field(default=None, init=False)
+    _met: Node | None = attrs.field(default=None, init=False)
     after: dict[str, None] = attrs.field(factory=dict, init=False)
     in_vain: bool = attrs.field(default=False, init=False)
     cause: str = attrs.field(default="", init=False)
@@ -65,15 +66,16 @@ class Node(Supervisor):
         """Record that the dependency *node* is met: it was *launched*, or is ready."""
         self.after.pop(node.name, None)
         self.after[node.name] = None
-        if self.state is State.WAITING or self.wanted is Want.RESTART:
+        if self.state is State.WAITING or (self.state is State.STOPPING and self.wanted is Want.RESTART):
             # A dependency that only had to be launched took no time itself; the one it waited for did.
-            self.last_met = node.last_met if launched and node.attempt else node
+            self._met = node.last_met if launched and node.attempt else node
 
     def transition(self, previous: State, seconds: float, reason: str) -> Transition:
         """Return the event of its move from *previous*, where it was for *seconds*."""
         after: tuple[str, ...] = ()
         self.in_vain = previous is State.WAITING and self.state is not State.STARTING
         if previous is State.WAITING:
+            self.last_met, self._met = self._met, None
             after = tuple(self.after)
             if self.in_vain:
                 after = tuple(target.name for target, edge in self.links if not target.meets(edge))

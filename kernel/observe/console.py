@@ -6,12 +6,14 @@ What cannot be said is left unsaid, and the exit code still tells the truth: the
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 from io import TextIOWrapper
 from typing import TextIO
 
 from kernel.masking import shown
+from kernel.observe.journal import is_journal, prioritized
 
 
 def prepare() -> None:
@@ -23,10 +25,17 @@ def prepare() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def say(text: str) -> None:
-    """Print *text* to stderr, if that is possible; without secrets, and bounded."""
+def say(text: str, level: int = logging.ERROR) -> None:
+    """Print *text* to stderr, if that is possible; without secrets, and bounded.
+
+    Args:
+        text: One line or several.
+        level: How important it is, a number of `logging`, where stderr is the journal.
+
+    """
+    text = shown(text)
     try:
-        print(shown(text), file=sys.stderr, flush=True)  # noqa: T201
+        print(prioritized(text, level) if is_journal(sys.stderr) else text, file=sys.stderr, flush=True)  # noqa: T201
     except (OSError, ValueError):
         _drop(sys.stderr)
 

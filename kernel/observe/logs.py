@@ -22,6 +22,7 @@ from kernel.context import current_service
 from kernel.errors import encodable, one_line, text_of
 from kernel.identity import Identity
 from kernel.observe import console, guard
+from kernel.observe.journal import Prioritized, is_journal
 from kernel.observe.levels import Levels, set_levels
 from kernel.observe.plain import escaped, json_encoder, message_of
 from kernel.observe.shown import Masked, mask_record
@@ -227,6 +228,7 @@ class TextFormatter(_Formatter):
         colour: Whether to colour.
         source: Whether each record names its file and line.
         folded: Whether frames of libraries are folded in tracebacks.
+        clock: Whether each line begins with its time.
 
     """
 
@@ -238,14 +240,14 @@ class TextFormatter(_Formatter):
     }
     SERVICES = ("36", "35", "34", "32", "96", "95", "94", "92")
 
-    def __init__(self, width: int, *, colour: bool, source: bool, folded: bool = False) -> None:
+    def __init__(self, width: int, *, colour: bool, source: bool, folded: bool = False, clock: bool = True) -> None:
         super().__init__(source=source, folded=folded)
+        self._told_time = clock
         self._width = width
         self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line, and its traceback indented below it."""
-        clock = self._time(record, "%H:%M:%S", time.localtime)
         service = escaped(text_of(record.__dict__.get("service") or record.name))
         message = escaped(message_of(record))
         shown = extras(record) if record.name != logger.name else {}  # its own text says all
@@ -257,10 +259,13 @@ class TextFormatter(_Formatter):
             message += "\n" + escaped(self.formatException(record.exc_info))
         if record.stack_info:
             message += "\n" + escaped(record.stack_info)
-        parts = [f"{clock}.{int(record.msecs):03d}", f"{escaped(record.levelname):<8}", f"{service:<{self._width}}"]
+        parts = [f"{escaped(record.levelname):<8}", f"{service:<{self._width}}"]
         if self._colour:
-            codes = ["2", self.LEVELS.get(record.levelno, ""), self._of(service)]
+            codes = [self.LEVELS.get(record.levelno, ""), self._of(service)]
             parts = [self._paint(part, code) for part, code in zip(parts, codes, strict=True)]
+        if self._told_time:
+            clock = self._time(record, "%H:%M:%S", time.localtime)
+            parts.insert(0, self._paint(f"{clock}.{int(record.msecs):03d}", "2"))
         return f"{' '.join(parts)}  " + message.replace("\n", "\n    ")
 
     def _of(self, service: str) -> str:
@@ -308,13 +313,16 @@ def configure(settings: Settings, identity: Identity, names: tuple[str, ...] = (
     console.prepare()
     width = min(max((len(name) for name in names), default=len("kernel")), 28)
     formatter: logging.Formatter
+    journal = is_journal(sys.stderr) and not settings.log_json  # a line of JSON is whole, and says its level itself
     if settings.log_json:
         formatter = JsonFormatter(source=settings.log_source)
     else:
         folded = sys.stderr.isatty() if settings.log_folded is None else settings.log_folded
-        formatter = TextFormatter(width, colour=_coloured(sys.stderr), source=settings.log_source, folded=folded)
+        colour = _coloured(sys.stderr)
+        formatter = TextFormatter(width, colour=colour, source=settings.log_source, folded=folded, clock=not journal)
     handler = _ToStderr(sys.stderr)
-    handler.setFormatter(Masked(formatter))
+    masked = Masked(formatter)
+    handler.setFormatter(Prioritized(masked) if journal else masked)
     guard.install()
     root = logging.getLogger()
     root.handlers[:] = [handler]

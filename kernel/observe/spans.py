@@ -325,7 +325,9 @@ class SpanObserver:
         return app or one.away or self._crashes.get(event.cause) or self._crashes.get(event.service)
 
     def _within(self, event: Transition, trace: Trace) -> Phase | None:
-        """The stop of the provider that has to wait for this one."""
+        """The stop of the provider that has to wait for this one; in the app's start each is a row beside the other."""
+        if not trace.root.key:
+            return None
         provider = self._services.get(event.cause)
         row = provider.row if provider is not None else None
         if row is None or row.trace is not trace or row.phase is None:

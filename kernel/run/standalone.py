@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,7 @@ def run_alone(call: Callable[[], Any], settings: Settings) -> int:
         for number, handler in previous.items():
             signal.signal(number, handler)
     if stopped:
-        console.say(f"stopped by {stopped}")
+        console.say(f"stopped by {stopped}", logging.INFO)
     return outcome.after(stopped)
 
 

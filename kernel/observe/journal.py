@@ -1,0 +1,54 @@
+"""Lines for systemd's journal: each begins with its priority, as sd-daemon(3) says, and the journal has the time."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TextIO
+
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+_DEBUG = 7
+
+
+def is_journal(stream: TextIO | None) -> bool:
+    """Whether *stream* leads to the journal: JOURNAL_STREAM names its device and inode.
+
+    The variable alone tells nothing, since a child process whose output goes elsewhere inherits it too.
+    """
+    named = os.environ.get("JOURNAL_STREAM")
+    if not named or stream is None:
+        return False
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # it has no descriptor, or is closed
+        return False
+    return named == f"{found.st_dev}:{found.st_ino}"
+
+
+def prioritized(text: str, level: int) -> str:
+    """*text* with the priority of *level* before each of its lines, which the journal takes as records of their own.
+
+    Args:
+        text: One line or several.
+        level: A number of `logging`.
+
+    """
+    prefix = f"<{next((priority for least, priority in _PRIORITIES if level >= least), _DEBUG)}>"
+    return prefix + text.replace("\n", f"\n{prefix}")
+
+
+class Prioritized(logging.Formatter):
+    """What another formatter makes of a record, for the journal.
+
+    Args:
+        formatter: The other.
+
+    """
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        return prioritized(self._formatter.format(record), record.levelno)
