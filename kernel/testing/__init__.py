@@ -258,9 +258,9 @@ async def running(
     """Run *services* as the app does. The block runs once all are ready; when it ends they are stopped in order.
 
     When a service fails and that is not allowed, the others are stopped in order and the block is cancelled. An error
-    raised by the block propagates unchanged, with a note if a service failed too. If the block is cancelled, the services
-    are stopped in order before the cancellation propagates. A service that ignores its cancellation is waited for, without
-    limit.
+    raised by the block propagates unchanged, with a note if a service failed too. If the block is cancelled, the
+    services are stopped in order before the cancellation propagates. A service that ignores its cancellation is waited
+    for, without limit.
 
     Args:
         services: The services, including all their dependencies. `depends` may contain services or names.
@@ -345,7 +345,7 @@ class FakeServing:
         return self.value
 
     def stop(self) -> None:
-        """Request a stop: the work is cancelled, or told to drain. If it does not serve yet, this happens once it does."""
+        """Request a stop: cancel the work, or tell it to drain; if the service does not serve yet, once it does."""
         self.requested = True
         if self._block is not None:
             self._block.stop()

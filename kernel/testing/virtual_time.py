@@ -15,8 +15,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock stops while anything runs, and jumps to the next timer when the loop is idle.
 
     anyio cancels a task that shields itself again at each iteration, so the loop never becomes idle. It therefore also
-    counts as idle when two iterations in a row have only such calls to make; one is not enough, since its calls may still
-    wake a task.
+    counts as idle when two iterations in a row have only such calls to make; one is not enough, since its calls may
+    still wake a task.
 
     Like the kernel's own loop, it goes on after a SystemExit or KeyboardInterrupt that a task group has received.
     """

@@ -122,10 +122,10 @@ async def _has_a_default(db: int = 3) -> None: ...
     [
         (_db, _takes_int, ({}, {}), []),
         (_db, _takes_int, ({"allowed_failure": True}, {"allowed_failure": True}), []),
-        (_db, _takes_int, ({"allowed_failure": True}, {}), ["must not fail"]),
+        (_db, _takes_int, ({"allowed_failure": True}, {}), ["is not allowed to fail"]),
         (_db, _has_a_default, ({"allowed_failure": True}, {}), []),
         (_db, _takes_str, ({}, {}), ["takes 'db' as str, but db serves int"]),
-        (_db, _takes_str, ({"allowed_failure": True}, {}), ["must not fail", "takes 'db' as str"]),
+        (_db, _takes_str, ({"allowed_failure": True}, {}), ["is not allowed to fail", "takes 'db' as str"]),
         (_cache, _takes_int, ({}, {}), []),
         (_plain, _takes_str, ({}, {}), []),
         (_db, _takes_any, ({}, {}), []),

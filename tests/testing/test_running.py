@@ -172,7 +172,7 @@ async def test_configs_are_given_or_read() -> None:
     ("services", "options", "error", "says"),
     [
         ([], {}, NamingError, "got: none"),
-        ([store, store], {}, NamingError, "given: store, store"),
+        ([store, store], {}, NamingError, "got: store, store"),
         ([reader], {}, NamingError, "reader depends on 'store', which does not exist"),
         ([store], {"configs": {"stor": 1}}, NamingError, "there is no service 'stor' here; did you mean 'store'"),
         ([store], {"configs": {"xyz": 1}}, NamingError, "there are: store"),
