@@ -1,8 +1,8 @@
 """Share signals with libraries that handle them too, so that neither takes them away from the other.
 
 A server such as uvicorn sets its own handlers while it serves. An event loop takes the interpreter's wake-up
-descriptor, and restores the default action when a handler is removed: the next SIGTERM would then kill the process. So while the
-kernel counts signals, these functions are replaced:
+descriptor, and restores the default action when a handler is removed: the next SIGTERM would then kill
+the process. So while the kernel counts signals, these functions are replaced:
 
     signal.signal               keeps the library's handler beside the kernel's
     signal.set_wakeup_fd        keeps the library's descriptor; what the kernel reads is forwarded to it

@@ -30,7 +30,7 @@ def load() -> None:
 
 
 def arm(seconds: float, code: int) -> None:
-    """End the process when it is still there *EXIT* seconds after *seconds* from now; with *code* once loaded."""
+    """End the process if it still exists `EXIT` seconds after *seconds* from now; with *code* if `load` was called."""
     seconds = min(max(seconds, 0.0), LONG)
     earlier = len(_cancel_timer)
     if _start_timer is not None:
