@@ -42,10 +42,10 @@ class Drain:
         return left if self.limit is None else min(left, self.limit)
 
     async def settle(self) -> None:
-        """Wait until no connection waits to be accepted, nor is just being taken over by the loop.
+        """Wait until no connection is waiting to be accepted, or being accepted by the loop.
 
-        One that waits would be reset when the sockets close, and one that the server does not know of yet would be so
-        when it ends.
+        A waiting connection would be reset when the sockets close; one that the server has not received yet, when the
+        server ends.
         """
         quiet = 0
         for _ in range(1000):

@@ -1,4 +1,4 @@
-"""Serves the calls that come from other processes, on the object that a service in this one hands over."""
+"""Serves calls from other processes on the value that a service in this process provides."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Exporter:
                 await link.leave([*subscriptions, *others])
 
     async def _drain(self, work: Any, subscriptions: list[Any]) -> None:
-        """Take no more calls, and finish those that are here for as long as there is time."""
+        """Stop accepting calls, and finish the accepted ones as far as time permits."""
         left = work.time_left() or math.inf
         with move_on_after(left * (1 - MARGIN)):
             await self._link.leave(subscriptions)
@@ -168,7 +168,7 @@ class Exporter:
             )
             stats.requests += 1
             if math.isnan(timeout):
-                self._answer_soon(call, wire.BAD_REQUEST, b"", f"{wire.TIMEOUT} is no number of seconds")
+                self._answer_soon(call, wire.BAD_REQUEST, b"", f"{wire.TIMEOUT} is not a number of seconds")
             elif call.id in self._never:
                 del self._never[call.id]
             elif len(self.running) < self._concurrency:

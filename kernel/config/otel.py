@@ -65,7 +65,7 @@ class Exports:
 
     @property
     def target(self) -> str:
-        """Where it goes, for people: the endpoint without the secrets that may be in it."""
+        """The endpoint for people, without the secrets that may be in it."""
         return mask(self.endpoint) if self.otlp else "stderr"
 
 
