@@ -143,7 +143,7 @@ class _Guard:
 
 
 def tell(word: str) -> None:
-    """Send *text* to the kernel, which may be gone."""
+    """Send *word* to the kernel, which may be gone."""
     with contextlib.suppress(OSError):
         os.write(KERNEL, f"{word}\n".encode())
 

@@ -50,9 +50,9 @@ async def program(
     """Run an external program around a block, as a resource of a service.
 
     The block begins when the program is ready. When the block ends, the program's process group gets *stop_signal*, and
-    after *stop_timeout* all its descendants are killed. This holds on every path, even when the kernel itself is killed.
-    A terminal's Ctrl+C does not reach it. What it writes becomes log records of the service; a line that is a JSON object
-    gives level, message and fields. If it writes too fast, lines are left out, but never the last ones.
+    after *stop_timeout* all its descendants are killed. This holds on every path, even if the kernel itself is killed.
+    A terminal's Ctrl+C does not reach it. What it writes becomes log records of the service; a line that is a JSON
+    object gives level, message and fields. If it writes too fast, lines are left out, but never the last ones.
 
     Args:
         command: The program, which is looked up on PATH, and its arguments. No shell is used.
@@ -148,7 +148,7 @@ class Program:
         return self.returncode
 
     def line_found(self, pattern: str | re.Pattern[str]) -> Event:
-        """Return an event that is set when a line that it writes from now on contains the regular expression *pattern*."""
+        """Return an event that is set when a new line of output matches the regular expression *pattern* anywhere."""
         found = Event()
         self._listeners.append((re.compile(pattern), found))
         return found
