@@ -91,6 +91,8 @@ class SpanObserver:
 
     def __call__(self, event: Event) -> None:
         """Tell of *event* in spans."""
+        if not self._services and self._starting is not None:  # the first launch; what came before is no start
+            self._starting.root.begun = self._sender.ticks.read()
         match event:
             case Transition():
                 self._moved(event)
