@@ -42,7 +42,8 @@ class Gate:
             SystemExit: A newer version came, or the watcher is gone.
 
         """
-        importlib.import_module(f"anyio._backends._{backend}")  # the slowest of what a start would import first
+        library = "trio" if backend == "trio" else "asyncio"
+        importlib.import_module(f"anyio._backends._{library}")  # the slowest of what a start would import first
         try:
             self._socket.sendall(b"prepared\n")
             word = self._socket.recv(16)
