@@ -99,6 +99,7 @@ class Receiver:
 
     url: str
     mood: int = 200  # the status of each answer, or HANG
+    only: str = ""  # the one path that it takes, if there is but one
     spans: list[Received] = attrs.field(factory=list)
     logs: list[tuple[dict[str, Any], Any]] = attrs.field(factory=list)
     metrics: list[tuple[dict[str, Any], Any]] = attrs.field(factory=list)
@@ -157,9 +158,10 @@ def receiving(mood: int = 200) -> Iterator[Receiver]:
             if receiver.mood == HANG:
                 ended.wait()
                 return
-            if receiver.mood == 200:
+            status = 404 if receiver.only not in {"", self.path} else receiver.mood
+            if status == 200:
                 receiver.take(self.path, gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body)
-            self.send_response(receiver.mood)
+            self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()
 

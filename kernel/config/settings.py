@@ -182,7 +182,7 @@ SETTINGS: tuple[Setting, ...] = (
         lambda text: tuple(parse_list(text)) or None,
     ),
     _duration("RUNNER_SHUTDOWNTIMEOUT", "shutdown_timeout", "10s", "the one deadline for the whole shutdown"),
-    _duration("RUNNER_DRAINDELAY", "drain_delay", "0", "after a signal, be unready this long before stopping"),
+    _duration("RUNNER_DRAINDELAY", "drain_delay", "0", "how long to be unready after a signal, before stopping"),
     Setting(
         "ADMIN_ADDR",
         "admin",
@@ -207,7 +207,7 @@ SETTINGS: tuple[Setting, ...] = (
         "log_folded",
         {"auto": None, "folded": True, "full": False},
         "auto",
-        "`full` shows the frames of libraries, `folded` one line for many of them, as `auto` does on a terminal",
+        "`full` shows the frames of libraries; `folded` shows one line instead of them; `auto` folds on a terminal",
     ),
     _bool("LOG_ADD_SOURCE", "log_source", "false", "each record names its file and line"),
     _choice("ENV", "dev", {"dev": True, "prod": False}, "prod", "development or production; `just run` sets `dev`"),
@@ -219,13 +219,13 @@ SETTINGS: tuple[Setting, ...] = (
         "the event loop that the services run on; `uvloop` is asyncio on a faster one, where it is installed",
     ),
 )
-"""Every variable that the kernel reads, but those of OpenTelemetry and of NATS."""
+"""Every variable that the kernel reads, except those of OpenTelemetry and NATS."""
 
 KERNEL_VARIABLES: tuple[str, ...] = tuple(one.name for one in SETTINGS)
 
 
 def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[ConfigError]]:
-    """The kernel's settings, with defaults in place of what is wrong, and all that is wrong."""
+    """Return the kernel's settings, with defaults in place of wrong values, and an error for each wrong value."""
     errors: list[ConfigError] = []
     values: dict[str, Any] = {}
     for setting in SETTINGS:

@@ -22,7 +22,7 @@ class Node(Supervisor):
         links: What it depends on, with the edge to each.
         dependents: What depends on it, with the edge from each.
         unmet: How many of its links do not let it start yet.
-        last_met: Whose move let it start, or was the last on the way there; None where nothing has been met yet.
+        last_met: Whose move ended its last wait; None where it waited for nobody.
         after: Those that it had to wait for since its last launch, in the order in which they let it go.
         in_vain: Whether its last wait led to no launch.
         cause: The service whose crash or end had it stopped last.
@@ -36,6 +36,7 @@ class Node(Supervisor):
     dependents: list[tuple[Node, Edge]] = attrs.field(factory=list, init=False)
     unmet: int = attrs.field(default=0, init=False)
     last_met: Node | None = attrs.field(default=None, init=False)
+    _met: Node | None = attrs.field(default=None, init=False)
     after: dict[str, None] = attrs.field(factory=dict, init=False)
     in_vain: bool = attrs.field(default=False, init=False)
     cause: str = attrs.field(default="", init=False)
@@ -65,15 +66,16 @@ class Node(Supervisor):
         """Take note that *node* lets it start as far as that is concerned, since it is *launched*, or ready."""
         self.after.pop(node.name, None)
         self.after[node.name] = None
-        if self.state is State.WAITING or self.wanted is Want.RESTART:
+        if self.state is State.WAITING or (self.state is State.STOPPING and self.wanted is Want.RESTART):
             # Who is waited for only until it is launched takes no time itself: whoever it waited for does.
-            self.last_met = node.last_met if launched and node.attempt else node
+            self._met = node.last_met if launched and node.attempt else node
 
     def transition(self, previous: State, seconds: float, reason: str) -> Transition:
         """Tell that it moved from *previous*, where it had been so many *seconds*."""
         after: tuple[str, ...] = ()
         self.in_vain = previous is State.WAITING and self.state is not State.STARTING
         if previous is State.WAITING:
+            self.last_met, self._met = self._met, None
             after = tuple(self.after)
             if self.in_vain:
                 after = tuple(target.name for target, edge in self.links if not target.meets(edge))

@@ -7,6 +7,7 @@ answer becomes one warning; and at the end they get less than a second.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -28,6 +29,8 @@ from kernel.observe.plain import message_of
 from kernel.observe.tracer import Dispatcher
 from kernel.process.contain import contained, say_once
 
+NOT_TAKEN = frozenset({404, 405, 415, 501})
+"""The answers of a collector that does not take a signal at all, as Jaeger does not take metrics."""
 LAST = 0.9  # seconds for all that is still to be sent at the end
 
 
@@ -37,12 +40,15 @@ class Delivery:
     Args:
         what: What it sends, for people: "span".
         target: Where to.
+        variable: Which variable says who exports the signal.
 
     """
 
-    def __init__(self, what: str, target: str) -> None:
-        self.what, self.target = what, target
+    def __init__(self, what: str, target: str, variable: str = "") -> None:
+        self.what, self.target, self.variable = what, target, variable
         self.failing = False
+        self.refused = False  # the collector does not take this signal: nothing more is sent, and nothing is lost
+        self.status = 0  # of the newest answer over HTTP
         self.reason = ""
         self._made = self._sent = 0
         self._lock = threading.Lock()
@@ -55,12 +61,17 @@ class Delivery:
     @property
     def unsent(self) -> int:
         """How many were not sent, or not yet."""
-        return max(self._made - self._sent, 0)
+        return 0 if self.refused else max(self._made - self._sent, 0)
 
     def send(self, export: Callable[[], Any], number: int) -> Any:
-        """Call *export* for so many, and give its result; say so where it begins or ceases to fail."""
+        """Call *export* for so many, and give its result; say so where it begins or ceases to fail.
+
+        None where the collector has said that it does not take the signal: that is not tried again.
+        """
+        if self.refused:
+            return None
         _current.delivery = self
-        self.reason = ""
+        self.reason, self.status = "", 0
         result = None
         try:
             result = export()
@@ -72,10 +83,21 @@ class Delivery:
         if done:
             with self._lock:
                 self._sent += number
+        if not done and self.status in NOT_TAKEN and not self._sent:  # one that took it once has another trouble
+            self.refused = True
+            done = True
+            logger.warning(
+                "%s does not take %ss (HTTP %d), so none are sent; %s=none turns them off",
+                *(self.target, self.what, self.status, self.variable),
+            )
         if done == self.failing:
             self.failing = not done
             _told.say(self)
         return result
+
+    def answered(self, response: Any, *_: object, **__: object) -> None:
+        """Take note of an answer over HTTP."""
+        self.status = response.status_code
 
 
 class _Current(threading.local):
@@ -99,6 +121,8 @@ class _Told:
             before = bool(self._silent)
             (self._silent.add if delivery.failing else self._silent.discard)(delivery)
             after = bool(self._silent)
+            if delivery.refused:
+                return  # which is told already
         if after and not before:
             reason = f": {delivery.reason}" if delivery.reason else ""
             logger.warning(
@@ -303,12 +327,13 @@ class Telemetry:
         self.metric_readers: list[Any] = []
 
     def _exporters(
-        self, exports: Exports, what: str, otlp: str, console: Callable[..., Any]
+        self, exports: Exports, variable: str, what: str, otlp: str, console: Callable[..., Any]
     ) -> list[tuple[Any, Delivery]]:
         """Who exports one signal, and what becomes of it.
 
         Args:
             exports: What is asked for.
+            variable: The variable that says who exports it.
             what: What is sent, for people.
             otlp: The exporter of that protocol, as "module:class", since its module is only loaded where it is used.
             console: The one that prints.
@@ -318,7 +343,12 @@ class Telemetry:
         if exports.otlp:
             module, _, name = otlp.partition(":")
             exporter = getattr(import_module(f"opentelemetry.exporter.otlp.proto.http.{module}"), name)
-            made.append((exporter(exports.endpoint, timeout=exports.timeout), Delivery(what, exports.target)))
+            delivery = Delivery(what, exports.target, variable)
+            options: dict[str, Any] = {"timeout": exports.timeout}
+            if not any(name.endswith("_CREDENTIAL_PROVIDER") for name in os.environ):  # which brings a session
+                options["session"] = import_module("requests").Session()
+                options["session"].hooks["response"].append(delivery.answered)
+            made.append((exporter(exports.endpoint, **options), delivery))
         if exports.console:
             made.append((console(out=sys.stderr, formatter=_line), Delivery(what, "stderr")))
         self._deliveries += [delivery for _, delivery in made]
@@ -344,7 +374,9 @@ class Telemetry:
         from opentelemetry import trace
         from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 
-        made = self._exporters(exports, "span", "trace_exporter:OTLPSpanExporter", ConsoleSpanExporter)
+        made = self._exporters(
+            exports, "OTEL_TRACES_EXPORTER", "span", "trace_exporter:OTLPSpanExporter", ConsoleSpanExporter
+        )
         self.dispatcher = Dispatcher(self.resource)
         self.dispatcher.add_span_processor(_CountSpans([delivery for _, delivery in made]))
         for exporter, delivery in made:
@@ -356,7 +388,13 @@ class Telemetry:
     def _start_metrics(self, exports: Exports) -> None:
         from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
 
-        made = self._exporters(exports, "metric report", "metric_exporter:OTLPMetricExporter", ConsoleMetricExporter)
+        made = self._exporters(
+            exports,
+            "OTEL_METRICS_EXPORTER",
+            "metric report",
+            "metric_exporter:OTLPMetricExporter",
+            ConsoleMetricExporter,
+        )
         limits = many_series()
         self.metric_readers = [
             PeriodicExportingMetricReader(
@@ -372,7 +410,9 @@ class Telemetry:
     def _start_logs(self, exports: Exports) -> None:
         from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter
 
-        made = self._exporters(exports, "log record", "_log_exporter:OTLPLogExporter", ConsoleLogRecordExporter)
+        made = self._exporters(
+            exports, "OTEL_LOGS_EXPORTER", "log record", "_log_exporter:OTLPLogExporter", ConsoleLogRecordExporter
+        )
         settings = _settings(self._otel.sdk.records)
         processors = [(BatchLogRecordProcessor(counted(one, to), **settings), to) for one, to in made]
         self._ends += [processor.shutdown for processor, _ in processors]

@@ -91,6 +91,8 @@ class SpanObserver:
 
     def __call__(self, event: Event) -> None:
         """Tell of *event* in spans."""
+        if not self._services and self._starting is not None:  # the first launch; what came before is no start
+            self._starting.root.begun = self._sender.ticks.read()
         match event:
             case Transition():
                 self._moved(event)
@@ -325,7 +327,9 @@ class SpanObserver:
         return app or one.away or self._crashes.get(event.cause) or self._crashes.get(event.service)
 
     def _within(self, event: Transition, trace: Trace) -> Phase | None:
-        """The stop of the provider that has to wait for this one."""
+        """The stop of the provider that has to wait for this one; in the app's start each is a row beside the other."""
+        if not trace.root.key:
+            return None
         provider = self._services.get(event.cause)
         row = provider.row if provider is not None else None
         if row is None or row.trace is not trace or row.phase is None:

@@ -270,25 +270,24 @@ TARGETS = tuple(_targets())
 INTRO = """\
 # Benchmarks
 
-What the kernel costs, beside the same by hand on plain anyio, and beside its peers. This page is written by
-`just bench PAGE=docs/benchmarks.md`; so measure anew, and do not mend the numbers.
+What the kernel costs, compared with hand-written code on plain anyio and with its peers. This page is written by
+`just bench PAGE=docs/benchmarks.md`; measure again instead of editing the numbers.
 
 How to read it:
 
-- Each number is the median of the runs, with the least and the greatest. Each run is a fresh process, and contestants
-  take turns. `1.5x` is the ratio to the row that has none: mostly the same by hand, on plain anyio.
-- Ratios travel from one machine to the next, times do not. A difference within the spread tells nothing.
-- By hand means: a task for each service, an event for its readiness, a scope by which it can be stopped singly, and
-  the order of the dependencies, by counting. A careful writer would do that; retries and limits are left out, and
-  logs but where it says so.
-- The kernel's services are of two kinds. The plain ones are cancelled as a whole; with `Serving`, each has its work in
-  a scope of its own, and a task group once it starts a background task.
-- The kernel runs as `app run` runs it, with its log at `LOG_LEVEL=warning`, and with a garbage collector that waits for
-  50,000 new objects and 50 more for each service. By hand and with the peers it is as Python has it, which is why
-  10,000 services by hand cost each twice as much as 1,000 do; it has swept before each interval that is measured. The
-  peers run without any logs below warnings, and each service has one task that waits. They promise less, or other
-  things: aiomisc knows no order of stopping, mode and asphalt stop one service after the other, launart goes level by
-  level.
+- Each number is the median of the runs, with the minimum and the maximum. Each run is a new process, and contestants
+  take turns. `1.5x` is the ratio to the row that has no ratio: in most tables, hand-written code on plain anyio.
+- Ratios can be compared between machines, times cannot. A difference within the spread means nothing.
+- "By hand" has a task for each service, an event for its readiness, a scope by which it can be stopped alone, and
+  counters for the order of the dependencies, as a careful author would write it. It has no retries and no limits, and
+  logs only where the table says so.
+- The kernel's services are of two kinds. The plain ones are cancelled as a whole; with `Serving`, the work of each runs
+  in a scope of its own, and in a task group once it starts a background task.
+- The kernel runs as under `app run`, with `LOG_LEVEL=warning`, and its garbage collector waits for 50,000 new objects
+  and 50 more for each service. By hand and with the peers, the collector has Python's defaults; that is why each of
+  10,000 services by hand costs twice as much as each of 1,000. It runs before each interval that is measured. The peers
+  log only warnings, and each service has one waiting task. They promise less, or other things: aiomisc stops in no
+  order, mode and asphalt stop one service after the other, launart goes level by level.
 """
 
 

@@ -1,9 +1,9 @@
-"""Writes docs/failures.md: what the terminal says for each failure, as the real program says it.
+"""Write docs/failures.md: what the terminal shows for each failure, taken from the real program.
 
     .venv/bin/python scripts/template/make_failures.py
 
-Each scenario is a tree of its own in which `app run` is started. What differs from run to run, and from one Python to
-the next, is replaced: times, measured durations, and those lines of a traceback that are not the user's.
+Each scenario runs `app run` in a source tree of its own. What differs between runs or Python versions is replaced:
+times, measured durations, and the lines of tracebacks that are not the user's.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Scenario:
 
     Args:
         title: The heading.
-        text: What to read there, and what to do.
-        files: The sources, by path without its ending, below `services` where it does not begin with `app/`.
-        env: Variables besides `ENV`.
-        words: What follows `app`.
-        steps: What to wait for, and the signal that is then sent.
-        group: The heading above, for the first of its kind.
-        cheap: Whether it is over at once, and so is held against the page by a test.
+        text: What it means, and what to do.
+        files: The sources by path without the suffix; relative to `services` unless it begins with `app/`.
+        env: Variables in addition to `ENV`.
+        words: The arguments of `app`.
+        steps: Pairs of a text to wait for, and the signal to send then.
+        group: The heading above it, given for the first scenario of a group.
+        cheap: Whether it ends quickly; a test compares these scenarios with the page.
 
     """
 
@@ -66,7 +66,7 @@ class Scenario:
 
     @property
     def command(self) -> str:
-        """What a user would type."""
+        """The command as a user would type it."""
         variables = (f"{name}={value!r}" if " " in value else f"{name}={value}" for name, value in self.env.items())
         return " ".join((*variables, "app", *self.words))
 
@@ -144,10 +144,10 @@ async def watch(database: str) -> None:
 
 SCENARIOS = (
     Scenario(
-        "It crashes, and its retries are spent",
-        "Each crash is a warning with the next try; the last one is fatal and stops the app. The traceback is shown at "
-        "the first attempt and at the last, and in between where it differs. Mend what it names; `retries` says how "
-        "often it is tried.",
+        "It crashes, and its retries are used up",
+        "Each crash is a warning with the time of the next attempt; the last one is fatal and stops the app. The "
+        "traceback is shown at the first and the last attempt, and in between if it differs. Fix what it names; "
+        "`retries` sets how often the service is retried.",
         {
             "database": """
             import anyio
@@ -175,8 +175,8 @@ SCENARIOS = (
     ),
     Scenario(
         "It fails (allowed)",
-        "A warning, and the rest runs on; what only waits for its order starts all the same. The exit code stays 0. If "
-        "nobody can do without this service, take `allowed_failure=True` away.",
+        "The failure is a warning, and the other services keep running; dependents that do not use its value start "
+        "anyway. The exit code stays 0. If the app cannot work without this service, remove `allowed_failure=True`.",
         {
             "migrator": """
             from kernel import service
@@ -201,8 +201,8 @@ SCENARIOS = (
     ),
     Scenario(
         "Every service failed",
-        "Each of them may fail, but nothing is left that runs, so the exit code is 1. Look for what they have in "
-        "common: a network, a disk, a variable.",
+        "Each of them is allowed to fail, but nothing is left running, so the exit code is 1. Look for a common "
+        "cause: a network, a disk, a variable.",
         {
             "cache": """
             from kernel import Serving, service
@@ -224,8 +224,8 @@ SCENARIOS = (
     ),
     Scenario(
         "An error while another is handled",
-        "The line names the later error, and the traceback begins with the first: mend that one, then the code that "
-        "was to deal with it.",
+        "The line names the later error, and the traceback begins with the first: fix that one, then the code that "
+        "handles it.",
         {
             "database": """
             from kernel import Serving, service
@@ -246,8 +246,7 @@ SCENARIOS = (
     ),
     Scenario(
         "Several errors at once",
-        "Background tasks failed together. The line names each of them, and the traceback shows them one below the "
-        "other.",
+        "Background tasks failed together. The line names each error, and the traceback shows one below the other.",
         {
             "feed": """
             import anyio
@@ -274,8 +273,8 @@ SCENARIOS = (
     ),
     Scenario(
         "It calls sys.exit",
-        "A service cannot end the process, not even from a task of its own: that is a crash like any other. Let it "
-        "raise what is wrong instead.",
+        "A service cannot end the process, not even from a background task: `sys.exit` is a crash like any other. "
+        "Raise an error that says what is wrong instead.",
         {
             "licence": """
             import sys
@@ -299,8 +298,8 @@ SCENARIOS = (
     ),
     Scenario(
         "It is cancelled from within",
-        "A cancellation came out of it, but no stop was requested. Often it awaits a task that was cancelled "
-        "before; catch it there, or wait for the task in another way.",
+        "A cancellation came out of the service, but no stop was requested. Often the service awaits a task that was "
+        "cancelled; catch the cancellation there, or wait for the task in another way.",
         {
             "worker": """
             import asyncio
@@ -318,9 +317,10 @@ SCENARIOS = (
         },
     ),
     Scenario(
-        "An error in a task of asyncio's",
-        "Nobody awaits this task, so asyncio tells of its error once it is thrown away, and no service changes its "
-        "state. Use `work.start_soon`: then it is the service's own failure, and is retried or fatal.",
+        "An error in an asyncio task",
+        "Nobody awaits this task, so asyncio reports its error only when the task is garbage-collected, and no "
+        "service changes its state. Use `work.start_soon`: then the error is the service's own failure, and is "
+        "retried or fatal.",
         {
             "worker": """
             import asyncio
@@ -348,8 +348,8 @@ SCENARIOS = (
     ),
     Scenario(
         "A start that hangs",
-        "After 5 s, and each time that it has taken twice as long, a tree shows what waits for what. The innermost "
-        "line is the culprit, with the line of its code.",
+        "After 5 s, and each time that the start has taken twice as long, a tree shows what waits for what. The "
+        "innermost line is the cause, with its line of code.",
         {
             "api": """
             import anyio
@@ -383,8 +383,8 @@ SCENARIOS = (
     ),
     Scenario(
         "It is not ready in time",
-        "`start_timeout` has passed: the tree, then the line where it stood. Mend what it waits for, or give it more "
-        "time.",
+        "`start_timeout` has passed: the log shows the tree, then the line where the service was. Fix what it waits "
+        "for, or raise `start_timeout`.",
         {
             "database": """
             import anyio
@@ -407,9 +407,9 @@ SCENARIOS = (
     ),
     Scenario(
         "No more files can be opened",
-        "Whoever needs one fails, by the rules that hold for every failure; the kernel needs none to tell of it, "
-        "or to stop in order. The same holds where threads or memory run out, or the working directory is removed. "
-        "Look for who opens files and does not close them; `ulimit -n` says how many there may be.",
+        "Code that needs a file fails, by the rules for every failure; the kernel itself needs none to report it or "
+        "to stop in order. The same holds when threads or memory run out, or the working directory is removed. Look "
+        "for code that opens files and does not close them; `ulimit -n` shows the limit.",
         {
             "database": IDLE,
             "importer": """
@@ -428,9 +428,9 @@ SCENARIOS = (
         steps=(("Too many open files", signal.SIGTERM),),
     ),
     Scenario(
-        "A value goes, and comes back",
-        "Those who hold the value of a service that crashed are stopped before its resources close, and start again "
-        "when it is ready again. That costs them no retry. Only the first service has a fault to mend.",
+        "A provider crashes and recovers",
+        "The consumers of a service that crashed are stopped before its resources close, and start again when it is "
+        "ready again. This does not use up their retries. Only the first service has a fault to fix.",
         {
             "database": """
             import anyio
@@ -465,8 +465,8 @@ SCENARIOS = (
         steps=(("works on pool 2", signal.SIGTERM),),
     ),
     Scenario(
-        "The value that it holds is gone for good",
-        "The consumer did nothing wrong: look at the service whose value it held, and why that ended.",
+        "A provider fails for good",
+        "The consumer did nothing wrong: look at the service whose value it used, and why that one failed.",
         {
             "cache": """
             import anyio
@@ -494,8 +494,8 @@ SCENARIOS = (
         },
     ),
     Scenario(
-        "A value that it can do without is gone",
-        "The parameter has a default, so it starts again with that. Nothing needs to be done at once.",
+        "An optional value is gone",
+        "The parameter has a default, so the consumer starts again with that. Nothing needs to be done at once.",
         {
             "cache": """
             import anyio
@@ -526,8 +526,8 @@ SCENARIOS = (
     ),
     Scenario(
         "It returns without ever serving",
-        "Those that depend on it would wait for ever, so it is a failure: find the way through the function that "
-        "misses `serving`.",
+        "Its dependents would wait for ever, so this is a failure: find the path through the function that never "
+        "reaches `serving`.",
         {
             "database": """
             import os
@@ -547,8 +547,8 @@ SCENARIOS = (
     ),
     Scenario(
         "It serves twice",
-        "What is ready cannot become ready again in the same attempt. To reconnect, raise, and let `retries` start it "
-        "anew: then those who hold the old value are stopped first.",
+        "A service can become ready only once in an attempt. To reconnect, raise, and let `retries` start it again: "
+        "then its consumers are stopped first.",
         {
             "database": """
             import anyio
@@ -565,9 +565,9 @@ SCENARIOS = (
         },
     ),
     Scenario(
-        "It returns unasked",
-        "Only a one-shot is expected to return. A warning, and the rest runs on; here there is no rest, so the app "
-        "ends. Say `oneshot=True` if it should, or look for the loop that ended.",
+        "It returns before a stop is requested",
+        "Only a one-shot is expected to return. This is a warning, and the other services keep running; here there "
+        "are none, so the app ends. If that is intended, set `oneshot=True`; otherwise look for the loop that ended.",
         {
             "worker": """
             import anyio
@@ -584,12 +584,12 @@ SCENARIOS = (
     ),
     Scenario(
         "The app's lifespan fails before its yield",
-        "No service was started: what they all rely on is not there.",
+        "No service was started, because what they all need is not there.",
         {"app/init": LIFESPAN.format(before='raise OSError("no vault")', after="pass"), "database": IDLE},
     ),
     Scenario(
         "Its clean-up fails",
-        "A stop as asked, but the exit code is 1: something may not have been written or closed.",
+        "The stop was requested, but the exit code is 1: something may not have been written or closed.",
         {
             "writer": """
             import anyio
@@ -611,7 +611,7 @@ SCENARIOS = (
     ),
     Scenario(
         "Its clean-up fails after a crash",
-        "One failed attempt with two errors: the crash came first, and is what to mend. The other one has a record of "
+        "One failed attempt with two errors: the crash came first, so fix that. The other error has a log record of "
         "its own.",
         {
             "writer": """
@@ -630,15 +630,15 @@ SCENARIOS = (
     ),
     Scenario(
         "The app's lifespan fails after its yield",
-        "All services have ended well, but what was to be undone after them may not be.",
+        "All services have ended well, but the lifespan's clean-up may be incomplete.",
         {"app/init": LIFESPAN.format(before="pass", after='raise OSError("no vault")'), "database": IDLE},
         steps=STOP,
     ),
     Scenario(
         "It takes too long to stop",
-        "After 2 s a tree shows what waits for what. It was cut at the line shown, early enough that the services "
-        "below it still close. Make that line faster, or raise `RUNNER_SHUTDOWNTIMEOUT`, and `stop_timeout` where "
-        "that is less.",
+        "After 2 s a tree shows what waits for what. The service was cancelled at the line shown, early enough that "
+        "the services below it can still close. Make that line faster, or raise `RUNNER_SHUTDOWNTIMEOUT`, and "
+        "`stop_timeout` if that is less.",
         {
             "database": IDLE,
             "writer": """
@@ -659,10 +659,10 @@ SCENARIOS = (
         cheap=False,
     ),
     Scenario(
-        "It cannot be cut",
-        "Even cancelling did not help, so it was abandoned, and the process left it behind. Nobody can stop a thread "
-        "from outside: give the call a timeout of its own, or let the thread look at an event. Give what stands in a "
-        "shield a limit of its own. An `except BaseException` without a `raise` looks the same.",
+        "It ignores its cancellation",
+        "Even cancelling did not help, so the service was abandoned, and the process exited without it. A thread "
+        "cannot be stopped from outside: give the call a timeout, or let the thread check an event. Give a shielded "
+        "scope a deadline. An `except BaseException` without a `raise` looks the same.",
         {
             "database": IDLE,
             "reader": """
@@ -720,45 +720,45 @@ SCENARIOS = (
     ),
     Scenario(
         "A second signal",
-        "Whatever still ran was cut where it stood: its clean-up may be half done. Within half a second the same "
-        "signal again, or SIGTERM with another, is one: a terminal and a parent may both send theirs.",
+        "All services that were still running were cancelled, so their clean-up may be incomplete. The same signal "
+        "again within half a second counts as one, and so does SIGTERM with another: a terminal and a parent process "
+        "may both send theirs.",
         {"database": IDLE, "writer": WRITER},
         env={"RUNNER_SHUTDOWNTIMEOUT": "30s"},
         steps=(("all ready", signal.SIGTERM), ("writing", signal.SIGINT)),
     ),
     Scenario(
         "A third signal",
-        "The process ended on the spot, and there is no report: what still ran is named by the line about the second "
-        "signal.",
+        "The process exited at once, without a report: the line about the second signal names what was still running.",
         {"writer": STUBBORN},
         env={"RUNNER_SHUTDOWNTIMEOUT": "30s"},
         steps=(("all ready", signal.SIGTERM), ("writing", signal.SIGINT), ("cancelling", signal.SIGHUP)),
     ),
     Scenario(
         "A command fails",
-        "What it raised, and exit code 1. What it had asked for was started before and has been stopped after it.",
+        "The error, and exit code 1. The services that the command needs were started before it, and stopped after it.",
         {"database": IDLE + IMPORT},
         words=("database", "load", "items.csv"),
         group="Commands",
     ),
     Scenario(
         "Ctrl+C in a command",
-        "It was cancelled and has cleaned up, and what it had asked for has been stopped. The exit code is 130, for "
-        "SIGTERM 143: what was to come after it, as in `app database watch && deploy`, does not.",
+        "The command was cancelled and has cleaned up, and the services that it needs have been stopped. The exit "
+        "code is 130, or 143 for SIGTERM, so that in `app database watch && deploy` nothing is deployed.",
         {"database": IDLE + IMPORT},
         words=("database", "watch"),
         steps=(("watching", signal.SIGINT),),
     ),
     Scenario(
         "A wrong option",
-        "`app run --help` tells which there are.",
+        "`app run --help` lists the options.",
         {"database": IDLE},
         words=("run", "--with-dependancies"),
     ),
     Scenario(
-        "Settings of OpenTelemetry that cannot be",
-        "They are refused by name as any other, before the SDK would fail by them, or warn for each record. Only what "
-        "concerns a signal that is exported is looked at.",
+        "Invalid settings of OpenTelemetry",
+        "They are refused by name like any others, before the SDK would fail on them, or warn at each record. Only "
+        "settings of signals that are exported are checked.",
         {"api": IDLE},
         env={
             "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318",
@@ -768,15 +768,15 @@ SCENARIOS = (
     ),
     Scenario(
         "A deadline in the wrong unit",
-        "A number alone is seconds. What is longer than 100 days was meant otherwise, as here in nanoseconds.",
+        "A plain number is in seconds. A value over 100 days is taken for a mistake: here it is in nanoseconds.",
         {"api": IDLE},
         env={"RUNNER_SHUTDOWNTIMEOUT": "10000000000"},
     ),
     Scenario(
         "Wrong configuration",
-        "Every wrong value of every enabled service, in one go, with what was expected and where that is declared. The "
-        "values of a `Secret` are never shown. A warning names a variable that nobody reads, but that nearly has the "
-        "name of one.",
+        "All wrong values of all enabled services are reported together, each with what was expected and where it is "
+        "declared. The values of a `Secret` are never shown. A warning names a variable that nothing reads, but whose "
+        "name is nearly that of a setting.",
         {
             "api": """
             import attrs
@@ -826,13 +826,13 @@ SCENARIOS = (
     ),
     Scenario(
         "A service that does not exist",
-        "The name is not that of a file in `services/`.",
+        "No file in `services/` has this name.",
         {"database": IDLE},
         words=("run", "databsae"),
     ),
     Scenario(
-        "Services that wait for each other",
-        "Break the circle at the edge that matters least: often two services share something that is a third one.",
+        "A dependency cycle",
+        "Remove the dependency that matters least: often two services share something that should be a third one.",
         {
             "api": """
             from kernel import service
@@ -858,8 +858,8 @@ SCENARIOS = (
         },
     ),
     Scenario(
-        "Files that do not import",
-        "Only what is enabled is imported, so a service whose packages are not there can be left out.",
+        "Files that cannot be imported",
+        "Only enabled services are imported, so a service whose packages are missing can be left out.",
         {
             "database": IDLE,
             "broken": """
@@ -895,7 +895,7 @@ SCENARIOS = (
     ),
     Scenario(
         "Services that are declared wrongly",
-        "Each line names the file and line, what is wrong there, and what to write.",
+        "Each line names the file and line, the problem, and what to write.",
         {
             "database": IDLE,
             "billing/__init__": "",
@@ -934,7 +934,8 @@ SCENARIOS = (
     ),
     Scenario(
         "A value from a service that is left out",
-        "It exists, but runs elsewhere: its value cannot come from there. The line names the three ways out.",
+        "The service exists but is not enabled here, so this process cannot get its value. The line names the three "
+        "ways out.",
         {
             "database": IDLE,
             "api": """
@@ -957,7 +958,7 @@ SCENARIOS = (
 
 
 def play(scenario: Scenario) -> str:
-    """What the terminal says, and how it ends."""
+    """Run *scenario*; return what the terminal shows, with the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         app = App(Path(folder).resolve() / "app")
         try:
@@ -982,7 +983,7 @@ MEASURED = re.compile(r"(?P<told>" + TOLD.pattern + r")|\b[\d.]+(e-\d+)? m?s\b")
 
 
 def scrub(text: str, root: Path) -> str:
-    """*text* without what differs from run to run: times, durations, the tree's place, other people's lines."""
+    """Return *text* without what differs between runs: times, durations, the tree's path, other people's lines."""
     lines: list[str] = []
     dropped: str | None = None  # the indent of the frame of others that is being left out
     for line in text.splitlines():
@@ -1001,22 +1002,24 @@ def scrub(text: str, root: Path) -> str:
 # -- the page ----------------------------------------------------------------------------------------------------
 
 INTRO = f"""\
-# What the terminal says
+# Failures
 
-Each failure, as the real program tells of it, and what to do about it. The template's `make_failures.py` writes this
-page by running them, and a test holds the cheap ones against it; so mend the scenario or the message, never the page.
+What the terminal shows for each failure, from the real program, and what to do about it. The template's
+`make_failures.py` writes this page by running the scenarios, and a test checks the quick ones against it; so change the
+scenario or the message, never the page.
 
-How to read it, when something has just broken:
+How to read the log when something has just broken:
 
-1. The last line is `exit`: the code, and the one reason for it.
-2. The lines above it tell how each service ended: its attempts, how long it was up, and its error, unless the last
-   line tells that already.
-3. Then look for the first `ERROR`: that is where it began. The traceback stands below it.
-4. Lines that begin with `error:` come before anything starts. Each says where it is wrong, what, and what to write.
+1. The last line begins with `exit`: the exit code and its reason.
+2. The lines above it show how each service ended: its attempts, how long it was up, and its error, unless the last line
+   shows that already.
+3. Then look for the first `ERROR`: that is where it began. The traceback is below it.
+4. Lines that begin with `error:` come before anything starts. Each says where the problem is, what it is, and what to
+   write.
 
-Times are made up, `# s` is a duration that was measured, and what is Python's, a library's or the kernel's is left out
-of the tracebacks. `RUNNER_SHUTDOWNTIMEOUT` is 1 s where nothing else is said. Where `services/database.py` is not
-shown, it is this one, with which nothing is wrong:
+Times are made up, and `# s` replaces a measured duration. Tracebacks leave out the frames of Python, libraries and the
+kernel. `RUNNER_SHUTDOWNTIMEOUT` is 1 s unless the command says otherwise. If `services/database.py` is not shown, it is
+this one, and nothing is wrong with it:
 
 ```python
 {IDLE.strip()}
@@ -1025,7 +1028,7 @@ shown, it is this one, with which nothing is wrong:
 
 
 def render(said: Mapping[str, str]) -> str:
-    """The page, with what the terminal *said* by title."""
+    """Return the page, with what the terminal *said* by title."""
     parts = [INTRO, _contents(said)]
     for one in SCENARIOS:
         if one.group:
@@ -1040,7 +1043,7 @@ def render(said: Mapping[str, str]) -> str:
 
 
 def _contents(said: Mapping[str, str]) -> str:
-    """A table of all of them, with their exit codes."""
+    """Return a table of all scenarios with their exit codes."""
     rows = ["| what happened | exit |", "| --- | --- |"]
     for one in SCENARIOS:
         if one.group:
@@ -1051,13 +1054,13 @@ def _contents(said: Mapping[str, str]) -> str:
 
 
 def read(page: str) -> dict[str, str]:
-    """What the terminal said by title, out of a *page*."""
+    """Return what the terminal said by title, as read from *page*."""
     found = re.findall(r"^### (.*?)\n.*?^```text\n\$ [^\n]*\n(.*?)\n```$", page, re.MULTILINE | re.DOTALL)
     return dict(found)
 
 
 def main() -> None:
-    """Play all of them, some at a time, and write the page."""
+    """Play all scenarios, four at a time, and write the page."""
     with ThreadPoolExecutor(4) as pool:
         said = dict(zip((one.title for one in SCENARIOS), pool.map(play, SCENARIOS), strict=True))
     PAGE.parent.mkdir(exist_ok=True)

@@ -1,10 +1,9 @@
-"""Writes docs/updates.md: an update with a conflict, as the real recipes print it.
+"""Write docs/updates.md: an update with a conflict, as the real recipes print it.
 
     .venv/bin/python scripts/template/make_updates.py
 
-The page's own text is updates.md.in, beside this. Each line `$ command` in a block is run, one after the other, in a
-project of its own, made from an upstream of its own; what it says is put below it. Measured times, which differ from
-run to run, are replaced.
+The page's text is in updates.md.in, in this folder. The lines `$ command` in its blocks are run one after the other, in
+a new project made from a new upstream; the output is put below each. Measured times are replaced.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ COMMAND = re.compile(r"(?m)^\$ (.*)\n")
 
 
 def play(folder: Path) -> str:
-    """The page, as all commands in it say it now."""
+    """Run all commands of the page; return the page with their output."""
     upstream = Upstream(folder / "machine")
     project = upstream.project(folder / "my-app")
     upstream.edit("kernel/lifecycle/clock.py", ("\n\n", "\n\n# A clock that is more precise\n"))
@@ -46,7 +45,7 @@ def play(folder: Path) -> str:
 
 
 def scrub(text: str) -> str:
-    """What is said, without what differs from run to run."""
+    """Return *text* without what differs between runs."""
     text = re.sub(r"(?m)^scripts/just: .*\n", "", text)
     return re.sub(r"after \d+\.\d s", "after # s", text)
 

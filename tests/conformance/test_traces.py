@@ -263,7 +263,7 @@ def ended(examples: Program, **env: str) -> tuple[float, list[str], str]:
     return result.own_seconds, warnings, result.messages[-1]
 
 
-@pytest.mark.parametrize("mood", [503, 404, HANG, 0], ids=["503", "404", "hung", "refused"])
+@pytest.mark.parametrize("mood", [503, HANG, 0], ids=["503", "hung", "refused"])
 def test_a_collector_that_does_not_answer(examples: Program, mood: int) -> None:
     """One warning, and an exit that takes at most a second longer; what was not sent is counted in the last line."""
     usual, _, last = ended(examples)
@@ -277,6 +277,25 @@ def test_a_collector_that_does_not_answer(examples: Program, mood: int) -> None:
     assert "; not sent: " in last
     for what in (r"\d+ spans", r"\d+ metric report", r"\d+ log records"):
         assert re.search(what, last), last
+
+
+def test_a_collector_for_traces_alone(app: App, collector: Receiver) -> None:
+    """With the one endpoint for all signals, those that it does not take are said once each, and nothing is lost."""
+    app.service("calm", "@service\nasync def calm() -> None:\n    await anyio.sleep_forever()")
+    collector.only = "/v1/traces"
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_METRIC_EXPORT_INTERVAL": "100", "LOG_LEVEL": "info"}
+    run = app.run(**env)
+    run.wait_for("does not take metric reports")
+    run.wait_for("does not take log records")
+    run.send(signal.SIGTERM)
+    result = run.result()
+    assert result.code == 0
+    assert collector.one("calm start")
+    said = [one["message"] for one in result.records if "does not take" in one["message"]]
+    assert len(said) == 2
+    assert any("OTEL_METRICS_EXPORTER=none" in one for one in said)
+    assert any("OTEL_LOGS_EXPORTER=none" in one for one in said)
+    assert result.messages[-1] == "exit 0: stopped by SIGTERM"
 
 
 def test_a_collector_that_comes_back(app: App, collector: Receiver) -> None:

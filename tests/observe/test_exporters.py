@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,6 +78,53 @@ def test_what_was_not_sent_is_counted() -> None:
         exporter.export([0] * number)
     assert delivery.unsent == 4
     assert delivery.reason == "ValueError: odd"
+
+
+class Refusing:
+    """A collector that answers with a status, and an exporter that tells of it."""
+
+    def __init__(self, delivery: Delivery, *statuses: int) -> None:
+        self._delivery, self._statuses = delivery, list(statuses)
+        self.asked = 0
+
+    def export(self, _: list[int]) -> Outcome:
+        self.asked += 1
+        status = self._statuses.pop(0)
+        self._delivery.answered(SimpleNamespace(status_code=status))
+        return Outcome.SUCCESS if status == 200 else Outcome.FAILURE
+
+
+@pytest.mark.parametrize("status", [404, 405, 415, 501])
+def test_a_signal_that_is_not_taken(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    """It is said once with the variable that turns it off, is not tried again, and is not counted as lost."""
+    caplog.set_level("INFO")
+    delivery = Delivery("log record", "http://c/v1/logs", "OTEL_LOGS_EXPORTER")
+    inner = Refusing(delivery, 503, status)
+    exporter = counted(inner, delivery)
+    delivery.made(9)
+    for _ in range(4):
+        exporter.export([1, 2])
+    assert inner.asked == 2
+    assert delivery.unsent == 0
+    last = said(caplog)[-1]
+    assert last == (
+        f"http://c/v1/logs does not take log records (HTTP {status}), so none are sent; OTEL_LOGS_EXPORTER=none"
+        " turns them off"
+    )
+    assert len(said(caplog)) == 2
+
+
+def test_a_collector_that_took_it_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Then 404 is somebody's trouble on the way, as a proxy's: it is tried again, and counted."""
+    delivery = Delivery("span", "http://c/v1/traces", "OTEL_TRACES_EXPORTER")
+    exporter = counted(Refusing(delivery, 200, 404, 200), delivery)
+    delivery.made(3)
+    exporter.export([1])
+    exporter.export([2])
+    assert "cannot be sent" in said(caplog)[-1]
+    assert delivery.unsent == 2
+    exporter.export([3])
+    assert delivery.unsent == 1
 
 
 def test_an_exporter_that_counts_itself() -> None:

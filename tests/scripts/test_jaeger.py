@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.ports import free_port
@@ -64,7 +67,7 @@ class Runtime:
         self._others.mkdir()
         for found in (one for place in ("/usr/bin", "/bin") for one in Path(place).iterdir()):
             link = self._others / found.name
-            if found.name not in {"podman", "docker"} and not link.is_symlink():
+            if found.name not in {"podman", "docker", "jaeger"} and not link.is_symlink():
                 link.symlink_to(found)
         program = folder / name
         program.write_text(
@@ -130,7 +133,7 @@ def test_started_used_and_stopped(runtime: Runtime, project: Project) -> None:
     assert f"Jaeger is at http://127.0.0.1:{runtime.ui}" in done.out
     (call,) = (call for call in runtime.calls if call.startswith("podman run"))
     assert f"--publish 127.0.0.1:{runtime.ui}:16686 --publish 127.0.0.1:{runtime.otlp}:4318" in call
-    assert re.search(r"/jaeger:\d+\.\d+\.\d+$", call)
+    assert re.search(r"/jaeger:\d+\.\d+\.\d+@sha256:[0-9a-f]{64} --config env:KERNEL_JAEGER$", call)
     project.write("services/once.py", SHOWS)
     ours = f"http://127.0.0.1:{runtime.otlp}/v1/traces"
     assert shown(runtime) == ours
@@ -167,7 +170,8 @@ def test_nobody_is_there(runtime: Runtime, tmp_path: Path) -> None:
     (tmp_path / "bin" / "podman").unlink()
     done = runtime.start()
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("just jaeger: neither podman nor docker is installed; install one, or send traces to")
+    assert done.err.startswith("just jaeger: there is neither podman nor docker, nor a program `jaeger` on the PATH.")
+    assert len([line for line in done.err.splitlines() if line.startswith("- ")]) == 3
 
 
 @pytest.mark.parametrize(
@@ -198,6 +202,71 @@ def test_docker_where_podman_does_not_work(runtime: Runtime, project: Project, t
     assert done.code == 0, done.err
     assert "with docker" in done.err
     assert runtime.just("jaeger-stop").out.startswith("Jaeger is stopped")
+
+
+PROGRAM = """
+    #!{python}
+    import http.server, json, os, socket, sys
+    assert sys.argv[1:] == ["--config", "env:KERNEL_JAEGER"]
+    config = json.loads(os.environ["KERNEL_JAEGER"])
+    ends = (config["extensions"]["jaeger_query"]["http"], config["receivers"]["otlp"]["protocols"]["http"])
+    ui, otlp = (end["endpoint"].split(":") for end in ends)
+    listening = socket.create_server((otlp[0], int(otlp[1])))
+    http.server.HTTPServer((ui[0], int(ui[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
+def test_a_program_on_the_path(runtime: Runtime, project: Project, tmp_path: Path) -> None:
+    """Where no container engine is, the program is started in the background, and ended by the recipe."""
+    (tmp_path / "bin" / "podman").unlink()
+    program = tmp_path / "bin" / "jaeger"
+    program.write_text(textwrap.dedent(PROGRAM).strip().format(python=sys.executable))
+    program.chmod(0o755)
+    done = runtime.start()
+    assert done.code == 0, done.err
+    project.write("services/once.py", SHOWS)
+    assert shown(runtime) == f"http://127.0.0.1:{runtime.otlp}/v1/traces"
+    assert "it runs already" in runtime.start().err
+    assert runtime.just("jaeger-stop").out == "Jaeger is stopped, and its traces are gone.\n"
+    assert runtime.just("jaeger-stop").out == "Jaeger does not run; nothing is sent to it.\n"
+    assert shown(runtime) == ""
+
+
+@pytest.mark.skipif(shutil.which("jaeger") is None, reason="there is no `jaeger` on the PATH")
+def test_a_real_one(runtime: Runtime, project: Project, tmp_path: Path) -> None:
+    """It opens two ports and no more, and gives by its API what `just run` has sent."""
+    (tmp_path / "bin" / "podman").unlink()
+    real = shutil.which("jaeger")
+    assert real is not None
+    (tmp_path / "bin" / "jaeger").symlink_to(real)
+    done = runtime.start()
+    assert done.code == 0, done.err
+    pid = (project.root / ".kernel" / "jaeger").read_text().splitlines()[1].split()[1]
+    assert listening(int(pid)) == {runtime.ui, runtime.otlp}
+    project.write("services/once.py", SHOWS)
+    shown(runtime)
+    now = dt.datetime.now(dt.UTC)
+    times = [(now + dt.timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ") for hours in (-1, 1)]
+    query = {"service_name": "once", "start_time_min": times[0], "start_time_max": times[1], "num_traces": "20"}
+    params = {f"query.{name}": value for name, value in query.items()}
+    url = f"http://127.0.0.1:{runtime.ui}/api/v3/traces"
+    with httpx.Client(trust_env=False) as client:
+        found = client.get(url, params=params).json()["result"]["resourceSpans"]
+    names = {span["name"] for group in found for scope in group["scopeSpans"] for span in scope["spans"]}
+    assert "start" in names
+    assert "waiting" not in names
+
+
+def listening(pid: int) -> set[int]:
+    """The ports of TCP at which a process listens."""
+    sockets = {str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir() if one.is_symlink()}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in sockets:
+                found.add(int(words[1].rpartition(":")[2], 16))
+    return found
 
 
 def test_a_port_that_is_taken(runtime: Runtime) -> None:
