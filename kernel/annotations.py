@@ -1,4 +1,4 @@
-"""Types as people annotate them: aliases, unions, generics and classes, told apart at run time."""
+"""Inspect annotations at run time: aliases, unions, generics and classes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import attrs
 
 
 def unwrap(tp: Any) -> Any:
-    """The type that *tp* is another name for: without `NewType`, `type X = ...`, `Final` and annotations of no meaning.
+    """Resolve *tp* to the type it is an alias of: without `NewType`, `type X = ...`, `Final` and the like.
 
-    An `Annotated` type comes back as it is.
+    An `Annotated` type is returned unchanged.
     """
     while True:
         origin = get_origin(tp)
         if hasattr(tp, "__supertype__"):  # a NewType
             tp = tp.__supertype__
-        elif hasattr(origin, "__value__"):  # X[int], of type X[T] = ...; it has what X has, too
+        elif hasattr(origin, "__value__"):  # X[int] of type X[T] = ...; it has the attributes of X too
             tp = substitute(origin.__value__, dict(zip(origin.__type_params__, get_args(tp), strict=False)))
         elif hasattr(tp, "__value__"):  # type X = ...
             tp = tp.__value__
@@ -30,12 +30,12 @@ def unwrap(tp: Any) -> Any:
 
 
 def is_union(tp: Any) -> bool:
-    """Whether *tp* is a union, of one type and None too."""
+    """Return whether *tp* is a union, including ``X | None``."""
     return get_origin(tp) in {Union, UnionType}
 
 
 def without_none(tp: Any) -> tuple[Any, bool]:
-    """The one type of ``X | None``, and True; any other type as it is, and False."""
+    """Return X and True for ``X | None``; any other type unchanged, and False."""
     bare = unwrap(tp)
     if is_union(bare):
         rest = [one for one in get_args(bare) if one is not NoneType]
@@ -45,7 +45,7 @@ def without_none(tp: Any) -> tuple[Any, bool]:
 
 
 def attrs_class(tp: Any) -> Any:
-    """The attrs class that *tp* is, with its arguments where it is generic; None where it is none."""
+    """Return *tp* as an attrs class, with its arguments if generic; None if it is not an attrs class."""
     bare = unwrap(tp)
     if get_origin(bare) is Annotated:
         bare = unwrap(get_args(bare)[0])
@@ -54,13 +54,13 @@ def attrs_class(tp: Any) -> Any:
 
 
 def origin_of(cls: Any) -> type:
-    """The class itself, without the arguments of a generic one."""
+    """Return the class without type arguments."""
     origin: type = get_origin(cls) or cls
     return origin
 
 
 def model_kind(tp: Any) -> str:
-    """What kind of class with fields *tp* is, if it is one that is not attrs's: a dataclass, say. Else empty."""
+    """Name the kind of class with fields that *tp* is, such as a dataclass; empty for attrs classes and others."""
     cls = get_origin(tp) or tp
     if not isinstance(cls, type) or attrs.has(cls):
         return ""
@@ -75,11 +75,11 @@ _MODELS = {
     "__required_keys__": "a TypedDict",
     "_field_defaults": "a named tuple",
 }
-"""By what each kind of class is told."""
+"""The attribute that identifies each kind of class."""
 
 
 def type_name(tp: Any) -> str:
-    """What people call *tp*: ``list[Path] | None``, without the modules."""
+    """Format *tp* for people, without module names: ``list[Path] | None``."""
     if isinstance(tp, type) and not get_args(tp):
         return tp.__name__
     if isinstance(tp, TypeVar):
@@ -87,12 +87,12 @@ def type_name(tp: Any) -> str:
     if hasattr(tp, "__supertype__") or (hasattr(tp, "__value__") and not get_args(tp)):
         return str(tp.__name__)
     if is_union(tp):
-        return " | ".join("None" if one is NoneType else type_name(one) for one in get_args(tp))
+        return " | ".join("None" if arg is NoneType else type_name(arg) for arg in get_args(tp))
     return re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(tp)).replace("<locals>.", "")
 
 
 def substitute(tp: Any, types: Mapping[Any, Any]) -> Any:
-    """*tp* with the type that *types* has for each of its type variables; those it does not have stay."""
+    """Replace the type variables in *tp* that *types* contains by their types."""
     if isinstance(tp, TypeVar):
         return types.get(tp, tp)
     parameters = getattr(tp, "__parameters__", ())
@@ -102,7 +102,7 @@ def substitute(tp: Any, types: Mapping[Any, Any]) -> Any:
 
 
 def type_variables(cls: Any) -> dict[type, dict[Any, Any]]:
-    """What the type variables of the class *cls* and of each of its bases stand for, by class."""
+    """Return the values of the type variables of *cls* and each of its bases, by class."""
     found: dict[type, dict[Any, Any]] = {}
 
     def visit(tp: Any, outer: Mapping[Any, Any]) -> None:
@@ -120,7 +120,7 @@ def type_variables(cls: Any) -> dict[type, dict[Any, Any]]:
 
 
 def _fallback(variable: Any) -> Any:
-    """What a type variable stands for where nobody says: its default, else its bound, else itself."""
+    """Return the value of a type variable that was not given: its default, else its bound, else itself."""
     if getattr(variable, "has_default", bool)():
         return variable.__default__
     return getattr(variable, "__bound__", None) or variable

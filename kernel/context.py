@@ -1,8 +1,8 @@
-"""What code can know of where it runs."""
+"""Context variables about the running code."""
 
 from __future__ import annotations
 
 from contextvars import ContextVar
 
 current_service: ContextVar[str] = ContextVar("current_service", default="")
-"""The name of the service in whose task tree the code runs; empty outside of any."""
+"""The name of the service whose code runs in this task; empty outside of services."""

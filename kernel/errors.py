@@ -2,36 +2,36 @@
 
     KernelError
     ├── PlanError                nothing was started; exit code 2
-    │   ├── Problems             several of them, reported in one go
-    │   ├── NamingError          a name that is unknown, taken, reserved or malformed
-    │   ├── CycleError           services that wait for each other
-    │   ├── DeclarationError     a service, parameter or command that is declared wrongly
-    │   ├── NotImportable        a service's file that does not import
-    │   ├── ConfigError          a value in the environment that cannot be used
+    │   ├── Problems             several of them, reported together
+    │   ├── NamingError          a name is unknown, taken, reserved or malformed
+    │   ├── CycleError           a dependency cycle
+    │   ├── DeclarationError     a service, parameter or command is declared wrongly
+    │   ├── NotImportable        a service's file cannot be imported
+    │   ├── ConfigError          a value in the environment is not valid
     │   └── LeftOutError         a value is needed from a service that is not enabled
-    ├── BrickError               what `serve_asgi` or `program` could not do
+    ├── BrickError               `serve_asgi` or `program` failed
     │   ├── CannotListen         the address cannot be listened on
-    │   ├── ServerMissing        no ASGI server is installed that runs here
-    │   ├── LifespanFailed       the ASGI app says that its lifespan failed
-    │   └── ProgramError         the program cannot run, or no longer runs
+    │   ├── ServerMissing        no installed ASGI server supports this event loop
+    │   ├── LifespanFailed       the ASGI app reported that its lifespan failed
+    │   └── ProgramError         the program cannot run, or has ended
     ├── CallError                a call to another service failed
-    │   ├── CallFailed           it raised what its interface does not declare
+    │   ├── CallFailed           it raised an error that its interface does not declare
     │   ├── Unavailable          nobody received the call
-    │   ├── Overloaded           too many calls wait for it
+    │   ├── Overloaded           too many calls are waiting for it
     │   ├── DeadlineExceeded     no answer in time; a TimeoutError too
-    │   ├── ContractMismatch     it has another contract than its caller
-    │   └── BadRequest           the arguments are not of their types, or too large
-    └── ServiceError             what became of one running service
+    │   ├── ContractMismatch     its contract differs from the caller's
+    │   └── BadRequest           the arguments have wrong types, or are too large
+    └── ServiceError             the failure of one running service
         ├── NeverServed          it returned without ever serving
         ├── ServedTwice          it entered `serving` twice in one attempt
         ├── StartTimeout         it was not ready in time
-        ├── StopTimeout          it had to be cut while stopping
-        ├── ValueLost            the value it holds is gone for good
+        ├── StopTimeout          it overran while stopping, and was cancelled
+        ├── ValueLost            a provider that it needs has ended for good
         ├── StrayCancellation    it was cancelled, but not by the kernel
-        └── Uncancellable           it ignored even that, and was abandoned
+        └── Uncancellable        it ignored its cancellation, and was abandoned
 
-A `PlanError` says what is wrong, where, and what to do. A `ServiceError` is what the log, the span and
-the final report show where the service itself raised nothing.
+A `PlanError` says what is wrong, where, and what to do. The log, the span and the final report show a `ServiceError`
+where the service itself raised nothing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The names in *known* that *name* may have been meant for, as a hint; empty where none is near."""
+    """Return a hint with the names in *known* that are similar to *name*; an empty string if none is."""
     from difflib import get_close_matches  # imported only when something went wrong
 
     near = get_close_matches(name, list(known), n=2, cutoff=0.6)
@@ -56,23 +56,23 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 class KernelError(Exception):
-    """The base of all that the kernel raises."""
+    """The base class of the kernel's exceptions."""
 
 
-GROUPED = 10  # errors of a group that are told in one line
-NESTED = 5  # groups within each other
+GROUPED = 10  # the most errors of a group in one line
+NESTED = 5  # the most levels of nested groups
 
 
 def one_line(error: BaseException, nested: int = NESTED) -> str:
-    """Type and message of *error*, and of what it groups; without secrets, and of a bounded length."""
+    """Return the type and message of *error*, and of the errors in its group, without secrets and of bounded length."""
     if isinstance(error, KernelError):
         return shown(text_of(error), LINE)
     if isinstance(error, BaseExceptionGroup):
         if not nested:
-            return f"{type(error).__name__} (more groups within are left out)"
-        told = "; ".join(one_line(one, nested - 1) for one in error.exceptions[:GROUPED])
+            return f"{type(error).__name__} (nested groups left out)"
+        errors = "; ".join(one_line(each, nested - 1) for each in error.exceptions[:GROUPED])
         more = len(error.exceptions) - GROUPED
-        return bounded(f"{type(error).__name__}: {told}{f'; and {more} more errors' if more > 0 else ''}", LINE)
+        return bounded(f"{type(error).__name__}: {errors}{f'; and {more} more errors' if more > 0 else ''}", LINE)
     text = bounded(mask(text_of(error)).partition("\n")[0], LINE)
     hints = "".join(f"; {note.removeprefix(HINT)}" for note in getattr(error, "__notes__", ()) if note.startswith(HINT))
     hints = shown(hints, LINE)
@@ -80,15 +80,15 @@ def one_line(error: BaseException, nested: int = NESTED) -> str:
 
 
 def text_of(error: object, say: Callable[[object], str] = str) -> str:
-    """What it says of itself, in text that can be encoded; the error of somebody else may be able to do neither."""
+    """Return the text of *error*, made encodable. Never raises, although `str` of a user's error may."""
     try:
         return encodable(say(error))
-    except Exception as failure:  # noqa: BLE001  (it is not ours)
+    except Exception as failure:  # noqa: BLE001  (the user's code)
         return f"(no text: {type(failure).__name__})"
 
 
 def encodable(text: str) -> str:
-    """*text* with escapes in place of what UTF-8 lacks, as of the bytes that `os.fsdecode` could not decode."""
+    """Return *text* with escapes for what UTF-8 cannot encode, such as bytes that `os.fsdecode` could not decode."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -96,29 +96,29 @@ def encodable(text: str) -> str:
     return text
 
 
-HINT = "hint: "  # how a note begins that is told with the error
+HINT = "hint: "  # the prefix of a note that is shown with the error
 NO_ASYNCIO = ("no running event loop", "no current event loop", "unrecognized yield message", "asyncio is not running")
 
 
 def hint_at_backend(error: BaseException, backend: str) -> None:
-    """Note on an *error* that asyncio is not what runs, where that is what it says; also on those that it groups."""
+    """Add a note to *error*, or to those in its group, if it means that a library needs asyncio and trio runs."""
     if backend != "trio":
         return
     if isinstance(error, BaseExceptionGroup):
         for one in error.exceptions:
             hint_at_backend(one, backend)
     elif isinstance(error, RuntimeError | TypeError) and any(text in text_of(error) for text in NO_ASYNCIO):
-        hint = "what is called needs asyncio, and KERNEL_BACKEND is trio; unset it, or use a library that runs on trio"
+        hint = "the library needs asyncio, but KERNEL_BACKEND is trio; unset it, or use a library that supports trio"
         add_note(error, f"{HINT}{hint}", instead_of=HINT)
 
 
-ORIGIN = "in service "  # how the note begins that says where an error came from
+ORIGIN = "in service "  # the prefix of the note that says where an error came from
 
 
 def add_note(error: BaseException, text: str, *, instead_of: str = "") -> None:
-    """Note *text* on *error*, and take away the notes that begin with *instead_of*.
+    """Add the note *text* to *error*, and remove the notes that begin with *instead_of*.
 
-    A frozen dataclass, say, takes none, and goes without.
+    Do nothing if the error takes no notes, as a frozen dataclass.
     """
     with contextlib.suppress(Exception):
         if instead_of and any(note.startswith(instead_of) for note in getattr(error, "__notes__", ())):
@@ -128,12 +128,12 @@ def add_note(error: BaseException, text: str, *, instead_of: str = "") -> None:
 
 @attrs.define(eq=False, repr=False)
 class PlanError(KernelError):
-    """Something is wrong with what should run, so nothing was started.
+    """Something is wrong with the services or the configuration, so nothing was started.
 
     Args:
-        what: What is wrong, with the offending name or value in it.
-        where: The file and line, or the variable, that says so; empty where there is none.
-        hint: What to do about it; empty where the first part says it all.
+        what: What is wrong, with the name or value in question.
+        where: The file and line, or the variable, where it is; empty if there is none.
+        hint: What to do about it; empty if *what* makes that clear.
 
     """
 
@@ -149,7 +149,7 @@ class PlanError(KernelError):
 
 @attrs.define(eq=False, repr=False)
 class Problems(PlanError):
-    """Several errors at once, so that nobody has to mend them one run at a time."""
+    """Several errors, reported together so that they can be fixed together."""
 
     errors: tuple[PlanError, ...] = attrs.field(default=(), kw_only=True)
 
@@ -158,7 +158,7 @@ class Problems(PlanError):
 
     @staticmethod
     def raise_any(errors: Sequence[PlanError]) -> None:
-        """Raise *errors*: nothing for none, the error itself for one, all of them together for more."""
+        """Raise nothing if there are no *errors*, the error itself if there is one, else `Problems`."""
         flat: list[PlanError] = []
         for error in errors:
             flat.extend(error.errors if isinstance(error, Problems) else [error])
@@ -174,21 +174,21 @@ class NamingError(PlanError):
 
 @attrs.define(eq=False, repr=False)
 class CycleError(PlanError):
-    """Services wait for each other; `members` are their names, each waiting for the next."""
+    """There is a dependency cycle; `members` are the services in it, each depending on the next."""
 
     members: tuple[str, ...] = attrs.field(default=(), kw_only=True)
 
 
 class DeclarationError(PlanError):
-    """A service, one of its parameters, or a command is declared in a way that cannot work."""
+    """The declaration of a service, one of its parameters, or a command is wrong."""
 
 
 class NotImportable(PlanError):
-    """A service's file does not import; the cause is chained."""
+    """A service's file cannot be imported; the cause is chained."""
 
 
 class ConfigError(PlanError):
-    """A value in the environment cannot be used; `where` names the variable, and `what` completes the sentence."""
+    """A value in the environment is not valid; `where` names the variable, and `what` says what is wrong with it."""
 
     def __str__(self) -> str:
         hint = f"; {self.hint}" if self.hint else ""
@@ -196,18 +196,18 @@ class ConfigError(PlanError):
 
 
 class LeftOutError(PlanError):
-    """A service needs the value of one that is not enabled."""
+    """A service needs the value of a service that is not enabled."""
 
 
 @attrs.define(eq=False, repr=False)
 class ServiceError(KernelError):
-    """What became of the service of this name."""
+    """The failure of the service of this name."""
 
     service: str
 
 
 class NeverServed(ServiceError):
-    """The service takes `Serving`, and returned without ever entering it."""
+    """The service takes `Serving`, but returned without entering it."""
 
     def __str__(self) -> str:
         return f"{self.service} returned without ever serving: it takes `Serving`, so it must enter `serving(...)`"
@@ -222,7 +222,7 @@ class ServedTwice(ServiceError):
 
 @attrs.define(eq=False, repr=False)
 class StartTimeout(ServiceError):
-    """The service was not ready within its start_timeout (seconds); `where` is the line where it stood."""
+    """The service was not ready within its start_timeout (`seconds`); `where` is the line where it was."""
 
     seconds: float
     where: str
@@ -233,9 +233,9 @@ class StartTimeout(ServiceError):
 
 @attrs.define(eq=False, repr=False)
 class StopTimeout(ServiceError):
-    """The service was cut `seconds` after it was asked to stop, or by a further signal; `where` is where it stood.
+    """The service was cancelled `seconds` after the request to stop, or by another signal; `where` is its line.
 
-    `limit` is its stop_timeout, for when the shutdown had no time for that.
+    `limit` is its stop_timeout in seconds, which is longer if the shutdown deadline left less time.
     """
 
     seconds: float
@@ -246,7 +246,7 @@ class StopTimeout(ServiceError):
     def __str__(self) -> str:
         if self.forced:
             return f"{self.service} was cancelled by another signal, at {self.where}"
-        short = self.seconds < self.limit - 0.001  # by less is no more than rounding
+        short = self.seconds < self.limit - 0.001  # a smaller difference is rounding
         why = f"; its stop_timeout is {self.limit:g} s, but RUNNER_SHUTDOWNTIMEOUT left no more time" if short else ""
         return (
             f"{self.service} overran: cancelled {self.seconds:.3g} s after the stop was requested, at {self.where}{why}"
@@ -255,7 +255,7 @@ class StopTimeout(ServiceError):
 
 @attrs.define(eq=False, repr=False)
 class ValueLost(ServiceError):
-    """The service needs the value of `provider`, which will not come (back)."""
+    """The service needs the value of `provider`, which has ended for good."""
 
     provider: str
     reason: str
@@ -265,12 +265,12 @@ class ValueLost(ServiceError):
 
     @property
     def short(self) -> str:
-        """Without what the provider failed with, for where that is told beside it."""
+        """The message without the provider's error, for output that shows it anyway."""
         return f"needs the value of {self.provider}, which {self.reason.partition(': ')[0]}"
 
 
 class StrayCancellation(ServiceError):
-    """A cancellation came out of the service, but nobody had cancelled it; the original is chained."""
+    """The service raised a cancellation that the kernel did not request; the original is chained."""
 
     def __str__(self) -> str:
         return f"{self.service} was cancelled from within: no stop was requested"
@@ -278,7 +278,7 @@ class StrayCancellation(ServiceError):
 
 @attrs.define(eq=False, repr=False)
 class Uncancellable(ServiceError):
-    """The service ignored its cancellation; `where` is the line where it stands."""
+    """The service ignored its cancellation and was abandoned; `where` is the line where it is."""
 
     where: str
 
@@ -287,7 +287,7 @@ class Uncancellable(ServiceError):
 
 
 class BrickError(KernelError):
-    """What a brick of the kernel's could not do for a service."""
+    """One of the kernel's bricks failed."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -303,19 +303,19 @@ class CannotListen(BrickError):
 
 
 class ServerMissing(BrickError):
-    """No ASGI server is installed that runs on this event loop."""
+    """No ASGI server is installed that supports this event loop."""
 
 
 class LifespanFailed(BrickError):
-    """An ASGI app says that its startup or its shutdown failed, and raises nothing."""
+    """An ASGI app reported that its startup or shutdown failed."""
 
 
 @attrs.define(eq=False, repr=False)
 class ProgramError(BrickError):
-    """The external program `program` cannot run, or runs no longer.
+    """The external program `program` cannot run, or has ended.
 
-    `code` is its exit code, negative for the signal that killed it, and None where it never ran; `lines` are the last
-    that it wrote.
+    `code` is its exit code, the negative number of the signal that killed it, or None if it never ran. `lines` are the
+    last lines that it wrote.
     """
 
     program: str
@@ -329,7 +329,7 @@ class ProgramError(BrickError):
 
 
 class CallError(KernelError):
-    """A call to another service that failed.
+    """A call to another service failed.
 
     Attributes:
         service: The service that was called.
@@ -351,7 +351,7 @@ class CallFailed(CallError):
 
     Attributes:
         type: The name of the error's class.
-        trace_id: The trace in which it happened, in hexadecimal digits; empty where nothing is traced.
+        trace_id: The id of the trace, in hexadecimal digits; empty if it was not traced.
 
     """
 
@@ -365,20 +365,20 @@ class CallFailed(CallError):
 
 
 class Unavailable(CallError):
-    """Nobody received the call: it was not executed."""
+    """No instance of the service received the call. It was not executed."""
 
 
 class Overloaded(CallError):
-    """The service has as many calls waiting as it takes: it was not executed."""
+    """Too many calls are waiting for the service. It was not executed."""
 
 
 class DeadlineExceeded(CallError, TimeoutError):
-    """There was no answer in time. It may have been executed, or still be."""
+    """There was no answer in time. The call may have been executed, or may still be running."""
 
 
 class ContractMismatch(CallError):
-    """The service that runs elsewhere has another contract than its caller: it was not executed."""
+    """The contract of the service differs from the caller's. The call was not executed."""
 
 
 class BadRequest(CallError):
-    """The arguments are not of their types, or too large: it was not executed."""
+    """The arguments have wrong types, or are too large. The call was not executed."""

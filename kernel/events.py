@@ -1,16 +1,16 @@
-"""What happens in a run, as data: the events that an `kernel.observer` is told, in order.
+"""The events of a run, as data. A function under `kernel.observer` is called with each, in order.
 
-Logs, traces, metrics and `/status` are made of the same events; nothing else reports what happened.
+Logs, traces, metrics and `/status` are made from the same events; nothing else reports what happened.
 
     Transition      a service moved from one `State` to another
-    AllReady        for the first time every service is ready, done, or failed and allowed to
-    ReadyAgain      all are again: a recovery is complete
-    StopBegan       the app stops: no service is started from now on
-    Forced          another signal cancels what still runs
-    Notice          something that moves no service, such as a clean-up that failed after a crash
-    StillWaiting    the start or the stop takes long: what waits for what
+    AllReady        every service is ready, done, or failed (allowed), for the first time
+    ReadyAgain      a recovery is complete: all are ready again, or have ended
+    StopBegan       the app began to stop: no service is started from now on
+    Forced          another signal cancels what is still running
+    Notice          something that changes no state, such as a failed clean-up after a crash
+    StillWaiting    the start or the stop is slow: which service waits for which
 
-All are frozen. New fields and new events may come: ignore what you do not know.
+All are frozen. Later versions may add fields and events: ignore those you do not know.
 """
 
 from kernel.lifecycle.events import (

@@ -1,4 +1,4 @@
-"""Who the app is: its name and version, written once, in pyproject.toml."""
+"""The app's identity: its name and version from pyproject.toml, and its commit."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import attrs
 
 @attrs.frozen(slots=False)
 class Identity:
-    """The app.
+    """The app's name, version and location.
 
     Args:
         name: `[project] name` in pyproject.toml.
         version: `[project] version`.
-        root: The folder, or the path in a zip file, that holds `app`, `services` and pyproject.toml.
-        loader: What imports the app, and reads its files.
+        root: The folder, or the path in a zip file, that contains `app`, `services` and pyproject.toml.
+        loader: The loader that imports the app and reads its files.
 
     """
 
@@ -30,7 +30,7 @@ class Identity:
 
     @functools.cached_property
     def stamp(self) -> dict[str, Any]:
-        """What build.json says of an artifact: commit, dirty, built, left-out; nothing in a tree."""
+        """The contents of an artifact's build.json: commit, dirty, built, left-out. Empty in a source tree."""
         try:
             text = self.loader.get_data(os.path.join(self.root, "build.json")) if self.loader else b"{}"  # noqa: PTH118
         except OSError:
@@ -42,9 +42,9 @@ class Identity:
 
     @property
     def origin(self) -> str:
-        """The commit, and how the app was built: tree, pyz, binary or image. In a tree git is asked."""
+        """The commit, and how the app was built: tree, pyz, binary or image. In a source tree, git tells the commit."""
         commit, dirty = self.stamp.get("commit", ""), self.stamp.get("dirty", False)
-        if not self.stamp and _git(self.root, "ls-files", "pyproject.toml"):  # also in a folder of a bigger repository
+        if not self.stamp and _git(self.root, "ls-files", "pyproject.toml"):  # also in a subfolder of a repository
             commit = _git(self.root, "rev-parse", "HEAD")
             dirty = bool(_git(self.root, "status", "--porcelain", "--", "."))
         mark = " with changes" if dirty else ""
@@ -55,7 +55,7 @@ class Identity:
 
 
 def _git(root: str, *words: str) -> str:
-    """What git says of the tree; nothing where it cannot."""
+    """Return the output of git; an empty string if it fails."""
     import subprocess
 
     try:
@@ -67,14 +67,14 @@ def _git(root: str, *words: str) -> str:
 
 @functools.cache
 def instance() -> str:
-    """Tells this process from others of the same app; a UUID."""
-    import uuid  # 3 ms, and only where somebody looks from outside
+    """Return a UUID that identifies this process among those of the same app."""
+    import uuid  # takes 3 ms, so only when needed
 
     return str(uuid.uuid4())
 
 
 def identify(app: ModuleType) -> Identity:
-    """The identity of the app whose package is *app*; read through its loader, so that it works inside a zip too."""
+    """Return the identity of the app whose package is *app*, read through its loader, which works in a zip too."""
     assert app.__file__ is not None
     root = os.path.dirname(os.path.dirname(os.path.abspath(app.__file__)))  # noqa: PTH100, PTH120  (pathlib: 5 ms)
     name, version = _in_tree(app, root) or _installed(app) or (os.path.basename(sys.argv[0]) or "app", "0")  # noqa: PTH119
@@ -96,7 +96,7 @@ def _in_tree(app: ModuleType, root: str) -> tuple[str, str] | None:
 
 
 def _plain_strings(text: str, table: str) -> dict[str, str]:
-    """What *table* says in lines such as ``key = "text"``, which needs no TOML parser: that takes 4 ms to load."""
+    """Return the ``key = "text"`` lines of *table*, without a TOML parser, which takes 4 ms to load."""
     found: dict[str, str] = {}
     inside = False
     for line in text.splitlines():
@@ -110,8 +110,8 @@ def _plain_strings(text: str, table: str) -> dict[str, str]:
 
 
 def _installed(app: ModuleType) -> tuple[str, str] | None:
-    """As the distribution says whose script starts the app."""
-    from importlib.metadata import entry_points  # 39 ms, and only where there is no tree
+    """Return the name and version from the distribution whose script starts the app."""
+    from importlib.metadata import entry_points  # takes 39 ms, so only without a source tree
 
     for script in entry_points(group="console_scripts"):
         if script.module == f"{app.__name__}.__main__" and script.dist is not None:

@@ -1,9 +1,9 @@
-"""What may be shown: texts without secrets, and of a bounded length.
+"""Mask secrets in text, and limit its length.
 
-Secrets are made known once, where they are read: the values of `Secret` fields, and the passwords and keys in the
-addresses and headers of OpenTelemetry. From then on every text that the kernel shows goes through `mask`: records of
-the log, errors, tracebacks, status, spans. It finds a secret as it is, and as `repr`, JSON, a URL or base64 has it.
-Whether it is known or not, the password in an address is masked too, and so is a query's value that is called a key.
+Secrets are registered where they are read: the values of `Secret` fields, and the passwords and keys in the addresses
+and headers of OpenTelemetry. All text that the kernel shows goes through `mask`: log records, errors, tracebacks,
+status, spans. It finds a secret as it is, and as encoded by `repr`, JSON, a URL or base64. It also masks passwords in
+any address, and the values of query parameters with names such as `key` or `token`.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ import re
 from collections.abc import Iterable, Mapping
 
 MASK = "********"
-LEAST = 4  # characters of a secret that is looked for: one that is shorter would be found in every other word
-LINES = 8  # and of a line of one with several lines
-MOST = 1000  # secrets that are remembered; the oldest are forgotten
+LEAST = 4  # the least characters of a secret: a shorter one would match in ordinary words
+LINES = 8  # the least characters of a line of a multi-line secret
+MOST = 1000  # the most secrets that are kept; the oldest are dropped
 
-LINE = 1_000  # characters of an error in one line
-TEXT = 64 * 1024  # of a message of the log
+LINE = 1_000  # the most characters of an error in one line
+TEXT = 64 * 1024  # of a log message
 TRACE = 32 * 1024  # of a traceback
-TRACE_LINE = 2_000  # of one of its lines
+TRACE_LINE = 2_000  # of one line of a traceback
 
 
 class _Secret:
-    """One secret, in all its forms."""
+    """One secret, with patterns for all its encodings."""
 
     def __init__(self, text: str) -> None:
         self.length = len(text)
         runs = re.findall(r"[A-Za-z0-9]+", text)
-        self._hint = max(runs, key=len, default="")  # which all forms but base64 have as it is
+        self._hint = max(runs, key=len, default="")  # unchanged in all encodings but base64
         self._pattern = re.compile("".join(map(_forms_of, re.findall(r"\\+|.", text, re.DOTALL))))
         self._encoded = tuple(dict.fromkeys(_in_base64(text.encode(errors="surrogateescape"))))
 
     def masked(self, text: str) -> str:
-        """Mask it in *text*."""
+        """Return *text* with the secret masked."""
         if self._hint in text:
             text = self._pattern.sub(MASK, text)
         for form in self._encoded:
@@ -42,11 +42,11 @@ class _Secret:
         return text
 
 
-_ESCAPE = r"\\{1,8}"  # a backslash, or more of them where what was quoted was quoted again
+_ESCAPE = r"\\{1,8}"  # a backslash, or several if the text was escaped repeatedly
 
 
 def _forms_of(part: str) -> str:
-    """A pattern for one character, or for some backslashes, as they are or quoted in any of the usual ways."""
+    """Return a pattern for one character, or for a run of backslashes, in any of the usual encodings."""
     if part.isascii() and part.isalnum():
         return part
     raw = part[0].encode(errors="surrogateescape")
@@ -65,7 +65,7 @@ def _forms_of(part: str) -> str:
         f"&#x0*{number:x};",
         *_NAMED.get(part, ()),
     ]
-    if number > 0xFFFF:  # noqa: PLR2004  (two of them in JSON)
+    if number > 0xFFFF:  # noqa: PLR2004  (a surrogate pair in JSON)
         high, low = divmod(number - 0x10000, 0x400)
         forms.append(f"{_ESCAPE}u{0xD800 + high:04x}{_ESCAPE}u{0xDC00 + low:04x}")
     return f"(?i:{'|'.join(forms)})"
@@ -86,8 +86,8 @@ _NAMED = {
 
 
 def _in_base64(raw: bytes) -> Iterable[str]:
-    """What base64 makes of *raw*, after any number of other bytes: without the characters that these have a part in."""
-    import base64  # this module is loaded at every start, and this only where there are secrets
+    """Yield the base64 encodings of *raw* at each offset, without characters that depend on neighbouring bytes."""
+    import base64  # only when there are secrets: this module is loaded at every start
 
     for before, shared in ((0, 0), (1, 2), (2, 3)):
         whole = base64.b64encode(bytes(before) + raw).decode()[shared : (before + len(raw)) * 8 // 6]
@@ -101,25 +101,25 @@ _longest_first: list[_Secret] = []
 
 
 def add(*texts: str) -> None:
-    """Make secrets known: from now on they are masked. Those of less than `LEAST` characters are not."""
+    """Register secrets, which are masked from now on. Ignores those shorter than `LEAST` characters."""
     for text in texts:
         lines = [line.strip() for line in text.splitlines()]
-        for one in (text, text.strip(), *(line for line in lines if len(line) >= LINES)):
-            if len(one) >= LEAST and one not in _secrets:
-                _secrets[one] = _Secret(one)
+        for secret in (text, text.strip(), *(line for line in lines if len(line) >= LINES)):
+            if len(secret) >= LEAST and secret not in _secrets:
+                _secrets[secret] = _Secret(secret)
                 while len(_secrets) > MOST:
                     del _secrets[next(iter(_secrets))]
-                # The longest first: another may be a part of it.
-                _longest_first[:] = sorted(_secrets.values(), key=lambda secret: -secret.length)
+                # The longest first: a shorter secret may be part of a longer one.
+                _longest_first[:] = sorted(_secrets.values(), key=lambda each: -each.length)
 
 
 def known() -> bool:
-    """Whether any secret is known."""
+    """Return whether any secret is registered."""
     return bool(_secrets)
 
 
 def mask(text: str) -> str:
-    """*text* without any secret that is known, and without passwords and keys in addresses."""
+    """Return *text* with registered secrets, and passwords and keys in addresses, masked."""
     for secret in _longest_first:
         text = secret.masked(text)
     if "://" in text and "@" in text:
@@ -129,14 +129,14 @@ def mask(text: str) -> str:
     return text
 
 
-# As texts, which `re` compiles when they are first used: this module is loaded at every start.
+# As strings, which `re` compiles at first use: this module is loaded at every start.
 _AFTER_USER = r"(://[^\s/?#\"'<>@:]*:)[^\s/?#\"'<>]*@"
 _AS_USER = r"(?i)(https?://)[^\s/?#\"'<>@:]+@"
 _IN_QUERY = r"(?i)([?&][\w.-]*(?:key|token|secret|passw(?:or)?d|pwd|sig(?:nature)?|auth|credential)s?=)[^\s&\"'<>#]+"
 
 
 def bounded(text: str, limit: int) -> str:
-    """*text*; where it has more than *limit* characters, its begin and its end, and how many were left out."""
+    """Shorten *text* to about *limit* characters: its beginning and end, and how many characters were left out."""
     if len(text) <= limit:
         return text
     end = limit // 4
@@ -144,7 +144,7 @@ def bounded(text: str, limit: int) -> str:
 
 
 def shown(text: str, limit: int = TEXT) -> str:
-    """*text* without secrets, and then of at most about *limit* characters."""
+    """Return *text* with secrets masked, shortened to about *limit* characters."""
     return bounded(mask(text), limit)
 
 
@@ -156,7 +156,7 @@ _OTLP = "OTEL_EXPORTER_OTLP_"
 
 
 def learn(environ: Mapping[str, str]) -> None:
-    """Make the secrets known that OpenTelemetry's variables, and those of NATS and of proxies, hold."""
+    """Register the secrets in the environment variables of OpenTelemetry, NATS and proxies."""
     for name, text in environ.items():
         if name.startswith(_OTLP) and name.endswith("HEADERS"):
             add(*_secrets_of_headers(text))
@@ -179,12 +179,12 @@ def _secrets_of_headers(text: str) -> Iterable[str]:
 
 
 def secrets_of_address(address: str) -> Iterable[str]:
-    """The password in a URL, or the user where that stands alone, and the values of its query."""
+    """Yield the password in a URL, or the user if there is no password, and the values of its query."""
     from urllib.parse import unquote, unquote_plus
 
     scheme, _, rest = address.strip().partition("://")
-    before, at, after = rest.rpartition("@")  # the last: the password may have one, and a slash too
-    if at and "?" in before and "/" in before.partition("?")[0]:  # a query with an @ in it
+    before, at, after = rest.rpartition("@")  # the last @: a password may contain @ and /
+    if at and "?" in before and "/" in before.partition("?")[0]:  # the @ is in the query
         before, at, after = "", "", rest
     if at:
         user, colon, password = before.partition(":")

@@ -1,4 +1,4 @@
-"""Where code stands: the line of a suspended coroutine or a running thread, and tracebacks without our frames."""
+"""Where code is: the line of a suspended coroutine or a running thread; tracebacks without the kernel's frames."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ UNKNOWN = "an unknown line"
 WRAPPERS = frozenset({"async_generator_asend", "async_generator_athrow", "coroutine_wrapper"})
 KERNEL = os.path.dirname(__file__) + os.sep  # noqa: PTH120  (pathlib costs 5 ms at every start)
 ROOT = KERNEL.removesuffix(f"kernel{os.sep}")
-UNPACKED = os.path.isfile(f"{ROOT}build.json")  # noqa: PTH113  (an artifact: nobody cares where its code lies)
+UNPACKED = os.path.isfile(f"{ROOT}build.json")  # noqa: PTH113  (in an artifact, paths are shown relative to it)
 
 
 @functools.cache
 def _places() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """How the paths of the user's code begin, and how those among them that are not the user's."""
-    if UNPACKED or not os.path.isdir(ROOT):  # noqa: PTH112  (the packages lie elsewhere, or in the same file)
+    """Return the path prefixes of the user's code, and those of other code below them."""
+    if UNPACKED or not os.path.isdir(ROOT):  # noqa: PTH112  (the packages are elsewhere, or in the same file)
         return (f"{ROOT}app{os.sep}", f"{ROOT}services{os.sep}"), ()
-    # Not by `sysconfig`: something fails just now, and maybe because no file can be opened any more.
+    # Without `sysconfig`: this runs when something fails, perhaps because no file can be opened.
     return ("",), (KERNEL, "<", os.path.dirname(os.__file__) + os.sep)  # noqa: PTH120
 
 
@@ -31,7 +31,7 @@ def _is_users(code: CodeType) -> bool:
 
 
 def is_users_file(path: str) -> bool:
-    """Whether the file is the user's own: neither the kernel's, nor a library's, nor Python's."""
+    """Return whether the file is the user's: not the kernel's, a library's or Python's."""
     own, foreign = _places()
     return path.startswith(own) and not path.startswith(foreign) and not any(place in path for place in _PACKAGES)
 
@@ -40,15 +40,15 @@ _PACKAGES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-
 
 
 def shorten(path: str) -> str:
-    """*path*, relative to the current folder where it is below it: so that people can read and click it.
+    """Return *path* relative to the current folder if it is below it, which makes it readable and clickable.
 
-    In an artifact it is relative to the artifact's own folder, and so as it is in the tree.
+    In an artifact it is relative to the artifact's folder: the same path as in the source tree.
     """
     if UNPACKED:
         return path.removeprefix(ROOT)
     try:
         here = os.getcwd()  # noqa: PTH109
-    except BaseException:  # noqa: ASYNC103, BLE001  (it was removed, mostly)
+    except BaseException:  # noqa: ASYNC103, BLE001  (usually the folder was removed)
         return path  # noqa: ASYNC104
     return path.removeprefix(here + os.sep)
 
@@ -58,9 +58,9 @@ def _line(code: CodeType, line: int) -> str:
 
 
 def stands_at(coroutine: Coroutine[Any, Any, Any] | None) -> str:
-    """The line where *coroutine* waits: the innermost one of the user's, as ``services/api.py:12 in fetch``.
+    """Return the innermost line of the user's where *coroutine* waits, as ``services/api.py:12 in fetch``.
 
-    Raises nothing, whatever the coroutine is made of: what tells where something hangs must not fail by it.
+    Never raises: reports about what hangs must not fail.
     """
     try:
         return _innermost(coroutine)
@@ -89,7 +89,7 @@ def _innermost(coroutine: Coroutine[Any, Any, Any] | None) -> str:
 
 
 def _wrapped(awaited: object) -> object:
-    """What *awaited*, the wrapper in C by which an async generator or a coroutine is awaited, stands for."""
+    """Return the async generator or coroutine inside *awaited*, if that is a wrapper written in C."""
     if type(awaited).__name__ not in WRAPPERS:
         return None
     import gc
@@ -99,7 +99,7 @@ def _wrapped(awaited: object) -> object:
 
 
 def runs_at(frame: FrameType | None) -> str:
-    """The line that the thread with the innermost *frame* runs: the innermost one of the user's, if any."""
+    """Return the line that the thread with the innermost *frame* runs: the user's innermost line, if any."""
     try:
         return _line_of(frame)
     except BaseException:  # noqa: ASYNC103, BLE001  (as in `stands_at`)
@@ -115,9 +115,9 @@ def _line_of(frame: FrameType | None) -> str:
 
 
 def owner_of(frame: FrameType | None, functions: Mapping[str, Callable[..., Any]]) -> str:
-    """The name of that one of *functions* whose code *frame* runs, or was called by; empty where there is none.
+    """Return the name of the function whose code runs in *frame* or one of its callers; an empty string if none does.
 
-    Told by the function's own frame, or else by the file that only one of them is written in.
+    Decided by the function's own frame, or else by the file, if only one of *functions* is defined in it.
     """
     codes = {fn.__code__: name for name, fn in functions.items() if hasattr(fn, "__code__")}
     files: dict[str, set[str]] = {}
@@ -134,7 +134,7 @@ def owner_of(frame: FrameType | None, functions: Mapping[str, Callable[..., Any]
 
 
 def without_kernel(error: BaseException) -> TracebackType | None:
-    """The traceback of *error* from the first frame on that is not the kernel's; all of it where there is no other."""
+    """Return the traceback of *error* from the first frame that is not the kernel's; all of it if there is none."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(KERNEL):
         traceback = traceback.tb_next
@@ -142,12 +142,12 @@ def without_kernel(error: BaseException) -> TracebackType | None:
 
 
 def frame_of(ident: int | None) -> FrameType | None:
-    """The innermost frame of the thread *ident*, as seen from another thread."""
-    return sys._current_frames().get(ident or 0)  # noqa: SLF001  (documented, for debuggers)
+    """Return the innermost frame of the thread *ident*; None if it is not running."""
+    return sys._current_frames().get(ident or 0)  # noqa: SLF001  (documented for debugging)
 
 
 def forget_frames(error: BaseException) -> None:
-    """Take the tracebacks from *error*, and from all that it was caused by or groups: frames hold their variables."""
+    """Remove the tracebacks of *error*, its causes and grouped errors: their frames keep local variables alive."""
     seen: set[int] = set()
     todo: list[BaseException | None] = [error]
     while todo:
@@ -155,7 +155,7 @@ def forget_frames(error: BaseException) -> None:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        with contextlib.suppress(Exception):  # of an error that cannot be changed, as one that is a frozen class
+        with contextlib.suppress(Exception):  # a frozen error cannot be changed
             one.__traceback__ = None
         todo += [one.__cause__, one.__context__]
         if isinstance(one, BaseExceptionGroup):

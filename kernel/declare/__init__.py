@@ -1,1 +1,1 @@
-"""What users write: services, their signatures, retries, the app's own parts."""
+"""What users write: services, their signatures, retries, and the app's lifespans, observers and commands."""

@@ -1,4 +1,4 @@
-"""What the app itself declares: its lifespans, in `app/init.py`, and its commands, in `app/commands.py`."""
+"""What the app itself declares: lifespans and observers in `app/init.py`, commands in `app/commands.py`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LifespanFunction = Callable[[], AsyncGenerator[None, None]]
 
 @attrs.define(eq=False)
 class Extensions:
-    """What `app/init.py` and `app/commands.py` register: lifespans, in order, commands, and observers."""
+    """What `app/init.py` and `app/commands.py` register: lifespans in order, observers, and commands."""
 
     lifespans: list[LifespanFunction] = attrs.field(factory=list)
     commands: dict[str, Callable[..., Any]] = attrs.field(factory=dict)
@@ -31,13 +31,13 @@ EXTENSIONS = Extensions()
 def lifespan(fn: LifespanFunction) -> LifespanFunction:
     """Run *fn*, an async generator function, around all services: ``@lifespan async def setup(): ...; yield; ...``.
 
-    What comes before its ``yield`` runs before any service starts, what comes after when all have ended, on every
-    path. Several run in the order of their declaration and are undone in reverse. One that fails before its
-    ``yield`` lets nothing start; either failure makes the exit code 1. What comes after is not cancelled before
-    the shutdown deadline is near.
+    The code before its ``yield`` runs before any service starts; the code after it runs when all services have ended,
+    however they ended. Several lifespans start in the order of their declaration and end in reverse. If one fails
+    before its ``yield``, no service starts; a failure before or after it makes the exit code 1. The code after the
+    ``yield`` is not cancelled until shortly before the shutdown deadline.
 
     Raises:
-        DeclarationError: *fn* is no async generator function, or takes parameters.
+        DeclarationError: *fn* is not an async generator function, or takes parameters.
 
     """
     if not inspect.isasyncgenfunction(fn) or takes_parameters(fn):
@@ -50,11 +50,11 @@ def lifespan(fn: LifespanFunction) -> LifespanFunction:
 
 
 def observer(fn: ObserverFunction) -> ObserverFunction:
-    """Tell *fn* each event of a run, in order: ``@observer def page(event: Event) -> None: ...``.
+    """Call *fn* with each event of a run, in order: ``@observer def page(event: Event) -> None: ...``.
 
-    It is called in the event loop's thread, with one of the frozen classes of `kernel.events`, from the first launch
-    to the last end, and must not block. One that raises is reported and disabled; the run goes on. Commands have no
-    observers.
+    It is called in the event loop's thread with an instance of one of the frozen classes in `kernel.events`, from the
+    first launch to the last end, and must not block. If it raises, it is reported and disabled, and the run goes on.
+    Commands have no observers.
 
     Args:
         fn: A plain function, or anything else that can be called with an event.
@@ -66,25 +66,27 @@ def observer(fn: ObserverFunction) -> ObserverFunction:
     name = getattr(fn, "__name__", repr(fn))
     if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
         raise DeclarationError(
-            f"observer {name!r} is async, but is called between two steps of the run",
+            f"observer {name!r} is async, but observers are called synchronously",
             where=declared_at(fn),
-            hint="write a plain `def`, and hand what takes long to a service, by a stream say",
+            hint="write a plain `def`, and pass slow work to a service, for example through a stream",
         )
     try:
         inspect.signature(fn).bind(None)
     except TypeError:
         raise DeclarationError(
-            f"observer {name!r} cannot be called with one argument", where=declared_at(fn), hint="let it take the event"
+            f"observer {name!r} cannot be called with one argument",
+            where=declared_at(fn),
+            hint="give it one parameter, the event",
         ) from None
     EXTENSIONS.observers.append(fn)
     return fn
 
 
 def command(fn: CommandFunction) -> CommandFunction:
-    """Make *fn* a command of the app: ``app <name>``. Its parameters are the command line's.
+    """Make *fn* a command of the app: ``app <name>``. Its parameters come from the command line.
 
     Raises:
-        DeclarationError: There is a command of that name already.
+        DeclarationError: A command of that name exists already.
 
     """
     return register_command(fn, EXTENSIONS.commands, "there are")

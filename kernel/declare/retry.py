@@ -1,4 +1,4 @@
-"""When a crashed service is tried again."""
+"""When a crashed service is started again."""
 
 from __future__ import annotations
 
@@ -21,29 +21,28 @@ def _to_classes(given: Any) -> tuple[type[BaseException], ...] | None:
     classes = tuple(given) if isinstance(given, tuple | list | set | frozenset) else (given,)
     wrong = [one for one in classes if not (isinstance(one, type) and issubclass(one, BaseException))]
     if wrong or not classes:
-        raise TypeError(f"Retry.on takes classes of errors, as in on=(OSError,); it was given {given!r}")
+        raise TypeError(f"Retry.on takes exception classes, as in on=(OSError,); got {given!r}")
     return classes
 
 
 @attrs.frozen
 class Retry:
-    """Try again after a crash, with exponential backoff.
+    """Retry a service after a crash, with exponential backoff.
 
     Args:
-        times: How many times after the first attempt; None means for ever.
+        times: The number of retries after the first attempt; None for no limit.
         delay: Seconds before the first retry.
-        factor: What each further delay is multiplied by.
+        factor: The factor by which each further delay grows.
         max_delay: The longest delay, in seconds.
-        jitter: The share of the delay by which it is varied at random, up or down, so that services
-            that crashed together do not come back together.
-        on: The errors that are retried, a class or several: any other is final at once, as a wrong password needs no
-            six tries. None means any. A group of errors is retried where each error in it is.
-        reset_after: Seconds of being ready after which the budget is full again and the delay short;
-            counted from the moment of being ready. None means never.
+        jitter: The fraction of the delay by which it varies at random, up or down. It keeps services that crashed
+            together from restarting together.
+        on: The exception class or classes that are retried; any other fails the service at once. None retries all. A
+            group is retried if every error in it is.
+        reset_after: Seconds of being ready after which the retries and the delay start over; None for never.
 
     Raises:
         ValueError: A number is negative.
-        TypeError: *on* is no class of errors.
+        TypeError: *on* is not an exception class or several.
 
     """
 
@@ -57,19 +56,19 @@ class Retry:
 
     @classmethod
     def of(cls, retries: int | Retry) -> Retry:
-        """*retries* itself, or that many times with the defaults."""
+        """Return *retries* if it is a `Retry`; else a `Retry` with that many *times* and the defaults."""
         return retries if isinstance(retries, Retry) else cls(times=retries)
 
     def covers(self, error: BaseException) -> bool:
-        """Whether *error* is one that is retried."""
+        """Return whether *error* is retried."""
         if self.on is None or isinstance(error, self.on):
             return True
         return isinstance(error, BaseExceptionGroup) and all(map(self.covers, error.exceptions))
 
     def delay_after(self, failures: int, rand: Callable[[], float] | None = None) -> float | None:
-        """Seconds to wait after the *failures*-th crash in a row (from 1); None means give up.
+        """Return the seconds to wait after the *failures*-th crash in a row (from 1); None if no retry is left.
 
-        *rand* gives a number from 0 to 1; None takes chance.
+        *rand* returns a number from 0 to 1; None for a random one.
         """
         if self.times is not None and failures > self.times:
             return None
@@ -83,5 +82,5 @@ class Retry:
 
 
 def _rand() -> float:
-    """From 0 to 1. Not by `random`: to import it takes 5 ms, and files, of which there may be no more to open."""
+    """Return a number from 0 to 1. Avoids `random`, which takes 5 ms to import, and fails if no file can be opened."""
     return int.from_bytes(os.urandom(6)) / (1 << 48)

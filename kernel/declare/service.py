@@ -1,7 +1,7 @@
-"""What a service is: the decorator, and the declaration that it makes.
+"""The `service` decorator, and the declaration that it makes.
 
-Nothing here runs a service. A `Service` is a declaration that can still be called like the function it was
-made from, so that it can be tested with fakes.
+Nothing here runs a service. A `Service` can still be called like the function it was made from, for example by tests
+with fakes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SERVICE_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 @attrs.frozen
 class Started:
-    """A dependency that needs to be launched only, not to be ready. Made by `started`."""
+    """A dependency that only needs to be launched, not to be ready. Made by `started`."""
 
     service: str | Service[..., Any]
 
@@ -40,7 +40,7 @@ def started(service: str | Service[..., Any]) -> Started:
 
 
 def _to_name(fn: Callable[..., Any]) -> str:
-    """The name in kebab-case of what *fn* becomes."""
+    """Return the name of *fn* in kebab-case."""
     return getattr(fn, "__name__", repr(fn)).strip("_").replace("_", "-")
 
 
@@ -48,7 +48,7 @@ def register_command(fn: CommandFunction, commands: dict[str, Callable[..., Any]
     """Add *fn* to *commands* under its name in kebab-case.
 
     Raises:
-        DeclarationError: There is a command of that name already; *whose* begins the sentence.
+        DeclarationError: A command of that name exists already; *whose* begins the message.
 
     """
     name = _to_name(fn)
@@ -65,14 +65,14 @@ class Service(Generic[P, R]):
     Args:
         fn: The coroutine function.
         name: Its name: the file's in `services/`, else the function's in kebab-case.
-        depends: What it depends on, as given.
-        retry: What happens after a crash.
-        allowed_failure: Whether the app goes on when it has failed.
+        depends: Its dependencies, as given.
+        retry: When it is started again after a crash.
+        allowed_failure: Whether the app goes on after it has failed.
         oneshot: Whether it is ready when it has returned.
         start_timeout: Seconds until it must be ready; None for no limit.
-        stop_timeout: Seconds from being asked to stop until it is cut.
+        stop_timeout: Seconds from the request to stop until it is cancelled.
         concurrency: How many calls from other processes run at once.
-        asks: What it asks for, where that is not for its signature to say; None: the signature says it.
+        asks: What it needs; None to read that from its signature.
         commands: Its commands by name.
 
     """
@@ -90,29 +90,29 @@ class Service(Generic[P, R]):
     commands: dict[str, Callable[..., Any]] = attrs.field(factory=dict, init=False, repr=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        """Call the function itself, with whatever a test wants to give it."""
+        """Call the function itself with any arguments, as a test does."""
         return self.fn(*args, **kwargs)
 
     def command(self, fn: CommandFunction) -> CommandFunction:
         """Make *fn* a command of this service: ``app <service> <command>``.
 
-        Its parameters are filled as those of a service are, and may also name this service, for its value; every
-        other parameter is the command line's. A command that asks for no value may be a plain ``def``.
+        Its parameters are filled as those of a service, and may also name this service to take its value. All other
+        parameters come from the command line. A command that takes no value may be a plain ``def``.
 
         Raises:
-            DeclarationError: There is a command of that name already.
+            DeclarationError: A command of that name exists already.
 
         """
         return register_command(fn, self.commands, f"{self.name} has")
 
     def dressed(self, fn: Callable[..., Any]) -> Self:
-        """Take on the name, the docstring and the annotations of *fn*, as `functools.update_wrapper` does."""
+        """Copy the name, docstring and annotations of *fn*, as `functools.update_wrapper` does."""
         told: dict[str, Any] = {name: getattr(fn, name) for name in functools.WRAPPER_ASSIGNMENTS if hasattr(fn, name)}
         vars(self).update(told, __wrapped__=fn)
         return self
 
     def named(self, name: str) -> Service[P, R]:
-        """Return the same service under another name; its commands are the same, those still to come as well."""
+        """Return the same service under another name; both share their commands."""
         if name == self.name:
             return self
         made = copy.copy(self)
@@ -122,37 +122,37 @@ class Service(Generic[P, R]):
 
     @property
     def where(self) -> str:
-        """File and line where the service is declared."""
+        """The file and line where the service is declared."""
         return declared_at(self.fn)
 
     @functools.cached_property
     def needs(self) -> Needs:
-        """What the signature asks for.
+        """What the signature needs.
 
         Raises:
-            DeclarationError: A parameter that nothing can fill, or a dependency given twice.
+            DeclarationError: Nothing can fill a parameter, or a dependency is given twice.
 
         """
         if self.asks is not None:
             return self.asks
         edges = self.edges
         if not takes_parameters(self.fn):
-            return Needs(edges=edges)  # nothing to fill: spares the slow inspect.signature
+            return Needs(edges=edges)  # nothing to fill: avoids the slow inspect.signature
         needs = read_signature(self.fn, edges, self.name, spare=False)
         if self.oneshot and needs.serving:
             raise DeclarationError(
                 f"{self.name} is a one-shot and takes `Serving`",
                 where=self.where,
-                hint="a one-shot is ready when it has returned; drop one of the two",
+                hint="a one-shot is ready when it has returned; remove one of the two",
             )
         return needs
 
     @property
     def edges(self) -> tuple[Edge, ...]:
-        """What it depends on, whatever its parameters are.
+        """Its dependencies, whatever its parameters are.
 
         Raises:
-            DeclarationError: A dependency that is no service, or is given twice.
+            DeclarationError: A dependency is not a service, or is given twice.
 
         """
         edges: list[Edge] = []
@@ -162,7 +162,7 @@ class Service(Generic[P, R]):
             name = target.name if isinstance(target, Service) else target
             if not isinstance(name, str):
                 raise DeclarationError(
-                    f"{self.name} depends on {target!r}, which is no service", where=self.where, hint="give its name"
+                    f"{self.name} depends on {target!r}, which is not a service", where=self.where, hint="give its name"
                 )
             if any(edge.target == name for edge in edges):
                 raise DeclarationError(f"{self.name} names the dependency {name!r} twice", where=self.where)
@@ -204,15 +204,15 @@ def service(
 
     Args:
         fn: The function, where the decorator is used without parentheses.
-        depends: The names of the services that must be ready before this one starts, and that outlive it;
-            ``started("x")`` waits for the launch of x only. In tests, service objects do too.
-        retries: How often it is tried again after a crash: a number, or a `Retry`.
-        allowed_failure: Whether its failure is a warning rather than the end of the app.
-        oneshot: It is ready when it has returned well, and is not expected to go on.
+        depends: The names of the services that must be ready before this one starts, and that stop after it;
+            ``started("x")`` waits only for the launch of x. Service objects are accepted too, for tests.
+        retries: How often it is retried after a crash: a number, or a `Retry`.
+        allowed_failure: Whether its failure is only a warning and the app goes on.
+        oneshot: Whether it is ready once it has returned without an error, as a migration is.
         start_timeout: Seconds until it must be ready; None for no limit.
-        stop_timeout: Seconds from being asked to stop until it is cut, clean-up included.
-        concurrency: How many calls from other processes run at once; 1,000 more wait, and what comes beyond that is
-            answered with `kernel.Overloaded`. It counts only where the service serves an interface.
+        stop_timeout: Seconds from the request to stop until it is cancelled, clean-up included.
+        concurrency: How many calls from other processes run at once. Up to 1,000 more wait; any beyond that fail with
+            `kernel.Overloaded`. Applies only to a service that serves an interface.
 
     Raises:
         DeclarationError: The function is not async, or a number is negative.
@@ -226,7 +226,7 @@ def service(
             raise DeclarationError(
                 f"service {name!r} is {kind}",
                 where=declared_at(fn),
-                hint="write `async def`; blocking code goes to a thread: `await anyio.to_thread.run_sync(work)`",
+                hint="write `async def`; run blocking code in a thread: `await anyio.to_thread.run_sync(work)`",
             )
         where = declared_at(fn)
         if isinstance(depends, str):
@@ -252,10 +252,10 @@ def service(
 
 
 def command_needs(owner: Service[..., Any], fn: Callable[..., Any]) -> Needs:
-    """What the command *fn* of the service *owner* asks for; its other parameters are the command line's.
+    """Return what the command *fn* of the service *owner* needs; its other parameters come from the command line.
 
     Raises:
-        DeclarationError: It asks for something that cannot be had, or for a value without being async.
+        DeclarationError: It needs something that does not exist, or takes a value without being async.
 
     """
     edges = [*(Edge(edge.target) for edge in owner.needs.edges), Edge(owner.name)]
@@ -263,7 +263,7 @@ def command_needs(owner: Service[..., Any], fn: Callable[..., Any]) -> Needs:
     needs = read_signature(fn, edges, f"{owner.name} {fn.__name__}", spare=True, config=own)
     if needs.serving:
         raise DeclarationError(
-            f"command {fn.__name__!r} takes `Serving`", where=declared_at(fn), hint="only a service serves"
+            f"command {fn.__name__!r} takes `Serving`", where=declared_at(fn), hint="only a service can serve"
         )
     if needs.config and own and needs.config[1] != own:
         raise DeclarationError(

@@ -1,4 +1,4 @@
-"""What the signature of a service or of a command asks for."""
+"""Read what the signature of a service or a command needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Edge:
     Args:
         target: The name of the service depended on.
         kind: "ready" waits until it is ready, "started" until it was launched.
-        parameter: The parameter that takes its value; None for an edge of order only.
+        parameter: The parameter that takes its value; None if the edge only sets the order.
         optional: Whether that parameter has a default.
 
     """
@@ -36,16 +36,15 @@ class Edge:
 
 @attrs.frozen
 class Needs:
-    """What a signature asks for.
+    """What a signature needs.
 
     Args:
         edges: The dependencies, with the parameters that take their values.
         serving: The name of the parameter annotated `Serving`, or None.
-        config: The parameter annotated with an attrs class and that class, which may be a generic one with its
-            arguments; or None.
-        config_default: What that parameter has as a default; None where it may be None; `inspect.Parameter.empty`
-            where it has none.
-        serves: The T of its ``Serving[T]``; None where it does not say.
+        config: The parameter annotated with an attrs class, and that class, which may be generic with arguments; None
+            if there is none.
+        config_default: The default of that parameter; `inspect.Parameter.empty` if it has none.
+        serves: The T of its ``Serving[T]``; None if it is not annotated.
 
     """
 
@@ -67,12 +66,12 @@ class Needs:
 
 
 def to_parameter(name: str) -> str:
-    """The parameter that is named after a service."""
+    """Return the name of the parameter for the service *name*."""
     return name.replace("-", "_")
 
 
 def declared_at(fn: Callable[..., Any]) -> str:
-    """File and line where *fn* was written."""
+    """Return the file and line where *fn* is declared."""
     code = getattr(inspect.unwrap(fn), "__code__", None)
     return f"{shorten(code.co_filename)}:{code.co_firstlineno}" if code else repr(fn)
 
@@ -80,21 +79,19 @@ def declared_at(fn: Callable[..., Any]) -> str:
 def read_signature(
     fn: Callable[..., Any], edges: Sequence[Edge], owner: str, *, spare: bool, config: Any = None
 ) -> Needs:
-    """Tell which parameters of *fn* take what: values of *edges*, `Serving`, or an attrs class.
+    """Determine what each parameter of *fn* takes: the value of one of *edges*, `Serving`, or a config.
 
-    Annotations of parameters named after a dependency are not evaluated.
+    The annotations of parameters named after a dependency are not evaluated.
 
     Args:
         fn: The function of a service or of a command.
-        edges: What its values may come from.
+        edges: The dependencies that can provide values.
         owner: The name used in errors.
-        spare: Whether parameters that nothing fills are left to somebody else (the command line), and so are attrs
-            classes with a default.
-        config: The attrs class that is a config there too; None for none.
+        spare: Whether parameters that nothing fills, and attrs classes with a default, are left to the command line.
+        config: The attrs class that is a config even if *spare*; None for none.
 
     Raises:
-        DeclarationError: A parameter that nothing can fill, or two that ask for the same; several are reported as
-            `Problems`.
+        DeclarationError: Nothing can fill a parameter, or two take the same; several errors are raised as `Problems`.
 
     """
     reading = _Reading(fn, owner, spare, config, {to_parameter(edge.target): n for n, edge in enumerate(edges)}, edges)
@@ -126,7 +123,7 @@ class _Reading:
         self.needs = Needs(edges=tuple(self.edges))
 
     def read(self, parameter: inspect.Parameter) -> None:
-        """Add what *parameter* takes to what is needed."""
+        """Record what *parameter* takes."""
         has_default = parameter.default is not parameter.empty
         index = self.by_parameter.get(parameter.name)
         if index is not None and parameter.kind is not parameter.POSITIONAL_ONLY:
@@ -170,14 +167,14 @@ class _Reading:
         self.needs = attrs.evolve(self.needs, config=(name, cls), config_default=default)
 
     def _unfilled(self, name: str, tp: Any, *, positional: bool) -> DeclarationError:
-        """The error for a parameter that nothing can fill."""
+        """Return the error for a parameter that nothing can fill."""
         if kind := model_kind(tp):
             return DeclarationError(
                 f"{self.owner} has a parameter {name!r} that nothing can fill: {type_name(tp)} is {kind}",
                 where=declared_at(self.fn),
                 hint="for a config, make it an attrs class: decorate it with @attrs.frozen",
             )
-        near = "values are given by name: drop the `/`" if positional else did_you_mean(name, self.by_parameter)
+        near = "values are passed by name: remove the `/`" if positional else did_you_mean(name, self.by_parameter)
         return DeclarationError(
             f"{self.owner} has a parameter {name!r} that nothing can fill",
             where=declared_at(self.fn),
@@ -187,14 +184,14 @@ class _Reading:
 
 
 def takes_parameters(fn: Callable[..., Any]) -> bool:
-    """Tell whether *fn* has parameters, without the slow `inspect.signature`."""
+    """Return whether *fn* has parameters, without the slow `inspect.signature`."""
     code = getattr(inspect.unwrap(fn), "__code__", None)  # a `functools.partial` has none
     return code is None or bool(code.co_argcount + code.co_kwonlyargcount)
 
 
 def signature_of(fn: Callable[..., Any]) -> inspect.Signature:
-    """The signature of *fn*, its annotations as they were written: `evaluate` makes objects of them."""
-    if sys.version_info >= (3, 14):  # pragma: no cover  (there, a look at annotations evaluates all of them)
+    """Return the signature of *fn*, with annotations as they were written; `evaluate` turns them into objects."""
+    if sys.version_info >= (3, 14):  # pragma: no cover  (there, reading one annotation evaluates all)
         import annotationlib
 
         return inspect.signature(fn, annotation_format=annotationlib.Format.FORWARDREF)
@@ -202,7 +199,7 @@ def signature_of(fn: Callable[..., Any]) -> inspect.Signature:
 
 
 def _closure(function: Callable[..., Any]) -> dict[str, object]:
-    """What *function* sees of the functions around it; without names that have no value yet."""
+    """Return the variables that *function* uses from enclosing functions, without those that have no value yet."""
     seen: dict[str, object] = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with suppress(ValueError):
@@ -211,22 +208,22 @@ def _closure(function: Callable[..., Any]) -> dict[str, object]:
 
 
 def evaluate(parameter: inspect.Parameter, fn: Callable[..., Any], owner: str, *, spare: bool) -> Any:
-    """The annotation of *parameter* of *fn* as an object, evaluated where it was written.
+    """Return the annotation of *parameter* of *fn* as an object, evaluated in the scope of *fn*.
 
     Args:
-        parameter: As `inspect.signature` gives it; its annotation may be a text.
+        parameter: From `inspect.signature`; its annotation may be a string.
         fn: The function that has it.
         owner: The name used in errors.
-        spare: Whether one that cannot be evaluated is None.
+        spare: Whether to return None if the annotation cannot be evaluated.
 
     Raises:
-        DeclarationError: It cannot be evaluated, and *spare* does not allow that.
+        DeclarationError: The annotation cannot be evaluated, and *spare* is false.
 
     """
     annotation = getattr(parameter.annotation, "__forward_arg__", parameter.annotation)
     function = inspect.unwrap(fn)
     try:
-        while isinstance(annotation, str):  # one that is quoted although it is a text already takes two rounds
+        while isinstance(annotation, str):  # a quoted annotation that is a string already takes two rounds
             annotation = eval(annotation, function.__globals__, _closure(function))  # noqa: S307  (as typing does)
     except Exception as error:
         if spare:

@@ -1,1 +1,1 @@
-"""One service's life, then the life of all of them."""
+"""The lifecycle of one service, and of all services together."""

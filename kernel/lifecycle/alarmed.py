@@ -1,4 +1,4 @@
-"""One alarm at a time: a limit that passes, or the next try."""
+"""One alarm at a time: a time limit, or the next attempt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kernel.lifecycle.clock import Alarm, Clock
 
 @attrs.define(eq=False)
 class Alarmed:
-    """Calls its next step when that is due; a new one takes the place of the old."""
+    """Has at most one alarm, which calls its next step; setting an alarm replaces the one before."""
 
     clock: Clock = attrs.field(init=False)
     _alarm: Alarm | None = attrs.field(default=None, init=False)
@@ -19,7 +19,7 @@ class Alarmed:
 
     @property
     def next_step_at(self) -> float | None:
-        """When its alarm goes off: the next try in backoff, else a limit; None where it has none."""
+        """When its alarm goes off: the next attempt in backoff, else a time limit; None if there is none."""
         return self._alarm.when if self._alarm is not None else None
 
     def _set_alarm(self, when: float, step: Callable[[], None], *, deadline: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""The `async with serving(value)` block of a service: its work, in a scope of its own."""
+"""The `async with serving(value)` block of a service: its work, in its own cancel scope."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ class Owner(Withheld, Protocol):
 
     @property
     def time_left(self) -> float:
-        """Seconds until the service is cancelled, once a stop was requested; 0 where nobody counts them."""
+        """Seconds until the service is cancelled, after a stop was requested; 0 if there is no limit."""
         ...
 
     def enter(self, block: Block) -> None:
-        """Take *block* as the attempt's work."""
+        """Record *block* as the attempt's work."""
 
     def serves(self) -> None:
-        """The block was entered."""
+        """Handle that the block was entered."""
 
     def work_ended(self, exc: BaseException | None) -> None:
-        """The block is being left, with *exc*."""
+        """Handle that the block is being left, with *exc* or None."""
 
     def closing(self) -> None:
-        """Nobody holds the value any more."""
+        """Handle that no consumer uses the value any more."""
 
     def crashed(self, error: BaseException) -> None:
-        """The work raised *error*."""
+        """Handle that the work raised *error*."""
 
 
 class Background:
-    """The background tasks of a block: a task group in a task of its own, made when the first of them is started.
+    """The background tasks of a block: a task group in a separate task, made when the first of them is started.
 
-    Most services never start one, and a task group costs more than all the rest of a block.
+    Most services never start one, and a task group costs more than the rest of a block.
 
     Args:
-        ended: Is called when the task group has ended, by a crash or as asked to.
+        ended: Called when the task group has ended, by a crash or by a cancellation.
 
     """
 
@@ -76,22 +76,22 @@ class Background:
 
     @property
     def over(self) -> bool:
-        """Whether it has ended, so that no more tasks can be started in it."""
+        """Whether it has ended and can start no more tasks."""
         return self._over.is_set()
 
     def start_soon(self, start: Callable[[TaskGroup], object]) -> None:
-        """Call *start* with the task group, in the present context; soon, where it is not there yet."""
+        """Call *start* with the task group in the current context, as soon as there is one."""
         if self._group is not None:
             start(self._group)
         else:
             self._early.append((copy_context(), start))
 
     def cancel(self) -> None:
-        """Cancel all of them."""
+        """Cancel all background tasks."""
         self._scope.cancel()
 
     async def end(self) -> None:
-        """Cancel all of them, and wait until they have ended, however long that takes."""
+        """Cancel all background tasks, and wait without limit until they have ended."""
         self.cancel()
         with CancelScope(shield=True):
             await self._over.wait()
@@ -106,7 +106,7 @@ class Background:
                     await sleep_forever()
         except BaseExceptionGroup as group:
             self.errors.extend(group.exceptions)
-        except BaseException as error:  # noqa: ASYNC103, BLE001  (the task ends here; the block raises it)
+        except BaseException as error:  # noqa: ASYNC103, BLE001  (the task ends here; the block raises the error)
             self.errors.append(error)
         finally:
             self._over.set()
@@ -114,7 +114,7 @@ class Background:
 
 
 class Block:
-    """One ``async with serving(value)``: the work of an attempt, in a scope of its own."""
+    """One ``async with serving(value)``: the work of an attempt, in its own cancel scope."""
 
     __slots__ = (
         "_background",
@@ -133,7 +133,7 @@ class Block:
     def __init__(self, owner: Owner, value: object, drain: bool) -> None:  # noqa: FBT001
         self._owner = owner
         self.value = value
-        self.cancelled = False  # by `stop`: what is cancelled later on may be a consequence
+        self.cancelled = False  # by `stop`; a later cancellation may be a consequence
         self._drain = drain
         self._scope = CancelScope()
         self._background: Background | None = None
@@ -155,32 +155,32 @@ class Block:
         owner, raised = self._owner, exc
         cancellation = get_cancelled_exc_class()
         if isinstance(exc, cancellation) and current_effective_deadline() != -math.inf:
-            # No scope around us was cancelled. Once ours is, it would take this for its own cancellation.
+            # No scope around us was cancelled. Once we cancel ours, it would swallow this as its own cancellation.
             raised = stray(owner.name, exc)
         owner.work_ended(raised)
         if owner.live_consumers and not self._waits_for_nobody:
-            # The shield keeps a cancellation from the resources' own task group out; `cancel` reaches this scope.
+            # The shield blocks cancellation by a resource's task group; `cancel` can still cancel this scope.
             self._consumers_left = Event()
             with CancelScope(shield=True) as self._hold:
-                await self._consumers_left.wait()  # as long as they take: each has a limit of its own
+                await self._consumers_left.wait()  # without limit: each consumer has its own
         owner.closing()
         self._scope.cancel()
         if self._background is not None:
-            await self._background.end()  # noqa: ASYNC102  (it waits in a shield, as a task group's own exit does)
+            await self._background.end()  # noqa: ASYNC102  (it waits in a shield, as a task group's exit does)
             self._errors += self._background.errors
         if raised is not None and not isinstance(raised, cancellation):
             self._errors.insert(0, raised)
         error: BaseException
         if self._errors:
             error = self._errors[0]
-            if len(self._errors) > 1:  # a crash should read as what it is, not as a group of one
+            if len(self._errors) > 1:  # a single error is shown as itself, not as a group of one
                 error = BaseExceptionGroup("several tasks of the service crashed", self._errors)
-            self._scope.__exit__(None, None, None)  # given a group, trio's would raise it anew
+            self._scope.__exit__(None, None, None)  # given a group, trio's would raise a new one
         else:
             swallowed = self._scope.__exit__(exc_type, exc, traceback)
             if exc is None or not swallowed or self.cancelled:
                 return bool(swallowed)
-            error = stray(owner.name, exc)  # from a background task; that has cancelled us
+            error = stray(owner.name, exc)  # from a background task, which cancelled our scope
         owner.crashed(error)
         if error is exc:
             return False
@@ -188,8 +188,8 @@ class Block:
         try:
             raise error
         finally:
-            with contextlib.suppress(Exception):  # one that is frozen keeps what it got
-                error.__context__ = context  # not the cancellation by which the block learnt of it
+            with contextlib.suppress(Exception):  # a frozen error cannot be changed
+                error.__context__ = context  # rather than the cancellation that ended the block
 
     def start_soon(self, func: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: object = None) -> None:
         """Start a background task that is cancelled with the work."""
@@ -203,15 +203,15 @@ class Block:
 
     @property
     def config(self) -> object:
-        """The service's config; None where it has none."""
+        """The service's config; None if it has none."""
         return self._owner.config
 
     def time_left(self) -> float:
-        """Seconds until the service is cancelled as a whole, once a stop is requested; 0 where nobody counts them."""
+        """Return the seconds until the whole service is cancelled, after a stop was requested; 0 for no limit."""
         return self._owner.time_left
 
     async def stop_requested(self) -> None:
-        """Wait until the service is asked to stop."""
+        """Wait until a stop is requested."""
         if self._stop is None:
             self._stop = Event()
             if self._owner.requested:
@@ -224,15 +224,15 @@ class Block:
         return self._owner.requested
 
     def every(self, seconds: float, *, jitter: float = 0.0) -> Ticks:
-        """Tick every so many *seconds* until a stop is requested; see `Work.every`."""
+        """Tick every *seconds* until a stop is requested; see `Work.every`."""
         return Ticks(seconds, jitter, lambda: self._owner.requested, self.stop_requested)
 
     def unready(self, reason: str) -> AbstractContextManager[None]:
-        """Be served no traffic around a block; see `Work.unready`."""
+        """Mark the service as unready during a block; see `Work.unready`."""
         return unready(self._owner, reason)
 
     def stop(self) -> None:
-        """End the work: tell it where it drains, else cancel it."""
+        """End the work: set the event if it drains, else cancel it."""
         if not self._drain:
             self.cancelled = True
             self._scope.cancel()
@@ -242,12 +242,12 @@ class Block:
             self._stop.set()
 
     def release(self) -> None:
-        """Go on closing: nobody holds the value any more."""
+        """Go on closing, since no consumer uses the value any more."""
         if self._consumers_left is not None:
             self._consumers_left.set()
 
     def cancel(self) -> None:
-        """Cancel the background tasks, and go on closing, whoever still holds the value: the attempt is cancelled."""
+        """Cancel the background tasks, and close without waiting for consumers, since the attempt is cancelled."""
         self._waits_for_nobody = True
         if self._background is not None:
             self._background.cancel()

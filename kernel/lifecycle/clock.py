@@ -1,7 +1,7 @@
 """One heap of alarms for the whole kernel, in one task.
 
-A cancel scope with a deadline costs a timer of the event loop each, and can only cancel. An alarm calls a
-function, so that what hangs can be looked at before it is cut.
+Each cancel scope with a deadline costs a timer of the event loop, and can only cancel. An alarm calls a function,
+which can inspect what hangs before it cancels it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from anyio.lowlevel import current_token
 
 from kernel.process.contain import say_once
 
-COMPACT = 64  # dead alarms that are tolerated beyond the live ones before the heap is rebuilt
+COMPACT = 64  # the heap is rebuilt when it has more cancelled alarms than this, and more than half are cancelled
 
 
 @attrs.define(eq=False)
 class Alarm:
-    """A call to come at the time `when` (seconds on the loop's clock)."""
+    """A scheduled call of `callback` at the time `when` (seconds on the loop's clock)."""
 
     when: float
     callback: Callable[[], None] | None
@@ -30,7 +30,7 @@ class Alarm:
     _clock: Clock
 
     def cancel(self) -> None:
-        """Do not call; does nothing after the call."""
+        """Cancel the call. Do nothing if it was made already."""
         if self.callback is not None:
             self.callback = None
             self._clock.forget()
@@ -38,12 +38,12 @@ class Alarm:
 
 @attrs.define(eq=False)
 class Clock:
-    """Calls what was asked for, when it is due.
+    """Calls each alarm's callback when it is due.
 
     Args:
-        resting: Tells whether deadlines rest, because somebody is debugging; alarms set with ``deadline=True`` are
-            then dropped when they come due.
-        failed: Is told of an alarm that raised, which must not be the end of the other ones.
+        resting: Returns whether deadlines are suspended because a debugger is attached; alarms set with
+            ``deadline=True`` are then dropped when they are due.
+        failed: Called with what failed and the error when an alarm raises; the other alarms still run.
 
     """
 
@@ -56,14 +56,14 @@ class Clock:
     _wake: Event | None = attrs.field(default=None, init=False)
 
     def start(self) -> None:
-        """Take the time from the running loop itself: `current_time` would look for it each time.
+        """Read the time from the running loop directly: `current_time` looks the loop up on each call.
 
-        That costs 1.3 µs, and a service asks seven times between its launch and its end.
+        The lookup costs 1.3 µs, and each service reads the time seven times.
         """
         self.now = current_token().backend_class.current_time
 
     def at(self, when: float, callback: Callable[[], None], *, deadline: bool = True) -> Alarm:
-        """Call *callback* at *when*, or at once if that has passed; equal times keep their order."""
+        """Call *callback* at *when*, or at once if that has passed. Equal times keep their order."""
         alarm = Alarm(when, callback, deadline, self)
         if self._wake is not None and (not self._heap or when < self._heap[0][0]):
             self._wake.set()
@@ -71,7 +71,7 @@ class Clock:
         return alarm
 
     def rests(self) -> bool:
-        """Whether deadlines rest now; not where that cannot be told."""
+        """Return whether deadlines are suspended now; False if that cannot be determined."""
         try:
             return self.resting()
         except BaseException as error:  # noqa: ASYNC103, BLE001  (as for an alarm)
@@ -79,7 +79,7 @@ class Clock:
             return False  # noqa: ASYNC104
 
     def forget(self) -> None:
-        """Count a cancelled alarm, and throw them out when they are many."""
+        """Count a cancelled alarm, and rebuild the heap when there are many."""
         self._dead += 1
         if self._dead > COMPACT and self._dead > len(self._heap) // 2:
             self._heap = [entry for entry in self._heap if entry[2].callback is not None]
@@ -90,11 +90,11 @@ class Clock:
         try:
             if not (deadline and self.rests()):
                 callback()
-        except BaseException as error:  # noqa: ASYNC103, BLE001  (the services would lose their deadlines by it)
+        except BaseException as error:  # noqa: ASYNC103, BLE001  (one failed alarm must not cost the others)
             self.failed("an alarm of the kernel", error)
 
     async def run(self) -> None:
-        """Serve until cancelled. *callback*s run one after the other; what one raises is reported, and no more."""
+        """Run until cancelled. Callbacks run one at a time; an exception is reported and the clock goes on."""
         while True:
             now = self.now()
             while self._heap and self._heap[0][0] <= now:

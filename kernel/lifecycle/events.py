@@ -1,6 +1,6 @@
-"""The life of a service as data: its states, the legal moves between them, and the events that tell of it.
+"""The lifecycle of a service as data: its states, the legal moves between them, and the events that report them.
 
-Logs, traces, metrics, status and tests are observers of the same events; nothing else reports what happened.
+Logs, traces, metrics, status and tests observe the same events; nothing else reports what happened.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import attrs
 
 
 class State(enum.Enum):
-    """Where a service is in its life."""
+    """The state of a service."""
 
     WAITING = "waiting"  # for its dependencies
     STARTING = "starting"  # launched, not ready yet
     READY = "ready"
-    STOPPING = "stopping"  # its work has ended or was asked to; its resources are closing
-    BACKOFF = "backoff"  # crashed; waits for its next attempt
-    STOPPED = "stopped"  # ended because it was asked to
+    STOPPING = "stopping"  # its work has ended or was requested to; its resources are closing
+    BACKOFF = "backoff"  # crashed; waiting for its next attempt
+    STOPPED = "stopped"  # ended because a stop was requested
     DONE = "done"  # returned by itself
-    FAILED = "failed"  # the policy gave up, or it had to be cut
-    ABANDONED = "abandoned"  # it could not be cut
+    FAILED = "failed"  # crashed with no retry left, or overran and was cancelled
+    ABANDONED = "abandoned"  # it ignored its cancellation
 
-    # A member is compared and hashed by identity; the default hash goes through the name, in Python code.
+    # Members are compared by identity; the default hash hashes the name, in slower Python code.
     __hash__ = object.__hash__
 
 
@@ -40,7 +40,7 @@ MOVES: Mapping[State, frozenset[State]] = {
     State.FAILED: frozenset(),
     State.ABANDONED: frozenset(),
 }
-"""The legal moves. `Supervisor` makes no other, and the tests hold every recorded run against this table."""
+"""The legal moves. `Supervisor` makes no others, and tests check every recorded run against this table."""
 
 LIVE = frozenset({State.STARTING, State.READY, State.STOPPING})
 """States in which an attempt is running."""
@@ -52,16 +52,16 @@ LAUNCHED = frozenset({State.STARTING, State.READY})
 """States of an attempt that has not begun to stop."""
 
 HALTED = frozenset({State.WAITING, State.BACKOFF})
-"""States between attempts: no task is running."""
+"""States between attempts, in which no task is running."""
 
 WELL = frozenset({State.READY, State.DONE})
-"""States in which a service is as it should be."""
+"""States in which nothing is wrong with a service."""
 
 UNWELL = frozenset({State.BACKOFF, State.FAILED, State.ABANDONED})
-"""States that an error leads to, which says why."""
+"""States that an error leads to; the error says why."""
 
 BROKEN = frozenset({State.FAILED, State.ABANDONED})
-"""Ends that are the end of the app, unless the failure is allowed."""
+"""Final states that stop the app, unless the failure is allowed."""
 
 
 @attrs.frozen(eq=False)
@@ -72,14 +72,14 @@ class Transition:
         service: Its name.
         previous: The state it left.
         state: The state it is in now.
-        attempt: The number of its attempts so far, the present one included.
+        attempt: The number of its attempts so far, including the current one.
         seconds: How long it was in `previous`.
-        reason: Why, in words that end a log line; empty where the states say it.
+        reason: Why, as the end of a log line; empty if the states say it all.
         error: What it failed with, or None.
-        allowed: Whether the service may fail.
+        allowed: Whether a failure of the service is allowed.
         internal: Whether it belongs to the kernel or the app's lifespan rather than to `services/`.
-        waited_for: Where it was waiting: whom it waited for, the last one last.
-        cause: Where it stops because a value that it holds is going: the service whose crash or end led to that.
+        waited_for: The dependencies it waited for, in the order in which they were met; empty if it did not wait.
+        cause: The service whose crash or end made it stop, if it stops because a provider is stopping; else empty.
 
     """
 
@@ -98,11 +98,11 @@ class Transition:
 
 @attrs.frozen(eq=False)
 class AllReady:
-    """For the first time every enabled service is ready, done, or failed (allowed).
+    """Every enabled service is ready, done, or failed (allowed), for the first time.
 
     Args:
         seconds: Time since the first launch.
-        chain: The services that took it, each having waited for the one before.
+        chain: The critical path: services of which each waited for the one before.
 
     """
 
@@ -112,11 +112,11 @@ class AllReady:
 
 @attrs.frozen(eq=False)
 class ReadyAgain:
-    """All are ready again, or have ended: a recovery is complete.
+    """A recovery is complete: all services are ready again, or have ended.
 
     Args:
-        seconds: Time since the first of them ceased to be ready.
-        services: Those that were not ready meanwhile, in that order.
+        seconds: Time since the first of them lost readiness.
+        services: The services that were not ready meanwhile, in the order in which they lost readiness.
 
     """
 
@@ -126,12 +126,12 @@ class ReadyAgain:
 
 @attrs.frozen(eq=False)
 class StopBegan:
-    """The app stops: no service is started from now on.
+    """The app began to stop: no service is started from now on.
 
     Args:
         reason: Why, in words.
         seconds: The deadline of the whole shutdown, counted from now.
-        failure: Whether a failure is the reason, rather than a request or the end of all work.
+        failure: Whether the reason is a failure, rather than a request or the end of all services.
 
     """
 
@@ -142,20 +142,20 @@ class StopBegan:
 
 @attrs.frozen(eq=False)
 class Forced:
-    """A further signal asks to cut everything now; `services` are those that still ran."""
+    """Another signal cancels everything now; `services` are those that were still running."""
 
     services: tuple[str, ...]
 
 
 @attrs.frozen(eq=False)
 class Notice:
-    """Something that an operator should know and that moves no service.
+    """Something an operator should know that changes no service's state.
 
     Args:
         service: The service it concerns, or an empty string.
-        message: What happened, and what follows.
+        message: What happened, and what follows from it.
         error: The exception behind it, or None.
-        calm: Whether it is no warning.
+        calm: Whether it is for information rather than a warning.
 
     """
 
@@ -167,12 +167,12 @@ class Notice:
 
 @attrs.frozen(eq=False)
 class StillWaiting:
-    """The start or the stop takes long: what waits for what, down to the culprit.
+    """The start or the stop is slow: which service waits for which, down to the cause.
 
     Args:
         stopping: Whether it is the stop.
-        seconds: Since it began.
-        lines: A tree, one service a line, with what it does and where it stands.
+        seconds: Time since it began.
+        lines: A tree, one service per line, with its state and the line of code where it is.
 
     """
 
@@ -189,12 +189,12 @@ class Ending:
         service: Its name.
         state: The state it ended in.
         attempts: How many attempts it made.
-        uptime: Seconds it was ready, all attempts together.
-        reason: Why, in words; empty where the state says it.
+        uptime: Seconds it was ready, over all attempts.
+        reason: Why, in words; empty if the state says it all.
         error: What it failed with, or None.
         allowed: Whether its failure is allowed.
         internal: Whether it belongs to the kernel or the app's lifespan rather than to `services/`.
-        late: Whether it ended after the deadline.
+        late: Whether it ended after the shutdown's deadline.
 
     """
 
@@ -216,4 +216,4 @@ class Ending:
 
 Event: TypeAlias = Transition | AllReady | ReadyAgain | StopBegan | Forced | Notice | StillWaiting
 Observer: TypeAlias = Callable[[Event], None]
-"""Is told each event, in order, in the loop's thread. It must not block; one that raises is reported and disabled."""
+"""Called with each event, in order, in the loop's thread. Must not block. If it raises, it is reported and disabled."""

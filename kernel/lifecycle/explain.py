@@ -10,16 +10,16 @@ from kernel.lifecycle.events import LIVE, UNWELL, Ending, State, Transition
 
 
 class Named(Protocol):
-    """A service by its name."""
+    """Anything with the name of a service."""
 
     @property
     def name(self) -> str:
-        """The service's."""
+        """The service's name."""
         ...
 
 
 class Explained(Protocol):
-    """A service whose state is explained; a node of the orchestrator."""
+    """A service whose state is explained: a node of the orchestrator."""
 
     name: str
     state: State
@@ -31,7 +31,7 @@ class Explained(Protocol):
 
     @property
     def next_step_at(self) -> float | None:
-        """When its alarm goes off; None where it has none."""
+        """When its alarm goes off; None if it has none."""
         ...
 
     @property
@@ -40,7 +40,7 @@ class Explained(Protocol):
         ...
 
     def stands_at(self) -> str:
-        """The line where it is."""
+        """Return the line of code where it is."""
         ...
 
 
@@ -48,7 +48,7 @@ class Explained(Protocol):
 
 
 def describe(service: Explained, now: float) -> str:
-    """State, attempt, last error, next try, and where it is: ``starting for 4.2 s, attempt 2, at api.py:3``."""
+    """Describe its state, attempt, last error, next try and line: ``starting for 4.2 s, attempt 2, at api.py:3``."""
     words = [f"{service.state.value} for {now - service.since:.1f} s"]
     if service.attempt > 1:
         words.append(f"attempt {service.attempt}")
@@ -62,7 +62,7 @@ def describe(service: Explained, now: float) -> str:
 
 
 def reason_of(service: Explained) -> str:
-    """Why it is in its state; empty where the state says it."""
+    """Return why it is in its state; an empty string if the state says it all."""
     if service.state is State.WAITING:
         names = ", ".join(target.name for target in service.waits_for)
         return f"waits for {names}" if names else service.reason
@@ -73,13 +73,13 @@ def reason_of(service: Explained) -> str:
 
 
 def lost(state: State, error: BaseException | None) -> str:
-    """What became of a provider in *state*, for those that need its value."""
+    """Say what happened to a provider in *state*, for its consumers."""
     words = {State.DONE: "has ended", State.FAILED: "failed", State.ABANDONED: "was abandoned"}
     return words.get(state, "is gone") + (f": {one_line(error)}" if error is not None else "")
 
 
 def spent(attempts: int, refused: BaseException | None) -> str:
-    """Why a service is not tried again: its retries are spent, or it is not tried again for an error like *refused*."""
+    """Say why a service is not retried: its retries are used up, or *refused* is an error that is not retried."""
     words = [f"after {attempts} attempts"] if attempts > 1 else []
     if refused is not None:
         words.append(f"not retried: {type(refused).__name__} is not in Retry(on=...)")
@@ -87,7 +87,7 @@ def spent(attempts: int, refused: BaseException | None) -> str:
 
 
 def describe_move(move: Transition) -> str:  # noqa: PLR0911  (one for each state)
-    """What a service did, as its line in the log says."""
+    """Return the message of the log line about a move."""
     why = f" ({move.reason})" if move.reason else ""
     what = without_name(move.error, move.service) if move.error else move.reason
     match move.state:
@@ -114,7 +114,7 @@ def describe_move(move: Transition) -> str:  # noqa: PLR0911  (one for each stat
 
 
 def end_of(ending: Ending) -> str:
-    """Its state, and what belongs to that."""
+    """Describe the state it ended in."""
     text = ending.state.value
     if ending.state is State.DONE and ending.reason:
         text += f" ({ending.reason})"
@@ -124,7 +124,7 @@ def end_of(ending: Ending) -> str:
 
 
 def effort_of(ending: Ending) -> str:
-    """Its attempts, and how long it was ready."""
+    """Describe its attempts, and how long it was ready."""
     if not ending.attempts:
         return "never started"
     attempts = "1 attempt" if ending.attempts == 1 else f"{ending.attempts} attempts"
@@ -134,7 +134,7 @@ def effort_of(ending: Ending) -> str:
 
 
 def why(ending: Ending, *, short: bool = False) -> str:
-    """Its error, if it has one; in *short* without what another service's line tells."""
+    """Return its error after a colon, or an empty string; with *short*, without what another service's line shows."""
     if ending.error is None:
         return ""
     if short and isinstance(ending.error, ValueLost):
@@ -142,12 +142,14 @@ def why(ending: Ending, *, short: bool = False) -> str:
     return f": {without_name(ending.error, ending.service)}"
 
 
-def forced_words(cut: Sequence[Ending], abandoned: Sequence[Ending]) -> str:
-    """Whom a further signal has cut, and who did not even then end."""
-    if not cut and not abandoned:
+def forced_words(cancelled: Sequence[Ending], abandoned: Sequence[Ending]) -> str:
+    """Say which services another signal cancelled, and which ignored even that."""
+    if not cancelled and not abandoned:
         return "forced by another signal"
-    they = "it" if len(cut) == 1 else "they"
-    words = f"another signal cancelled {names_of(cut)} before {they} had stopped" if cut else "received another signal"
+    words = "received another signal"
+    if cancelled:
+        they = "it" if len(cancelled) == 1 else "they"
+        words = f"another signal cancelled {names_of(cancelled)} before {they} had stopped"
     if abandoned:
         were = "was" if len(abandoned) == 1 else "were"
         words += f", but {names_of(abandoned)} could not be cancelled and {were} abandoned"
@@ -155,18 +157,18 @@ def forced_words(cut: Sequence[Ending], abandoned: Sequence[Ending]) -> str:
 
 
 def names_of(endings: Sequence[Ending]) -> str:
-    """Their names as people write them: ``a, b and c``."""
+    """Join their names: ``a, b and c``."""
     *others, last = [ending.service for ending in endings]
     return f"{', '.join(others)} and {last}" if others else last
 
 
 def without_name(error: BaseException, service: str) -> str:
-    """As `one_line`, where the name of the service stands before it anyway."""
+    """Return `one_line` of *error* without the name of the service, which precedes it anyway."""
     return one_line(error).removeprefix(f"{service} ")
 
 
 def duration(seconds: float) -> str:
-    """*seconds* for people."""
+    """Format *seconds* for people."""
     if seconds >= 100:  # noqa: PLR2004
         return f"{seconds:.0f} s"
     return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"

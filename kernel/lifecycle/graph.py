@@ -1,4 +1,4 @@
-"""The graph of dependencies: pure functions over names, linear in services plus edges."""
+"""The dependency graph: pure functions over names, in time linear in services plus edges."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TypeAlias
 from kernel.errors import CycleError
 
 Graph: TypeAlias = Mapping[str, Collection[str]]
-"""Each name with the names it depends on. A name that is only depended on counts as a node too."""
+"""The names each name depends on. Names that are no key are ignored."""
 
 
 def find_cycle(graph: Graph) -> tuple[str, ...]:
-    """The members of one cycle, each depending on the next and the last on the first; empty where there is none."""
+    """Return the members of one cycle, each depending on the next and the last on the first; empty if none."""
     finished: set[str] = set()
     for root in graph:
         if root in finished:
             continue
-        path: dict[str, Iterator[str]] = {root: iter(graph[root])}  # insertion order is the path from the root
+        path: dict[str, Iterator[str]] = {root: iter(graph[root])}  # in insertion order: the path from the root
         while path:
             node = next(reversed(path))
             for target in path[node]:
@@ -34,16 +34,16 @@ def find_cycle(graph: Graph) -> tuple[str, ...]:
 
 
 def topological(graph: Graph) -> list[str]:
-    """All names, each after those it depends on; otherwise in the order given.
+    """Return all names, each after its dependencies, and otherwise in the order given.
 
     Raises:
-        CycleError: There is a cycle; it names the members.
+        CycleError: There is a dependency cycle; the error names its members.
 
     """
     missing = {name: len([target for target in targets if target in graph]) for name, targets in graph.items()}
     dependents = reverse(graph)
     order = [name for name, count in missing.items() if not count]
-    for name in order:  # grows while we walk it
+    for name in order:  # grows during the loop
         for dependent in dependents[name]:
             missing[dependent] -= 1
             if not missing[dependent]:
@@ -52,13 +52,13 @@ def topological(graph: Graph) -> list[str]:
         members = find_cycle(graph)
         chain = " -> ".join((*members, members[0]))
         raise CycleError(
-            f"services wait for each other: {chain}", members=members, hint="take one of these names out of its depends"
+            f"dependency cycle: {chain}", members=members, hint="remove one of these names from the `depends` it is in"
         )
     return order
 
 
 def reverse(graph: Graph) -> dict[str, list[str]]:
-    """Each name with the names that depend on it."""
+    """Return the names that depend on each name."""
     dependents: dict[str, list[str]] = {name: [] for name in graph}
     for name, targets in graph.items():
         for target in targets:
@@ -68,7 +68,7 @@ def reverse(graph: Graph) -> dict[str, list[str]]:
 
 
 def closure(graph: Graph, names: Iterable[str]) -> set[str]:
-    """*names* and all that they depend on, directly or not."""
+    """Return *names* and all their direct and indirect dependencies."""
     reached: set[str] = set()
     todo = list(names)
     while todo:
@@ -80,10 +80,10 @@ def closure(graph: Graph, names: Iterable[str]) -> set[str]:
 
 
 def depths(graph: Graph) -> dict[str, int]:
-    """For each name the number of levels below it: the longest chain of names that it depends on.
+    """Return the number of levels below each name: the length of its longest chain of dependencies.
 
     Raises:
-        CycleError: There is a cycle.
+        CycleError: There is a dependency cycle.
 
     """
     depth: dict[str, int] = {}

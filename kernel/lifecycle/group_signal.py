@@ -1,7 +1,7 @@
-"""A signal that reaches the whole process group, and so the child processes and libraries of services too.
+"""Signals to the whole process group, which also reach the child processes and libraries of services.
 
-A terminal sends Ctrl+C to the group, and systemd sends SIGTERM to the whole unit. The service that waits for the child
-then fails at the same moment, and that is no failure: the app is being stopped.
+A terminal sends Ctrl+C to the group, and systemd sends SIGTERM to the whole unit. A service that waits for a child
+process then fails at the same moment. That is not a failure: the app is being stopped.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, Protocol
 from kernel.errors import ServiceError, StrayCancellation
 from kernel.lifecycle.host import Host
 
-JUST = 0.5  # seconds in which a signal to a whole group or unit has ended the other processes too
+JUST = 0.5  # seconds within which a signal to the group has also ended the other processes
 
 
 class Signalled:
-    """Tells which signal came to stop the app, for whose sake it then stops from there on.
+    """Returns the signal that should stop the app, and begins the stop.
 
     Args:
-        signal: Gives the first signal, and the seconds since; an empty name where there was none.
-        stop: Begins the stop, for a reason that was there some seconds *ago*.
+        signal: Returns the name of the first signal, and the seconds since; an empty name if there was none.
+        stop: Begins the stop, with the reason and the seconds since it was requested (*ago*).
 
     """
 
@@ -31,7 +31,7 @@ class Signalled:
         self._stop = stop
 
     def __call__(self, *, within: float = JUST) -> str:
-        """Return the signal that came *within* so many seconds; else an empty text."""
+        """Return the name of the signal received *within* the last seconds; an empty string if there was none."""
         name, ago = self._signal()
         if not name or ago > within:
             return ""
@@ -46,12 +46,12 @@ class Failed(Protocol):
 
 
 def is_doing_of_signal(failed: Failed, error: BaseException, *, requested: bool, at_work: bool) -> bool:
-    """Whether a failure comes of the signal that stops the app; then it is told, and the app stops from here on.
+    """Return whether a failure was caused by the signal that stops the app; if so, report it and begin the stop.
 
     Args:
         failed: The service's supervisor.
         error: What the service failed with.
-        requested: Whether the service's stop was requested before.
+        requested: Whether the service's stop had been requested before.
         at_work: Whether its work failed, rather than its clean-up.
 
     """
@@ -64,14 +64,14 @@ def is_doing_of_signal(failed: Failed, error: BaseException, *, requested: bool,
     by_itself = not requested or (at_work and not came_of(error, host.cancellation))
     if not (by_itself or killed_by(error, name)):
         return False
-    host.notice(failed, f"failed as {name} came, which its child processes get as well", error)
+    host.notice(failed, f"failed on {name}, which its child processes receive too", error)
     return True
 
 
 def killed_by(error: BaseException, name: str) -> bool:
-    """Whether *error* tells of a child process that the signal *name* has ended.
+    """Return whether *error* means that the signal *name* killed a child process.
 
-    Told by what `subprocess` and anyio raise, and so by a ``returncode``: -2 for SIGINT, or 130 through a shell.
+    Decided by the ``returncode`` of what `subprocess` and anyio raise: for SIGINT -2, or 130 through a shell.
     """
     number = int(getattr(signal, name, 0))
     if isinstance(error, BaseExceptionGroup):
@@ -84,7 +84,7 @@ def killed_by(error: BaseException, name: str) -> bool:
 
 
 def came_of(error: BaseException, kind: type[BaseException]) -> bool:
-    """Whether *error*, or one in it, was raised while an exception of that *kind* was dealt with."""
+    """Return whether *error*, or one in its group, was raised while an exception of *kind* was being handled."""
     if isinstance(error, BaseExceptionGroup):
         return any(came_of(one, kind) for one in error.exceptions)
     seen: BaseException | None = error

@@ -1,4 +1,4 @@
-"""What a supervisor and its orchestrator tell each other."""
+"""The interface between a supervisor and its orchestrator."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Protocol, TypeVar
 from kernel.lifecycle.clock import Clock
 from kernel.lifecycle.events import State
 
-S_contra = TypeVar("S_contra", contravariant=True)  # the supervisor, or what the orchestrator made of it
+S_contra = TypeVar("S_contra", contravariant=True)  # the supervisor, or the orchestrator's subclass of it
 
 
 class Want(enum.IntEnum):
-    """What is to become of the running attempt."""
+    """What should happen to the running attempt."""
 
     RUN = 0
-    RESTART = 1  # stop it, since a value it holds is going, and start it again when that is back
+    RESTART = 1  # stop it, since a provider it uses is stopping; start it again when the provider is back
     STOP = 2
 
 
 class Signalled(Protocol):
-    """Tells of signals."""
+    """Returns the signal that should stop the app."""
 
     def __call__(self, *, within: float = ...) -> str:
-        """Return the signal that came to stop the app, *within* so many seconds; else an empty text."""
+        """Return the name of the signal received *within* the last seconds; an empty string if there was none."""
         ...
 
 
@@ -35,7 +35,7 @@ class Host(Protocol[S_contra]):
 
     @property
     def signalled(self) -> Signalled:
-        """Whom to ask for signals."""
+        """What returns the signal that should stop the app."""
         ...
 
     @property
@@ -44,31 +44,31 @@ class Host(Protocol[S_contra]):
         ...
 
     def moved(self, supervisor: S_contra, /, previous: State, seconds: float, reason: str) -> None:
-        """Report a move, and remember it for `settle`."""
+        """Report a move, and queue it for `settle`."""
 
     def settle(self) -> None:
-        """Draw the consequences of all moves so far. Called at the end of each step, when all is consistent."""
+        """Apply the consequences of all moves so far. Called at the end of each step, when all state is consistent."""
 
     def withdraw(self, provider: S_contra, /) -> None:
-        """Stop those that hold the value of *provider*."""
+        """Stop the consumers of *provider*."""
 
     def limits(self, supervisor: S_contra, /, requested_at: float) -> tuple[float, float]:
-        """Return when it is cancelled, and when it is abandoned, its stop having been requested at *requested_at*."""
+        """Return when it is cancelled and when it is abandoned, given that its stop was requested at *requested_at*."""
         ...
 
     def retry(self, supervisor: S_contra, /) -> None:
-        """Start it again, now that its backoff is over, or let it wait for its dependencies."""
+        """Start it again after its backoff, or make it wait for its dependencies."""
 
     def explain(self) -> None:
-        """Tell what the start still waits for, since one of the services took too long."""
+        """Report what the start still waits for, since a service exceeded its start_timeout."""
 
     def interrupt(self) -> None:
-        """Treat a KeyboardInterrupt as what it is, a signal."""
+        """Stop the app: a service raised KeyboardInterrupt, which is a signal."""
 
     def withhold(self, supervisor: S_contra, /, change: int) -> None:
-        """Count one reason more, or less, why the app is unready although all serve."""
+        """Add *change* (1 or -1) to the number of reasons why the app is unready although all services serve."""
 
     def notice(
         self, supervisor: S_contra, /, message: str, error: BaseException | None = None, *, calm: bool = False
     ) -> None:
-        """Tell the observers something that moves no service, *calm* where it is no warning."""
+        """Tell the observers something that changes no state; *calm* if it is not a warning."""

@@ -1,4 +1,4 @@
-"""A service in the graph: its supervisor, whom it depends on, who depends on it, and the counters between them."""
+"""A service in the graph: its supervisor, its dependencies and dependents, and the orchestrator's counters."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from kernel.lifecycle.units import Unit
 
 @attrs.define(eq=False)
 class Node(Supervisor):
-    """A supervisor with its place in the graph, which the orchestrator keeps.
+    """A supervisor with its place in the graph, which the orchestrator maintains.
 
     Attributes:
         links: What it depends on, with the edge to each.
         dependents: What depends on it, with the edge from each.
         unmet: How many of its links do not let it start yet.
-        last_met: Whose move ended its last wait; None where it waited for nobody.
+        last_met: The dependency whose move ended its last wait; None if it did not wait.
         after: Those that it had to wait for since its last launch, in the order in which they let it go.
         in_vain: Whether its last wait led to no launch.
         cause: The service whose crash or end had it stopped last.
@@ -46,16 +46,16 @@ class Node(Supervisor):
 
     @property
     def waits_for(self) -> list[Node]:
-        """What it has to wait for before it can start; empty once it is launched, or has ended."""
+        """The dependencies that it waits for before it can start; empty once it was launched, or has ended."""
         if self.state in LIVE or self.state in ENDED:
             return []
         return [target for target, edge in self.links if not target.meets(edge)]
 
     @property
     def chain(self) -> tuple[str, ...]:
-        """The names of those that had to wait for each other until it was ready, itself last.
+        """The critical path to its readiness: each service waited for the one before; this one is last.
 
-        Without those that waited in vain, since they took no time.
+        Services that waited in vain are left out, since they took no time.
         """
         chain: list[Node] = [self]
         while (met := chain[-1].last_met) is not None and not met.internal:
@@ -63,15 +63,15 @@ class Node(Supervisor):
         return tuple(node.name for node in reversed(chain) if not node.in_vain) or (self.name,)
 
     def meet(self, node: Node, *, launched: bool) -> None:
-        """Take note that *node* lets it start as far as that is concerned, since it is *launched*, or ready."""
+        """Record that the dependency *node* is met: it was *launched*, or is ready."""
         self.after.pop(node.name, None)
         self.after[node.name] = None
         if self.state is State.WAITING or (self.state is State.STOPPING and self.wanted is Want.RESTART):
-            # Who is waited for only until it is launched takes no time itself: whoever it waited for does.
+            # A dependency that only had to be launched took no time itself; the one it waited for did.
             self._met = node.last_met if launched and node.attempt else node
 
     def transition(self, previous: State, seconds: float, reason: str) -> Transition:
-        """Tell that it moved from *previous*, where it had been so many *seconds*."""
+        """Return the event of its move from *previous*, where it was for *seconds*."""
         after: tuple[str, ...] = ()
         self.in_vain = previous is State.WAITING and self.state is not State.STARTING
         if previous is State.WAITING:
@@ -98,15 +98,15 @@ class Node(Supervisor):
         )
 
     def meets(self, edge: Edge) -> bool:
-        """Whether a dependent with this *edge* to it may start now."""
+        """Return whether a dependent with this *edge* to it may start now."""
         return self.open if edge.kind == "ready" else bool(self.attempt) or self.state in ENDED
 
     def lost_to(self, edge: Edge) -> bool:
-        """Whether a dependent with this *edge* to it needs a value that will never come."""
+        """Return whether a dependent with this *edge* to it needs a value that will never be available."""
         return edge.parameter is not None and not edge.optional and self.state in ENDED
 
     def ending(self, deadline: float) -> Ending:
-        """How it ended; *deadline* is the shutdown's, on the loop's clock."""
+        """Return how it ended; *deadline* is the shutdown's, in seconds on the loop's clock."""
         return Ending(
             self.name,
             self.state,
@@ -121,7 +121,7 @@ class Node(Supervisor):
 
 
 def targets_of(units: Mapping[str, Unit]) -> dict[str, list[str]]:
-    """The names of what each of the *units* depends on, without what is not among them."""
+    """Return the dependencies of each unit by name, without those that are not among *units*."""
     return {
         name: [edge.target for edge in unit.service.needs.edges if edge.target in units] + list(unit.after)
         for name, unit in units.items()
@@ -129,7 +129,7 @@ def targets_of(units: Mapping[str, Unit]) -> dict[str, list[str]]:
 
 
 def build(units: Iterable[Unit], host: Host[Node]) -> dict[str, Node]:
-    """Make a node for each of the *units*, by name, and link them."""
+    """Make a node for each of *units*, link them, and return them by name."""
     nodes: dict[str, Node] = {}
     made: list[tuple[Node, Unit]] = []
     for unit in units:

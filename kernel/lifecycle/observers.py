@@ -1,4 +1,4 @@
-"""Those who are told what happens: in order, in the loop's thread, and contained."""
+"""Delivers events to observers: in order, in the loop's thread, with their failures contained."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from kernel.lifecycle.events import Event, Notice, Observer
 
 
 class Observers:
-    """Keeps events until the step that led to them is complete: an observer may ask for a stop, which needs that.
+    """Queues events until the step that caused them is complete, since an observer may request a stop.
 
     Args:
-        observers: Those to tell.
-        interrupt: Is called where one of them raises a KeyboardInterrupt, which is a signal.
+        observers: Called with each event.
+        interrupt: Called when an observer raises KeyboardInterrupt, which is a signal.
 
     """
 
@@ -23,16 +23,16 @@ class Observers:
         self._events: deque[Event] = deque()
 
     def emit(self, event: Event) -> None:
-        """Keep *event* for `tell_next`."""
+        """Queue *event* for `tell_next`."""
         if self._observers:
             self._events.append(event)
 
     def __bool__(self) -> bool:
-        """Whether there is an event to tell."""
+        """Return whether an event is queued."""
         return bool(self._events)
 
     def tell_next(self) -> None:
-        """Tell every observer the next event. One that fails is disabled, and the others are told so."""
+        """Call every observer with the next event. Disable an observer that fails, and tell the others."""
         event = self._events.popleft()
         for observer in list(self._observers):
             try:

@@ -1,9 +1,9 @@
-"""All services together: who may start, who is asked to stop and when, and how it all ended.
+"""All services together: when each starts, when each is requested to stop, and how the run ended.
 
-Start and stop are dataflow. Each move of a service is put into a queue, and its consequences for the others are
-drawn one after the other: counters of unmet dependencies and of live dependents go up and down, and one that
-reaches zero starts or stops its service. So nothing waits for a level, no task waits for another, and the whole
-takes time linear in services plus edges.
+Start and stop are dataflow. Each state change is queued, and its consequences for other services are applied one
+after the other: they change the counters of unmet dependencies and of live dependents, and a counter that reaches
+zero starts or stops its service. No service waits for a whole level, no task waits for another, and the total time
+is linear in services plus edges.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ class Orchestrator:
     """Runs *units* until all have ended.
 
     Args:
-        units: The services to run. Each dependency of each is among them, or is skipped.
-        shutdown_timeout: Seconds for the whole shutdown, counted from when the stop is asked for.
-        drain_delay: Seconds between a requested stop and its begin, in which nothing is ready any more.
-        observers: Are told each event.
-        resting: Tells whether deadlines rest, because somebody is debugging.
-        result: Gives the exit code where nothing goes wrong; takes the reason of the stop.
-        signal: Gives the first signal that asked to stop, and the seconds since; the loop may not have been told yet.
+        units: The services to run. Dependencies that are not among them are ignored.
+        shutdown_timeout: Seconds for the whole shutdown, counted from the request to stop.
+        drain_delay: Seconds between the request to stop and its begin, in which the app is not ready.
+        observers: Called with each event.
+        resting: Returns whether deadlines are suspended because a debugger is attached.
+        result: Returns the exit code if nothing goes wrong, given the reason of the stop.
+        signal: Returns the first signal and the seconds since, even before the loop has handled it.
 
     Raises:
-        CycleError: Services wait for each other.
+        CycleError: There is a dependency cycle.
 
     """
 
@@ -92,12 +92,12 @@ class Orchestrator:
         self._unended = 0
         self.all_ready = False
         self._recovery = Recovery()
-        self._first: Node | None = None  # the first to break, or the first that was not allowed to
+        self._first: Node | None = None  # the first to fail; failures that are not allowed come first
         self.reason = ""  # of the stop
         self._began = 0.0
         self._shutdown = Shutdown(shutdown_timeout)
         self._progress = Progress(self)
-        depths(targets_of(self._units))  # refuses cycles
+        depths(targets_of(self._units))  # raises CycleError
 
     # -- from outside --------------------------------------------------------------------------------------------
 
@@ -108,16 +108,16 @@ class Orchestrator:
 
     @property
     def live(self) -> int:
-        """How many attempts are running."""
+        """The number of running attempts."""
         return self._live
 
     @property
     def ready(self) -> bool:
-        """Whether all is ready, done, or failed (allowed); none says `unready`; no stop was asked for."""
+        """Whether every service is ready, done, or failed (allowed), none is `unready`, and no stop was requested."""
         return bool(self._nodes) and not self._unready and not self._withheld and not self.stopping
 
     def running(self, frame: FrameType | None) -> str:
-        """Return the name of the service whose code *frame* of the loop's thread runs; empty where it is none's."""
+        """Return the service whose code runs in *frame* of the loop's thread; an empty string if it is none's."""
         functions = {name: node.spec.fn for name, node in self._nodes.items()}
         return owner_of(frame, functions)
 
@@ -125,10 +125,10 @@ class Orchestrator:
         """Run all services until each has ended or was abandoned.
 
         Args:
-            at_end: Is called with the report before the task group is left, which an abandoned service may keep
-                open for ever: the place to leave the process from.
+            at_end: Called with the report before the task group is left. An abandoned service may keep the group open
+                for ever, so exit the process here.
 
-        Cancellation cuts every service at once, without any order; to stop, call `request_stop`.
+        Cancelling this call cancels every service at once, in no order; to stop in order, call `request_stop`.
 
         """
         self.clock.start()
@@ -153,23 +153,23 @@ class Orchestrator:
             report = self._report()
             if at_end is not None:
                 at_end(report)
-            own.cancel_scope.cancel()  # the clock, where one that was abandoned keeps us
+            own.cancel_scope.cancel()  # the clock; an abandoned service may keep this block open
         assert report is not None
         return report
 
     def request_stop(self, reason: str, *, ago: float = 0.0) -> None:
-        """Stop everything in order, as a signal does; does nothing when that is under way.
+        """Stop all services in order, as a signal does. Do nothing if a stop is already under way.
 
         Args:
-            reason: Why, in words that complete "stopping: ...".
-            ago: Seconds since it was asked for, where the loop was not free to be told: the deadline counts from then.
+            reason: Why, to complete "stopping: ...".
+            ago: Seconds since the request, if the loop was blocked: the deadline counts from the request.
 
         """
         self._begin_stop(reason, delay=self._drain_delay, ago=ago)
         self.settle()
 
     def force(self) -> None:
-        """Cut everything that still runs, now, as a second signal does. What ignores it is abandoned after 1 s."""
+        """Cancel everything that still runs, as a second signal does. What ignores that is abandoned after 1 s."""
         self._begin_stop("forced")
         running = [node for node in self._nodes.values() if node.state in LIVE]
         if not running:
@@ -184,12 +184,12 @@ class Orchestrator:
     # -- the supervisors' host -----------------------------------------------------------------------------------
 
     def moved(self, node: Node, previous: State, seconds: float, reason: str) -> None:
-        """Report the move, and queue its consequences."""
+        """Report a move, and queue its consequences."""
         self.observers.emit(node.transition(previous, seconds, reason))
         self._queue.append((node, previous, node.state))
 
     def withdraw(self, provider: Node) -> None:
-        """Ask all who hold the value of *provider*, directly or not, to stop; the outermost first."""
+        """Stop the direct and indirect consumers of *provider*, the outermost first."""
         touched: list[Node] = []
         todo = [provider]
         while todo:
@@ -204,11 +204,11 @@ class Orchestrator:
             self._proceed(consumer)
 
     def limits(self, node: Node, requested_at: float) -> tuple[float, float]:
-        """When it is cancelled and abandoned: by its own stop_timeout, and early enough for each level below it."""
+        """Return when it is cancelled and abandoned: by its stop_timeout, and in time for each level below it."""
         return self._shutdown.limits(node.spec.stop_timeout, node.depth, requested_at)
 
     def retry(self, node: Node) -> None:
-        """Start it again, if all that it depends on is still there."""
+        """Start it again, or make it wait if a dependency is not ready."""
         if node.unmet:
             node.wait(f"for {', '.join(target.name for target in node.waits_for)}")
         else:
@@ -220,11 +220,11 @@ class Orchestrator:
         self._progress.tell()
 
     def interrupt(self) -> None:
-        """Take a KeyboardInterrupt raised in a service for the signal that it is."""
+        """Stop the app: a service raised KeyboardInterrupt, which is a signal."""
         self.request_stop("KeyboardInterrupt")
 
-    def withhold(self, node: Node, change: int) -> None:  # noqa: ARG002  (who it is, its own list tells)
-        """Count one reason more, or less, why the app is unready although all serve."""
+    def withhold(self, node: Node, change: int) -> None:  # noqa: ARG002  (the node has its own list)
+        """Add *change* (1 or -1) to the number of reasons why the app is unready although all services serve."""
         self._withheld += change
 
     def notice(self, node: Node, message: str, error: BaseException | None = None, *, calm: bool = False) -> None:
@@ -256,13 +256,13 @@ class Orchestrator:
         node.launch(self._spawn, values)
 
     def _spawn(self, run: Run, name: str) -> None:
-        # In the context of the app, not of the service whose move led here: its context variables are its own.
+        # In the app's context, not in that of the service whose move led here: context variables must not leak.
         self._tasks.spawn(run, name, self._context)
 
     # -- consequences --------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Draw the consequences of all moves; those of one are complete before the next is looked at."""
+        """Apply the consequences of all queued moves, one move at a time."""
         if self._settling:
             return
         self._settling = True
@@ -289,7 +289,7 @@ class Orchestrator:
             self._settling = False
 
     def _release(self, node: Node) -> None:
-        """Its attempt is over: those it depended on may go on stopping."""
+        """Let the dependencies of *node* go on stopping: its attempt has ended."""
         self._live -= 1
         holds, node.holds = node.holds, ()
         for target, _ in node.links:
@@ -303,14 +303,14 @@ class Orchestrator:
             self._finished.set()
 
     def _proceed(self, node: Node) -> None:
-        """Ask *node* to stop if that is wanted, and nobody needs it any more."""
+        """Request that *node* stops, if that is wanted and no service needs it any more."""
         if node.wanted is Want.RUN or node.state not in LIVE:
             return
         if not (node.live_dependents if node.wanted is Want.STOP else node.live_consumers):
             node.request_stop()
 
     def _publish(self, node: Node) -> None:
-        """Let its dependents know when it has become ready, or has ceased to be."""
+        """Update the dependents of *node* if it has become ready, or is no longer ready."""
         is_open = (node.state is State.READY and node.wanted is not Want.RESTART) or node.state in ENDED
         if is_open == node.open:
             return
@@ -321,7 +321,7 @@ class Orchestrator:
                 self._recovery.leaves(node.name, self.clock.now())
         if is_open:
             if not node.attempt:
-                self._meet(node, kind="started")  # it never was and never will be launched
+                self._meet(node, kind="started")  # it was never launched, and will not be
             self._meet(node, kind="ready")
             self._check_all_ready(node)
         else:
@@ -338,7 +338,7 @@ class Orchestrator:
                     self._wait_or_lose(dependent)
 
     def _wait_or_lose(self, node: Node) -> None:
-        """Launch *node* if it can start; end it if a value that it needs will never come."""
+        """Launch *node* if it can start; end it if a value that it needs will never be available."""
         if self.stopping:
             if node.state is State.WAITING:
                 node.end_unstarted("")
@@ -351,17 +351,17 @@ class Orchestrator:
             self._launch(node)
 
     def _broke(self, node: Node) -> None:
-        """It failed or was abandoned: the end of the app, unless it may."""
+        """Stop the app, since *node* failed or was abandoned, unless its failure is allowed."""
         fatal = not node.spec.allowed_failure
         if self._first is None or (fatal and self._first.spec.allowed_failure):
             self._first = node
         if fatal and not self.stopping:
             self._begin_stop(f"{node.name} {node.state.value}", failure=True)
         elif fatal and not self._shutdown.stops_services:
-            self._stop_services()  # a failure waits for no drain delay
+            self._stop_services()  # a failure ends the drain delay
 
     def _ended(self, node: Node) -> None:
-        """It will never come back: those who need its value fail, and the last node to end ends the app."""
+        """Fail the consumers of *node*, which has ended for good; stop the app if it was the last to end."""
         if not self.stopping:
             for dependent, edge in node.dependents:
                 if dependent.state in HALTED and node.lost_to(edge):
@@ -406,7 +406,7 @@ class Orchestrator:
         self.settle()
 
     def _stop_services(self) -> None:
-        """Ask everything that runs to stop, each when those that depend on it have ended."""
+        """Request that all running services stop, each once its dependents have ended."""
         if not self._shutdown.stops_services:
             alive = {name: node for name, node in self._nodes.items() if node.state in LIVE}  # in their order
             graph = targets_of(self._units)

@@ -1,4 +1,4 @@
-"""Tells what a start or a stop that takes long still waits for."""
+"""Reports what a slow start or stop is still waiting for."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kernel.lifecycle.node import Node
 from kernel.lifecycle.observers import Observers
 from kernel.lifecycle.tree import starting_tree, stopping_tree
 
-LONG_START = 5.0  # seconds after which a start that is not over is explained
-LONG_STOP = 2.0  # the same of a stop
+LONG_START = 5.0  # seconds until an unfinished start is explained
+LONG_STOP = 2.0  # the same for a stop
 
 
 class Run(Protocol):
-    """What it needs of the orchestrator."""
+    """What `Progress` needs from the orchestrator."""
 
     clock: Clock
     stopping: bool
@@ -29,32 +29,32 @@ class Run(Protocol):
 
     @property
     def all_ready(self) -> bool:
-        """Whether all services are ready, or were at some time."""
+        """Whether all services have been ready at least once."""
         ...
 
     def settle(self) -> None:
-        """Tell the observers."""
+        """Deliver the events to the observers."""
 
 
 class Progress:
-    """Explains a start or a stop at first after a while, then each time that it has taken twice as long."""
+    """Explains a slow start or stop: first after a fixed time, then each time that the elapsed time has doubled."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._began = 0.0
 
     def start(self, at: float) -> None:
-        """Watch the start, which began *at* that time."""
+        """Watch the start, which began *at* that time (seconds on the loop's clock)."""
         self._began = at
         self._run.clock.at(at + LONG_START, self._explain_start)
 
     def stop(self, at: float) -> None:
-        """Watch the stop, which was requested *at* that time."""
+        """Watch the stop, which was requested *at* that time (seconds on the loop's clock)."""
         self._began = at
         self._run.clock.at(at + LONG_STOP, self._explain_stop)
 
     def tell(self) -> None:
-        """Tell the observers what the start waits for; nothing once the app stops."""
+        """Tell the observers what the start waits for. Do nothing once the app stops."""
         if not self._run.stopping:
             self._tell(stopping=False)
 

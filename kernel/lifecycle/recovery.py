@@ -1,4 +1,4 @@
-"""Who has ceased to be ready since all were, until all are again."""
+"""Tracks the services that lost readiness, until all are ready again."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from kernel.lifecycle.events import Event, ReadyAgain
 
 
 class Recovery:
-    """What is to be told when a recovery is complete."""
+    """Collects what `ReadyAgain` reports when a recovery is complete."""
 
     def __init__(self) -> None:
         self._away: dict[str, float] = {}
 
     def leaves(self, name: str, now: float) -> None:
-        """Take note that a service is not ready any more."""
+        """Record that the service *name* is no longer ready, at *now* (seconds on the loop's clock)."""
         self._away.setdefault(name, now)
 
     def complete(self, now: float, emit: Callable[[Event], object]) -> None:
-        """Tell that all are ready, if anybody was away."""
+        """Emit `ReadyAgain`, if any service had lost readiness."""
         if self._away:
             emit(ReadyAgain(now - next(iter(self._away.values())), tuple(self._away)))
             self._away.clear()

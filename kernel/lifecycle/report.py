@@ -1,4 +1,4 @@
-"""How a run ended, the exit code that tells the truth about it, and the last lines that say so."""
+"""How a run ended: the exit code, the verdict, and a line for each service."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ SIGNAL = re.compile(r"SIG[A-Z]+|KeyboardInterrupt")  # as the reason of a stop
 
 @attrs.frozen
 class Report:
-    """How it all ended.
+    """How the run ended.
 
     Args:
         reason: Why the app stopped.
-        endings: Each service's end, in the order of their start.
-        first: The name of the service whose failure came first, one that may not fail before others; or None.
-        seconds: Time from the first launch to the end.
-        stopping: Time from when the stop was asked for to the end.
-        forced: Whether another signal cancelled services that still ran.
-        late: Whether the deadline had passed when the last of them ended.
-        result: The exit code where nothing went wrong: that of a command.
+        endings: How each service ended, in start order.
+        first: The service that failed first; failures that are not allowed take precedence. None if none failed.
+        seconds: Seconds from the first launch to the end.
+        stopping: Seconds from the request to stop to the end.
+        forced: Whether another signal cancelled services that were still running.
+        late: Whether the deadline had passed when the last service ended.
+        result: The exit code if nothing went wrong: that of a command.
 
     """
 
@@ -40,12 +40,12 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """The exit code that tells the truth about it."""
+        """The exit code of the process."""
         return self._failure or self.result
 
     @property
     def well(self) -> bool:
-        """Whether nothing went wrong, whatever exit code a command has chosen."""
+        """Whether nothing went wrong, whatever exit code a command returned."""
         return not self._failure
 
     @property
@@ -65,23 +65,23 @@ class Report:
 
     @property
     def cause(self) -> Ending | None:
-        """The ending that the verdict tells in full, where there is such a one."""
+        """The ending that the verdict explains in full, or None."""
         abandoned = [ending for ending in self.endings if ending.state is State.ABANDONED]
         if self.forced or len(abandoned) > 1:
             return None
         if abandoned or self.late:
             return next(iter(abandoned), None)
-        return next((one for one in self.endings if one.service == self.first), None) if self._failure else None
+        return next((each for each in self.endings if each.service == self.first), None) if self._failure else None
 
     @property
     def verdict(self) -> str:
-        """What the exit code stands for, in words that follow it."""
+        """Explain the exit code, in words that follow it in a sentence."""
         abandoned = [ending for ending in self.endings if ending.state is State.ABANDONED]
         overran = [ending for ending in self.endings if ending.late or isinstance(ending.error, StopTimeout)]
         cause = self.cause
         if self.forced:
-            cut = [one for one in overran if isinstance(one.error, StopTimeout) and one.error.forced]
-            words = forced_words(cut, abandoned)
+            forced = [ending for ending in overran if isinstance(ending.error, StopTimeout) and ending.error.forced]
+            words = forced_words(forced, abandoned)
         elif len(abandoned) > 1:
             words = f"{names_of(abandoned)} could not be cancelled and were abandoned"
         elif self.late and cause is None:
@@ -100,20 +100,20 @@ class Report:
         return words + self._earlier(cause)
 
     def _earlier(self, cause: Ending | None) -> str:
-        """Whose failure came first, where something worse than that has decided the exit code."""
+        """Name the service that failed first, if something worse decided the exit code."""
         if self._failure not in {3, 130}:
             return ""
-        first = next((one for one in self.endings if one.service == self.first and one.fatal), None)
+        first = next((ending for ending in self.endings if ending.service == self.first and ending.fatal), None)
         if first is None or first is cause or first.state is State.ABANDONED or isinstance(first.error, StopTimeout):
             return ""
         return f"; {first.service} had failed before"
 
     @property
     def lines(self) -> list[str]:
-        """A line for each service: its end, its attempts, how long it was ready, and its error.
+        """One line for each service: how it ended, its attempts, how long it was ready, and its error.
 
-        What is read last should say everything once: an error that the verdict tells is left out here, and where a
-        service failed for want of a value, why that was missing stands beside the provider.
+        Each error is shown once: the verdict's is left out here, and a consumer that lost its provider does not repeat
+        the provider's error.
         """
         told = set()
         cause = self.cause.error if self.cause is not None else None

@@ -1,8 +1,8 @@
-"""The one deadline of a shutdown, and the part of it that each level of services gets.
+"""The deadline of a shutdown, and each level's share of it.
 
-Whoever overruns is cancelled early enough that each level below still gets its turn: with n the longest chain that is
-still alive and r = min(1 s, budget / 2n), a service with k levels below it is cancelled at the latest at
-T - (k + 1/2) r, and abandoned at T - k r.
+A service that overruns is cancelled early enough for each level below it to stop in time. Let T be the deadline, n
+the length of the longest chain that is still alive, and r = min(1 s, budget / 2n). A service with k levels below it
+is cancelled at T - (k + 1/2) r at the latest, and abandoned at T - k r.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ import math
 from collections.abc import Collection
 
 GRACE = 1.0
-"""Seconds to reach `serving` when a stop comes while starting, and to unwind when cancelled outside a shutdown."""
+"""Seconds to reach `serving` if a stop is requested while starting, and to end if cancelled outside a shutdown."""
 
 
 def level_share(budget: float, levels: Collection[int]) -> float:
-    """Return the seconds at the end of a *budget* that each level keeps for itself.
+    """Return the seconds that each level has for itself at the end of *budget*.
 
     Args:
         budget: Seconds for the whole shutdown.
-        levels: For each live service the number of levels below it.
+        levels: The number of levels below each live service.
 
     """
     return min(1.0, budget / (2 * (max(levels, default=0) + 1)))
 
 
 def cancelled_by(deadline: float, share: float, levels: int) -> float:
-    """When a service with *levels* below it is cancelled at the latest; half a *share* later it is abandoned."""
+    """Return the latest time to cancel a service with *levels* below it; it is abandoned half a *share* later."""
     return deadline - (levels + 0.5) * share
 
 
 class Shutdown:
-    """When a stop was requested, when it must be over, and whether it was forced.
+    """The times of one shutdown: when it was requested, its deadline, and whether it was forced.
 
     Args:
         timeout: Seconds for the whole shutdown, counted from the request.
@@ -47,17 +47,17 @@ class Shutdown:
         self._share = 0.0
 
     def request(self, at: float) -> None:
-        """Count from *at*."""
+        """Start the deadline, counted from *at* (seconds on the loop's clock)."""
         self.requested_at = at
         self.deadline = at + self.timeout
 
     def share_out(self, now: float, levels: Collection[int]) -> None:
-        """Give each level its share of what is left, as the services begin to stop."""
+        """Divide the remaining time among the levels, as the services begin to stop."""
         self.stops_services = True
         self._share = level_share(max(self.deadline - now, 0.0), levels)
 
     def force(self, now: float) -> None:
-        """Leave what still runs no more than the grace period."""
+        """Limit what is still running to the grace period."""
         self.forced = True
         self.deadline = min(self.deadline, now + GRACE)
 
@@ -65,9 +65,9 @@ class Shutdown:
         """Return when a service is cancelled, and when it is abandoned.
 
         Args:
-            stop_timeout: Its own, in seconds.
-            levels: How many are below it.
-            requested_at: When its own stop was requested.
+            stop_timeout: The service's own, in seconds.
+            levels: The number of levels below it.
+            requested_at: When its stop was requested, in seconds on the loop's clock.
 
         """
         own = requested_at + stop_timeout

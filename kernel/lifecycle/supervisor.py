@@ -1,16 +1,15 @@
-"""One service: its state, its attempts, and the scopes by which it is stopped.
+"""One service: its state, its attempts, and the scopes that stop it.
 
-The one rule of stopping: cancel a service's *work*, never its *resources*. Cancellation is level-triggered: inside
-a cancelled scope ``async with pool`` cannot await in its ``__aexit__``, and the pool's own tasks die with it. So two
-scopes are kept apart:
+The rule for stopping: cancel a service's *work*, never its *resources*. Cancellation is level-triggered: inside a
+cancelled scope ``async with pool`` cannot await in its ``__aexit__``, and the pool's own tasks are cancelled too. So
+there are two scopes:
 
-    attempt                           a scope around it all, cancelled only to cut; the last resort
+    attempt                           a scope around everything, cancelled only as the last resort
     └─ async with pool:               resources: they close uncancelled, within stop_timeout
        └─ async with serving(pool):   work: a task group, cancelled when a stop is requested
 
-A `Supervisor` is a state machine. All of it but `_run` and the block is synchronous, so that each step is atomic;
-while a service waits or backs off it has no task at all. Who may start and who is asked to stop is the
-orchestrator's to say.
+A `Supervisor` is a state machine. Everything except `_run` and the block is synchronous, which makes each step
+atomic. A service that waits or backs off has no task. The orchestrator decides which services start and stop.
 """
 
 from __future__ import annotations
@@ -53,14 +52,14 @@ from kernel.stacks import stands_at
 
 @attrs.define(eq=False)
 class Supervisor(Alarmed):
-    """Runs one service, attempt after attempt.
+    """Runs the attempts of one service.
 
     Args:
         spec: The service.
         host: The orchestrator.
         config: The value of its config parameter, or None.
-        internal: Whether it belongs to the kernel or the app, and counts for nothing but itself.
-        once: Whether it is never started again when a value it holds is lost, as a command.
+        internal: Whether it belongs to the kernel or the app's lifespan rather than to `services/`.
+        once: Whether it is a command, which is not restarted when a provider it uses is lost.
         awaited, wrap, doing: As in `Unit`.
 
     """
@@ -85,8 +84,8 @@ class Supervisor(Alarmed):
     wanted: Want = attrs.field(default=Want.RUN, init=False)
     requested: bool = attrs.field(default=False, init=False)
     withheld: tuple[str, ...] = attrs.field(default=(), init=False)  # why it is unready although it serves
-    holds: tuple[Supervisor, ...] = attrs.field(default=(), init=False)  # the providers whose values it holds
-    live_consumers: int = attrs.field(default=0, init=False)  # those that hold its value
+    holds: tuple[Supervisor, ...] = attrs.field(default=(), init=False)  # the providers it uses
+    live_consumers: int = attrs.field(default=0, init=False)  # how many running attempts use its value
 
     _now: Callable[[], float] = attrs.field(init=False)
     _failures: int = attrs.field(default=0, init=False)
@@ -107,22 +106,22 @@ class Supervisor(Alarmed):
 
     @property
     def value(self) -> object:
-        """What it hands over; only while it is ready."""
+        """The value it provides; None unless it is ready."""
         return self._block.value if self._block else None
 
     @property
     def time_left(self) -> float:
-        """Seconds until it is cut, once it was asked to stop; 0 where nobody counts them."""
+        """Seconds until it is cancelled, after a stop was requested; 0 if there is no limit."""
         return self._alarm.when - self._now() if self.requested and self._alarm is not None else 0.0
 
     def stands_at(self) -> str:
-        """The line where its running attempt waits."""
+        """Return the line of code where its running attempt is."""
         return stands_at(self._coroutine)
 
     # -- one attempt ---------------------------------------------------------------------------------------------
 
     def launch(self, spawn: Callable[[Run, str], None], values: dict[str, Any]) -> None:
-        """Start an attempt, with the *values* of its dependencies by parameter."""
+        """Start an attempt, with the *values* of its providers by parameter name."""
         self.attempt += 1
         self.wanted, self.requested = Want.RUN, False
         self._crash = self._timeout = self.error = None
@@ -138,7 +137,7 @@ class Supervisor(Alarmed):
             self._set_alarm(self._now() + self.spec.start_timeout, self._start_timed_out)
 
     async def _run(self, values: dict[str, Any]) -> None:
-        """Run the service's function. Whatever it raises ends here."""
+        """Run the service's function, and handle whatever it raises."""
         error: BaseException | None = None
         returned = False
         assert self._scope is not None
@@ -151,10 +150,10 @@ class Supervisor(Alarmed):
                     self._coroutine = self.spec.fn(**values)
                     await self._coroutine
                     returned = True
-            except BaseException as caught:  # noqa: ASYNC103, BLE001  (the task ends here, and its end is the answer)
+            except BaseException as caught:  # noqa: ASYNC103, BLE001  (the task ends here)
                 error = self._understand(caught)
         self._finish(error, returned)
-        del error  # its traceback holds this frame: each crash would wait for the garbage collector
+        del error  # its traceback refers to this frame: a cycle that only the garbage collector would free
         self.host.settle()
 
     def _serving(self, attempt: int) -> Callable[..., Block]:
@@ -166,54 +165,54 @@ class Supervisor(Alarmed):
         return serving
 
     def enter(self, block: Block) -> None:
-        """Take *block* as the attempt's work."""
+        """Record *block* as the attempt's work."""
         if self._block is not None:
             raise ServedTwice(self.name)
         self._block = block
 
     def serves(self) -> None:
-        """The block was entered: the service is ready, unless it was asked to stop while starting."""
+        """Become ready: the block was entered. Stop the block if a stop was requested while starting."""
         if self.state is State.STARTING:
             self._disarm()
             self._becomes_ready()
             return
         assert self._block is not None
         self._block.stop()
-        if self.requested and self.state is State.STOPPING:  # one that was given up may still come this far
+        if self.requested and self.state is State.STOPPING:  # not if it was abandoned, and came this far later
             self._arm(self._overran)
 
     def tell_unready(self, change: int, message: str) -> None:
-        """Take note that there is one reason more (1) or less (-1) why it is unready although it serves."""
+        """Record that a reason to be unready while serving was added (1) or removed (-1)."""
         self.host.withhold(self, change)
         if self.state is State.READY:
             self.host.notice(self, message, calm=change < 0)
 
     def work_ended(self, exc: BaseException | None) -> None:
-        """The block is being left: by itself, by a crash, or because it was asked to."""
+        """Stop being ready: the block is being left, by itself, by a crash, or because a stop was requested."""
         if exc is not None and interrupts(exc):
-            self.host.interrupt()  # at once, and not when the consumers have left
+            self.host.interrupt()  # now, not only when the consumers have stopped
         if self.state is State.READY:
-            # A cancellation that nobody here asked for comes from a crash: of a background task, or of a resource's.
+            # A cancellation that the kernel did not request comes from a crash of a background task or of a resource.
             self._leaves_ready("its work ended" if exc is None else "crashed")
             self.host.withdraw(self)
             self.host.settle()
 
     def closing(self) -> None:
-        """The consumers have left: from here on the clean-up is on the clock."""
+        """Start the time limit of clean-up: the consumers have stopped."""
         if not self.requested and self.state is State.STOPPING:
             self._requested_at = self._now()
             self._arm(self._overran)
 
     def crashed(self, error: BaseException) -> None:
-        """The work raised *error*; what clean-up raises after it comes second."""
+        """Record that the work raised *error*, which takes precedence over what clean-up raises later."""
         if interrupts(error):
             self.host.interrupt()
         self._crash = without_interrupt(error)
 
     def _understand(self, caught: BaseException) -> BaseException | None:
-        """What *caught* says of the service; None where it was only our own cancellation."""
+        """Return the failure that *caught* stands for; None if it is only our own cancellation."""
         if self._cancelled and type(caught) is self.host.cancellation:
-            return None  # as mostly; what follows takes 2 µs, a tenth of a whole stop
+            return None  # the usual case; what follows takes 2 µs, a tenth of a whole stop
         if interrupts(caught):
             self.host.interrupt()
             self.wanted, self.requested = Want.STOP, True
@@ -227,12 +226,12 @@ class Supervisor(Alarmed):
     # -- stopping ------------------------------------------------------------------------------------------------
 
     def request_stop(self) -> None:
-        """Ask the running attempt to stop, now that nobody needs it any more."""
+        """Request that the running attempt stops, since no service needs it any more."""
         if self.requested:
             return
         self.requested = True
         if self._next is not None and self.state is State.STOPPING:
-            self.rearm()  # its clean-up is on the clock already, and that goes on
+            self.rearm()  # the time limit of its clean-up is running already
             return
         self._requested_at = self._now()
         if self.state is State.STARTING:
@@ -242,40 +241,40 @@ class Supervisor(Alarmed):
         if self._block is not None:
             self._block.stop()
             self._arm(self._overran)
-        elif self.needs.serving and not self.awaited:  # those hold nothing yet
+        elif self.needs.serving and not self.awaited:  # it has no resources yet that need time to close
             self._arm(self._grace_is_over)
         else:
             self._cancel()
             self._arm(self._overran)
 
     def consumers_left(self) -> None:
-        """Nobody holds the value any more."""
+        """Let the block close: no consumer uses the value any more."""
         if self._block is not None:
             self._block.release()
 
     def rearm(self) -> None:
-        """Take the limits anew, since a shutdown has begun or was forced."""
+        """Recompute the time limits, since a shutdown has begun or was forced."""
         if self._next is not None and self.state is State.STOPPING:
             self._arm(self._next)
 
     def force(self) -> None:
-        """Cut the running attempt now."""
+        """Cancel the running attempt now."""
         if not self.requested:
             self.request_stop()
         if self._next != self._give_up:
             self._overran(forced=True)
 
     def end_unstarted(self, reason: str) -> None:
-        """End a service that has no attempt running, because the app stops."""
+        """End a service that has no running attempt, because the app stops."""
         self._disarm()
         self._end(State.STOPPED, None, reason)
 
     def lose(self, provider: Supervisor) -> None:
-        """End a service that has no attempt running, because a value that it needs is gone for good."""
+        """End a service that has no running attempt, because *provider* has ended for good."""
         self._disarm()
         self.error = ValueLost(self.name, provider.name, lost(provider.state, provider.error))
         self.error.__cause__ = provider.error
-        if self.internal:  # it was there for that value, and has nothing left to do
+        if self.internal:  # it existed only for that provider
             self._end(State.STOPPED, None, str(self.error))
         else:
             self._move(State.FAILED, str(self.error))
@@ -287,7 +286,7 @@ class Supervisor(Alarmed):
     def _overran(self, *, forced: bool = False) -> None:
         took, limit = self._now() - self._requested_at, self.spec.stop_timeout
         self._cancel()
-        self._arm(self._give_up)  # before all that is only told: it does not depend on that
+        self._arm(self._give_up)  # first: the limit must hold even if the report below fails
         earlier, self._timeout = self._timeout, StopTimeout(self.name, took, self.stands_at(), forced, limit)
         self._timeout.__cause__ = earlier
 
@@ -317,20 +316,20 @@ class Supervisor(Alarmed):
             self._block.cancel()
 
     def _arm(self, step: Callable[[], None]) -> None:
-        """Call *step* at the time that the limits give it."""
-        cut_at, give_up_at = self.host.limits(self, self._requested_at)
+        """Schedule *step* for the time that the limits give it."""
+        cancel_at, abandon_at = self.host.limits(self, self._requested_at)
         if step == self._give_up:
-            when = give_up_at
+            when = abandon_at
         elif step == self._grace_is_over:
-            when = min(self._requested_at + GRACE, cut_at)
+            when = min(self._requested_at + GRACE, cancel_at)
         else:
-            when = cut_at
+            when = cancel_at
         self._set_alarm(when, step)
 
     # -- what comes after ----------------------------------------------------------------------------------------
 
     def _finish(self, error: BaseException | None, returned: bool) -> None:  # noqa: FBT001
-        """The attempt has ended: decide what becomes of the service."""
+        """Decide what the service does next: its attempt has ended."""
         self._disarm()
         self._scope = self._coroutine = None
         if self.state is State.ABANDONED:
@@ -357,15 +356,15 @@ class Supervisor(Alarmed):
                 self._starts_over()
 
     def _first_error(self, error: BaseException | None, returned: bool) -> BaseException | None:  # noqa: FBT001
-        """The error that came first: a start that took too long, the crash of the work, then what clean-up raised."""
+        """Return the error that takes precedence: a start timeout, then a crash of the work, then clean-up."""
         first = self._timeout if isinstance(self._timeout, StartTimeout) else self._crash
         if first is None:
             return error if error is not None or returned else self._timeout
         if error is None:
-            # A function that returned after its block had crashed has dealt with the crash.
+            # A function that returned after its block had crashed has handled the crash.
             return first if first is self._timeout or not returned else None
         if same(first, error):
-            return error  # the crash itself, maybe in a group by now
+            return error  # the crash itself, possibly inside a group
         self.host.notice(self, "clean-up failed after the crash", error)
         return noting(first, error)
 
@@ -392,7 +391,7 @@ class Supervisor(Alarmed):
         self._move(State.BACKOFF, f"retry {self._failures}{of} in {delay:.3g} s")
 
     def _note(self, error: BaseException) -> None:
-        """Note on *error* where it came from; an earlier note of ours goes, since one error may come again."""
+        """Add a note to *error* that says where it came from; replace ours if the same error was raised before."""
         if self.state is State.STARTING or isinstance(self._timeout, StartTimeout):
             phase = "starting"
         else:
@@ -418,7 +417,7 @@ class Supervisor(Alarmed):
         self.host.retry(self)
 
     def wait(self, reason: str) -> None:
-        """Go from backoff to waiting, since a dependency is not ready."""
+        """Move from backoff to waiting, since a dependency is not ready."""
         self._move(State.WAITING, reason)
 
     def _end(self, state: State, error: BaseException | None, reason: str) -> None:
@@ -439,7 +438,7 @@ class Supervisor(Alarmed):
         self._move(State.STOPPING, reason)
 
     def _move(self, new: State, reason: str = "") -> None:
-        """The one place where the state changes."""
+        """Change the state; nothing else does."""
         previous, now = self.state, self._now()
         assert new in MOVES[previous], f"{self.name}: {previous.value} -> {new.value} is no legal move"
         seconds, self.since = now - self.since, now

@@ -1,8 +1,8 @@
-"""The tasks of the services: the event loop's own, without what a task group of anyio makes for each.
+"""The tasks of the services: the event loop's own, without the overhead of an anyio task group.
 
-A supervisor lets nothing out of its task, cancels it by a scope of its own, and nobody waits for what it returns. A
-task group would make a handle, an event, a second scope and a wrapper for each all the same: 9 of the 20 µs that it
-takes to start and to cancel a task on asyncio.
+A supervisor's task raises nothing, is cancelled by its own scope, and nobody waits for its result. A task group would
+still make a handle, an event, a second scope and a wrapper for each task: 9 of the 20 µs that starting and cancelling
+a task takes on asyncio.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Run = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Tasks(Protocol):
-    """As an async context manager: whoever leaves it waits until all tasks have ended, and cancels none of them.
+    """An async context manager that starts tasks. Leaving it waits until all have ended, and cancels none.
 
-    An error that comes out of a task ends the block, as in a task group.
+    An error raised by a task ends the block, as in a task group.
     """
 
     async def __aenter__(self) -> Self:
@@ -38,14 +38,14 @@ class Tasks(Protocol):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        """Wait, whatever is cancelled meanwhile."""
+        """Wait until all tasks have ended, even if cancelled meanwhile."""
         ...
 
     def spawn(self, run: Run, name: str, context: Context) -> None:
         """Start a task that runs ``run()``.
 
         Args:
-            run: Lets no exception out; its scopes are cancelled by nobody but itself.
+            run: Must raise nothing, and have scopes of its own.
             name: The task's name in debuggers.
             context: Its context variables, which are copied.
 
@@ -53,10 +53,10 @@ class Tasks(Protocol):
 
 
 class _OnAsyncio:
-    """Tasks of the running loop. They are in no scope but their own, so cancelling us does not reach them."""
+    """Tasks of the running loop. They are in no scope but their own, so cancelling this block does not cancel them."""
 
     def __init__(self) -> None:
-        import asyncio  # the backend's, and loaded only where it is that
+        import asyncio  # only when it is the backend
 
         self._loop = asyncio.get_running_loop()
         self._running: set[asyncio.Task[None]] = set()
@@ -86,8 +86,8 @@ class _OnAsyncio:
         if not self._running and self._none_left is not None:
             self._none_left.set()
         error: BaseException | None
-        if task.cancelled():  # before its first step: what is cancelled later is for the supervisor to understand
-            error = RuntimeError(f"somebody has cancelled the task of {task.get_name()} before it could begin")
+        if task.cancelled():  # before its first step; the supervisor handles later cancellations
+            error = RuntimeError(f"the task of {task.get_name()} was cancelled before it started")
         else:
             error = task.exception()
         if error is not None:
@@ -99,7 +99,7 @@ async def _raise(error: BaseException) -> None:
 
 
 class _OnTrio:
-    """Tasks of a nursery."""
+    """Tasks of a trio nursery."""
 
     async def __aenter__(self) -> Self:
         import trio
@@ -118,16 +118,16 @@ class _OnTrio:
 
 
 def open_tasks() -> Tasks:
-    """A place for tasks on the running loop."""
+    """Return a place for tasks on the running loop."""
     trio = sys.modules.get("trio")
     return _OnTrio() if trio is not None and trio.lowlevel.in_trio_task() else _OnAsyncio()
 
 
 def spawn_apart(run: Run, name: str) -> object:
-    """Start a task on the running loop that is in no scope and in no task group, and return it.
+    """Start a task on the running loop, outside of any scope and task group, and return it.
 
     Args:
-        run: Lets no exception out. It is never cancelled but by the end of the loop.
+        run: Must raise nothing. It is cancelled only when the loop ends.
         name: The task's name in debuggers.
 
     """

@@ -1,4 +1,4 @@
-"""The ticks of `work.every`: without drift, and none of them twice."""
+"""The ticks of `work.every`: no drift, and no tick twice."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Ticks:
     """An asynchronous iterator that yields at each tick, until a stop is requested.
 
     Args:
-        seconds: From one tick to the next; the first is at once.
-        jitter: Each tick is delayed by chance by up to so many seconds; those that follow are not.
-        stopping: Tells whether a stop was requested.
-        stop_requested: Waits for that.
+        seconds: Seconds from one tick to the next; the first tick is immediate.
+        jitter: The most seconds by which each tick is delayed at random; the delay does not shift later ticks.
+        stopping: Returns whether a stop was requested.
+        stop_requested: Waits until a stop is requested.
 
     Raises:
         ValueError: *seconds* is not positive, or *jitter* is negative.
@@ -45,7 +45,7 @@ class Ticks:
         return self
 
     async def __anext__(self) -> int:
-        """Wait for the next tick that is not over yet, and give its number from 0 on; skipped ones have theirs, too."""
+        """Wait for the next tick that has not passed, and return its number from 0; skipped ticks count."""
         now = current_time()
         if self._first is None:
             self._first = now
@@ -62,6 +62,6 @@ class Ticks:
     def _delay(self) -> float:
         if not self._jitter:
             return 0.0
-        import random  # 5 ms, and only where somebody wants it
+        import random  # takes 5 ms, so only with jitter
 
-        return random.uniform(0, self._jitter)  # noqa: S311  (no secret)
+        return random.uniform(0, self._jitter)  # noqa: S311  (not for security)

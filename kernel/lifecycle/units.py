@@ -17,14 +17,14 @@ class Unit:
     Args:
         service: The declaration.
         config: The value of its config parameter, or None where it has none.
-        internal: Whether it belongs to the kernel or the app's lifespan: it then counts neither in "all ready", nor
-            in "everything done", nor in "every service failed".
-        command: Whether it is a command: it is not started again when a value it holds is lost, and its end is the
-            end of the app.
+        internal: Whether it belongs to the kernel or the app's lifespan. Internal services do not count in "all
+            ready", "every service has ended" or "every service failed".
+        command: Whether it is a command: it is not restarted when a provider it uses is lost, and the app ends when it
+            ends.
         awaited: Whether "all ready" waits for it although it is internal.
-        wrap: Makes what consumers get of the value that it hands over; None where they get the value itself.
-        doing: Says in words what it is waiting for; None where the line at which it stands says enough.
-        after: Names of internal services that it starts after and ends before, besides its own dependencies.
+        wrap: Makes the value that consumers get from the one the service provides; None to pass the value itself.
+        doing: Describes what it is waiting for; None to show its current line of code instead.
+        after: Names of internal services that it starts after and stops before, besides its own dependencies.
 
     """
 
@@ -39,10 +39,10 @@ class Unit:
 
 
 def nest(units: Iterable[Unit], outer: Sequence[Service[..., Any]]) -> list[Unit]:
-    """*units* within services of the kernel's or the app's own, each of them below all that come after it.
+    """Return *units* nested inside *outer*, the internal services: each depends on those before it, *units* on all.
 
-    So what holds for services holds for them: they start one after the other, are undone in reverse when all services
-    have ended, get their turn before the deadline, and their failure is reported like any.
+    So internal services behave as services do: they start in order, stop in reverse once all services have ended, get
+    their share of the deadline, and their failures are reported.
     """
     made: list[Unit] = []
     after: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ def nest(units: Iterable[Unit], outer: Sequence[Service[..., Any]]) -> list[Unit
     names = {unit.service.name for unit in inner}
 
     def is_root(unit: Unit) -> bool:
-        """The others start after these anyway. One whose dependencies are all left out is a root as well."""
+        """Return whether *unit* depends on no other unit; all others start after the roots anyway."""
         return not unit.after and not any(edge.target in names for edge in unit.service.needs.edges)
 
     return made + [attrs.evolve(unit, after=after) if is_root(unit) else unit for unit in inner]

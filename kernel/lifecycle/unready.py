@@ -1,4 +1,4 @@
-"""`work.unready`: a service that serves, and would rather not be sent any traffic."""
+"""`work.unready`: mark a service as unready while it goes on serving."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from anyio import current_time
 
 
 class Withheld(Protocol):
-    """What a supervisor is here."""
+    """The part of a supervisor that `unready` uses."""
 
     withheld: tuple[str, ...]
 
     def tell_unready(self, change: int, message: str) -> None:
-        """Take note that there is one reason more (1) or less (-1)."""
+        """Record that a reason was added (1) or removed (-1)."""
 
 
 @contextlib.contextmanager
 def unready(owner: Withheld, reason: str) -> Iterator[None]:
-    """Have *owner* be unready for *reason* around a block."""
+    """Mark *owner* as unready for *reason* while the block runs."""
     began = current_time()
     owner.withheld = (*owner.withheld, reason)
     owner.tell_unready(1, f"unready, but still serving: {reason}")

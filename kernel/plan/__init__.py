@@ -1,1 +1,1 @@
-"""What there is to run: found, chosen, checked and drawn."""
+"""What to run: find services, select them, check them, draw their graph."""

@@ -1,4 +1,4 @@
-"""All that can be known to be wrong without running anything: `app check`."""
+"""`app check`: find everything that is wrong without running anything."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from kernel.plan.registry import Registry, needs_of
 from kernel.stacks import shorten
 
 TASK_GROUPS = frozenset({"create_task_group", "open_nursery", "TaskGroup"})
-MANY = 100  # crashes in a row, after which a delay is what it will stay
-REST = 0.01  # seconds between two attempts that leave the processor to others
+MANY = 100  # crashes in a row after which the retry delay no longer changes
+REST = 0.01  # seconds between attempts that are enough not to occupy a whole processor
 
 
 @attrs.frozen
 class Findings:
-    """What was found: errors let nothing start, warnings are worth a look."""
+    """The errors, which prevent a start, and the warnings."""
 
     errors: tuple[PlanError, ...]
     warnings: tuple[str, ...]
-    apart: str = ""  # in words, what can run in different processes
+    apart: str = ""  # a sentence about which services can run in different processes
 
 
 def check(
@@ -47,16 +47,16 @@ def check(
     names: Sequence[str] = (),
     settings: bool = True,
 ) -> Findings:
-    """Import every service, and look at how they fit together and at the values for those that are enabled.
+    """Import every service, check how they fit together, and check the configuration of those that are enabled.
 
     Args:
         files: All services.
         environ: The environment.
-        patterns: What is enabled, and what says so.
+        patterns: The patterns that select services, and where they come from.
         shutdown_timeout: Seconds for the whole shutdown.
-        errors: What is known to be wrong already.
-        names: Look at these only, in place of all services and of what is enabled; what they need is not missed.
-        settings: Whether to look at the values in *environ*.
+        errors: Errors found before.
+        names: Check only these, as if they were all that is enabled; dependencies outside of them are not reported.
+        settings: Whether to check the values in *environ*.
 
     """
     found = list(errors)
@@ -78,7 +78,7 @@ def check(
     chosen = selection.registry_of(present, files, enabled, remote=remote)
     left_out, skipped = chosen.check()
     if not names:
-        told = {str(error) for error in misfits}  # in an artifact of some services, those are wrong in any case
+        told = {str(error) for error in misfits}  # an artifact with some of the services has these errors in any case
         found += [error for error in left_out if isinstance(error, LeftOutError) and str(error) not in told]
         warnings += [warning for warning in skipped if warning not in warnings]
     if settings:
@@ -98,9 +98,9 @@ def check(
 
 
 def _check_budget(registry: Registry, shutdown_timeout: float) -> list[str]:
-    """Services that would be cut before their own stop_timeout is over, if those above them took all of theirs.
+    """Warn of services that may be cancelled before their stop_timeout, if their dependents use all of theirs.
 
-    One that has the default says nothing of how long it takes, and is counted as quick.
+    A service with the default stop_timeout counts as quick, since the default says nothing about its needs.
     """
     try:
         below = depths(registry.graph)
@@ -108,7 +108,7 @@ def _check_budget(registry: Registry, shutdown_timeout: float) -> list[str]:
         return []  # a cycle, reported elsewhere
     default = attrs.fields(Service).stop_timeout.default
     share = level_share(shutdown_timeout, below.values())
-    asked = dict.fromkeys(below, 0.0)  # when each is asked to stop, at the latest
+    asked = dict.fromkeys(below, 0.0)  # the latest time at which each is requested to stop
     warnings: list[str] = []
     for name in reversed(topological(registry.graph)):
         service = registry.services[name]
@@ -116,7 +116,7 @@ def _check_budget(registry: Registry, shutdown_timeout: float) -> list[str]:
         own = 0.0 if service.stop_timeout == default else service.stop_timeout
         if asked[name] + own > cut:
             warnings.append(
-                f"{service.where}: {name} has a stop_timeout of {own:g} s, but may be cut after"
+                f"{service.where}: {name} has a stop_timeout of {own:g} s, but may be cancelled after"
                 f" {max(cut - asked[name], 0):.3g} s, since the whole shutdown has {shutdown_timeout:g} s"
                 " (RUNNER_SHUTDOWNTIMEOUT), which the services above and below it share"
             )
@@ -127,13 +127,13 @@ def _check_budget(registry: Registry, shutdown_timeout: float) -> list[str]:
 
 
 def _check_retries(service: Service[..., Any]) -> list[str]:
-    """A service that is tried for ever without a rest would be all that the process does."""
+    """Warn of a service that is retried for ever without a delay: it could occupy a whole processor."""
     rest = service.retry.delay_after(MANY, rand=lambda: 0.5)
     if service.retry.times is not None or rest is None or rest >= REST:
         return []
     warning = (
-        f"{service.where}: {service.name} is retried for ever, at last every {rest:.3g} s: if it crashes at once it"
-        " takes a whole processor; give its Retry a delay"
+        f"{service.where}: {service.name} is retried for ever, finally every {rest:.3g} s: if it keeps crashing it"
+        " occupies a whole processor; give its Retry a delay"
     )
     return [warning]
 
@@ -152,9 +152,9 @@ def _check_commands(service: Service[..., Any]) -> list[PlanError]:
 
 
 def _check_interfaces(services: Mapping[str, Service[..., Any]]) -> list[PlanError]:
-    """All that is wrong with the interfaces that *services* serve and take, and with how they fit together."""
+    """Return the errors in the interfaces that *services* serve and take, and in how they fit together."""
     if "kernel.calls.interface" not in sys.modules:
-        return []  # nobody has declared one
+        return []  # no interface is declared
     from kernel.calls.wiring import read_interfaces, unlike
 
     whole = [service for service in services.values() if needs_of(service) is not None]
@@ -162,7 +162,7 @@ def _check_interfaces(services: Mapping[str, Service[..., Any]]) -> list[PlanErr
 
 
 def _check_values(service: Service[..., Any], services: Mapping[str, Service[..., Any]]) -> list[str]:
-    """Values that may be lost for good, and parameters annotated with another type than the provider's."""
+    """Warn of values that may be lost for good, and of parameters whose type differs from the provider's."""
     warnings: list[str] = []
     needs = needs_of(service)
     for edge in needs.edges if needs else ():
@@ -171,8 +171,8 @@ def _check_values(service: Service[..., Any], services: Mapping[str, Service[...
             continue
         if provider.allowed_failure and not service.allowed_failure and not edge.optional:
             warnings.append(
-                f"{service.where}: {service.name} must not fail, but holds the value of {provider.name}, which may:"
-                f" when {provider.name} is gone for good, so is the app"
+                f"{service.where}: {service.name} is not allowed to fail, but needs the value of {provider.name},"
+                f" which is: if {provider.name} ends for good, the app stops"
             )
         given, taken = _given_type(provider), _annotation(service.fn, edge.parameter)
         if given is not None and taken is not None and given != taken and not _is_base(taken, given):
@@ -184,7 +184,7 @@ def _check_values(service: Service[..., Any], services: Mapping[str, Service[...
 
 
 def _given_type(provider: Service[..., Any]) -> Any:
-    """The T of the provider's `Serving[T]`; None where it cannot be told."""
+    """Return the T of the provider's `Serving[T]`; None if it is unknown."""
     needs = needs_of(provider)
     annotation = _annotation(provider.fn, needs.serving) if needs and needs.serving else None
     args = get_args(annotation)
@@ -192,17 +192,17 @@ def _given_type(provider: Service[..., Any]) -> Any:
 
 
 def _annotation(fn: Callable[..., Any], parameter: str) -> Any:
-    """The annotation of *parameter* as an object; None where only a type checker knows it, or where it says nothing."""
+    """Return the annotation of *parameter* as an object; None if there is none, or it needs a type checker."""
     annotation = evaluate(signature_of(fn).parameters[parameter], fn, "", spare=True)
     return None if annotation in {inspect.Parameter.empty, Any, object} else annotation
 
 
 def _is_base(taken: Any, given: Any) -> bool:
-    """Whether *taken* may stand for *given*: a base class, or something that cannot be told at run time."""
+    """Return whether *taken* accepts *given*: a base class, or a type that cannot be checked at run time."""
     if isinstance(taken, type) and isinstance(given, type):
         try:
             return issubclass(given, taken)
-        except TypeError:  # a protocol that is no runtime one
+        except TypeError:  # a protocol that is not runtime-checkable
             return True
     return get_origin(taken) is not None or get_origin(given) is not None
 
@@ -215,7 +215,7 @@ def _name(tp: Any) -> str:
 
 
 def _check_shape(service: Service[..., Any]) -> list[str]:
-    """Resources that would be cut with the work, seen in the function's source."""
+    """Warn of resources that would be cancelled with the work, found in the function's source."""
     function = inspect.unwrap(service.fn)
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
@@ -239,14 +239,14 @@ def _check_shape(service: Service[..., Any]) -> list[str]:
     if serving is not None:
         warnings += [
             f"{file}:{first + line}: {service.name} opens a task group around its serving block: its tasks are not"
-            " cancelled with the work; open it inside, or use work.start_soon"
+            " cancelled with the work; open it inside the block, or use work.start_soon"
             for line in looker.groups
         ]
     return warnings
 
 
 class _Looker(ast.NodeVisitor):
-    """Finds `async with` outside the serving block, and task groups among them."""
+    """Finds `async with` statements and task groups outside the serving block."""
 
     def __init__(self, serving: str | None) -> None:
         self.resources: list[int] = []
@@ -268,7 +268,7 @@ class _Looker(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-        """Functions defined inside are not looked into."""
+        """Skip nested functions."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        """Nor these."""
+        """Skip nested functions."""

@@ -1,9 +1,9 @@
-"""Finds the services by their files, without importing any; imports one when it is enabled.
+"""Find services by their files without importing them, and import those that are enabled.
 
 One module or package in `services/` is one service, named after the file in kebab-case. A folder without
-``__init__.py`` groups: `services/billing/worker.py` is `billing-worker`. Names that begin with ``_`` are no services,
-nor are hidden files.
-It works the same in a tree and inside a zip file.
+``__init__.py`` is a group: `services/billing/worker.py` is `billing-worker`. Names that begin with ``_`` and hidden
+files are ignored.
+Works the same in a source tree and inside a zip file.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from kernel.errors import DeclarationError, NamingError, NotImportable, PlanErro
 from kernel.stacks import shorten
 
 RESERVED = frozenset({"admin", "kernel", "log", "nats", "otel", "runner", "services", "env"})
-"""Names that no service may have, since their variables or commands are the kernel's."""
+"""Names that services cannot have, since the kernel uses them for variables or commands."""
 
 PACKAGE = "services"
 
 
 @attrs.frozen
 class ServiceFile:
-    """Where a service is written.
+    """The file of a service.
 
     Args:
         name: The service's name.
         module: The module to import.
-        path: Its file, for people; inside a zip the path goes through it.
+        path: Its file, for people; a file in a zip has the zip's path as a prefix.
         folder: The path of `services`.
-        read: Gives its source.
+        read: Returns its source.
 
     """
 
@@ -52,7 +52,7 @@ class ServiceFile:
 
     @property
     def summary(self) -> str:
-        """The first line of the module's docstring, without importing it; empty where there is none."""
+        """The first line of the module's docstring, without importing it; empty if there is none."""
         try:
             text = self.read()[:2000].decode("utf-8", "replace")
         except OSError:
@@ -62,9 +62,9 @@ class ServiceFile:
 
 
 class _Folder:
-    """The files below a folder, in a tree or in a zip, as relative paths with forward slashes.
+    """The files below a folder, in a source tree or a zip, as relative paths with forward slashes.
 
-    Hidden ones are nobody's: editors leave locks there (a link to nowhere), and systems their notes.
+    Hidden files are ignored: editors and operating systems leave locks and metadata.
     """
 
     def __init__(self, path: str) -> None:
@@ -84,7 +84,7 @@ class _Folder:
             yield from (name for name in names if not any(part.startswith(".") for part in name.split("/")))
 
     def _walk(self, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterable[str]:
-        """The files below *prefix*; *above* are the folders on the way, which no link may lead back to."""
+        """Yield the files below *prefix*; *above* are its parent folders, to which no link may lead back."""
         folder = os.path.join(self.path, prefix)  # noqa: PTH118
         try:
             with os.scandir(folder) as entries:
@@ -98,8 +98,8 @@ class _Folder:
             if _is_folder(entry):
                 identity = _identity(entry.path)
                 if identity in above:
-                    hint = "delete it, or let it lead to a folder that it is not in"
-                    raise NamingError("a link to a folder that it is in", where=shorten(entry.path), hint=hint)
+                    hint = "delete it, or point it to a folder that does not contain it"
+                    raise NamingError("a link to a folder that contains it", where=shorten(entry.path), hint=hint)
                 if not entry.name.startswith("__"):
                     yield from self._walk(f"{prefix}{entry.name}/", (*above, identity))
             else:
@@ -108,7 +108,7 @@ class _Folder:
                 yield prefix + entry.name
 
     def _archive(self) -> tuple[str, str]:
-        """The zip file that the path goes through, and the path inside it."""
+        """Return the zip file that contains the folder, and the path inside it; empty strings if there is none."""
         head, inner = self.path, ""
         while head and not os.path.exists(head):  # noqa: PTH110
             head, _, tail = head.rpartition(os.sep)
@@ -116,7 +116,7 @@ class _Folder:
         return (head, inner) if os.path.isfile(head) else ("", "")  # noqa: PTH113
 
     def as_path(self) -> Any:
-        """The folder as a `pathlib.Path`, or as a `zipfile.Path` where it is inside a zip file."""
+        """Return the folder as a `pathlib.Path`, or as a `zipfile.Path` if it is inside a zip file."""
         archive, inner = self._archive()
         if archive:
             import zipfile
@@ -150,24 +150,24 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _refuse_no_file(entry: os.DirEntry[str]) -> None:
-    """Raise `NamingError` where Python would wait for ever, or fail strangely, to read a module."""
+    """Raise `NamingError` if reading the module would block for ever, or fail with an obscure error."""
     where = shorten(entry.path)
     if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
-        raise NamingError("a link that leads nowhere", where=where, hint="delete it, or let it lead to a file")
+        raise NamingError("a broken link", where=where, hint="delete it, or point it to a file")
     if not entry.is_file():
         hint = "delete it, or give it a name that does not end with .py"
-        raise NamingError("no file, but a pipe, a socket or a device", where=where, hint=hint)
+        raise NamingError("not a file, but a pipe, a socket or a device", where=where, hint=hint)
 
 
 def to_name(module: str) -> str:
-    """The service's name for a dotted module below `services`."""
+    """Return the service's name for a dotted module name below `services`."""
     return module.replace(".", "-").replace("_", "-")
 
 
 class Catalogue(dict[str, ServiceFile]):
-    """The services that are here, by name; and the names of those that the artifact was built without.
+    """The services by name, and the names of those that the artifact was built without (`absent`).
 
-    The latter exist: to depend on one, or to leave it out, is no misspelling.
+    Absent services exist: depending on one, or excluding it, is not a spelling mistake.
     """
 
     def __init__(self, files: Mapping[str, ServiceFile], absent: Iterable[str] = ()) -> None:
@@ -176,14 +176,14 @@ class Catalogue(dict[str, ServiceFile]):
 
 
 def find_services(root: str, taken: Collection[str] = ()) -> dict[str, ServiceFile]:
-    """Every service below ``<root>/services`` by name, in the order of their names. Imports none of them.
+    """Return every service below ``<root>/services`` by name, sorted by name. Imports none of them.
 
     Args:
         root: The folder, or the path in a zip file, that holds `services`.
-        taken: Names that the commands of the app have.
+        taken: The names of the app's commands.
 
     Raises:
-        NamingError: A name is malformed, reserved, taken, or used twice; or what is in the folder cannot be read.
+        NamingError: A name is malformed, reserved, taken or used twice, or something in the folder cannot be read.
 
     """
     folder = _Folder(os.path.join(root, PACKAGE))  # noqa: PTH118
@@ -215,7 +215,9 @@ def _refuse_name(service: ServiceFile, parts: Iterable[str], taken: Collection[s
     name, where = service.name, service.path
     for part in parts:
         if not part.isidentifier() or keyword.iskeyword(part):
-            return NamingError(f"{part!r} is no name for a module", where=where, hint="rename it, as in my_service.py")
+            return NamingError(
+                f"{part!r} is not a valid module name", where=where, hint="rename it, as in my_service.py"
+            )
     if not SERVICE_NAME.fullmatch(name):
         return NamingError(
             f"{name!r} is not a valid service name", where=where, hint="use lower-case letters, digits and underscores"
@@ -236,17 +238,17 @@ def _refuse_twin(service: ServiceFile, twin: ServiceFile | None) -> NamingError 
 
 
 def load(file: ServiceFile) -> Service[..., Any]:
-    """Import the module of *file* and give its service, under the file's name.
+    """Import the module of *file* and return its service, named after the file.
 
     Raises:
         NotImportable: The import fails; the cause is chained.
-        DeclarationError: It holds no service, more than one, or one that is declared wrongly.
+        DeclarationError: It contains no service, several, or one that is declared wrongly.
 
     """
     try:
         module = _import(file)
     except PlanError:
-        raise  # a declaration that the decorator refused tells where by itself
+        raise  # an error from the decorator already says where
     except Exception as error:
         raise not_importable(f"service {file.name!r}", file.module, file.path, error) from error
     except SystemExit as error:
@@ -274,10 +276,10 @@ def _belongs(module: str, owner: str) -> bool:
 
 
 def _import(file: ServiceFile) -> types.ModuleType:
-    """Import the module from the file that was found.
+    """Import the module from the file that was found, rather than by a search of sys.path.
 
-    The groups on the way are made here, not looked for: another folder on sys.path may be called `services` too, and
-    in a zip file folders need no entries of their own.
+    The parent packages are created here, not searched for: another folder on sys.path may also be called `services`,
+    and a zip file need not contain entries for folders.
     """
     groups = file.module.split(".")[:-1]  # `services` itself, and the folders in it
     for depth in range(1, len(groups) + 1):
@@ -288,18 +290,18 @@ def _import(file: ServiceFile) -> types.ModuleType:
 
 
 def _find_nothing(*_: Any) -> Any:
-    """What a group's path is made of: it stays as it is."""
+    """Find nothing: the path finder of a group, whose path never changes."""
 
 
 class _GroupLoader(importlib.machinery.NamespaceLoader):
-    """Makes a package of a folder without ``__init__.py``, whose data `importlib.resources.files` finds."""
+    """Makes a folder without ``__init__.py`` a package, with data files for `importlib.resources.files`."""
 
     def __init__(self, name: str, path: str) -> None:
         super().__init__(name, [path], _find_nothing)
         self._folder = _Folder(path)
 
-    def get_resource_reader(self, module: types.ModuleType) -> Any:  # noqa: ARG002  (it is of this group only)
-        """Give what `importlib.resources` asks for the folder."""
+    def get_resource_reader(self, module: types.ModuleType) -> Any:  # noqa: ARG002  (the loader is for this group only)
+        """Return the resource reader of the folder, for `importlib.resources`."""
         return types.SimpleNamespace(files=self._folder.as_path)
 
 
@@ -310,10 +312,10 @@ def _make_group(name: str, path: str) -> types.ModuleType:
 
 
 def not_importable(what: str, module: str, path: str, error: Exception) -> NotImportable:
-    """The error that says why the *module* of this name and *path* does not import.
+    """Return the error that says why *module* cannot be imported.
 
     Args:
-        what: What it holds; for a service, leaving it out would help as well.
+        what: What it contains; if that is a service, the hint mentions that it can be left out.
         module: Its dotted name.
         path: Its file, for people.
         error: What the import raised.
@@ -322,7 +324,7 @@ def not_importable(what: str, module: str, path: str, error: Exception) -> NotIm
     hint = "install the missing package" if isinstance(error, ModuleNotFoundError) else "fix the file"
     if what:
         hint += ", or leave the service out by SERVICES_ENABLED"
-    why = error.msg if isinstance(error, SyntaxError) else error  # its text repeats the file and the line
+    why = error.msg if isinstance(error, SyntaxError) else error  # its text would repeat the file and the line
     return NotImportable(
         f"{what} does not import: {type(error).__name__}: {why}".lstrip(),
         where=_line_in(module, path, error),
@@ -331,7 +333,7 @@ def not_importable(what: str, module: str, path: str, error: Exception) -> NotIm
 
 
 def _line_in(module: str, path: str, error: BaseException) -> str:
-    """The line of the module's own file that failed to import, else the file."""
+    """Return the file and the line in the module that failed; only the file if there is no such line."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{shorten(error.filename)}:{error.lineno}"
     line: int | None = None
@@ -344,26 +346,26 @@ def _line_in(module: str, path: str, error: BaseException) -> str:
 
 
 def _no_service(file: ServiceFile) -> DeclarationError:
-    """A file without a service; for a package, see whether its ``__init__.py`` hides those of its siblings."""
+    """Return the error for a file without a service; for a package, say which services its ``__init__.py`` hides."""
     if file.path.endswith("__init__.py"):
         folder = _Folder(os.path.join(file.folder, *file.module.split(".")[1:]))  # noqa: PTH118
         hidden = [name for name in folder.files() if name.endswith(".py") and name != "__init__.py"]
         hidden = [name for name in hidden if re.search(rb"^\s*@(kernel\.)?service\b", folder.read(name), re.MULTILINE)]
         if hidden:
             return DeclarationError(
-                f"holds no service, and hides those in {', '.join(hidden)}",
+                f"contains no service, and hides those in {', '.join(hidden)}",
                 where=file.path,
-                hint="delete the __init__.py to make the folder a group, or import the one service in it",
+                hint="delete the __init__.py to make the folder a group, or import one service in it",
             )
     return DeclarationError(
-        "holds no service",
+        "contains no service",
         where=file.path,
-        hint="decorate an async function with @service, or let the name begin with _ if it is a helper",
+        hint="decorate an async function with @service, or begin the file's name with _ if it is a helper",
     )
 
 
 def load_all(files: Mapping[str, ServiceFile]) -> tuple[dict[str, Service[..., Any]], list[PlanError]]:
-    """Every service that loads, by name, and the error of each that does not."""
+    """Load all *files*; return the services by name, and the errors of those that failed."""
     services: dict[str, Service[..., Any]] = {}
     errors: list[PlanError] = []
     for name, file in files.items():

@@ -1,4 +1,4 @@
-"""The graph of dependencies for people and programs."""
+"""Draw the dependency graph, for people and programs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Services = Mapping[str, Service[..., Any]]
 
 
 def draw(services: Services, style: Literal["text", "mermaid", "dot", "json"]) -> str:
-    """The graph of *services* in this *style*; what is depended on but not among them is marked.
+    """Draw the dependency graph of *services* in *style*; dependencies that are not among them are marked.
 
     Raises:
-        CycleError: Services wait for each other.
+        CycleError: There is a dependency cycle.
 
     """
     order = topological(
@@ -60,7 +60,7 @@ def _text(services: Services) -> str:
 
 
 def told_apart(services: Services) -> str:
-    """In words, which of *services* can run in different processes; empty where no interface lets any."""
+    """Say which of *services* can run in different processes; an empty string if none can."""
     groups = apart(services)
     if not any(taken_interface(service, edge) for service in services.values() for edge in service.needs.edges):
         return ""
@@ -68,7 +68,7 @@ def told_apart(services: Services) -> str:
 
 
 def apart(services: Services) -> list[list[str]]:
-    """*services* in groups, each of which must run as a whole: values that are no interfaces stay in a process."""
+    """Return groups of *services* that must share a process, since they pass values that are not interfaces."""
     group_of = {name: [name] for name in services}
     for name, service in services.items():
         for edge in service.needs.edges:

@@ -1,4 +1,4 @@
-"""Every variable that the services, the kernel, NATS and OpenTelemetry read: `app env`."""
+"""`app env`: every variable that the services, the kernel, NATS and OpenTelemetry read."""
 
 from __future__ import annotations
 
@@ -26,25 +26,24 @@ Source = Literal["environment", ".env", "default", "unset"]
 
 @attrs.frozen
 class Variable:
-    """One variable, for people and for programs; what is secret is masked already.
+    """One variable, with secrets masked.
 
     Args:
         name: The variable.
         reader: The service that reads it, or `KERNEL`, `NATS` or `OPENTELEMETRY`.
         type: Its type.
-        expected: What a text looks like; empty where the type says it.
-        default: What holds when it is not set; None where it has no default.
-        value: What holds now; None where nothing does.
-        source: Where that comes from.
+        expected: The format of its text; empty if the type says it all.
+        default: The value if it is not set; None if it has no default.
+        value: The current value; None if there is none.
+        source: Where the current value comes from.
         required: Whether it must be set.
         secret: Whether its values are masked.
-        meaning: What was written about it.
-        declared: Where; empty where the table of the kernel does.
-        problem: What is wrong with the value; empty for nothing.
-        common: Whether people set it; the others are for fine tuning.
-        line: The text that a `.env` file has for the default, empty where it is better not set; None where no text
-            stands for the default.
-        active: Whether that line counts, or is a comment.
+        meaning: Its description.
+        declared: Where it is declared; empty for the kernel's own.
+        problem: What is wrong with the value; empty if nothing is.
+        common: Whether it is commonly set; the others are for fine tuning.
+        line: The default as a `.env` file writes it; empty if it is better not set, None if no text represents it.
+        active: Whether the line in the `.env` file is active rather than a comment.
 
     """
 
@@ -65,7 +64,7 @@ class Variable:
     active: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """What programs get of it."""
+        """Return its fields for the JSON format."""
         return {
             "name": self.name,
             "reader": self.reader,
@@ -84,11 +83,11 @@ class Variable:
 
 @attrs.frozen
 class Surroundings:
-    """What is set, and what a `.env` file would set.
+    """The variables that are set, and those in a `.env` file.
 
     Args:
         environ: The environment.
-        file: The texts in the file by variable.
+        file: The variables in the file.
 
     """
 
@@ -97,7 +96,7 @@ class Surroundings:
 
     @classmethod
     def of(cls, environ: Mapping[str, str], folder: str) -> Surroundings:
-        """The environment, and the `.env` file in *folder*, if there is one."""
+        """Return the variables in *environ*, and those in the `.env` file in *folder*, if there is one."""
         try:
             text = (Path(folder) / ".env").read_text(encoding="utf-8", errors="replace")
         except OSError:
@@ -106,7 +105,7 @@ class Surroundings:
         return cls(environ, {name: value for name, value in pairs if value not in {"", "''", '""'}})
 
     def source(self, name: str, otherwise: Source) -> Source:
-        """Where the value of a variable comes from."""
+        """Return where the value of a variable comes from."""
         text = self.environ.get(name, "")
         if not text:
             return otherwise
@@ -115,12 +114,12 @@ class Surroundings:
 
     @property
     def not_loaded(self) -> list[str]:
-        """The variables in the file that are not set: whoever started the process did not load it."""
+        """Return the variables in the file that are not set: the file was not loaded."""
         return [name for name in self.file if name not in self.environ]
 
 
 def variables_of(services: Mapping[str, Service[..., Any]], around: Surroundings) -> list[Variable]:
-    """Every variable: those of *services*, then the kernel's, NATS's and OpenTelemetry's."""
+    """Return every variable: those of *services*, then the kernel's, NATS's and OpenTelemetry's."""
     return [
         *(one for name, service in services.items() for one in _of_service(name, service, around)),
         *(_of_kernel(setting, around) for setting in SETTINGS),
@@ -142,14 +141,14 @@ def _of_service(name: str, service: Service[..., Any], around: Surroundings) -> 
 
 
 def _configs(service: Service[..., Any]) -> Iterator[tuple[Any, object]]:
-    """The config class that a service takes, with its default; where it takes none, those of its commands."""
+    """Yield the config class that a service takes, with its default; if it takes none, those of its commands."""
     needs = needs_of(service)
     if needs is None or needs.config is not None:
         takers = [needs] if needs else []
     else:
         takers = []
         for fn in service.commands.values():
-            with contextlib.suppress(PlanError):  # `app check` tells of it
+            with contextlib.suppress(PlanError):  # `app check` reports it
                 takers.append(command_needs(service, fn))
     for taker in takers:
         if taker.config is not None:
@@ -157,7 +156,7 @@ def _configs(service: Service[..., Any]) -> Iterator[tuple[Any, object]]:
 
 
 def _problem(error: ConfigError) -> str:
-    """What is wrong with a value, without the value and without the place, which stand beside it."""
+    """Return what is wrong with a value, without the value and the variable, which are shown beside it."""
     if error.hint.startswith("expected"):
         return error.hint.partition(" (")[0]
     return error.what.partition(": ")[2] or error.what
@@ -191,7 +190,7 @@ def _of_field(service: str, entry: Entry, around: Surroundings, problem: str) ->
 
 
 def _default(entry: Entry) -> tuple[str | None, str | None]:
-    """A default as people see it, and as a `.env` file has it; None for what there is not."""
+    """Return a default for people, and as a `.env` file writes it; None for what does not exist."""
     default, reader = entry.default, entry.leaf.reader
     if default is attrs.NOTHING:
         return None, ""
@@ -235,7 +234,7 @@ def _of_kernel(setting: Setting, around: Surroundings) -> Variable:
 
 
 def _described(reader: str, table: Iterable[Described], around: Surroundings) -> Iterator[Variable]:
-    """The variables that others have named."""
+    """Yield the variables in a table of descriptions."""
     for one in table:
         text = around.environ.get(one.name, "")
         yield Variable(
@@ -254,6 +253,6 @@ def _described(reader: str, table: Iterable[Described], around: Surroundings) ->
 
 
 def unreadable(services: Mapping[str, Service[..., Any]]) -> list[PlanError]:
-    """Fields of configs that no variable can be read into."""
+    """Return an error for each config field that no variable can be read into."""
     configs = ((name, cls) for name, service in services.items() for cls, _ in _configs(service))
     return [error for name, cls in configs for error in schema_of(name, cls).errors]

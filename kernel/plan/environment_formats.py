@@ -1,4 +1,4 @@
-"""The variables of `app env` as a table, as JSON, and as a `.env.example`."""
+"""Format the variables of `app env` as a table, as JSON, and as a `.env.example`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from kernel.plan.environment import Variable
 
-WIDEST = 30  # characters of a column of the table; what is longer is cut, but for the first column and the last
+WIDEST = 30  # the most characters in a column of the table, except in the first and the last
 
 
 def as_table(variables: Sequence[Variable], _: str = "") -> str:
-    """A table for people, with a heading for each reader; rare variables that are not set are only counted."""
+    """Return a table for people, with a heading for each reader; rare variables that are not set are only counted."""
     shown = [one for one in variables if one.common]
     head = ("variable", "type", "default", "value", "from", "meaning")
     rows = {
@@ -44,10 +44,10 @@ def _cut(text: str) -> str:
 
 
 def as_dotenv(variables: Sequence[Variable], app: str) -> str:
-    """A `.env.example`: every default, with comments. No value that is set now is in it."""
+    """Return a `.env.example`: every default, with comments. It contains no current value."""
     lines = [
-        f"# What {app} reads from the environment, and the defaults. The recipes load a copy of it that is named .env;",
-        "# what the environment says already wins. An empty variable is an unset one.",
+        f"# What {app} reads from the environment, and the defaults. Copy it to .env, which the recipes load;",
+        "# variables that are set in the environment take precedence. An empty variable counts as not set.",
     ]
     for reader in dict.fromkeys(one.reader for one in variables if one.common):
         lines += ["", f"# -- {reader} --"]
@@ -59,12 +59,12 @@ def as_dotenv(variables: Sequence[Variable], app: str) -> str:
 
 
 def _untold(one: Variable) -> str:
-    """The default, where the line below the comment does not tell it."""
+    """Return the default, if the line below the comment does not show it."""
     return f"default: {one.default}" if one.default and one.default != one.line else ""
 
 
 def _quoted(text: str) -> str:
-    """*text* as a `.env` file has it, so that nothing in it is taken for a comment or a variable."""
+    """Quote *text* for a `.env` file, so that nothing in it is read as a comment or a variable."""
     if re.fullmatch(r"[\w./:@%+,=-]*", text, re.ASCII):
         return text
     if not re.search(r"['\\\n]", text):
@@ -74,7 +74,7 @@ def _quoted(text: str) -> str:
 
 
 def as_json(variables: Sequence[Variable], _: str = "") -> str:
-    """A list for programs, with all that is known."""
+    """Return all variables with all their fields, for programs."""
     return json.dumps([one.as_json() for one in variables], indent=2, ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""The services that are enabled, as one graph: how they fit together, and what they read from the environment."""
+"""The enabled services as a graph: how they fit together, and their configs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Registry:
     """Services by name.
 
     Args:
-        services: Those that are enabled, and so are imported.
-        known: The names of all that are here, enabled or not.
+        services: The enabled services, which are imported.
+        known: The names of all services, enabled or not.
         absent: The names of those that the artifact was built without.
-        remote: Whether services that are not here can be called where they run.
-        chosen: The names of those that were to be imported, also where one could not be; what is wrong with that one is
-            told elsewhere, and what follows from it is not.
+        remote: Whether services that are not enabled here can be called in other processes.
+        chosen: The names of those that should be imported, even if one failed to. That failure is reported elsewhere;
+            errors that follow from it are left out.
 
     """
 
@@ -41,15 +41,15 @@ class Registry:
 
     @property
     def graph(self) -> Graph:
-        """Each service with those that it depends on and that are enabled; without those declared wrongly."""
+        """The enabled dependencies of each service, without services that are declared wrongly."""
         known = {name: needs for name, service in self.services.items() if (needs := needs_of(service)) is not None}
         return {name: [edge.target for edge in needs.edges if edge.target in known] for name, needs in known.items()}
 
     def units(self, configs: Mapping[str, object]) -> tuple[Unit, ...]:
-        """A unit for each service, in an order in which each comes after its dependencies.
+        """Return a unit for each service, each after its dependencies.
 
         Raises:
-            CycleError: Services wait for each other.
+            CycleError: There is a dependency cycle.
 
         """
         return tuple(Unit(self.services[name], configs.get(name)) for name in topological(self.graph))
@@ -57,7 +57,7 @@ class Registry:
     # -- how they fit together -----------------------------------------------------------------------------------
 
     def check(self) -> tuple[list[PlanError], list[str]]:
-        """All that is wrong with how the services fit together, and what is worth a warning."""
+        """Return the errors and the warnings about how the services fit together."""
         errors: list[PlanError] = []
         warnings: list[str] = []
         for service in self.services.values():
@@ -80,9 +80,10 @@ class Registry:
         return errors, warnings
 
     def _explain(self, service: Service[..., Any], error: PlanError) -> list[PlanError]:
-        """What is wrong with a *service* that is declared wrongly: first the names in `depends` that do not exist.
+        """Return the errors of a *service* that is declared wrongly: first the names in `depends` that do not exist.
 
-        Parameters are named after dependencies: they are looked at as if each such name were the nearest that exists.
+        Since parameters are named after dependencies, they are checked with each such name replaced by the most similar
+        one that exists.
         """
         try:
             edges = service.edges
@@ -107,13 +108,13 @@ class Registry:
 
     @property
     def _names(self) -> Collection[str]:
-        """Every service that may be depended on."""
+        """The names that can be depended on."""
         return [*self.known, *self.absent] or [*self.services]
 
     def check_edge(  # noqa: PLR0911  (each line is a rule)
         self, service: Service[..., Any], edge: Edge
     ) -> PlanError | str | None:
-        """What is wrong with one dependency of *service*: an error, a warning, or nothing."""
+        """Return an error or a warning about one dependency of *service*, or None."""
         name, target, where = service.name, edge.target, service.where
         provider = self.services.get(target)
         if provider is not None:
@@ -121,9 +122,9 @@ class Registry:
             if edge.parameter is None or needs is None or needs.serving:
                 return None
             return DeclarationError(
-                f"{name} takes the value of {target}, which hands over none",
+                f"{name} takes the value of {target}, which provides none",
                 where=where,
-                hint=f"let {target} take `Serving[...]`, or drop the parameter {edge.parameter!r}",
+                hint=f"let {target} take `Serving[...]`, or remove the parameter {edge.parameter!r}",
             )
         if target in self.chosen:
             return None  # it does not import
@@ -150,7 +151,7 @@ class Registry:
     # -- what they read ------------------------------------------------------------------------------------------
 
     def read_configs(self, environ: Mapping[str, str]) -> tuple[dict[str, object], list[PlanError], list[str]]:
-        """The config of each service that takes one, all that is wrong in *environ*, and near misses in it."""
+        """Return the config of each service that takes one, the errors in *environ*, and warnings of near misses."""
         configs: dict[str, object] = {}
         errors: list[PlanError] = []
         owners: dict[str, str] = dict.fromkeys(KERNEL_VARIABLES, "the kernel")
@@ -158,7 +159,7 @@ class Registry:
             needs = needs_of(service)
             if needs is None or needs.config is None:
                 continue
-            from kernel.config.service_config import read_config, variables  # needed only where there is a config
+            from kernel.config.service_config import read_config, variables  # imported only if there is a config
 
             cls = needs.config[1]
             configs[name], wrong = read_config(name, cls, environ, needs.config_default)
@@ -173,14 +174,14 @@ class Registry:
                             hint="rename the field or the service",
                         )
                     )
-        # What names a variable of a service that is not enabled is no miss.
+        # A variable of a service that is not enabled is not a near miss.
         others = tuple(variable(name, "") for name in (*self.known, *self.absent) if name not in self.services)
         rest = {name: text for name, text in environ.items() if not name.startswith(others)} if others else environ
         return configs, errors, list(near_misses(rest, owners.keys() - set(KERNEL_VARIABLES)))
 
 
 def needs_of(service: Service[..., Any]) -> Needs | None:
-    """What *service* needs; None where it is declared wrongly, which `Registry.check` reports."""
+    """Return what *service* needs; None if it is declared wrongly, which `Registry.check` reports."""
     try:
         return service.needs
     except PlanError:
@@ -188,9 +189,9 @@ def needs_of(service: Service[..., Any]) -> Needs | None:
 
 
 def taken_interface(service: Service[..., Any], edge: Edge) -> str:
-    """The name of the interface that a parameter of *service* takes; empty where it takes none."""
+    """Return the name of the interface that a parameter of *service* takes; an empty string if it takes none."""
     if "kernel.calls.interface" not in sys.modules:
-        return ""  # nobody has declared one
+        return ""  # no interface is declared
     from kernel.calls.wiring import taken_by
 
     found = taken_by(service, edge)

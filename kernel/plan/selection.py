@@ -1,6 +1,6 @@
-"""What runs: from the files, the environment and the command line to the units of the orchestrator.
+"""Select what runs: from files, environment and command line to the units of the orchestrator.
 
-Everything that can be wrong is found here, before anything starts, and is reported in one go.
+All errors are found here before anything starts, and are reported together.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Plan:
     """What is to run.
 
     Args:
-        units: The services with their configs, in an order in which each comes after its dependencies.
-        warnings: What an operator should know before they start.
+        units: The services with their configs, each after its dependencies.
+        warnings: What an operator should know before the start.
 
     """
 
@@ -36,13 +36,13 @@ class Plan:
 
 
 def select(files: Catalogue, patterns: Sequence[str] | None, source: str) -> list[str]:
-    """The names among *files* that *patterns* choose, in the order of *files*.
+    """Return the names in *files* that *patterns* select, in the order of *files*.
 
     Args:
         files: All services.
-        patterns: Names and globs; with ``!`` before it, one to leave out. Only such: all others. Leaving out wins.
-            None: all.
-        source: What gave the patterns, for errors.
+        patterns: Names and globs. A ``!`` before one excludes what it matches; exclusions take precedence, and on
+            their own they select all others. None selects all.
+        source: Where the patterns come from, for errors.
 
     Raises:
         NamingError: A pattern matches nothing, or nothing is left.
@@ -64,7 +64,7 @@ def select(files: Catalogue, patterns: Sequence[str] | None, source: str) -> lis
         matches = {one for one in files if fnmatchcase(one, name)}
         absent = [one for one in files.absent if fnmatchcase(one, name)]
         if absent and not matches and not pattern.startswith("!"):
-            hint = "take it out, or build an artifact with it"
+            hint = "remove it, or build an artifact with it"
             errors.append(NamingError(f"{', '.join(absent)} is not in this artifact", where=source, hint=hint))
         elif not matches and not absent:
             names = [*files, *files.absent]
@@ -77,7 +77,7 @@ def select(files: Catalogue, patterns: Sequence[str] | None, source: str) -> lis
     result = [one for one in files if one in chosen - dropped]
     if not result:
         raise NamingError(
-            f"no service is left of {', '.join(patterns)}", where=source, hint="take one of the exclusions out"
+            f"no service is left of {', '.join(patterns)}", where=source, hint="remove one of the exclusions"
         )
     return result
 
@@ -85,7 +85,7 @@ def select(files: Catalogue, patterns: Sequence[str] | None, source: str) -> lis
 def load_selected(
     files: Mapping[str, ServiceFile], names: Iterable[str], *, with_dependencies: bool
 ) -> tuple[dict[str, Service[..., Any]], list[PlanError]]:
-    """Import the services of these *names*, and with them all that they depend on if that is wanted."""
+    """Import the services *names*, and if requested their dependencies."""
     services, errors = load_all({name: files[name] for name in names})
     tried = {*names}
     todo = list(services.values()) if with_dependencies else []
@@ -106,13 +106,13 @@ def load_selected(
 def registry_of(
     services: Mapping[str, Service[..., Any]], files: Catalogue, chosen: Collection[str] = (), *, remote: bool = False
 ) -> Registry:
-    """Those *services* that are enabled, of all *files*.
+    """Return the registry of the enabled services.
 
     Args:
         services: Those that could be imported.
-        files: All.
+        files: All services.
         chosen: Those that should have been imported.
-        remote: Whether others can be called elsewhere.
+        remote: Whether other services can be called in other processes.
 
     """
     return Registry(services, files, files.absent, remote, chosen)
@@ -127,18 +127,18 @@ def make_plan(
     with_dependencies: bool = False,
     errors: Sequence[PlanError] = (),
 ) -> Plan:
-    """Import what *patterns* choose, and make a plan of it.
+    """Import the services that *patterns* select, and plan their run.
 
     Args:
         files: All services, as found.
         environ: The environment.
-        patterns: As `select` takes them.
+        patterns: As for `select`.
         source: Where they come from, for errors.
-        with_dependencies: Whether to add what they need.
-        errors: What is known to be wrong already; reported with the rest.
+        with_dependencies: Whether to add their dependencies.
+        errors: Errors found before, reported with the rest.
 
     Raises:
-        PlanError: Anything is wrong; all of it in one.
+        PlanError: Anything is wrong; several errors are raised as `Problems`.
 
     """
     try:
@@ -154,7 +154,7 @@ def make_plan(
     try:
         Problems.raise_any([*errors, *wrong, *misfits, *bad_values])
     except PlanError as error:
-        for miss in misses:  # a variable that is not set may be set under a name that nearly is the right one
+        for miss in misses:  # a variable that is missing may be set under a misspelt name
             error.add_note(miss)
         raise
     return Plan(registry.units(configs), (*misses, *warnings))
@@ -170,10 +170,10 @@ def plan_command(
     environ: Mapping[str, str],
     errors: Sequence[PlanError] = (),
 ) -> tuple[Plan, object]:
-    """The providers that a command needs with all that they need, and the config of its service.
+    """Return the plan of the providers that a command needs, and the config of its service.
 
     Raises:
-        PlanError: Anything is wrong with them; all of it in one.
+        PlanError: Anything is wrong with them; several errors are raised as `Problems`.
 
     """
     providers = [edge.target for edge in needs.edges if edge.target in files]

@@ -1,4 +1,4 @@
-"""The garbage collector, patient while services start and while they stop."""
+"""Makes the garbage collector run less often while services start and stop."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ from typing import Self
 USUAL = gc.get_threshold()
 
 YOUNG = 50_000
-"""New objects after which the collector looks at them, in place of Python's 700 to 2,000.
+"""The number of new objects after which the collector runs, instead of Python's 700 to 2,000.
 
-What an app makes while it starts mostly stays, and what it frees while it stops mostly goes by itself: to look often
-finds nothing. 10,000 services start in half the time, and stop in two thirds.
+Most objects created during the start live on, and most freed during the stop are freed by reference counting, so
+frequent collections find nothing. 10,000 services start in half the time, and stop in two thirds.
 """
 
 YOUNG_EACH = 50
-"""As many more for each service, which takes 30 to 40 to start: 10,000 start in 0.8 of the time that they take without.
+"""The same for each service, which creates 30 to 40 objects: 10,000 start in 0.8 of the time without this.
 
-The garbage that may lie about is then at most about as much as the services themselves take.
+Uncollected garbage then takes at most about as much memory as the services themselves.
 """
 
 
 class PatientCollector:
-    """Has the collector wait for more new objects, as a context manager around a run.
+    """Raises the collector's threshold, as a context manager around a run.
 
-    Once all services are ready the app's own work decides what is garbage, and waiting gains nothing (parsing JSON
-    into a cache took 0.99 to 1.04 of the time): from `usual` on it is as Python has it, until `patient` is called.
-    Thresholds that `app/init.py` has set are left alone.
+    Once all services are ready a higher threshold gains nothing (parsing JSON into a cache took 0.99 to 1.04 of the
+    time), so `usual` restores Python's until `patient` is called. Thresholds set by `app/init.py` are not changed.
 
     Args:
-        services: How many there are.
+        services: The number of services.
 
     """
 
@@ -38,12 +37,12 @@ class PatientCollector:
         self._young = YOUNG + YOUNG_EACH * services
 
     def patient(self) -> None:
-        """Wait for more new objects."""
+        """Raise the threshold."""
         if gc.get_threshold() == USUAL:
             gc.set_threshold(self._young, *USUAL[1:])
 
     def usual(self) -> None:
-        """Be as Python has it."""
+        """Restore Python's threshold."""
         if gc.get_threshold() == (self._young, *USUAL[1:]):
             gc.set_threshold(*USUAL)
 

@@ -1,4 +1,4 @@
-"""Contain what fails in the kernel's own threads and callbacks: say it once, and go on."""
+"""Contain failures in the kernel's own threads and callbacks: log each once, and go on."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ _said: set[str] = set()
 
 @contextlib.contextmanager
 def contained(what: str) -> Generator[None]:
-    """Let nothing out of the block; the first failure of each kind is logged, as far as that is possible.
+    """Suppress every exception in the block; log the first of each kind, if possible.
 
     Args:
-        what: What failed, in words that begin a log line: "the watch on the event loop".
+        what: What fails, as the beginning of a log line: "the watch on the event loop".
 
     """
     try:
         yield
-    except BaseException as error:  # noqa: ASYNC103, BLE001  (a thread of the kernel's, or a signal, must not end by it)
+    except BaseException as error:  # noqa: ASYNC103, BLE001  (it must not end a thread or a signal handler)
         say_once(what, error)
 
 
 def say_once(what: str, error: BaseException) -> None:
-    """Log that *what* failed; the same kind of failure of the same thing is logged once."""
+    """Log that *what* failed with *error*, once for each *what* and type of error."""
     kind = f"{what}: {type(error).__name__}"
     if kind in _said:
         return
     _said.add(kind)
-    with contextlib.suppress(BaseException):  # there may be no way left to say anything
-        import logging  # there since before the run; the core without a log need not load it
+    with contextlib.suppress(BaseException):  # logging may be impossible too
+        import logging  # loaded before any run; the core alone does not need it
 
         logging.getLogger("kernel").error("%s failed; it goes on", what, exc_info=error)

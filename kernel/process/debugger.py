@@ -1,4 +1,4 @@
-"""Whether somebody is debugging, so that deadlines should rest."""
+"""Detects a debugger, so that deadlines can be suspended."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import sys
 from collections.abc import Callable
 
 DEBUGGERS = ("bdb", "pydevd")
-"""Modules that are imported exactly when a debugger is at work: pdb and its kin stand on bdb; VS Code's and
-PyCharm's are pydevd. They stay imported after "continue", when no trace function is set any more, and a process
-that was held for a minute would otherwise be found guilty of it afterwards."""
+"""Modules that are imported only by debuggers: pdb and similar ones use bdb; VS Code and PyCharm use pydevd. They
+stay imported after "continue", when no trace function is set any more; otherwise the time at a breakpoint would count
+afterwards."""
 
 
 def attached() -> bool:
-    """Whether a debugger is, or was, attached to this process."""
+    """Return whether a debugger is, or was, attached to this process."""
     return any(name in sys.modules for name in DEBUGGERS)
 
 
 def resting(announce: Callable[[], None]) -> Callable[[], bool]:
-    """A check whether deadlines rest, which calls *announce* the first time that they do."""
+    """Return a function that tells whether deadlines are suspended, and calls *announce* the first time they are."""
     announced = False
 
     def rests() -> bool:

@@ -1,4 +1,4 @@
-"""What anyio does not give of an event loop: being woken by a signal, and surviving SystemExit."""
+"""Run an event loop that signals can wake, and that survives SystemExit; anyio provides neither."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Wake = Callable[[Callable[[], None]], object]
 def run(main: Callable[[Wake], Awaitable[T]], backend: str) -> T:
     """Run *main* on *backend*: "asyncio", "uvloop" (asyncio on a faster loop) or "trio".
 
-    *main* gets a function that may be called from any thread to have something called by the loop soon. Once it has
-    returned, what the loop still raises is logged: to close it, asyncio may need a thread when there is none to be had.
+    *main* gets a function that makes the loop call something soon, and that any thread may call. Errors that the loop
+    raises after *main* has returned are logged: asyncio may fail to start a thread when it closes.
     """
     results: list[T] = []
 
@@ -49,7 +49,7 @@ async def _on_trio(main: Callable[[Wake], Awaitable[T]]) -> T:
 async def _on_asyncio(main: Callable[[Wake], Awaitable[T]]) -> T:
     import asyncio
 
-    # In the context of here: in that of the thread which calls it, anyio would know of no loop.
+    # In the context of this task: in that of the calling thread, anyio would find no loop.
     wake = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, context=contextvars.copy_context())
     return await main(wake)
 
@@ -68,8 +68,8 @@ def _new_loop(backend: str) -> Any:
     class Loop(base):  # type: ignore[misc]
         """Goes on when a task raises SystemExit or KeyboardInterrupt.
 
-        asyncio hands the exception to the task, and then raises it out of the loop as well, which would cancel every
-        service. The task's group has it already and treats it as a crash, so the loop goes on where it was.
+        asyncio gives the exception to the task, and then raises it from the loop too, which would cancel every
+        service. The task's group has received it and treats it as a crash, so the loop goes on.
         """
 
         _ended = False
@@ -80,7 +80,7 @@ def _new_loop(backend: str) -> Any:
 
         def run_forever(self) -> None:
             self._ended = False
-            while not self._ended:  # where both come in one iteration, asyncio forgets that it was to stop
+            while not self._ended:  # if both come in one iteration, asyncio forgets the stop
                 with contextlib.suppress(SystemExit, KeyboardInterrupt):
                     super().run_forever()
 

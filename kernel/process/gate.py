@@ -1,7 +1,7 @@
-"""Where `just dev` has a new version of the app wait until the present one has ended.
+"""Makes a new version of the app under `just dev` wait until the current one has ended.
 
-What a run needs is imported by then, so that an error leaves the present one running, and a restart takes no longer
-than a stop and a start. The program that watches over both is at the other end of a socket.
+The new version has imported everything by then, so an error leaves the current one running, and a restart takes only
+a stop and a start. The program that controls both is at the other end of a socket.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 from collections.abc import MutableMapping
 
 GATE = "KERNEL_DEV_GATE"
-"""Names the descriptor of the socket, for the process that `just dev` starts."""
+"""The variable with the socket's descriptor, for the process that `just dev` starts."""
 
 
 class Gate:
@@ -33,13 +33,13 @@ class Gate:
             self._socket.shutdown(socket.SHUT_WR)
 
     def wait(self, backend: str) -> None:
-        """Tell that all is prepared, and wait until it may run. From then on a stop follows when the watcher is gone.
+        """Report that everything is prepared, and wait until the app may run. If the watcher ends later, stop the app.
 
         Args:
             backend: The event loop's.
 
         Raises:
-            SystemExit: A newer version came, or the watcher is gone.
+            SystemExit: There is a newer version, or the watcher has ended.
 
         """
         library = "trio" if backend == "trio" else "asyncio"

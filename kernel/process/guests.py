@@ -1,13 +1,13 @@
-"""Stand between the process's signals and the libraries that want them too: both hear, and nobody takes them away.
+"""Share signals with libraries that handle them too, so that neither takes them away from the other.
 
-A server such as uvicorn sets handlers of its own while it serves. An event loop takes the descriptor by which the
-interpreter tells of signals, and restores the default disposition when a handler is removed: the next SIGTERM would
-then kill the process. So while the kernel counts signals, these functions are replaced:
+A server such as uvicorn sets its own handlers while it serves. An event loop takes the interpreter's wake-up
+descriptor, and restores the default action when a handler is removed: the next SIGTERM would then kill
+the process. So while the kernel counts signals, these functions are replaced:
 
     signal.signal               keeps the library's handler beside the kernel's
-    signal.set_wakeup_fd        keeps the library's descriptor; what the kernel reads is passed on to it
+    signal.set_wakeup_fd        keeps the library's descriptor; what the kernel reads is forwarded to it
     signal.raise_signal, signal.pthread_kill, os.kill, os.killpg
-                                note that the process sends the signal to itself, and send it
+                                record that the process sends the signal to itself, and send it
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ set_handler, _set_wakeup_fd = signal.signal, signal.set_wakeup_fd  # the real on
 
 
 class Guests:
-    """What libraries have set for signals, from `open` to `close`.
+    """The handlers and descriptors that libraries set for signals, from `open` to `close`.
 
     Args:
-        handler: The kernel's handler, which stays the one that Python calls.
-        to_itself: Is called with the number before the process sends a signal to itself.
+        handler: The kernel's handler, which Python keeps calling.
+        to_itself: Called with the number before the process sends a signal to itself.
 
     """
 
@@ -46,11 +46,11 @@ class Guests:
         self._replaced: list[tuple[Any, str, Any, Any]] = []
 
     def open(self, held: Collection[int], pipe: int) -> None:
-        """Stand in between.
+        """Replace the functions.
 
         Args:
-            held: The signals of which the kernel wants to hear, whatever anybody does.
-            pipe: The descriptor by which the interpreter tells the kernel of signals; -1 leaves it to libraries.
+            held: The signals that the kernel must receive in any case.
+            pipe: The kernel's wake-up descriptor; -1 leaves it to libraries.
 
         """
         self._held, self._pipe = frozenset(held), pipe
@@ -64,18 +64,18 @@ class Guests:
             self._fd = _set_wakeup_fd(pipe, warn_on_full_buffer=False)
 
     def close(self) -> None:
-        """Be as if it had never been. A library that has kept one of our functions gets the real one's work from it."""
+        """Restore the functions. A library that kept one of ours gets the behaviour of the real one."""
         if self._pipe != -1:
             _set_wakeup_fd(self._fd)
         self._held, self._pipe = frozenset(), -1
         self._handlers.clear()
         while self._replaced:
             module, name, ours, real = self._replaced.pop()
-            if getattr(module, name) is ours:  # else somebody stands before us by now
+            if getattr(module, name) is ours:  # else it was replaced again since
                 setattr(module, name, real)
 
     def call(self, number: int, frame: FrameType | None) -> None:
-        """Call the library's handler for *number*, if there is one; it may ask to exit, which we do in order."""
+        """Call the library's handler for *number*, if any. If it raises SystemExit, the app stops in order."""
         handler = self._handlers.get(number)
         if handler is not None:
             what = f"the handler {handler!r} of {signal.Signals(number).name}"
@@ -83,13 +83,13 @@ class Guests:
                 handler(number, frame)
 
     def pass_on(self, numbers: bytes) -> None:
-        """Tell the library that has asked for it what the interpreter has told us."""
+        """Forward the signal numbers from the interpreter to the library's descriptor."""
         if self._fd != -1:
-            with contextlib.suppress(OSError):  # it is full, or closed by now
+            with contextlib.suppress(OSError):  # it is full, or closed
                 os.write(self._fd, numbers)
 
     def retake(self) -> bool:
-        """Take the pipe's place back from somebody who knew a way past us; tell whether that was necessary."""
+        """Set the kernel's wake-up descriptor again if it was replaced; return whether it was."""
         if self._pipe == -1:
             return False
         theirs = _set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
@@ -104,27 +104,27 @@ class Guests:
         setattr(module, name, ours)
 
     def _signal(self, number: int, handler: Any) -> Any:
-        """`signal.signal`: what libraries set goes beside our own, which stays."""
+        """Replace `signal.signal`: keep the library's handler beside the kernel's."""
         if number not in self._held or not (callable(handler) or handler in (signal.SIG_DFL, signal.SIG_IGN)):
             return set_handler(number, handler)
-        set_handler(number, self._handler)  # raises what it has to, where this is not the main thread
+        set_handler(number, self._handler)  # raises the right error outside of the main thread
         before = self._handlers.pop(number, self._handler)
         if callable(handler) and handler not in (self._handler, signal.default_int_handler):
             self._handlers[number] = handler
         return before
 
     def _set_fd(self, fd: int, *, warn_on_full_buffer: bool = True) -> int:
-        """`signal.set_wakeup_fd`: the library's descriptor, beside our own."""
+        """Replace `signal.set_wakeup_fd`: keep the library's descriptor beside the kernel's."""
         if self._pipe == -1:
             return _set_wakeup_fd(fd, warn_on_full_buffer=warn_on_full_buffer)
-        _set_wakeup_fd(self._pipe, warn_on_full_buffer=False)  # raises what it has to
+        _set_wakeup_fd(self._pipe, warn_on_full_buffer=False)  # raises the right error if needed
         before, self._fd = self._fd, fd
         return before
 
     def _noting(self, send: Callable[..., Any], sent: Callable[..., int]) -> Callable[..., Any]:
         @functools.wraps(send)
         def noting(*args: Any) -> Any:
-            with contextlib.suppress(TypeError):  # which *send* will raise
+            with contextlib.suppress(TypeError):  # *send* will raise it
                 if (number := sent(*args)) in self._held:
                     self._to_itself(number)
             return send(*args)
@@ -133,5 +133,5 @@ class Guests:
 
 
 def _is_ours(pid: int) -> bool:
-    """Whether a signal that `kill` sends to *pid* reaches this process."""
+    """Return whether a signal that `kill` sends to *pid* reaches this process."""
     return pid in {os.getpid(), 0, -os.getpgrp(), -1}

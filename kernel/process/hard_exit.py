@@ -1,8 +1,8 @@
-"""Ends the process when its own code no longer can: a native function may hold the interpreter's lock for ever.
+"""Ends the process when Python code no longer can: a native function may hold the interpreter's lock for ever.
 
-`faulthandler` needs no lock to print every thread's stack, but it can only exit with 1, which would be a lie about a
-shutdown that passed its deadline. A timer of the C library calls ``_exit`` with the right code, on a thread of its
-own; where there is no such timer, faulthandler's exit must do.
+`faulthandler` can print every thread's stack without the lock, but can exit only with code 1, which would be wrong for
+a shutdown that exceeded its deadline. So a timer of the C library calls ``_exit`` with the right code, in a separate
+thread; without such a timer, faulthandler's exit is used.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Callable
 
 STDERR = 2
 STACKS = 1.25  # seconds after the deadline at which the stacks are printed
-EXIT = 1.5  # and at which the process ends
-LONG = 1e6  # seconds, 11 days: faulthandler's clock cannot hold everything, and a deadline is armed anew when it moves
+EXIT = 1.5  # seconds after the deadline at which the process ends
+LONG = 1e6  # seconds (11 days), the longest timer: faulthandler has a limit; a deadline that moves is armed again
 
 _start_timer: Callable[[float, int], Callable[[], object]] | None = None
 _cancel_timer: list[Callable[[], object]] = []
 
 
 def load() -> None:
-    """Load what ends the process with the right code. Costs 5 ms, for ctypes, so not on the way of a quick stop."""
-    global _start_timer  # noqa: PLW0603  (there is one process to end)
+    """Load what ends the process with the right code. Takes 5 ms for ctypes, so a quick stop avoids it."""
+    global _start_timer  # noqa: PLW0603  (one per process)
     if _start_timer is not None:
         return
     with contextlib.suppress(ImportError, OSError, AttributeError, TypeError):  # not every platform has such timers
@@ -30,7 +30,7 @@ def load() -> None:
 
 
 def arm(seconds: float, code: int) -> None:
-    """End the process when it is still there *EXIT* seconds after *seconds* from now; with *code* once loaded."""
+    """End the process if it still exists `EXIT` seconds after *seconds* from now; with *code* if `load` was called."""
     seconds = min(max(seconds, 0.0), LONG)
     earlier = len(_cancel_timer)
     if _start_timer is not None:
@@ -44,23 +44,23 @@ def arm(seconds: float, code: int) -> None:
 
 
 def disarm() -> None:
-    """Let the process live."""
+    """Cancel the end of the process."""
     faulthandler.cancel_dump_traceback_later()
     while _cancel_timer:
         _cancel_timer.pop()()
 
 
 def _dump_later(seconds: float, *, leave: bool) -> None:
-    # By its number: a file would be flushed here, which waits for whoever is just blocked in writing to it.
+    # By descriptor: a file would be flushed here, and a thread may be blocked in writing to it.
     faulthandler.dump_traceback_later(seconds, exit=leave, file=STDERR)
 
 
 def _load_timers() -> Callable[[float, int], Callable[[], object]]:
-    """A function that has the C library end the process after some seconds with some code, and gives its undoing."""
+    """Return a function that makes the C library exit after some seconds, and returns how to cancel that."""
     import ctypes
 
     with contextlib.suppress(OSError):
-        # A thread that wakes while the interpreter ends needs it, and aborts the process where it cannot be loaded.
+        # A thread that wakes while the interpreter exits needs it, and aborts the process if it cannot be loaded.
         ctypes.CDLL("libgcc_s.so.1")
     monotonic, in_a_thread = 1, 2  # CLOCK_MONOTONIC, SIGEV_THREAD
 
@@ -77,13 +77,13 @@ def _load_timers() -> Callable[[float, int], Callable[[], object]]:
         )
 
     class Times(ctypes.Structure):
-        """The struct itimerspec: an interval, which stays zero, and the time to the first call."""
+        """The struct itimerspec: an interval, which is always zero, and the time until the first call."""
 
         _fields_ = tuple((name, ctypes.c_long) for name in ("every_s", "every_ns", "first_s", "first_ns"))
 
     libc = ctypes.CDLL(None)
     create, settime, delete = libc.timer_create, libc.timer_settime, libc.timer_delete
-    exit_at_once = ctypes.cast(libc._exit, ctypes.c_void_p).value  # noqa: SLF001  (the name C gives it)
+    exit_at_once = ctypes.cast(libc._exit, ctypes.c_void_p).value  # noqa: SLF001  (its name in C)
 
     def start(seconds: float, code: int) -> Callable[[], object]:
         event = Event(value=code, notify=in_a_thread, function=exit_at_once)

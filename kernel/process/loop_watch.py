@@ -1,7 +1,7 @@
-"""A watch on the event loop: says who blocks it, and where, while it is happening.
+"""Watches the event loop, and reports what blocks it while it is blocked.
 
-A thread asks the loop for a sign of life a few times a second. Nothing is measured on the loop's own way, so a loop
-that nobody blocks pays for a handful of calls a second and no more.
+A thread asks the loop for an answer a few times a second. Nothing is measured in the loop itself, so a loop that is not
+blocked pays only for a few calls a second.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kernel.process.contain import contained
 from kernel.process.event_loop import Wake
 
 EVERY = 0.25  # seconds between an answer and the next question
-LAST = 0.1  # seconds for the thread to end: it may be saying something that nobody reads
+LAST = 0.1  # seconds to wait for the thread to end: it may be blocked in writing to a log
 LIMIT = 1.0  # seconds without an answer after which the loop counts as blocked
 
 
@@ -23,11 +23,11 @@ class LoopWatch:
     """Watches the loop that *wake* reaches, from a daemon thread, until `end`.
 
     Args:
-        wake: Has something called by the loop soon.
-        blocked: Is called in the thread when the loop has not answered for `LIMIT`, with the seconds so far.
-        free: Is called in the thread when it has answered after all, with the seconds that it took.
-        resting: Tells whether the watch rests, because somebody is debugging.
-        alive: Is called by the loop with each answer.
+        wake: Makes the loop call a function soon.
+        blocked: Called in the thread with the seconds so far, when the loop has not answered for `LIMIT`.
+        free: Called in the thread with the seconds it took, when the loop has answered after that.
+        resting: Returns whether the watch is suspended because a debugger is attached.
+        alive: Called by the loop with each answer.
 
     """
 
@@ -41,9 +41,9 @@ class LoopWatch:
     ) -> None:
         self.delay = 0.0  # seconds that the loop took for its last answer
         self.silent = 0.0
-        """Seconds for which it has not answered by now, in steps of `EVERY`; 0 where it has.
+        """Seconds for which the loop has not answered, in steps of `EVERY`; 0 if it has answered.
 
-        Counted by the thread that waits, and not told by a clock: while the process is paused nobody is silent.
+        Counted by the waiting thread, not by a clock: while the process is paused the loop is not blocked.
         """
         self._alive = alive
         self._wake = wake
@@ -57,7 +57,7 @@ class LoopWatch:
             self._thread.start()
 
     def end(self) -> None:
-        """Watch no more. The thread is waited for, at most a moment: it must not wake while the interpreter ends."""
+        """Stop watching. Wait up to `LAST` for the thread, which must not wake while the interpreter exits."""
         self._ended.set()
         self._answer.set()
         if self._thread.ident is not None:

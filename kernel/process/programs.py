@@ -1,11 +1,11 @@
-"""The external programs that run now: what `/status` shows of them."""
+"""The external programs that are running, for `/status`."""
 
 from __future__ import annotations
 
 running: dict[int, tuple[str, str]] = {}
-"""By pid: the service that runs the program, and the program's name."""
+"""The service that runs the program, and the program's name, by pid."""
 
 
 def programs_of(service: str) -> list[dict[str, object]]:
-    """The programs of *service*, for any thread."""
+    """Return the running programs of *service*. Thread-safe."""
     return [{"name": name, "pid": pid} for pid, (owner, name) in list(running.items()) if owner == service]

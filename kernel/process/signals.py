@@ -1,11 +1,10 @@
-"""Signals, counted in a thread of their own.
+"""Count signals in a separate thread.
 
-First SIGINT, SIGTERM or SIGHUP: stop gracefully. Second: cut everything now. Third: exit at once.
+First SIGINT, SIGTERM or SIGHUP: stop gracefully. Second: cancel everything now. Third: exit at once.
 
-Python runs a signal's handler between two instructions of the main thread, so never while that waits in native code:
-for a connection, say, or for a query. But the interpreter writes the signal's number into a pipe at once, and the
-thread that reads it needs no more than the interpreter's lock. So signals count while a service blocks the event
-loop, and while services are still being imported.
+Python runs signal handlers between two instructions of the main thread, so not while that waits in native code, such as
+for a connection or a query. But the interpreter writes the signal's number into a pipe at once, and a thread that reads
+it needs only the interpreter's lock. So signals count while a service blocks the event loop, and during imports.
 """
 
 from __future__ import annotations
@@ -25,22 +24,21 @@ from kernel.process.guests import Guests, set_handler
 from kernel.process.watchdog import FORCED, within
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-SAME = 0.5  # seconds in which two are one: a terminal and a parent may both deliver it, and systemd sends SIGHUP too
+SAME = 0.5  # seconds within which two count as one: a terminal and a parent may both send it; systemd adds SIGHUP
 
 
 def ignore() -> None:
-    """Ignore the signals that ask to stop: the interpreter's last step would give them back their deadly defaults."""
+    """Ignore the signals that stop the app: at its end the interpreter restores the default actions, which kill."""
     for number in SIGNALS:
         set_handler(number, signal.SIG_IGN)
 
 
 class Signals:
-    """Counts the signals that ask to stop, as a context manager around the whole run.
+    """Counts the signals that stop the app, as a context manager around the whole run.
 
     Args:
-        on_signal: Is called with the count at each, in the thread that counts them.
-        at_once: Is called with the exit code and the name of the signal that ends the process at once, for at most
-            0.1 s.
+        on_signal: Called with the count at each signal, in the counting thread.
+        at_once: Called with the exit code and the signal's name before the process exits at once, for at most 0.1 s.
 
     """
 
@@ -54,9 +52,9 @@ class Signals:
         self._told: int | None = None
         self._listener: Callable[[int], None] | None = None
         self._last: dict[int, float] = {}
-        self._lock = threading.RLock()  # where there is no thread, a signal may interrupt who holds it
+        self._lock = threading.RLock()  # without the thread, a signal may interrupt whoever has the lock
         self._previous: dict[int, Any] = {}
-        self._masks: list[set[signal.Signals | int]] = []  # one for each thread that just forks
+        self._masks: list[set[signal.Signals | int]] = []  # one for each thread that is forking
         self._guests = Guests(self._caught, self._sent_to_itself)
         self._write_fd = -1
 
@@ -64,12 +62,12 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             return self
         for number in SIGNALS:
-            # nohup ignores SIGHUP, and means it. A shell ignores SIGINT for what it starts by `&`; whoever sends
-            # it there all the same wants it to count.
+            # nohup ignores SIGHUP on purpose. A shell ignores SIGINT for what it starts by `&`, but one that is sent
+            # anyway should count.
             if number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._caught)
         os.register_at_fork(before=self._forks, after_in_parent=self._forked, after_in_child=self._in_child)
-        with contained("the thread that counts signals"):  # without it they count while no native code runs
+        with contained("the thread that counts signals"):  # without it, signals count only between instructions
             self._start_thread()
         self._guests.open(self._previous, self._write_fd)
         return self
@@ -89,10 +87,10 @@ class Signals:
         if self._previous:
             self._let_go()
             if self._write_fd != -1:
-                os.close(self._write_fd)  # and with that the thread ends
+                os.close(self._write_fd)  # which ends the thread
 
     def _forks(self) -> None:
-        """Hold signals back while the process is doubled: parent and child share the pipe, but not what it tells."""
+        """Block signals while the process forks: parent and child share the pipe, but must not share signals."""
         if self._previous:
             self._masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS))
 
@@ -101,23 +99,23 @@ class Signals:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop())
 
     def _let_go(self) -> None:
-        """Be as if it had never been."""
+        """Restore the signal handlers."""
         self._guests.close()
         while self._previous:
             signal.signal(*self._previous.popitem())
         self._forked()
 
     def _in_child(self) -> None:
-        """A forked child has its own signals, and begins with the defaults."""
+        """Restore the default handlers in a forked child."""
         for number in self._previous:
             self._previous[number] = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         if self._previous:
             self._let_go()
 
     def listen(self, listener: Callable[[int], None] | None) -> None:
-        """Call *listener* with the count at each signal, in the thread that counts them; at once if there was one.
+        """Call *listener* with the count at each signal, in the counting thread; at once if there was one already.
 
-        While nobody listens, the second signal ends the process.
+        Without a listener, the second signal ends the process.
         """
         with self._lock:
             self._listener = listener
@@ -125,27 +123,27 @@ class Signals:
                 listener(self.count)
 
     def came(self) -> tuple[str, float]:
-        """Return the first signal and the seconds since; an empty name where there was none.
+        """Return the first signal's name and the seconds since; an empty name if there was none.
 
-        It is known here as soon as Python's handler has run, which is before the loop looks at anything else.
+        It is known as soon as Python's handler has run, before the loop handles anything else.
         """
         name, at = (self.first, self.first_at) if self.count else self._caught_first
         return name, time.monotonic() - at
 
     def told(self, code: int) -> None:
-        """Have whoever is still in a hurry get exit *code*, and no further word, since the end was told."""
+        """Make further signals exit with *code* and without a message, since the end was reported."""
         self._told = code
 
     def _sent_to_itself(self, number: int) -> None:
-        """The process is about to send itself a signal: the first is a request, a further one is not.
+        """Count the first signal that the process sends to itself as a request to stop, and ignore further ones.
 
-        A library that has caught the first stops, and then raises it again for whoever comes next.
+        A library that caught the first one stops, and then raises it again.
         """
         if self.count:
             self._last[number] = time.monotonic()
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
-        """Python's handler: calls the library's, and tells the thread where the interpreter could not."""
+        """Handle a signal in Python: call the library's handler, and tell the thread if the interpreter could not."""
         if not self._caught_first[0]:
             self._caught_first = signal.Signals(number).name, time.monotonic()
         if self._write_fd == -1:
@@ -158,12 +156,12 @@ class Signals:
         with contextlib.closing(os.fdopen(read_fd, "rb", buffering=0)) as pipe:
             while numbers := pipe.read(16):
                 for number in numbers:
-                    if number in SIGNALS:  # the interpreter tells of every signal that has a handler
+                    if number in SIGNALS:  # the pipe gets every signal that has a handler
                         self._handle(number)
-                self._guests.pass_on(numbers)  # after us: what a library does of itself is then part of the stop
+                self._guests.pass_on(numbers)  # last, so that what a library does is part of the stop
 
     def _is_one_with(self, number: int, now: float) -> bool:
-        """Whether the signal *number* counts with one that came a moment ago."""
+        """Return whether the signal *number* counts as one with the signal just before."""
         kin = {number, signal.SIGTERM} if number != signal.SIGTERM else SIGNALS
         return any(now - self._last.get(one, -math.inf) < SAME for one in kin)
 
@@ -181,9 +179,9 @@ class Signals:
                 if self._told is not None:
                     os._exit(self._told)
                 with contained("the last word"):
-                    within(0.1, lambda: self._at_once(FORCED, name))  # stderr may be a pipe that is full
+                    within(0.1, lambda: self._at_once(FORCED, name))  # stderr may be a full pipe
                 os._exit(FORCED)
-            # The listener first: it stops the app, and needs nothing that could have run out.
+            # The listener first: it stops the app, and needs no resource that may be exhausted.
             for tell in (self._listener, self._on_signal):
                 with contained("what a signal sets off"):
                     if tell is not None:

@@ -1,4 +1,4 @@
-"""Sockets that listen: at an address, or handed over by systemd (sd_listen_fds(3))."""
+"""Listening sockets: opened at an address, or passed by systemd (sd_listen_fds(3))."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any
 
 Address = tuple[int, str]
-"""A family and what is an address in it."""
+"""A socket family and an address in it."""
 LOCAL = [(int(socket.AF_INET6), "::1"), (int(socket.AF_INET), "127.0.0.1")]
 NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
-TRIES = 10  # ports that are tried where one must be free at several addresses
-FIRST = 3  # the descriptor of the first socket that is handed over
+TRIES = 10  # ports to try if one must be free at several addresses
+FIRST = 3  # the descriptor of the first socket from systemd
 
 
 def listen(host: str, port: int, backlog: int | None = None) -> list[socket.socket]:
     """Listen on all addresses of *host* that this machine has.
 
     Args:
-        host: An address, or a name. ``::`` and an empty one are IPv6 and IPv4, or the one of them that there is.
-        port: The port; 0 takes one that is free, the same for all addresses.
-        backlog: Connections that may wait to be accepted; None for what Python takes.
+        host: An address, or a name. ``::`` and an empty string mean IPv6 and IPv4, as far as the machine has them.
+        port: The port; 0 for a free one, the same for all addresses.
+        backlog: The number of connections that may wait to be accepted; None for Python's default.
 
     Raises:
-        OSError: One of them cannot be had, or *host* has none here.
-        OverflowError: There is no such port.
-        UnicodeError: The name is too long to be looked up.
+        OSError: An address is not available, or *host* has none on this machine.
+        OverflowError: The port is out of range.
+        UnicodeError: The name is too long to look up.
 
     """
     return open_all(addresses_of(host, port) or by_name(host, look_up(host, port)), port, backlog)
 
 
 def addresses_of(host: str, port: int) -> list[Address]:
-    """What *host* stands for where that needs no look-up; empty where it does.
+    """Return the addresses of *host* if that needs no look-up; an empty list if it does.
 
     Raises:
-        OverflowError: There is no such *port*: Python would leave a socket open.
+        OverflowError: *port* is out of range. (Python itself would leave a socket open.)
 
     """
     if not 0 <= port <= 65535:  # noqa: PLR2004
@@ -49,14 +49,14 @@ def addresses_of(host: str, port: int) -> list[Address]:
 
 
 def look_up(host: str, port: int) -> list[Any]:
-    """What the resolver says of *host*."""
+    """Resolve *host*."""
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
 
 
 def by_name(host: str, found: Iterable[Any]) -> list[Address]:
-    """The families and addresses of *host* in an answer of the resolver's.
+    """Return the families and addresses of *host* in the resolver's answer.
 
-    The resolver may know ``localhost`` as 127.0.0.1 alone, on a machine that has no such address.
+    The resolver may know ``localhost`` only as 127.0.0.1, even on a machine without that address.
     """
     addresses = list(dict.fromkeys((int(family), str(where[0])) for family, _, _, _, where in found))
     if host.lower() == "localhost" and not any(map(_is_here, addresses)):
@@ -65,7 +65,7 @@ def by_name(host: str, found: Iterable[Any]) -> list[Address]:
 
 
 def _is_here(address: Address) -> bool:
-    """Whether this machine has *address*."""
+    """Return whether this machine has *address*."""
     try:
         with socket.socket(address[0]) as sock:
             sock.bind((address[1], 0))
@@ -78,7 +78,7 @@ def open_all(addresses: Sequence[Address], port: int, backlog: int | None = None
     """Listen on all *addresses* that this machine has, at the same *port*.
 
     Raises:
-        OSError: One of them cannot be had, or this machine has none.
+        OSError: An address is not available, or this machine has none.
 
     """
     for left in range(TRIES, 0, -1):
@@ -103,7 +103,7 @@ def _try_all(addresses: Sequence[Address], port: int, backlog: int | None) -> li
             except OSError as error:
                 if error.errno not in NOT_HERE:
                     raise
-                absent = error  # a name may have addresses that this machine lacks
+                absent = error  # a name may have addresses that this machine does not
                 continue
             found.append(opened.enter_context(one))
         if not found and absent is not None:
@@ -113,7 +113,7 @@ def _try_all(addresses: Sequence[Address], port: int, backlog: int | None) -> li
 
 
 def address_of(sock: socket.socket) -> str:
-    """Where *sock* listens, as a URL has it: ``127.0.0.1:9090``, ``[::1]:9090``; the path of a Unix socket."""
+    """Return where *sock* listens, as in a URL: ``127.0.0.1:9090``, ``[::1]:9090``; or a Unix socket's path."""
     name = sock.getsockname()
     if not isinstance(name, tuple):
         return os.fsdecode(name).replace("\0", "@")
@@ -122,9 +122,9 @@ def address_of(sock: socket.socket) -> str:
 
 
 class HandedOver:
-    """The sockets that systemd has opened for this process, by the name that their unit gives them.
+    """The sockets that systemd opened for this process, by the names that their units give them.
 
-    systemd holds them too, so whoever connects while the process restarts waits and is not refused.
+    systemd keeps them open too, so clients that connect while the process restarts wait and are not refused.
     """
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class HandedOver:
         self._taken: set[str] = set()
 
     def read(self, environ: MutableMapping[str, str]) -> None:
-        """Take over what *environ* tells of, and take that out of it: children have no such sockets."""
+        """Take over the sockets described in *environ*, and remove those variables: children get no sockets."""
         pid, count, names = (environ.pop(f"LISTEN_{what}", "") for what in ("PID", "FDS", "FDNAMES"))
         if pid != str(os.getpid()) or not count.isdecimal():
             return
@@ -143,7 +143,7 @@ class HandedOver:
                 os.set_inheritable(fd, False)  # noqa: FBT003  (os's own)
                 sock = socket.socket(fileno=fd)
                 if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    sock.detach()  # a datagram socket, or a connection: somebody else's to use
+                    sock.detach()  # a datagram socket, or a connection: for other code
                     continue
             except OSError:
                 continue
@@ -151,18 +151,18 @@ class HandedOver:
             self._socks.setdefault(name, []).append(sock)
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Return whether there are any sockets."""
         return bool(self._socks)
 
     def take(self, name: str) -> list[socket.socket]:
-        """Copies of the sockets of this *name*, for the caller to close; the next who asks gets copies as well."""
+        """Return duplicates of the sockets named *name*, which the caller must close; each call returns new ones."""
         self._taken.add(name)
         return [sock.dup() for sock in self._socks.get(name, ())]
 
     def left(self) -> Iterable[str]:
-        """The names of those that nobody has taken."""
+        """Return the names of the sockets that nothing has taken."""
         return sorted(self._socks.keys() - self._taken)
 
 
 HANDED_OVER = HandedOver()
-"""Those of this process."""
+"""The sockets of this process."""

@@ -1,4 +1,4 @@
-"""The watchdog that ends a process which has outlived its shutdown."""
+"""The watchdog: ends the process if it exceeds its shutdown deadline."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 from kernel.process import hard_exit
 from kernel.process.contain import contained
 
-QUICK = 0.1  # seconds within which a shutdown that is quick is over: it pays for no last resort
-SETTLED = 1.0  # seconds of life after which the last resort may be loaded, unnoticed
-PATIENCE = 0.5  # seconds after the deadline before the watchdog bites: the loop may just be saying its last words
-LAST_WORDS = 1.0  # seconds for logs and telemetry to be flushed
+QUICK = 0.1  # seconds that a quick shutdown takes: it never loads the last resort
+SETTLED = 1.0  # seconds after the start when loading the last resort no longer delays anything
+PATIENCE = 0.5  # seconds after the deadline until the watchdog acts: the loop may be writing its final report
+LAST_WORDS = 1.0  # seconds to flush logs and telemetry
 FORCED, OVERDUE = 130, 3  # exit codes
 
 
 class Watchdog:
-    """Ends the process when it is still there after a deadline, whatever the event loop does.
+    """Ends the process if it still exists after a deadline, whatever the event loop does.
 
     Args:
-        report: Is called in a thread of its own with the exit code, for at most a second, before the process ends.
-        resting: Tells whether deadlines rest, because somebody is debugging.
+        report: Called with the exit code in a separate thread, for at most 1 s, before the process ends.
+        resting: Returns whether deadlines are suspended because a debugger is attached.
 
     """
 
@@ -41,7 +41,7 @@ class Watchdog:
             self._thread.start()
 
     def arm(self, seconds: float, code: int = OVERDUE) -> None:
-        """Bite a little after *seconds* from now, with exit *code*. The earliest time counts, and the highest code."""
+        """End the process shortly after *seconds* from now with *code*. The earliest time and highest code win."""
         with self._news:
             now = time.monotonic()
             self._deadline = min(self._deadline, now + seconds)
@@ -51,14 +51,14 @@ class Watchdog:
             self._news.notify()
 
     def postpone(self, seconds: float) -> None:
-        """Let the process have *seconds* from now in any case: all has ended but what is bounded itself."""
+        """Allow the process *seconds* from now in any case: what is still running has its own time limit."""
         with self._news:
             self._deadline = max(self._deadline, time.monotonic() + seconds)
             self._arm_last_resort()
             self._news.notify()
 
     def told(self, seconds: float, code: int) -> None:
-        """Bite a little after *seconds* from now, with exit *code* and without a word: the end was told."""
+        """End the process shortly after *seconds* from now, with exit *code* and no message: the end was reported."""
         with self._news:
             self._report = lambda _: None
             self._deadline, self._code = time.monotonic() + seconds, code
@@ -66,17 +66,17 @@ class Watchdog:
             self._news.notify()
 
     def dismiss(self) -> None:
-        """Never bite."""
+        """Cancel the deadline."""
         with self._news:
             self._dismissed = True
             self._news.notify()
         hard_exit.disarm()
 
     def stand_down(self, code: int | None) -> None:
-        """Leave the rest to the last resort: nothing is left to be said, and no thread must wake while Python ends.
+        """Leave the rest to the last resort: nothing is left to report, and no thread may wake while Python exits.
 
-        Python has at least `LAST_WORDS` for its own end. What takes longer is ended with *code*, which was told; None
-        where nothing was.
+        Python has at least `LAST_WORDS` to exit. After that the process is ended with *code*, the reported exit code;
+        None if none was reported.
         """
         with self._news:
             self._standing_down = True
@@ -116,9 +116,9 @@ class Watchdog:
 
 
 def within(seconds: float, call: Callable[[], Any]) -> None:
-    """Wait at most *seconds* for *call*, in a thread of its own that may be left behind.
+    """Wait at most *seconds* for *call*, in a separate thread that may be left running.
 
-    Where no thread can be started it is called here, and may take longer.
+    If no thread can be started, it is called in this one, and may take longer.
     """
     thread = threading.Thread(target=call, daemon=True)
     try:

@@ -1,1 +1,1 @@
-"""One run of the program, and the commands that need no run."""
+"""One run of the program, and commands that run without services."""

@@ -1,4 +1,4 @@
-"""A command: what of its parameters is the command line's, how it is called, and the exit code that it ends with."""
+"""Commands: which parameters come from the command line, how a command is called, and its exit code."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from kernel.declare.signature import Needs, declared_at, evaluate, signature_of
 from kernel.errors import DeclarationError, text_of
 from kernel.observe import console
 
-CODES = 256  # more than these the system cannot tell apart, and takes 256 for 0
+CODES = 256  # the system keeps only the exit code modulo 256, which makes 256 a 0
 
 
 def for_command_line(fn: Callable[..., Any], needs: Needs, act: Callable[[dict[str, Any]], int]) -> Callable[..., int]:
-    """Make a function with those parameters of *fn* that are the command line's.
+    """Return a function with the parameters of *fn* that come from the command line.
 
     Args:
         fn: The user's function.
         needs: What the kernel fills.
-        act: Takes their values by name, as `call_with` does; gives the exit code.
+        act: Called with their values by name, as for `call_with`; returns the exit code.
 
     Raises:
         DeclarationError: An annotation cannot be evaluated.
@@ -50,11 +50,11 @@ def for_command_line(fn: Callable[..., Any], needs: Needs, act: Callable[[dict[s
 
 
 def call_with(fn: Callable[..., Any], values: Mapping[str, Any]) -> Any:
-    """Call *fn* with *values* by the names of its parameters, each in the way that its kind asks for.
+    """Call *fn* with *values* by parameter name, each passed as its kind of parameter requires.
 
     Args:
         fn: The user's function.
-        values: Of ``*args`` a tuple, of ``**kwargs`` a dict. What is missing has its default.
+        values: A tuple for ``*args``, a dict for ``**kwargs``. Missing parameters keep their defaults.
 
     """
     bound = inspect.BoundArguments(signature_of(fn), dict(values))
@@ -63,11 +63,11 @@ def call_with(fn: Callable[..., Any], values: Mapping[str, Any]) -> Any:
 
 
 def refuse_values(fn: Callable[..., Any], services: Mapping[str, str]) -> None:
-    """Raise where a command of the app asks for a value, by a required parameter that is named after a service.
+    """Raise if a command of the app takes a service's value: a required parameter is named after a service.
 
     Args:
         fn: The user's function.
-        services: The services' names by that of the parameter.
+        services: The services' names by parameter name.
 
     Raises:
         DeclarationError: There is such a parameter.
@@ -78,8 +78,8 @@ def refuse_values(fn: Callable[..., Any], services: Mapping[str, str]) -> None:
         if named and parameter.default is parameter.empty and parameter.name in services:
             service = services[parameter.name]
             raise DeclarationError(
-                f"command {fn.__name__!r} has a parameter {parameter.name!r}, which is the name of a service; the value"
-                f" of a service goes to a service's commands",
+                f"command {fn.__name__!r} has a parameter {parameter.name!r}, which is the name of a service;"
+                " only the commands of a service can take a service's value",
                 where=declared_at(fn),
                 hint=f"put it under `@{parameter.name}.command` in the file of {service}, or rename the parameter",
             )
@@ -87,22 +87,22 @@ def refuse_values(fn: Callable[..., Any], services: Mapping[str, str]) -> None:
 
 @attrs.define
 class Outcome:
-    """How a command ended, where nothing went wrong.
+    """How a command ended, if nothing went wrong.
 
     Args:
-        code: The exit code that the command itself has chosen.
+        code: The exit code that the command returned.
 
     """
 
     code: int = 0
 
     def returned(self, result: object) -> None:
-        """Take what the command returned: an int is the exit code, anything else is 0."""
+        """Record what the command returned: an int is the exit code, anything else means 0."""
         if isinstance(result, int) and not isinstance(result, bool):
             self.code = result if 0 <= result < CODES else 1
 
     def exited(self, error: SystemExit) -> None:
-        """Take what it gave to `sys.exit`, as Python does: a text is printed, and means 1."""
+        """Record what it passed to `sys.exit`, as Python does: a text is printed, and means 1."""
         if error.code is None or isinstance(error.code, int):
             self.returned(int(error.code or 0))
         else:
@@ -110,7 +110,7 @@ class Outcome:
             self.code = 1
 
     def after(self, reason: str) -> int:
-        """Give the exit code after a stop for this *reason*; for a signal's name 128 and its number, as shells do."""
+        """Return the exit code after a stop for *reason*; for a signal, 128 plus its number, as in shells."""
         if reason in signal.Signals.__members__:
             return 128 + signal.Signals[reason]
         return self.code

@@ -1,6 +1,6 @@
-"""One run of the real program: signals, deadline, event loop, last words, exit code.
+"""One run of the program: signals, deadline, event loop, final report, exit code.
 
-Both `app run` and a command that asks for values go through `execute`; what differs is the units they run.
+Both `app run` and commands that take values go through `execute`; they differ in the units that they run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from kernel.process.watchdog import FORCED, LAST_WORDS, Watchdog, within
 from kernel.run.command import Outcome
 from kernel.stacks import forget_frames, frame_of, runs_at
 
-HELD = 0.3  # seconds after a signal at which an event loop that does not know of it is held by a debugger
+HELD = 0.3  # seconds after a signal until an event loop that has not handled it counts as held by a debugger
 
 Prepare = Callable[[], tuple[Sequence[Unit], Sequence[str]]]
 
@@ -55,26 +55,26 @@ def execute(
     outcome: Outcome | None = None,
     observers: Sequence[Observer] = (),
 ) -> int:
-    """Run the units that *prepare* gives until all have ended, and give the exit code.
+    """Run the units that *prepare* returns until all have ended, and return the exit code.
 
     Args:
         settings: Deadlines, format of the logs, backend.
-        prepare: Imports and validates; gives the units, and warnings. A signal during that lets nothing start.
-        outside: What is seen of the run from outside.
-        to_the_end: Whether the process ends with this run: signals and deadline then hold until the interpreter has
-            ended, which exit handlers and threads may keep from it.
-        outcome: That of the command which is run; None where none is.
-        observers: The user's, as `prepare` leaves them.
+        prepare: Imports and validates; returns the units, and warnings. After a signal during that nothing starts.
+        outside: The observability of the run.
+        to_the_end: Whether the process ends with this run: signals and the deadline then apply until the interpreter
+            has exited, which exit handlers and threads may delay.
+        outcome: The command's outcome; None if no command is run.
+        observers: The user's observers; `prepare` may add to them.
 
     Raises:
-        PlanError: What *prepare* raises.
+        PlanError: Raised by *prepare*.
 
-    The process may end in here, by `os._exit`, where a service cannot be cut.
+    The process may end here, by `os._exit`, if a service cannot be cancelled.
 
     """
     run = _Run(settings, outside, outcome, observers)
     if to_the_end:
-        atexit.register(run.at_exit)  # before anything of the user's is imported, and so the last to be called
+        atexit.register(run.at_exit)  # before user code is imported, so that it is called last
     with contextlib.ExitStack() as watch:
         try:
             code = run.run(prepare, watch)
@@ -88,20 +88,20 @@ def execute(
 
 @attrs.frozen
 class _LetGo:
-    """Lets go of what a crash held, once all other observers were told: its frames, and with them memory and sockets.
+    """Frees what a crash kept alive once all other observers were called: its frames, with their memory and sockets.
 
-    The error itself stays, for `/status` and the final report, which show its text.
+    The error itself is kept: `/status` and the final report show its text.
     """
 
     def __call__(self, event: Event) -> None:
-        """Let go of the frames of an error that was told."""
+        """Free the frames of an error that was reported."""
         if isinstance(event, Transition) and event.error is not None:
             forget_frames(event.error)
 
 
 @attrs.frozen
 class _Phases:
-    """Sets the watchdog and the garbage collector as one phase of the run follows the other."""
+    """Sets the watchdog and the garbage collector for each phase of the run."""
 
     watchdog: Watchdog
     collector: PatientCollector
@@ -130,12 +130,12 @@ class _Run:
         self._orchestrator: Orchestrator | None = None
         self._report: Report | None = None
         self._unsent = ""
-        self._obeyed = 0  # signals that the event loop knows of
+        self._obeyed = 0  # signals that the event loop has handled
         self._main = threading.get_ident()
         self._signals = Signals(self._on_signal, logs.say_forced_exit)
 
     def run(self, prepare: Prepare, watch: contextlib.ExitStack) -> int:
-        """Prepare and run; *watch* is what ends the watch over signals and deadline."""
+        """Prepare and run; closing *watch* ends the handling of signals and the deadline."""
         watch.callback(self._watchdog.dismiss)
         watch.enter_context(self._signals)
         try:
@@ -150,7 +150,7 @@ class _Run:
             logs.logger.warning(warning)
         if self._signals.count:
             code = self._result(self._signals.first)
-            logs.logger.info("exit %d: %s came before anything was started", code, self._signals.first)
+            logs.logger.info("exit %d: %s received before anything was started", code, self._signals.first)
             return code
         self._outside.serve()
         with PatientCollector(len(units)) as collector:
@@ -160,7 +160,7 @@ class _Run:
         return self._report.exit_code
 
     def _close_outside(self) -> None:
-        """Send what is still to be sent; the deadline was for the services, and this has one of its own."""
+        """Export what is left; this has its own deadline, since the shutdown's is for the services."""
         if self._outside.exports:
             self._watchdog.postpone(LAST_WORDS)
         with contained("the export of what is left"):
@@ -178,7 +178,7 @@ class _Run:
         )
 
         def on_signal(count: int) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            with contextlib.suppress(RuntimeError):  # the loop has just ended
                 wake(functools.partial(self._signalled, count))
 
         self._signals.listen(on_signal)
@@ -190,7 +190,7 @@ class _Run:
             watch.end()
 
     def _say_blocked(self, seconds: float) -> None:
-        """From the watch's thread, while it is happening."""
+        """Report a blocked loop, from the watch's thread, while it is blocked."""
         service, line = self._running()
         logs.logger.warning(
             "%s has been blocking the event loop for %.1f s at %s; nothing else can run",
@@ -201,7 +201,7 @@ class _Run:
         )
 
     def _running(self) -> tuple[str, str]:
-        """The service whose code the loop's thread runs, empty where that is nobody's, and the line."""
+        """Return the service whose code the loop's thread runs, or an empty string, and the line."""
         assert self._orchestrator is not None
         frame = frame_of(self._main)
         return self._orchestrator.running(frame), runs_at(frame)
@@ -210,7 +210,7 @@ class _Run:
         logs.logger.warning("the event loop is free again, after %.1f s", seconds, extra={"seconds": seconds})
 
     def _on_signal(self, count: int) -> None:
-        """Set the watchdog, from the thread that counts the signals: the loop may be blocked."""
+        """Set the watchdog, in the thread that counts signals: the loop may be blocked."""
         if count == 1:
             self._watchdog.arm(self._settings.shutdown_timeout)
         else:
@@ -221,10 +221,10 @@ class _Run:
             timer.start()
 
     def _say_held(self, count: int) -> None:
-        """From a thread of its own: somebody at the prompt of a debugger would else not see that Ctrl+C was heard."""
+        """Report, from a separate thread, that a signal was received while a debugger holds the loop."""
         if self._obeyed < count:
             logs.logger.warning(
-                "%s: a debugger holds the app, which stops when it goes on; the third signal ends it at once",
+                "%s: a debugger holds the app, which stops once it continues; the third signal exits at once",
                 self._signals.first,
             )
 
@@ -234,19 +234,19 @@ class _Run:
         if count > 1:
             self._orchestrator.force()
         elif self._orchestrator.stopping:
-            if self._orchestrator.reason != self._signals.first:  # a service may have noticed it before us
+            if self._orchestrator.reason != self._signals.first:  # a service may have reported it before
                 logs.logger.warning(
-                    "%s: the app is stopping already; another signal cancels what still runs", self._signals.first
+                    "%s: the app is already stopping; another signal cancels what is still running", self._signals.first
                 )
         else:
             self._orchestrator.request_stop(self._signals.first, ago=time.monotonic() - self._signals.first_at)
 
     def _at_end(self, watch: LoopWatch, report: Report) -> None:
-        """Say how each ended; leave the process from here where a task would keep the loop for ever."""
-        watch.end()  # the loop may be held by our own last words from here on
+        """Report how each service ended; exit the process here if a task would keep the loop running for ever."""
+        watch.end()  # from here on, our own report may block the loop
         with contained("the final report"):
             lifecycle_log.log_endings(report)
-        with contained("what is seen of the run"):
+        with contained("the end of the observability of the run"):
             self._outside.ended(report)
         if any(ending.state is State.ABANDONED for ending in report.endings):
             self._report = report
@@ -257,29 +257,29 @@ class _Run:
             os._exit(report.exit_code)
 
     def say_end(self) -> None:
-        """Say the last line, with the exit code; nothing where nothing was started."""
+        """Log the last line, with the exit code; log nothing if nothing was started."""
         if self._report is not None:
             with contained("the last line"):
                 lifecycle_log.log_verdict(self._report, self._unsent)
             self._signals.told(self._report.exit_code)
 
     def at_exit(self) -> None:
-        """Say the last line when the threads and exit handlers of others have ended: until then it might be untrue."""
+        """Log the last line after other threads and exit handlers have ended, when the exit code is certain."""
         self.say_end()
         console.close()
         ignore()
         self._watchdog.stand_down(self._report.exit_code if self._report is not None else None)
 
     def _say_resting(self) -> None:
-        logs.logger.warning("a debugger is attached: deadlines rest")
+        logs.logger.warning("a debugger is attached: deadlines are suspended")
 
     def _overdue(self, code: int) -> None:
-        """The watchdog's report, from a thread of its own: what keeps the process from ending."""
+        """Report what keeps the process from ending, from the watchdog's thread."""
         frame = frame_of(self._main)
         others = _other_threads()
         service, left = "", ""
         if self._orchestrator is None:
-            what = f"the services are still being imported: it stands at {runs_at(frame)}"
+            what = f"the services are still being imported; it is at {runs_at(frame)}"
         elif self._orchestrator.live:
             service = self._orchestrator.running(frame)
             what = f"{f'service {service}' if service else 'something'} blocks the event loop at {runs_at(frame)}"
@@ -287,8 +287,8 @@ class _Run:
             left = f"; not closed: {', '.join(alive)}"
         elif others:
             service = self._orchestrator.running(frame_of(others[0].ident))
-            where = "; ".join(f"{one.name} at {runs_at(frame_of(one.ident))}" for one in others)
-            what = f"threads{f' of {service}' if service else ''} still run: {where}"
+            where = "; ".join(f"{thread.name} at {runs_at(frame_of(thread.ident))}" for thread in others)
+            what = f"threads{f' of {service}' if service else ''} are still running: {where}"
         else:
             what = f"services have stopped, but the interpreter has not exited; it is at {runs_at(frame)}"
         why = "received another signal, but" if code == FORCED else "past the shutdown deadline,"
@@ -297,7 +297,7 @@ class _Run:
 
 
 def _other_threads() -> list[threading.Thread]:
-    """Threads that would keep the interpreter from ending."""
+    """Return the threads that keep the interpreter from exiting."""
     main = threading.main_thread()
     return [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]
 
@@ -308,21 +308,21 @@ def _other_threads() -> list[threading.Thread]:
 def connected(
     units: Sequence[Unit], settings: Settings, identity: Identity, outside: Outside, *, export: bool
 ) -> Sequence[Unit]:
-    """*units* with what they need to call each other, in this process and elsewhere.
+    """Return *units* with what they need to call each other, in this process and others.
 
     Args:
         units: The plan's.
-        settings: NATS_URL and its kin, and whether calls are checked as if they went elsewhere.
+        settings: The NATS_* settings, and whether local calls are checked as remote ones are.
         identity: The app.
-        outside: What is seen of the run from outside.
-        export: Whether to serve calls from elsewhere: a command does not.
+        outside: The observability of the run.
+        export: Whether to serve calls from other processes; a command does not.
 
     Raises:
-        PlanError: An interface does not fit, or the event loop's backend.
+        PlanError: An interface or the event loop's backend does not fit.
 
     """
     if "kernel.calls.interface" not in sys.modules:
-        return units  # no service has declared one
+        return units  # no interface is declared
     from kernel.calls.wiring import connect
 
     otel, admin = settings.otel, settings.admin
@@ -345,7 +345,7 @@ def connected(
 
 
 def around(units: Iterable[Unit], lifespans: Sequence[LifespanFunction], where: str) -> list[Unit]:
-    """*units* within the app's *lifespans*, each a service of the app's own."""
+    """Return *units* nested inside the app's *lifespans*, each of which is an internal service."""
     outer = [
         Service(_as_service(fn), f"{where}:{fn.__name__}", start_timeout=None, stop_timeout=float("inf"))
         for fn in lifespans
@@ -365,13 +365,13 @@ def _as_service(fn: LifespanFunction) -> Callable[..., Coroutine[Any, Any, None]
 
 
 def command_unit(name: str, needs: Needs, call: Callable[..., Any], outcome: Outcome | None = None) -> Unit:
-    """A command as a one-shot service, started when the providers of its values are ready.
+    """Return the unit of a command: a one-shot service that starts when its providers are ready.
 
     Args:
         name: Its name in the logs.
-        needs: What it asks for.
-        call: Takes the values by parameter; may give a coroutine.
-        outcome: Is told what it returned; None where nobody wants to know.
+        needs: What it needs.
+        call: Called with the values by parameter name; may return a coroutine.
+        outcome: Records what it returned; None to ignore that.
 
     """
     outcome = outcome or Outcome()
@@ -386,7 +386,7 @@ def command_unit(name: str, needs: Needs, call: Callable[..., Any], outcome: Out
         else:
             outcome.returned(result)
 
-    asks = Needs(edges=needs.edges)  # read from the command's signature, not from the wrapper's
+    asks = Needs(edges=needs.edges)  # read from the command's signature, not the wrapper's
     return Unit(Service(run, name, retry=Retry(), oneshot=True, start_timeout=None, asks=asks), command=True)
 
 

@@ -1,4 +1,4 @@
-"""A command that asks for no value: it runs without a kernel, and so without what a kernel has to import."""
+"""Commands that take no value: they run without services, and without importing what running services needs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def run_alone(call: Callable[[], Any], settings: Settings) -> int:
-    """Run a command that asks for no value: without a kernel; a signal cancels it, so that it cleans up.
+    """Run a command that takes no value, without services. A signal cancels it, which lets it clean up.
 
     Args:
-        call: May give a coroutine, which then runs on the backend of *settings*.
+        call: Calls the command; may return a coroutine, which runs on the backend of *settings*.
         settings: The backend.
 
     Returns:
-        The exit code: what the command returned or gave to `sys.exit`; 1 where it raised; 128 and the signal's number
-        where SIGINT, SIGTERM or SIGHUP stopped it.
+        The exit code: what the command returned or passed to `sys.exit`; 1 if it raised; 128 plus the signal's number
+        if SIGINT, SIGTERM or SIGHUP stopped it.
 
     """
     outcome = Outcome()
@@ -49,7 +49,7 @@ def run_alone(call: Callable[[], Any], settings: Settings) -> int:
         stopped = stopped or "SIGINT"
     except SystemExit as error:
         outcome.exited(error)
-    except BaseException as error:  # noqa: ASYNC103, BLE001  (whatever the user's command raises, outside of any loop)
+    except BaseException as error:  # noqa: ASYNC103, BLE001  (anything the user's command raises, outside of any loop)
         hint_at_backend(error, settings.backend)
         logs.logger.error("exit 1: %s", one_line(error), exc_info=error)
         return 1  # noqa: ASYNC104
@@ -62,7 +62,7 @@ def run_alone(call: Callable[[], Any], settings: Settings) -> int:
 
 
 def _run_coroutine(coroutine: Coroutine[Any, Any, Any], settings: Settings) -> tuple[Any, str]:
-    """Give what it returns, and the name of the signal that stopped it; empty where none did."""
+    """Return the coroutine's result, and the name of the signal that stopped it; an empty string if none did."""
     from anyio import CancelScope, get_cancelled_exc_class
 
     from kernel.process import event_loop
@@ -83,7 +83,7 @@ def _run_coroutine(coroutine: Coroutine[Any, Any, Any], settings: Settings) -> t
                 returned.append(await coroutine)
             except get_cancelled_exc_class():
                 raise
-            except BaseException as error:  # noqa: BLE001  (a SystemExit would leave the loop behind)
+            except BaseException as error:  # noqa: BLE001  (a SystemExit would leave the loop open)
                 raised.append(error)
 
     with signals:

@@ -1,10 +1,10 @@
-"""The public test kit: run services inside a test, in virtual time, call one with a fake, and inject faults.
+"""The public test kit: run services in a test, in virtual time; call one with fakes; inject faults.
 
-``pytest_plugins = ["kernel.testing"]`` in the top `conftest.py` gives the fixtures `anyio_backend` (each async test
-marked ``pytest.mark.anyio`` runs on asyncio and on trio, in virtual time) and `fake_serving`.
+``pytest_plugins = ["kernel.testing"]`` in the top-level `conftest.py` provides the fixtures `anyio_backend` (each async
+test marked ``pytest.mark.anyio`` runs on asyncio and on trio, in virtual time) and `fake_serving`.
 
-Only tests import this module: nothing else of the kernel does, so that pytest may be imported here. trio is imported
-when it is used. (PYTEST_DONT_REWRITE: a conftest may import from here before pytest loads the plugin.)
+Only tests import this module, so it may import pytest; nothing else in the kernel imports it. trio is imported when it
+is used. (PYTEST_DONT_REWRITE: a conftest may import from here before pytest loads the plugin.)
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ __all__ = [
 
 @pytest.fixture(params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """The backend of an async test, in virtual time."""
+    """Return the backend of an async test, with virtual time."""
     return request.param, backend_options(request.param)
 
 
@@ -77,10 +77,10 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 @attrs.define(eq=False)
 class RunFailed(KernelError):
-    """A service that may not fail did, or all were stopped before they were ready; the service's error is the cause.
+    """A failure that is not allowed, or a stop before all services were ready. A service's error is chained.
 
     Args:
-        report: How each of them ended.
+        report: How each service ended.
         run: What was recorded until then.
 
     """
@@ -90,25 +90,27 @@ class RunFailed(KernelError):
 
     def __str__(self) -> str:
         fatal = [one for one in self.report.endings if one.fatal]
-        told = [f"{one.service} {one.state.value}: {one_line(one.error)}" for one in fatal if one.error is not None]
-        return "; ".join(told) or f"stopped before all services were ready: {self.report.reason}"
+        failures = [
+            f"{each.service} {each.state.value}: {one_line(each.error)}" for each in fatal if each.error is not None
+        ]
+        return "; ".join(failures) or f"stopped before all services were ready: {self.report.reason}"
 
 
 @attrs.define(eq=False)
 class StateMissed(ServiceError):
-    """The service has ended in the state `ended`, and so will never be in the state `wanted`."""
+    """The service ended in the state `ended`, so it will never be in the state `wanted`."""
 
     wanted: State
     ended: State
 
     def __str__(self) -> str:
-        return f"{self.service} is {self.ended.value}, for good: it will never be {self.wanted.value}"
+        return f"{self.service} has ended ({self.ended.value}): it will never be {self.wanted.value}"
 
 
 class Running:
-    """The services of one `running` block, and what became of them. Each is named by itself or by its name.
+    """The services of a `running` block, and what happened to them. Methods take a service or its name.
 
-    What names a service raises `NamingError` for one that is not there.
+    They raise `NamingError` if there is no such service.
     """
 
     def __init__(self, registry: Registry, units: Sequence[Unit], shutdown_timeout: float) -> None:
@@ -122,35 +124,35 @@ class Running:
 
     @property
     def report(self) -> Report:
-        """How it all ended.
+        """How the run ended.
 
         Raises:
-            RuntimeError: It has not ended yet.
+            RuntimeError: The run has not ended yet.
 
         """
         if self._report is None:
-            raise RuntimeError("The services still run; there is a report when the block of `running` has been left")
+            raise RuntimeError("The services are still running; leave the block of `running` to get a report")
         return self._report
 
     def transitions(self, service: str | AnyService) -> list[Transition]:
-        """All moves of *service* so far, in order."""
+        """Return all moves of *service* so far, in order."""
         name = self._name(service)
         return [event for event in self.events if isinstance(event, Transition) and event.service == name]
 
     def states(self, service: str | AnyService) -> list[State]:
-        """All states of *service* so far, in order; the last one is its present state."""
+        """Return all states of *service* so far, in order; the last is its current state."""
         return [State.WAITING, *(move.state for move in self.transitions(service))]
 
     def value(self, service: str | AnyService) -> Any:
-        """What *service* hands over; None while it does not serve, and where it hands over nothing."""
+        """Return the value that *service* provides; None while it does not serve, or if it provides none."""
         name = self._name(service)
         return self._orchestrator.supervisors[name].value
 
     async def wait_for(self, service: str | AnyService, state: State) -> None:
-        """Wait until *service* is in *state*: at once if it is now. It may be cancelled, and then changes nothing.
+        """Wait until *service* is in *state*; return at once if it is. Cancelling the wait has no other effect.
 
         Raises:
-            StateMissed: The service has ended in another state.
+            StateMissed: The service ended in another state.
 
         """
         seen = len(self.transitions(service))
@@ -162,10 +164,10 @@ class Running:
             now = [move.state for move in self.transitions(service)[seen:]]
 
     def stop(self, reason: str = "the test asked for it") -> None:
-        """Ask all services to stop, in order, and do not wait for it; nothing happens the second time.
+        """Request that all services stop, in order, without waiting for it. Further calls do nothing.
 
         Args:
-            reason: Why, in words that complete "stopping: ...".
+            reason: Why, to complete "stopping: ...".
 
         """
         self._orchestrator.request_stop(reason)
@@ -188,7 +190,7 @@ class Running:
 
     async def _run(self, block: anyio.CancelScope) -> None:
         run_is_over.set(self._over)
-        with anyio.CancelScope(shield=True):  # a test that is cancelled stops its services in order nevertheless
+        with anyio.CancelScope(shield=True):  # a cancelled test still stops its services in order
             await self._orchestrator.run(self._at_end)
         self._tell()
         if self._failure() is not None:
@@ -223,9 +225,7 @@ def _planned(
     errors: list[PlanError] = []
     if len(by_name) < len(services) or not services:
         names = ", ".join(service.name for service in services)
-        errors.append(
-            NamingError(f"running() takes one service or more, each of another name; given: {names or 'none'}")
-        )
+        errors.append(NamingError(f"running() takes one or more services with different names; got: {names or 'none'}"))
     errors += registry.check()[0]
     configs: dict[str, object] = {}
     for service, config in given.items():
@@ -237,7 +237,7 @@ def _planned(
             continue
         if takes is None or not isinstance(config, origin_of(takes[1])):
             wanted = "no config" if takes is None else f"a config of type {type_name(takes[1])}"
-            errors.append(ConfigError(f"takes {wanted}, and was given {config!r}", where=f"configs: {name}"))
+            errors.append(ConfigError(f"takes {wanted}, but got {config!r}", where=f"configs: {name}"))
         configs[name] = config
     rest = {name: service for name, service in by_name.items() if name not in configs}
     read, wrong, misses = Registry(rest, known=by_name.keys()).read_configs(environ)
@@ -255,24 +255,25 @@ async def running(
     shutdown_timeout: float = 10.0,
     calls: Calls = "checked",
 ) -> AsyncGenerator[Running]:
-    """Run *services* as the app would, and the block once all are ready; at its end they are stopped in order.
+    """Run *services* as the app does. The block runs once all are ready; when it ends they are stopped in order.
 
-    When a service that may not fail fails, the others are stopped in order, and then the block is cancelled. What the
-    block itself raises comes out of it as it is, with a note where a service had failed, too. Cancellation of the block
-    stops the services in order before it goes on. A service that cannot be cut is waited for, as long as it takes.
+    When a service fails and that is not allowed, the others are stopped in order and the block is cancelled. An error
+    raised by the block propagates unchanged, with a note if a service failed too. If the block is cancelled, the
+    services are stopped in order before the cancellation propagates. A service that ignores its cancellation is waited
+    for, without limit.
 
     Args:
-        services: All there are; each dependency of each is among them. `depends` holds them or their names.
-        configs: The configs of services, by name or by service; None for none.
-        environ: The variables that all other configs are read from; None for none: then fields have their defaults.
+        services: The services, including all their dependencies. `depends` may contain services or names.
+        configs: Configs, by service or by name; None for none.
+        environ: The variables from which all other configs are read; None for no variables: fields keep their defaults.
         shutdown_timeout: Seconds for the whole shutdown.
-        calls: How services call each other by interfaces: "checked" as if they went elsewhere, all by way of JSON;
-            "local" by reference; "nats" over a real server, that of NATS_URL or one that is started, which needs
-            asyncio and real time.
+        calls: How services call interfaces of each other: "checked" encodes all values as JSON, as for a remote call;
+            "local" passes references; "nats" uses a real server, at NATS_URL or started for the test, and needs asyncio
+            and real time.
 
     Raises:
-        PlanError: Something is wrong with the services or their configs; several are reported as `Problems`.
-        RunFailed: A service that may not fail failed, before, in or after the block; its own error is the cause.
+        PlanError: Something is wrong with the services or their configs; several errors are raised as `Problems`.
+        RunFailed: A service failed and that was not allowed, before, during or after the block; its error is chained.
 
     """
     registry, made = _planned(services, configs or {}, environ or {})
@@ -310,15 +311,15 @@ async def _running(run: Running) -> AsyncGenerator[Running]:
 
 
 class FakeServing:
-    """A `Serving` for calling a service's function, whose block behaves as the kernel's own.
+    """A `Serving` for calling a service's function directly. Its block behaves as the kernel's.
 
     Args:
         name: The name of the service in errors.
 
     Attributes:
-        value: What was handed over last; None before.
-        error: What the work raised; None if it raised nothing.
-        withheld: The reasons of the blocks of `Work.unready` that are open now.
+        value: The value that was provided last; None before.
+        error: The exception that the work raised; None if there is none.
+        withheld: The reasons of all current blocks of `Work.unready`.
 
     """
 
@@ -335,47 +336,47 @@ class FakeServing:
         self._served = anyio.Event()
 
     def __call__(self, value: Any = None, *, drain: bool = False) -> Block:
-        """Take *value*; entered, the block is the service's work. One call of the service enters one."""
+        """Record *value*, and return the block of the service's work. Each call of the service can enter one."""
         return Block(self, value, drain)
 
     async def served(self) -> Any:
-        """Wait until the service serves, and return the value; for ever if it never does. It may be cancelled."""
+        """Wait without limit until the service serves, and return the value. The wait may be cancelled."""
         await self._served.wait()
         return self.value
 
     def stop(self) -> None:
-        """Ask the service to stop: its work is cancelled, or told to drain; at once when it serves later on."""
+        """Request a stop: cancel the work, or tell it to drain; if the service does not serve yet, once it does."""
         self.requested = True
         if self._block is not None:
             self._block.stop()
 
     def tell_unready(self, change: int, message: str) -> None:
-        """Do nothing: `withheld` tells; for the block only."""
+        """Do nothing, since `withheld` has the reasons. Called by the block."""
 
     def enter(self, block: Block) -> None:
-        """Take *block* as the work; for the block only."""
+        """Record *block* as the work. Called by the block."""
         if self._block is not None:
             raise ServedTwice(self.name)  # a second call of the service needs a second fake
         self._block, self.value = block, block.value
 
     def serves(self) -> None:
-        """Take note that the block was entered; for the block only."""
+        """Record that the block was entered. Called by the block."""
         self._served.set()
         if self.requested:
             self.stop()
 
     def work_ended(self, exc: BaseException | None) -> None:
-        """Do nothing: nobody holds the value; for the block only."""
+        """Do nothing, since there are no consumers. Called by the block."""
 
     def closing(self) -> None:
-        """Do nothing: no time limit begins; for the block only."""
+        """Do nothing, since there is no time limit. Called by the block."""
 
     def crashed(self, error: BaseException) -> None:
-        """Keep *error*; for the block only."""
+        """Record *error*. Called by the block."""
         self.error = error
 
 
 @pytest.fixture
 def fake_serving() -> FakeServing:
-    """A `Serving` for calling a service's function."""
+    """Return a `Serving` for calling a service's function."""
     return FakeServing()

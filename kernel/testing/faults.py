@@ -1,4 +1,4 @@
-"""Faults for tests: a service that crashes, hangs, is slow or is cancelled at a given step of a given phase."""
+"""Inject faults in tests: a service crashes, hangs, is slow or is cancelled at a given step of a given phase."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from kernel.errors import DeclarationError
 AnyService: TypeAlias = Service[..., Any]
 
 run_is_over: ContextVar[anyio.Event] = ContextVar("run_is_over")
-"""Set when the run of a test has its report: what hangs for ever ends then, so that the test can end."""
+"""Set when the run of a test has its report: what hangs for ever then ends, and with it the test."""
 
 Phase: TypeAlias = Literal["start", "work", "clean-up"]
 
 
 class InjectedFault(Exception):
-    """The crash of a service that is `faulty`."""
+    """The error that a `faulty` service raises."""
 
 
 @attrs.frozen
 class Hang:
-    """The step, once over, ignores all cancellation for `seconds`; for ever, that is until `running` gives it up."""
+    """After the step, ignore all cancellation for `seconds`; if infinite, until `running` abandons the service."""
 
     seconds: float = math.inf
 
 
 @attrs.frozen
 class Slow:
-    """The step takes `seconds` more. A cancellation ends that, unless one ended the step, as a stop or trio's sleep."""
+    """The step takes `seconds` longer. A cancellation ends the delay, unless a cancellation ended the step itself."""
 
     seconds: float
 
 
 @attrs.frozen
 class CancelledWithin:
-    """The step is cut short by a cancellation that nobody asked for."""
+    """The step ends with a cancellation that the kernel did not request."""
 
 
 Fault: TypeAlias = BaseException | type[BaseException] | Hang | Slow | CancelledWithin
@@ -55,18 +55,18 @@ Fault: TypeAlias = BaseException | type[BaseException] | Hang | Slow | Cancelled
 def faulty(
     service: AnyService, fault: Fault, at: Phase = "start", step: int = 1, *, times: int | None = None
 ) -> AnyService:
-    """A copy of *service*, of the same name, whose *step*-th suspension in the phase *at* goes wrong.
+    """Return a copy of *service*, with the same name, that fails at its *step*-th suspension in the phase *at*.
 
-    A suspension is a point at which the service's own task gives way to others; those of its background tasks and of
-    ``serving`` itself do not count. On asyncio, a crash is not to be put into the exit of a task group.
+    A suspension is a point at which the service's own task yields to others; those of its background tasks and of
+    ``serving`` itself do not count. On asyncio, do not inject a crash into the exit of a task group.
 
     Args:
-        service: The service; it stays as it is.
-        fault: An exception, as `InjectedFault`, cuts the step short; else a `Hang`, a `Slow`, or a `CancelledWithin`.
-        at: "start" is before ``serving`` is entered, "work" is inside, and "clean-up" after it. A service without a
-            `Serving` parameter is work as a whole.
-        step: Which suspension, from 1 on.
-        times: In how many attempts, from the first one on; None for all.
+        service: The service; it is not changed.
+        fault: An exception such as `InjectedFault`, which ends the step, or a `Hang`, `Slow` or `CancelledWithin`.
+        at: "start" is before ``serving`` is entered, "work" inside, and "clean-up" after it. A service without a
+            `Serving` parameter has only "work".
+        step: The number of the suspension, from 1.
+        times: The number of attempts with the fault, from the first; None for all.
 
     Raises:
         DeclarationError: The service has no such phase, or its signature is wrong.
@@ -107,7 +107,7 @@ def faulty(
 class _Plan:
     at: Phase
     left: int  # suspensions until the fault
-    phase: Phase | None  # None within `serving` itself
+    phase: Phase | None  # None inside `serving` itself
 
     def is_due(self) -> bool:
         if self.phase != self.at:
@@ -138,7 +138,7 @@ class _PhasedBlock:
 
 
 class _Driven(Generator[Any, Any, Any]):
-    """Awaits a coroutine step by step. By `cr_await` the kernel sees the line where the service stands."""
+    """Awaits a coroutine step by step. Its `cr_await` lets the kernel find the line where the service is."""
 
     def __init__(
         self,
@@ -185,11 +185,11 @@ class _Driven(Generator[Any, Any, Any]):
             except GeneratorExit:
                 coroutine.close()
                 raise
-            except BaseException as thrown:  # noqa: ASYNC103, BLE001  (it is the coroutine's)
+            except BaseException as thrown:  # noqa: ASYNC103, BLE001  (passed on to the coroutine)
                 ended_by = thrown
                 resume = functools.partial(coroutine.throw, thrown)
             if due and error is None:
-                # What the step gave is kept; a cancellation meanwhile comes again at the next one.
+                # The step's result is kept; a cancellation meanwhile is delivered again at the next step.
                 with contextlib.suppress(anyio.get_cancelled_exc_class()):
                     yield from linger(isinstance(ended_by, anyio.get_cancelled_exc_class())).__await__()
             elif due and error is not None and not told:
@@ -197,9 +197,9 @@ class _Driven(Generator[Any, Any, Any]):
 
 
 def _abort(trap: Any, error: BaseException) -> tuple[bool, bool]:
-    """Whether what a coroutine is about to wait for was undone, and whether that took *error* instead.
+    """Undo what a coroutine is about to wait for; return whether that worked, and whether *error* was delivered.
 
-    asyncio's futures need no undoing. trio's waits come with a function for it, which may refuse.
+    asyncio's futures need no undoing. trio's waits have an abort function, which may refuse.
     """
     undo = getattr(trap, "abort_func", None)
     if undo is None:
@@ -226,7 +226,7 @@ async def _linger(fault: Fault, cancelled: bool) -> None:  # noqa: FBT001
 
 
 async def _a_cancellation() -> BaseException:
-    """A cancellation of the backend's own kind, which nobody waits for any more."""
+    """Return a cancellation exception of the current backend."""
     with anyio.CancelScope() as scope:
         scope.cancel()
         try:

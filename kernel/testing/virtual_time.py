@@ -1,4 +1,4 @@
-"""Virtual time for tests, on asyncio and trio: a sleep costs nothing, and an hour passes at once."""
+"""Virtual time for tests, on asyncio and trio: sleeping takes no real time."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ BACKENDS = ("asyncio", "trio")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock stands still while anything runs, and jumps to the next timer when nothing does.
+    """An event loop whose clock stops while anything runs, and jumps to the next timer when the loop is idle.
 
-    A task that is cancelled but does not end, because it shields itself, is cancelled again by anyio at each iteration:
-    the loop is never quite idle then. So it also counts as idle when twice in a row all it has to do are such calls;
-    once is not enough, as the first of them may still wake somebody.
+    anyio cancels a task that shields itself again at each iteration, so the loop never becomes idle. It therefore also
+    counts as idle when two iterations in a row have only such calls to make; one is not enough, since its calls may
+    still wake a task.
 
-    Like the kernel's own loop it goes on after a SystemExit or KeyboardInterrupt that a task's group has already got.
+    Like the kernel's own loop, it goes on after a SystemExit or KeyboardInterrupt that a task group has received.
     """
 
     _ready: collections.deque[asyncio.Handle]
@@ -31,11 +31,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__()
 
     def time(self) -> float:
-        """Virtual seconds since the loop was made."""
+        """Return the virtual seconds since the loop was created."""
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass at once, as code that blocks the loop would."""
+        """Advance the clock by *seconds*, as code that blocks the loop does."""
         self._now += seconds
 
     def run_forever(self) -> None:
@@ -64,9 +64,9 @@ def _redelivers(handle: asyncio.Handle) -> bool:
 
 
 def backend_options(backend: str) -> dict[str, Any]:
-    """What makes `anyio.run` run *backend*, "asyncio" or "trio", in virtual time, from 0 on.
+    """Return the options for `anyio.run` to run *backend*, "asyncio" or "trio", in virtual time from 0.
 
-    Time then also jumps past real work in threads, sockets and processes: tests of those need real time.
+    Virtual time also skips real work in threads, sockets and processes: tests of those need real time.
     """
     if backend != "trio":
         return {"loop_factory": VirtualLoop}

@@ -74,7 +74,7 @@ MISTAKES = {
     ),
     "nothing left": Mistake(
         {"api": API},
-        [r"SERVICES_ENABLED: no service is left of api, !api; take one of the exclusions out"],
+        [r"SERVICES_ENABLED: no service is left of api, !api; remove one of the exclusions"],
         env={"SERVICES_ENABLED": "api,!api"},
     ),
     "unknown dependency": Mistake(
@@ -97,7 +97,7 @@ MISTAKES = {
             "c": idle("c", "depends=['a']"),
             "d": idle("d", "depends=['a']"),
         },
-        [r"services/a\.py:8, services/b\.py:8, services/c\.py:8: services wait for each other: a -> b -> c -> a; take"],
+        [r"services/a\.py:8, services/b\.py:8, services/c\.py:8: dependency cycle: a -> b -> c -> a; remove"],
     ),
     "two services of one name": Mistake(
         {"billing/worker": idle("worker"), "billing_worker": idle("worker")},
@@ -123,8 +123,8 @@ MISTAKES = {
         {"my-api": API, "Api": API, "class": API},
         [
             r"services/Api.py: 'Api' is not a valid service name; use lower-case letters, digits and underscores",
-            r"services/class.py: 'class' is no name for a module; rename it, as in my_service.py",
-            r"services/my-api.py: 'my-api' is no name for a module; rename it, as in my_service.py",
+            r"services/class.py: 'class' is not a valid module name; rename it, as in my_service.py",
+            r"services/my-api.py: 'my-api' is not a valid module name; rename it, as in my_service.py",
         ],
     ),
     # -- files
@@ -156,7 +156,7 @@ MISTAKES = {
     "sys.exit": Mistake({"api": "sys.exit(3)"}, [r"services/api.py: service 'api' called sys.exit\(3\) when imported"]),
     "no service": Mistake(
         {"api.py": "x = 1\n"},
-        [r"services/api.py: holds no service; decorate an async function with @service, or let the name begin with _"],
+        [r"services/api.py: contains no service; decorate an async function with @service, or begin the"],
     ),
     "two services": Mistake(
         {"api": API + API.replace("api", "other")},
@@ -173,8 +173,8 @@ MISTAKES = {
         {"billing/__init__.py": "", "billing/worker": idle("worker"), "billing/web": idle("web")},
         [
             (
-                r"services/billing/__init__.py: holds no service, and hides those in web.py, worker.py; delete the"
-                r" __init__.py to make the folder a group, or import the one service in it"
+                r"services/billing/__init__.py: contains no service, and hides those in web.py, worker.py; delete the"
+                r" __init__.py to make the folder a group, or import one service in it"
             )
         ],
     ),
@@ -368,4 +368,4 @@ def test_hidden_files_are_no_services(app: App) -> None:
     assert result.said("api: here")
     listed = app.call("list")
     assert (listed.code, [line.split()[0] for line in listed.stdout.splitlines()]) == (0, ["api", "packed"])
-    assert "packed/__init__.py: holds no service;" in app.call("check", LOG_FORMAT="text").stderr
+    assert "packed/__init__.py: contains no service;" in app.call("check", LOG_FORMAT="text").stderr

@@ -215,7 +215,7 @@ def test_check_warns(app: App) -> None:
     warnings = [line.removeprefix("warning: ") for line in result.stdout.splitlines() if line.startswith("warning: ")]
     for text in (
         "SERVICES_ENABELD is set, but nothing reads it; did you mean SERVICES_ENABLED?",
-        "consumer must not fail, but holds the value of pool, which may",
+        "consumer is not allowed to fail, but needs the value of pool, which is",
         "consumer takes 'pool' as str, but pool serves int",
         "services/consumer.py:9: consumer holds a resource but takes no `Serving`",
         "services/pool.py:9: pool opens a task group around its serving block",
@@ -551,7 +551,7 @@ def test_a_library_that_needs_asyncio_is_told(app: App) -> None:
             await anyio.to_thread.run_sync(asyncio.get_running_loop)
         """,
     )
-    hint = "no running event loop; what is called needs asyncio, and KERNEL_BACKEND is trio"
+    hint = "no running event loop; the library needs asyncio, but KERNEL_BACKEND is trio"
     for words, backend, told in (
         (("run",), "trio", True),
         (("store", "ask"), "trio", True),

@@ -45,7 +45,7 @@ def test_deadlines_rest_in_dev(app: App, backend: str) -> None:
     os.close(other)
     assert result.code == 0, result.stderr
     assert result.said("held: closed")
-    assert result.messages.count("a debugger is attached: deadlines rest") == 1
+    assert result.messages.count("a debugger is attached: deadlines are suspended") == 1
 
 
 def test_deadlines_hold_in_prod(app: App) -> None:
@@ -89,7 +89,7 @@ def test_held_while_closing(app: App) -> None:
     assert result.code == 0, result.stderr
     assert result.said("held: closed")
     assert result.messages[-1] == "exit 0: stopped by SIGINT"
-    assert result.messages.count("a debugger is attached: deadlines rest") == 1
+    assert result.messages.count("a debugger is attached: deadlines are suspended") == 1
 
 
 def test_control_c_at_the_prompt(app: App) -> None:
@@ -99,7 +99,7 @@ def test_control_c_at_the_prompt(app: App) -> None:
     run = app.open(("run",), {"ENV": "dev", "ADMIN_ADDR": ""}, stdin=other)
     hold(run)
     run.send(signal.SIGINT)
-    run.wait_for("SIGINT: a debugger holds the app, which stops when it goes on")
+    run.wait_for("SIGINT: a debugger holds the app, which stops once it continues")
     os.write(main, b"c\n")
     result = run.result()
     os.close(main)

@@ -73,7 +73,7 @@ MISTAKES = {
     "an exception at import": Mistake(
         {"api": "raise OSError('no')\n"}, r".*service 'api' does not import: OSError: no"
     ),
-    "no service in the file": Mistake({"api": "x = 1\n"}, r".*api.py: holds no service"),
+    "no service in the file": Mistake({"api": "x = 1\n"}, r".*api.py: contains no service"),
     "an unknown dependency": Mistake(
         {"api": api(options="depends=['nobody']")}, r".*api depends on 'nobody', which does not exist"
     ),

@@ -160,7 +160,7 @@ def test_signal_during_imports(app: App) -> None:
     app.service("idle", 'print("importing", file=sys.stderr, flush=True)\ntime.sleep(0.3)\n' + IDLE)
     result = app.run().stop(after="importing")
     assert result.code == 0
-    assert result.messages == ["exit 0: SIGTERM came before anything was started"]
+    assert result.messages == ["exit 0: SIGTERM received before anything was started"]
 
 
 def test_signal_while_starting(new_app: NewApp) -> None:
@@ -216,7 +216,7 @@ def test_signal_during_the_stop_that_a_failure_began(app: App) -> None:
     for run in runs:
         run.wait_for("closing")
         run.send(signal.SIGTERM)
-        run.wait_for("SIGTERM: the app is stopping already; another signal cancels what still runs")
+        run.wait_for("SIGTERM: the app is already stopping; another signal cancels what is still running")
     runs[1].send(signal.SIGINT, further=True)
     calm, cut = (run.result() for run in runs)
     assert calm.code == 1

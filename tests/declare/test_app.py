@@ -53,8 +53,12 @@ def test_an_observer_is_registered_and_stays_what_it_is(extensions: app.Extensio
     [
         (sees_later, "observer 'sees_later' is async", "write a plain `def`"),
         (sees_and_yields, "observer 'sees_and_yields' is async", "write a plain `def`"),
-        (sees_nothing, "observer 'sees_nothing' cannot be called with one argument", "let it take the event"),
-        (sees_two, "observer 'sees_two' cannot be called with one argument", "let it take the event"),
+        (
+            sees_nothing,
+            "observer 'sees_nothing' cannot be called with one argument",
+            "give it one parameter, the event",
+        ),
+        (sees_two, "observer 'sees_two' cannot be called with one argument", "give it one parameter, the event"),
     ],
 )
 def test_what_is_no_observer(extensions: app.Extensions, fn: Any, told: str, hint: str) -> None:

@@ -127,7 +127,7 @@ def test_what_is_retried(on: Any, error: BaseException, covered: bool) -> None:
 @pytest.mark.parametrize("on", [(), "OSError", OSError(), (OSError, int), 3])
 def test_what_is_no_class_of_errors(on: Any) -> None:
     """It is refused where it is written."""
-    with pytest.raises(TypeError, match=r"Retry\.on takes classes of errors"):
+    with pytest.raises(TypeError, match=r"Retry\.on takes exception classes"):
         Retry(on=on)
 
 

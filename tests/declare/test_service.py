@@ -181,7 +181,7 @@ def test_a_dependency_that_is_no_service() -> None:
     async def api() -> None: ...
 
     error = refused(api, 7)
-    assert error.what == "api depends on 7, which is no service"
+    assert error.what == "api depends on 7, which is not a service"
     assert error.hint == "give its name"
 
 

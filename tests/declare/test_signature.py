@@ -157,7 +157,7 @@ def test_a_positional_only_parameter() -> None:
 
     error = refused(api, "db")
     assert error.what == "api has a parameter 'db' that nothing can fill"
-    assert error.hint == "values are given by name: drop the `/`"
+    assert error.hint == "values are passed by name: remove the `/`"
 
 
 def test_an_annotation_that_cannot_be_evaluated() -> None:
@@ -206,7 +206,7 @@ def test_a_oneshot_that_serves() -> None:
 
     error = refused(migrate, oneshot=True)
     assert error.what == "migrate is a one-shot and takes `Serving`"
-    assert "drop one of the two" in error.hint
+    assert "remove one of the two" in error.hint
 
 
 def test_a_signature_is_read_once() -> None:

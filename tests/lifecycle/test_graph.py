@@ -103,7 +103,7 @@ def test_a_cycle_is_named(graph: dict[str, list[str]], members: tuple[str, ...])
         with pytest.raises(CycleError) as caught:
             function(graph)
         assert caught.value.members == members
-        assert str(caught.value).startswith(f"services wait for each other: {' -> '.join((*members, members[0]))}; ")
+        assert str(caught.value).startswith(f"dependency cycle: {' -> '.join((*members, members[0]))}; ")
 
 
 def test_a_chain_longer_than_the_stack() -> None:

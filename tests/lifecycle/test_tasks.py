@@ -80,5 +80,5 @@ async def test_one_that_is_cancelled_behind_our_back_ends_the_block() -> None:
 
     with pytest.raises(BaseExceptionGroup) as caught:
         await runs()
-    assert caught.group_contains(RuntimeError, match="cancelled the task of unlucky before it could begin")
+    assert caught.group_contains(RuntimeError, match="the task of unlucky was cancelled before it started")
     assert anyio.current_time() == began

@@ -44,14 +44,14 @@ def test_the_sum_along_a_chain_counts() -> None:
     """The lower one would still be stopping when the deadline is near: it gets what those above it leave."""
     found = cut(named("db", 5), named("api", 6, "db"))
     assert list(found) == ["db"]
-    assert "may be cut after 3.5 s" in found["db"]
+    assert "may be cancelled after 3.5 s" in found["db"]
 
 
 def test_more_than_the_budget() -> None:
     """One alone may not take longer than there is, less what the levels below it keep."""
     found = cut(named("db", None), named("api", 10, "db"))
     assert list(found) == ["api"]
-    assert "may be cut after 8.5 s" in found["api"]
+    assert "may be cancelled after 8.5 s" in found["api"]
 
 
 def test_the_default_says_nothing() -> None:
@@ -122,10 +122,10 @@ async def _has_a_default(db: int = 3) -> None: ...
     [
         (_db, _takes_int, ({}, {}), []),
         (_db, _takes_int, ({"allowed_failure": True}, {"allowed_failure": True}), []),
-        (_db, _takes_int, ({"allowed_failure": True}, {}), ["must not fail"]),
+        (_db, _takes_int, ({"allowed_failure": True}, {}), ["is not allowed to fail"]),
         (_db, _has_a_default, ({"allowed_failure": True}, {}), []),
         (_db, _takes_str, ({}, {}), ["takes 'db' as str, but db serves int"]),
-        (_db, _takes_str, ({"allowed_failure": True}, {}), ["must not fail", "takes 'db' as str"]),
+        (_db, _takes_str, ({"allowed_failure": True}, {}), ["is not allowed to fail", "takes 'db' as str"]),
         (_cache, _takes_int, ({}, {}), []),
         (_plain, _takes_str, ({}, {}), []),
         (_db, _takes_any, ({}, {}), []),

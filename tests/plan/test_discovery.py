@@ -63,12 +63,12 @@ def _socket(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (_leads_to_itself, "services/billing/self.py: a link that leads nowhere; delete it"),
-        (_leads_up, "services/billing/again: a link to a folder that it is in; delete it"),
-        (_leads_round, "a link to a folder that it is in; delete it"),
-        (_leads_nowhere, "services/gone.py: a link that leads nowhere; delete it"),
-        (_pipe, "services/pipe.py: no file, but a pipe, a socket or a device; delete it"),
-        (_socket, "services/socket.py: no file, but a pipe, a socket or a device; delete it"),
+        (_leads_to_itself, "services/billing/self.py: a broken link; delete it"),
+        (_leads_up, "services/billing/again: a link to a folder that contains it; delete it"),
+        (_leads_round, "a link to a folder that contains it; delete it"),
+        (_leads_nowhere, "services/gone.py: a broken link; delete it"),
+        (_pipe, "services/pipe.py: not a file, but a pipe, a socket or a device; delete it"),
+        (_socket, "services/socket.py: not a file, but a pipe, a socket or a device; delete it"),
     ],
 )
 def test_what_is_no_module(services: Path, make: Callable[[Path], None], told: str) -> None:

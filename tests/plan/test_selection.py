@@ -46,7 +46,7 @@ def test_what_patterns_choose(patterns: list[str] | None, names: str) -> None:
         (["elsewhere", "a"], ["elsewhere is not in this artifact"]),
         (["elsewhere*"], ["elsewhere, elsewhere-too is not in this artifact"]),
         (["elsewher"], ["no service is named 'elsewher'; did you mean 'elsewhere'"]),
-        (["a", "!a"], ["no service is left of a, !a; take one of the exclusions out"]),
+        (["a", "!a"], ["no service is left of a, !a; remove one of the exclusions"]),
         (["![abcd]"], ["no service is left of ![abcd]"]),
     ],
 )

@@ -251,7 +251,7 @@ def test_a_subset_has_only_its_own(built: Project, tmp_path: Path, env: dict[str
     assert done.stdout.split()[:2] == ["hello-world", "enabled"]
     done = call([sys.executable, file, "run", "example-api"], tmp_path, env)
     assert done.returncode == 2
-    assert "example-api is not in this artifact; take it out, or build an artifact with it" in done.stderr
+    assert "example-api is not in this artifact; remove it, or build an artifact with it" in done.stderr
 
 
 def test_a_subset_that_could_never_start_is_refused(built: Project, tmp_path: Path, env: dict[str, str]) -> None:
