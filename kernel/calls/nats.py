@@ -143,7 +143,7 @@ class Link:
                 await self._close()
 
     def doing(self) -> str:
-        """What it waits for, in words."""
+        """Return what it waits for, in words."""
         return f"connecting to {self.settings.shown}{f': {self.error}' if self.error else ''}"
 
     async def _stay(self) -> None:
