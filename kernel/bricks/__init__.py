@@ -1,1 +1,1 @@
-"""What services are made of, beside the kernel itself: `serve_asgi` and `program`."""
+"""Building blocks for services: `serve_asgi` and `program`."""

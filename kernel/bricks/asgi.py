@@ -39,29 +39,29 @@ async def serve_asgi(
         async def api(config: ApiConfig, serving: Serving[None]) -> None:
             await serve_asgi(make_app(), config.host, config.port, serving=serving)
 
-    It listens and runs the app's lifespan; then the service is ready. When a stop is requested, it accepts no more
+    It listens and runs the app's lifespan; then the service is ready. When a stop is requested, it accepts no new
     connections, closes websockets (1012), finishes the requests in flight, and ends the lifespan.
 
     Args:
         app: The ASGI app.
-        host: The address or host name to listen on; ``::`` is IPv4 and IPv6, a name is all of its addresses.
-        port: The port; 0 takes any that is free, which the log tells.
+        host: The address or host name to listen on; ``::`` means IPv4 and IPv6, a name means all of its addresses.
+        port: The port; 0 takes any free one, and the log says which.
         serving: The service's own.
-        value: What the service hands over to those that depend on it.
-        server: "uvicorn" (asyncio only) or "hypercorn"; None takes uvicorn where it is installed and runs on the
+        value: What the service hands over to its consumers.
+        server: "uvicorn" (asyncio only) or "hypercorn"; None takes uvicorn if it is installed and runs on the
             present event loop, else hypercorn.
         drain_timeout: Seconds that requests in flight, endless streams among them, may take once a stop is requested;
-            then their connections are closed. None: as long as the service has, by its ``stop_timeout`` and the app's
-            shutdown deadline, less a second for what closes after it.
+            then their connections are closed. None for as long as the service has, by its ``stop_timeout`` and the
+            app's shutdown deadline, minus a second for the resources that close after it.
         options: For the server's own configuration: `uvicorn.Config` or `hypercorn.Config`.
 
     Raises:
         CannotListen: The address cannot be used; the message names the variables to change.
         ServerMissing: No server is installed that runs on the present event loop.
-        LifespanFailed: The app says that its lifespan failed, and raises nothing.
+        LifespanFailed: The app reports that its lifespan failed, without raising an error.
         Exception: What the app's lifespan raises.
 
-    Cancelled, it closes all connections at once, and the lifespan is cancelled, too.
+    If cancelled, it closes all connections at once, and cancels the lifespan, too.
 
     """
     prepare = _server(server)
@@ -79,7 +79,7 @@ async def serve_asgi(
 
 
 def _server(wanted: str | None) -> Prepare:
-    """What runs the server that is *wanted*, or the first that is installed and runs on this event loop.
+    """Return the server that is *wanted*, or the first that is installed and runs on this event loop.
 
     Raises:
         ServerMissing: There is none.
@@ -105,7 +105,7 @@ def _server(wanted: str | None) -> Prepare:
 
 
 def _hint(service: str, config: Any, host: str, port: int) -> str:
-    """What to change, with the variables that *host* and *port* come from where they are fields of the config."""
+    """Return what to change, with the variables of *host* and *port* if they are fields of the config."""
     if config is None or not attrs.has(type(config)):
         return "free it, or listen on another port"
     fields = [field.name for field in attrs.fields(type(config)) if field.init]
@@ -115,6 +115,6 @@ def _hint(service: str, config: Any, host: str, port: int) -> str:
 
 
 def _field_of(config: Any, fields: Sequence[str], value: object, word: str) -> str:
-    """The field that holds *value*; of several, the one whose name has *word* in it."""
+    """Return the field that holds *value*; of several, the one whose name contains *word*."""
     same = [name for name in fields if type(getattr(config, name)) is type(value) and getattr(config, name) == value]
     return next((name for name in same if word in name), same[0] if len(same) == 1 else "")

@@ -1,4 +1,4 @@
-"""How an ASGI server ends, and what a server is to `serve_asgi`."""
+"""How an ASGI server ends, and the interface of a server for `serve_asgi`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Drain:
     """How a server ends.
 
     Args:
-        work: The service's: it tells when.
+        work: The service's work, which says when a stop is requested.
         sockets: What the server accepts connections from.
-        limit: Seconds that what is in flight may take; None for as long as the service has.
+        limit: Seconds that requests in flight may take; None for as long as the service has.
 
     """
 
@@ -34,7 +34,7 @@ class Drain:
 
     @property
     def seconds(self) -> float:
-        """What is in flight may take so long from now on; infinity where nobody counts."""
+        """Return the seconds that requests in flight still have; infinity if there is no limit."""
         left = getattr(self.work, "time_left", float)()
         if not left:
             return float("inf") if self.limit is None else self.limit
@@ -42,10 +42,10 @@ class Drain:
         return left if self.limit is None else min(left, self.limit)
 
     async def settle(self) -> None:
-        """Wait until no connection waits to be accepted, nor is just being taken over by the loop.
+        """Wait until no connection waits to be accepted, or is just being taken over by the loop.
 
-        One that waits would be reset when the sockets close, and one that the server does not know of yet would be so
-        when it ends.
+        A waiting connection would be reset when the sockets close, and one that the server does not know yet would be
+        reset when it ends.
         """
         quiet = 0
         for _ in range(1000):

@@ -1,6 +1,6 @@
-"""A process between the kernel and a program: it ends the program, and all that came of it, when the kernel is gone.
+"""A process between the kernel and a program: it ends the program and all its descendants when the kernel is gone.
 
-It is a program of its own, run by the plain interpreter, and imports nothing of the kernel. Its standard input is a
+It is a separate program, run by the plain interpreter, and imports nothing of the kernel. Its standard input is a
 socket to the kernel. It tells there ``pid N``, or ``failed ERRNO``, then ``exit CODE``, then ``killed`` where it had
 to; it closes the socket when nothing is left. It is told there a number of seconds within which to end the program.
 The end of that socket means that the kernel is gone.
@@ -28,7 +28,7 @@ SET_DEATH_SIGNAL, SET_SUBREAPER = 1, 36  # of prctl
 
 
 def main(stop_signal: int, seconds: float, command: list[str]) -> None:
-    """Run *command* until it and all that came of it have ended."""
+    """Run *command* until it and all its descendants have ended."""
     wake, woken = os.pipe()
     for fd in (wake, woken):
         os.set_blocking(fd, False)
@@ -76,7 +76,7 @@ class _Guard:
             self._reap()
 
     def _end(self, seconds: float) -> None:
-        """Have all ended in *seconds*, or earlier where that was said before."""
+        """End everything within *seconds*, or earlier if that was requested before."""
         self._deadline = min(self._deadline, time.monotonic() + seconds)
         if not self._asked:
             self._asked = True
@@ -125,7 +125,7 @@ class _Guard:
         return False
 
     def _descendants(self) -> list[int]:
-        """All that came of us; where the system does not tell, the program's group has to do."""
+        """Return all descendants of this process; if the system does not list them, the program's group."""
         children: dict[int, list[int]] = {}
         with contextlib.suppress(OSError):
             for name in os.listdir("/proc"):  # noqa: PTH208  (pathlib takes 5 ms)
@@ -143,7 +143,7 @@ class _Guard:
 
 
 def tell(word: str) -> None:
-    """Tell the kernel, which may be gone."""
+    """Send *word* to the kernel, which may be gone."""
     with contextlib.suppress(OSError):
         os.write(KERNEL, f"{word}\n".encode())
 
@@ -181,7 +181,7 @@ def _start(command: list[str], prctl: Callable[..., int]) -> int:
 
 
 def _find_prctl() -> Callable[..., int]:
-    """The system call of Linux; elsewhere, something that does nothing."""
+    """Return Linux's system call; on other systems, a function that does nothing."""
     try:
         import ctypes
 

@@ -1,8 +1,8 @@
-"""An ASGI app on hypercorn, on asyncio or trio: its connections, accepted by a loop of our own.
+"""Run an ASGI app on hypercorn, on asyncio or trio, with an accept loop of our own.
 
 With hypercorn's own loop on trio, an error of one connection ends the server; here it ends the connection. On asyncio,
-one that does not end keeps the server from ending at all. And what waits to be accepted when the sockets close is
-reset; here it is accepted first.
+a connection that does not end keeps the server from ending. Connections that wait to be accepted when the sockets close
+are reset; here they are accepted first.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare(app: ASGIApp, options: dict[str, Any]) -> Serve:
-    """What serves *app*, which has no lifespan, with *options* as attributes of `hypercorn.Config`.
+    """Return the server of *app*, without lifespan, with *options* as attributes of `hypercorn.Config`.
 
     Raises:
         TypeError: It has no such attribute.
@@ -52,7 +52,7 @@ def prepare(app: ASGIApp, options: dict[str, Any]) -> Serve:
 
 
 def _closing_websockets(app: ASGIApp, drain: Drain) -> ASGIApp:
-    """*app*, whose websockets are told when a stop is requested; hypercorn would wait for them to end."""
+    """Wrap *app* so that its websockets are closed when a stop is requested; hypercorn would wait for them to end."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":

@@ -1,4 +1,4 @@
-"""The lifespan of an ASGI app, whichever server runs it: its errors are the service's own, and its state is kept."""
+"""Run the lifespan of an ASGI app, with any server: its errors are the service's own, and its state is kept."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 
 @contextlib.asynccontextmanager
 async def lifespan(app: ASGIApp) -> AsyncGenerator[ASGIApp]:
-    """Run the lifespan of *app* around a block, which gets the app as a server without lifespan should call it.
+    """Run the lifespan of *app* around a block, which gets the app as a server without lifespan must call it.
 
-    An app that does not know the protocol, and raises or returns at the first message, goes without.
+    An app that does not support the protocol, and raises or returns at the first message, runs without a lifespan.
 
     Raises:
-        LifespanFailed: The app says that its startup or shutdown failed, and raises nothing.
-        Exception: What the app raises, also while the block runs, which is then cancelled.
+        LifespanFailed: The app reports that its startup or shutdown failed, without raising an error.
+        Exception: What the app raises; if the block still runs then, it is cancelled.
 
     """
     run = _Lifespan(app)
@@ -54,7 +54,7 @@ class _Lifespan:
         self._failed: str | None = None
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The app, for a server: each request gets a shallow copy of the state, as the specification has it."""
+        """Call the app for a server: each request gets a shallow copy of the state, as the specification demands."""
         scope["state"] = self._state.copy()
         await self._app(scope, receive, send)
 

@@ -1,4 +1,4 @@
-"""The sockets on which a service listens."""
+"""Open the sockets on which a service listens."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ BACKLOG = 2048  # connections that may wait to be accepted; the system may allow
 
 @contextlib.asynccontextmanager
 async def listening(host: str, port: int, hint: Callable[[], str]) -> AsyncGenerator[list[socket.socket]]:
-    """Give sockets that listen, and close them in the end: those that systemd hands over for the service, or new ones.
+    """Yield listening sockets, those from systemd for the service or new ones, and close them at the end.
 
     Args:
-        host: An address, or a name, of which every address is taken that this machine has. ``::`` and an empty one
-            are IPv4 and IPv6.
-        port: The port; 0 takes one that is free, the same for all addresses.
-        hint: Gives what to change when the address cannot be used.
+        host: An address, or a name, of which every address of this machine is used. ``::`` and an empty text
+            mean IPv4 and IPv6.
+        port: The port; 0 takes a free one, the same for all addresses.
+        hint: Return what to change if the address cannot be used.
 
     Raises:
-        CannotListen: It cannot be used.
+        CannotListen: The address cannot be used.
 
     """
     sockets: list[socket.socket] = []

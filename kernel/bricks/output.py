@@ -1,4 +1,4 @@
-"""What an external program writes, as log records of its service."""
+"""Turn what an external program writes into log records of its service."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Output:
     """The lines of one stream of a program.
 
     Args:
-        fd: The read end of its pipe, which is closed in the end.
-        log: Takes the records.
-        level: That of lines which tell none themselves.
-        hear: Is called with each line.
+        fd: The read end of its pipe; it is closed at the end.
+        log: The logger for the records.
+        level: The level of lines that have none of their own.
+        hear: Called with each line.
 
     """
 
@@ -63,9 +63,9 @@ class Output:
         os.set_blocking(fd, False)
 
     async def read(self) -> None:
-        """Read to the end of the stream, which comes when all that came of the program have ended.
+        """Read until the stream ends, which is when the program and all its descendants have ended.
 
-        It is not cancelled from outside: what a program says while it is being ended is worth the most.
+        It is not cancelled from outside: what a program writes while it is being stopped is the most valuable.
         """
         with self.scope:
             while True:
@@ -112,7 +112,7 @@ class Output:
                 self._remember(text)
 
     def _end_flood(self) -> None:
-        """Say how many lines were left out, and the last of them."""
+        """Log how many lines were left out, and the last of them."""
         if not self._left_out:
             return
         missing = self._left_out - len(self._held)
@@ -147,12 +147,12 @@ class Output:
 
 
 def _text(line: bytes) -> str:
-    """The line as it would look: without colours, and after the last return to its beginning."""
+    """Return the line as a terminal shows it: without colours, and after the last carriage return."""
     return ANSI.sub(b"", line.rstrip(b"\r").rpartition(b"\r")[2]).decode(errors="replace").rstrip()
 
 
 def _fields(text: str) -> dict[str, Any] | None:
-    """The fields of a line that is a JSON object; None for any other."""
+    """Return the fields of a line that is a JSON object; None for any other line."""
     if not text.startswith("{") or not text.endswith("}"):
         return None
     try:
@@ -163,7 +163,7 @@ def _fields(text: str) -> dict[str, Any] | None:
 
 
 def _level(fields: dict[str, Any], key: str) -> int | None:
-    """The level that field *key* names, which is then told by the record; None where it names none."""
+    """Take the level out of the field *key*, since the record has it; None if the field names no level."""
     found = LEVELS.get(str(fields.get(key)).lower())
     if found is not None:
         del fields[key]

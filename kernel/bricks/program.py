@@ -1,7 +1,7 @@
-"""`program`: an external program as a resource of a service.
+"""`program`: run an external program as a resource of a service.
 
-Between the kernel and the program stands a small process of its own, the `guard`: it ends the program and all that came
-of it, also when the kernel is killed, and it tells the kernel when the program has ended.
+Between the kernel and the program runs a small process, the `guard`: it ends the program and all its descendants,
+even when the kernel is killed, and tells the kernel when the program has ended.
 """
 
 from __future__ import annotations
@@ -49,28 +49,28 @@ async def program(
 ) -> AsyncGenerator[Program]:
     """Run an external program around a block, as a resource of a service.
 
-    The block begins when the program is ready, and its end ends the program: its process group gets *stop_signal*, and
-    after *stop_timeout* all that came of it is killed. So it is on every path, also when the kernel itself is killed. A
-    terminal's Ctrl+C does not reach it. What it writes becomes log records of the service; a line that is a JSON object
-    gives level, message and fields. Of a flood, lines are left out, but never the last ones.
+    The block begins when the program is ready. When the block ends, the program's process group gets *stop_signal*, and
+    after *stop_timeout* all its descendants are killed. This holds on every path, even if the kernel itself is killed.
+    A terminal's Ctrl+C does not reach it. What it writes becomes log records of the service; a line that is a JSON
+    object gives level, message and fields. If it writes too fast, lines are left out, but never the last ones.
 
     Args:
-        command: The program, which is looked up on PATH, and its arguments. No shell is involved.
+        command: The program, which is looked up on PATH, and its arguments. No shell is used.
         ready: When it is ready: ``tcp(port)``, ``http(url)``, ``output(pattern)``, or a coroutine function that takes
             the `Program`; None for at once. The service's ``start_timeout`` is the limit.
-        env: Variables on top of the app's own environment.
+        env: Variables in addition to the app's own environment.
         cwd: The folder to run it in; None for the app's own.
-        stop_signal: The signal that asks it to end.
-        stop_timeout: Seconds from that signal until it is killed; fewer where the service has fewer.
+        stop_signal: The signal that requests its end.
+        stop_timeout: Seconds from that signal until it is killed; fewer if the service has fewer.
         stdout: The level of what it writes to stdout.
         stderr: The level of what it writes to stderr.
         name: Its name in logs and errors; empty takes the command's.
 
     Raises:
-        ProgramError: It is not there, cannot be started, or ends before the block does: the block is then cancelled,
-            and the error has the exit code and the last lines. An end that somebody awaits by `Program.wait` is none.
+        ProgramError: It is not found, cannot be started, or ends before the block does: the block is then cancelled,
+            and the error has the exit code and the last lines. An end that `Program.wait` awaits is not an error.
 
-    Cancelled, the program is asked to end, and killed 0.2 s later.
+    If cancelled, it sends *stop_signal* to the program, and kills it 0.2 s later.
 
     """
     words = [os.fspath(word) for word in command]
@@ -106,8 +106,8 @@ class Program:
     Attributes:
         name: Its name in logs and errors.
         command: The program and its arguments.
-        pid: Its process id, which is that of its process group, too.
-        returncode: Its exit code, negative for the signal that killed it; None while it runs.
+        pid: Its process id, which is also the id of its process group.
+        returncode: Its exit code, or the negative number of the signal that killed it; None while it runs.
 
     """
 
@@ -133,12 +133,12 @@ class Program:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The last lines that it wrote, to stdout and stderr."""
+        """The last lines that it wrote to stdout and stderr."""
         every = sorted(line for output in self._outputs for line in output.tail)
         return tuple(text for _, text in every[-TAIL:])
 
     async def wait(self) -> int:
-        """Wait for its end, and give its exit code; for who expects it to end. The wait may be cancelled."""
+        """Wait for its end, and return its exit code; for programs that should end. The wait may be cancelled."""
         self._waiting += 1
         try:
             await self.exited.wait()
@@ -148,7 +148,7 @@ class Program:
         return self.returncode
 
     def line_found(self, pattern: str | re.Pattern[str]) -> Event:
-        """An event that is set when a line that it writes from now on has the regular expression *pattern* in it."""
+        """Return an event that is set when a new line of output matches the regular expression *pattern* anywhere."""
         found = Event()
         self._listeners.append((re.compile(pattern), found))
         return found
@@ -193,7 +193,7 @@ class Program:
         )
 
     def tasks(self) -> list[Callable[[], Any]]:
-        """What runs beside the block. It is not cancelled, but ends when the guard does."""
+        """Run the tasks beside the block. They are not cancelled, but end when the guard does."""
         return [self._follow, *(output.read for output in self._outputs)]
 
     async def launched(self) -> None:
@@ -208,14 +208,14 @@ class Program:
             raise ProgramError(self.name, self._why)
 
     async def is_to_blame(self) -> bool:
-        """Whether its end explains an error in the block, which may be noticed first."""
+        """Return whether its end explains an error in the block, which may be noticed first."""
         if self.pid:
             with move_on_after(BLAME):
                 await self.exited.wait()
         return self.failed
 
     async def end(self) -> None:
-        """End it, and wait for that; at once, where that is cancelled."""
+        """End it, and wait for that; if cancelled, end it at once."""
         self._ending = True
         self._tell(self._stop_timeout)
         try:
@@ -231,7 +231,7 @@ class Program:
                     output.scope.cancel()
 
     def error(self) -> ProgramError:
-        """What its end is, when nobody expected it."""
+        """Return the error for an unexpected end."""
         code = self.returncode
         assert code is not None
         what = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with code {code}"
@@ -253,7 +253,7 @@ class Program:
                 self._listeners.remove(listener)
 
     async def _follow(self) -> None:
-        """Take what the guard tells, until it has ended."""
+        """Read the guard's messages until it has ended."""
         with CancelScope(shield=True), self._socket:
             rest = b""
             while True:
@@ -305,7 +305,7 @@ class Program:
 
 
 def _reason(number: int, word: str) -> str:
-    """Why the system does not start a program."""
+    """Return why the system does not start a program."""
     if number == errno.ENOENT:
         where = "there is no such file" if "/" in word else "it is not installed, or not on PATH"
         return f"cannot be started: {where}"
@@ -320,7 +320,7 @@ def _signal_name(number: int) -> str:
 
 
 def _guard_command() -> list[str]:
-    """What runs the guard: this interpreter, without its site; within one file, from its source."""
+    """Return the command for the guard: this interpreter without its site; in a single-file build, from its source."""
     from importlib.util import find_spec
 
     spec = find_spec("kernel.bricks.guard")

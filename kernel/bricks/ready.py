@@ -1,4 +1,4 @@
-"""When an external program is ready: `tcp`, `http`, `output`; or any coroutine function that takes the `Program`."""
+"""Decide when an external program is ready: `tcp`, `http`, `output`, or any coroutine function of the `Program`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Tcp:
     host: str
 
     async def before(self, program: Program) -> None:
-        """Refuse a port that somebody else has: the program would fail, and its consumers talk to a stranger."""
+        """Refuse a port that is in use: the program would fail, and its consumers would talk to something else."""
         if await self._answers():
             raise ProgramError(program.name, f"is not started: something listens on {self.host}:{self.port} already")
 
@@ -46,12 +46,12 @@ class _Tcp:
 
 
 def tcp(port: int, host: str = "127.0.0.1") -> Ready:
-    """Ready when it accepts TCP connections. It is not started while something else does so there."""
+    """Ready when it accepts TCP connections. It is not started while something else listens there."""
     return _Tcp(port, host)
 
 
 def http(url: str, *, status: int | None = None) -> Ready:
-    """Ready when a GET of *url* is answered: by *status*, or by any from 200 to 399 where that is None."""
+    """Ready when a GET of *url* is answered by *status*, or, if that is None, by any status from 200 to 399."""
 
     async def wait(_: Program) -> None:
         while True:
@@ -64,7 +64,7 @@ def http(url: str, *, status: int | None = None) -> Ready:
 
 
 def output(pattern: str) -> Ready:
-    """Ready when it writes a line, on either stream, in which the regular expression *pattern* is found."""
+    """Ready when it writes a line, to stdout or stderr, that contains the regular expression *pattern*."""
     return _Output(re.compile(pattern))
 
 
@@ -83,7 +83,7 @@ class _Output:
 
 
 def _get(url: str) -> int:
-    """The status of a GET, without following anything; 0 where there is no answer."""
+    """Return the status of a GET, without following redirects; 0 if there is no answer."""
     import http.client
     from urllib.parse import urlsplit
 

@@ -1,4 +1,4 @@
-"""An error as what it is, and not as the group of one that a task group makes of it."""
+"""Raise a single error as itself, instead of the exception group that a task group makes of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Generator
 
 @contextlib.contextmanager
 def unwrapped() -> Generator[None]:
-    """Around a task group of the kernel's own: of an error that comes alone, users see no group."""
+    """Wrap one of the kernel's own task groups: users see a single error without its group."""
     try:
         yield
     except BaseExceptionGroup as group:

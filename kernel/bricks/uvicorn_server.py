@@ -1,7 +1,7 @@
-"""An ASGI app on uvicorn. What differs from `uvicorn.run`: who handles signals, and how it drains.
+"""Run an ASGI app on uvicorn. It differs from `uvicorn.run` in signal handling and draining.
 
 Signals are the kernel's. uvicorn closes its sockets while connections wait to be accepted, and idle connections whose
-first request is on its way; both would be lost, so that here those come first. It also waits in steps of 0.1 s, which
+first request is on its way; both would be lost, so here these are handled first. It also waits in steps of 0.1 s, which
 is most of the time that an idle server takes to stop.
 """
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare(app: ASGIApp, options: dict[str, Any]) -> Serve:
-    """What serves *app*, which has no lifespan, with *options* of `uvicorn.Config` over those that are set here.
+    """Return the server of *app*, without lifespan; *options* of `uvicorn.Config` override those that are set here.
 
     Raises:
         TypeError: There is no such option.
@@ -97,7 +97,7 @@ class _Server(uvicorn.Server):
         log.warning("%d requests were still in flight, and are cut", len(state.tasks))
 
     async def abandon(self) -> None:
-        """Close what is left. Apps see that their client is gone, as with any other; who does not is cancelled."""
+        """Close the remaining connections. Apps see that their client is gone; those that ignore it are cancelled."""
         for server in self.servers:
             server.close()
         state = self.server_state

@@ -1,4 +1,4 @@
-"""Calls a service that runs elsewhere: the stand-in of its name, and what happens between a call and its answer."""
+"""Call a service in another process: its stand-in here, and what happens between a call and its answer."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Client:
 
     Args:
         link: The connection.
-        prefix: What all subjects begin with.
+        prefix: The prefix of all subjects.
         service: The service's name.
-        interface: What its callers were written against.
+        interface: The interface that its callers were written for.
         telemetry: Spans and durations; None for none.
 
     """
@@ -71,12 +71,12 @@ class Client:
         self._serves = False
 
     def proxy(self) -> Proxy:
-        """What the callers get."""
+        """Return what the callers get."""
         calls = {name: self._calling(method) for name, method in self.interface.methods.items()}
         return make_proxy(self.interface, calls, f"{self.service}, elsewhere")
 
     def around(self, value: object) -> Proxy:
-        """What the callers get of *value*, which is in this process and is called by way of NATS all the same."""
+        """Return what the callers get for *value*, which is in this process but called over NATS."""
         methods_of(self.interface, self.service, value)
         proxy = self.proxy()
         proxy._behind = value  # noqa: SLF001
@@ -85,15 +85,15 @@ class Client:
     # -- the stand-in --------------------------------------------------------------------------------------------
 
     async def serve(self, serving: Serving[Any], *, optional: bool) -> None:
-        """Be a service of the other one's name: ready when an instance answers whose contract fits.
+        """Run as a service with the other one's name: ready when an instance with a compatible contract answers.
 
         Args:
-            serving: As any service takes.
-            optional: Whether all callers can do without; this then fails after 5 s, which is allowed.
+            serving: As in any service.
+            optional: Whether no caller requires it; this then fails after 5 s (allowed).
 
         Raises:
-            ContractMismatch: Instances answer, and for 60 s none has fitted.
-            Unavailable: Nobody answers, and all callers can do without.
+            ContractMismatch: Instances answer, but for 60 s none had a compatible contract.
+            Unavailable: No instance answers, and no caller requires one.
 
         """
         with move_on_after(WITHOUT if optional else math.inf):
@@ -106,7 +106,7 @@ class Client:
             await sleep_forever()
 
     def doing(self) -> str:
-        """What it waits for, in words."""
+        """Return what it waits for, in words."""
         if self._serves:
             return f"running elsewhere, by way of NATS at {self.link.server or self.link.settings.shown}"
         if not self.link.server:
@@ -114,7 +114,7 @@ class Client:
         return self._waits_for or f"asking at {self.link.server}"
 
     async def _found(self) -> None:
-        """Wait for an instance whose contract fits."""
+        """Wait for an instance with a compatible contract."""
         pause, since = 0.05, None
         while True:
             await self.link.connected()
@@ -137,7 +137,7 @@ class Client:
             pause = min(2 * pause, LONGEST)
 
     async def ask(self) -> list[dict[str, Any]]:
-        """The contracts of the instances that answer: up to the first that fits, or of all that do in time."""
+        """Return the contracts of the instances that answer: up to the first compatible one, or all in time."""
         found: list[dict[str, Any]] = []
         done = Event()
 
@@ -166,9 +166,9 @@ class Client:
         return found
 
     async def tapped(self) -> bool:
-        """Whether somebody else listens on our subjects, as a stream or a tap on ``>`` does.
+        """Return whether something else listens on our subjects, as a stream or a tap on ``>`` does.
 
-        The server then does not say that nobody serves, since somebody is there.
+        The server then does not report that nothing serves, since there is a listener.
         """
         done = Event()
         subject = wire.subject(self.prefix, self.service, wire.NOBODY)
@@ -191,7 +191,7 @@ class Client:
         return not done.is_set()
 
     async def present(self) -> bool:
-        """Whether an instance answers, where the server does not tell; takes note of a tap that has gone."""
+        """Return whether an instance answers, if the server does not tell; note if a tap has gone."""
         if await self.ask():
             return True
         if current_time() - self._looked > LOOK:
@@ -230,7 +230,7 @@ class Client:
         return named(call, method)
 
     def watch(self, answer: asyncio.Future[Any], attempt: _Attempts) -> None:
-        """Have *attempt* look around if there is no answer in a while; one timer serves all calls."""
+        """Let *attempt* check for instances if there is no answer for a while; one timer serves all calls."""
         loop = asyncio.get_running_loop()
         self.pending[answer] = attempt, loop.time()
         if not self._watching:
@@ -251,7 +251,7 @@ class Client:
             loop.call_later(SUSPECT, self._look_after)
 
     def reached(self, *, answered: bool) -> None:
-        """Take note whether somebody serves; the log tells when that changes."""
+        """Note whether an instance serves, and log changes."""
         if answered == (self.unavailable_since is None):
             return
         if answered:
@@ -262,7 +262,7 @@ class Client:
             self.unavailable_since = time.monotonic()
 
     def status(self) -> dict[str, Any]:
-        """What is known of the other side."""
+        """Return what is known of the other side."""
         away = self.unavailable_since
         return {
             "interface": self.interface.name,
@@ -277,7 +277,7 @@ class Client:
 
 
 class _Attempts:
-    """One call: sent, and sent again only where it is sure that nobody has begun it."""
+    """One call: sent, and sent again only if it certainly has not begun."""
 
     def __init__(self, client: Client, method: Method, payload: bytes, deadline: float, *, own: bool) -> None:
         self._client, self._link, self._method = client, client.link, method
@@ -287,7 +287,7 @@ class _Attempts:
         self.headers: dict[str, str] = {}
 
     async def run(self) -> Any:
-        """Give the result, or raise what the call failed with."""
+        """Return the result, or raise the call's error."""
         pause = FIRST
         while True:
             reason = await self._send()
@@ -307,7 +307,7 @@ class _Attempts:
                 await self._link.connected()
 
     async def _send(self) -> str | tuple[Any]:
-        """Send it once: gives the message that answers, or why nobody has begun it."""
+        """Send it once; return the answering message, or why it has not begun."""
         client, link = self._client, self._link
         if client.foreign and not await client.present():
             return f"nobody serves {self._subject}"
@@ -336,7 +336,7 @@ class _Attempts:
         return str(msg.headers.get(wire.ERROR, status)) if status == wire.NOT_BEGUN else (msg,)
 
     async def _exchange(self, token: str, headers: dict[str, str]) -> Any:
-        """Send it, and wait: gives the answer, `TIMED_OUT`, or in words why the server does not take it.
+        """Send it, and wait; return the answer, `TIMED_OUT`, or in words why the server does not accept it.
 
         Raises:
             NotConnected: It was not sent.
@@ -373,7 +373,7 @@ class _Attempts:
                 timer.cancel()
 
     async def look(self, answer: asyncio.Future[Any]) -> None:
-        """There is no *answer* yet: see whether there is anybody, if the server would not have told."""
+        """If there is no *answer* yet, check whether there is an instance, if the server would not report that."""
         client = self._client
         if self._foreign or client.foreign or not await client.tapped():
             return  # it was known before: somebody was there, and has begun the call
@@ -383,7 +383,7 @@ class _Attempts:
             asyncio.get_running_loop().call_at(self._deadline - EARLY, _end, answer, words)
 
     async def _overdue(self) -> None:
-        """Raise what a call ends with that nobody has answered in time."""
+        """Raise the error of a call that was not answered in time."""
         if self._foreign:
             with CancelScope(deadline=current_time() + ASK):
                 if not await self._client.ask():
@@ -391,7 +391,7 @@ class _Attempts:
         raise self._error(DeadlineExceeded, f"no answer after {self._client.interface.timeout:g} s")
 
     def _tell_cancelled(self, name: str) -> None:
-        """Have whoever runs the call cancel it, unless it is over by itself now."""
+        """Let the instance that runs the call cancel it, unless it has ended by now."""
         if current_time() < self._deadline:
             subject = wire.subject(self._client.prefix, self._client.service, wire.CANCEL)
             self._link.post_soon(subject, b"", {wire.ID: name})
@@ -400,7 +400,7 @@ class _Attempts:
         return kind(self._client.service, self._method.name, words)
 
     def _result(self, msg: Any) -> Any:
-        """What the answer *msg* holds: the result, or an error, which is raised."""
+        """Return the result in the answer *msg*, or raise the error in it."""
         method, status, words = self._method, msg.headers[wire.STATUS], msg.headers.get(wire.ERROR, "")
         service = self._client.service
         try:

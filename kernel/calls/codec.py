@@ -1,4 +1,4 @@
-"""Makes shapes of annotations: how values of a type are written as JSON, read back, and described.
+"""Make shapes from annotations: how values of a type are written as JSON, read back, and described.
 
 From the environment come texts, which are converted. Here nothing may be: each type is checked on both sides,
 an error says where in the value it is, and the same pass gives the description that contracts are compared by.
@@ -41,7 +41,7 @@ def _encode(data: object) -> str:
 
 
 def _parse(text: str) -> Any:
-    """The JSON in *text*; without a look for spaces around it, where there are none."""
+    """Parse the JSON in *text*, without searching for surrounding spaces if there are none."""
     try:
         data, end = _decode.scan_once(text, 0)
     except StopIteration:
@@ -50,7 +50,7 @@ def _parse(text: str) -> Any:
 
 
 def write(encode: Convert, value: object) -> bytes:
-    """*value*, as *encode* makes JSON of it.
+    """Return *value* as JSON, by *encode*.
 
     Raises:
         Misfit: It is not of its type.
@@ -63,10 +63,10 @@ def write(encode: Convert, value: object) -> bytes:
 
 
 def read(decode: Convert, payload: bytes) -> Any:
-    """What *decode* makes of the JSON in *payload*.
+    """Return the value of the JSON in *payload*, by *decode*.
 
     Raises:
-        Misfit: It is none, or of another type.
+        Misfit: It is not JSON, or of another type.
 
     """
     try:
@@ -81,12 +81,12 @@ def read(decode: Convert, payload: bytes) -> Any:
 
 @attrs.define(eq=False)
 class Shapes:
-    """Gives the shapes of types, each made once.
+    """Make the shapes of types, each only once.
 
     Args:
-        ignore_unknown: Whether a field that a record does not have is ignored, as in a result, or refused, as in an
+        ignore_unknown: Whether unknown fields of records are ignored, as in a result, or refused, as in an
             argument.
-        names: What annotations may name besides what their module holds.
+        names: Names that annotations may use in addition to those of their module.
         described: The fields of each record, by the name that refers to it.
         known: The names of the records.
 
@@ -99,7 +99,7 @@ class Shapes:
     _made: dict[Any, Shape] = attrs.field(factory=dict)
 
     def of(self, tp: Any, binding: Binding | None = None) -> Shape:  # noqa: PLR0911
-        """The shape of the type *tp*.
+        """Return the shape of the type *tp*.
 
         Args:
             tp: The annotation, evaluated.
@@ -171,7 +171,7 @@ class Shapes:
         return shape
 
     def fields(self, owner: str, fields: list[Field], binding: Binding | None = None) -> list[tuple[Field, Shape]]:
-        """Each of *fields* with its shape; *owner* is whose they are, for errors.
+        """Return each of *fields* with its shape; *owner* is their class or function, for errors.
 
         Raises:
             CannotTravel: One of them cannot be sent.
@@ -186,7 +186,7 @@ class Shapes:
         return found
 
     def _name(self, cls: Any, args: tuple[Any, ...]) -> str:
-        """The name of a record: its class's, with the module where another one has that name."""
+        """Return the name of a record: its class's, with the module if another record has that name."""
         if (cls, args) in self.known:
             return self.known[cls, args]
         name: str = cls.__name__
@@ -200,7 +200,7 @@ class Shapes:
 
 
 def described(field: Field, shape: Shape) -> dict[str, Any]:
-    """The schema of a field or a parameter: its type, and its default where it has one."""
+    """Return the schema of a field or a parameter: its type, and its default, if any."""
     found: dict[str, Any] = {"type": shape.schema}
     if field.has_default:
         if isinstance(field.default, Made):
@@ -216,7 +216,7 @@ def described(field: Field, shape: Shape) -> dict[str, Any]:
 
 
 def _bare(tp: Any) -> Any:
-    """*tp* without what says nothing of its values: NewType, Annotated, aliases, Required."""
+    """Return *tp* without wrappers that do not change its values: NewType, Annotated, aliases, Required."""
     while True:
         if isinstance(tp, typing.NewType):
             tp = tp.__supertype__

@@ -1,4 +1,4 @@
-"""`app call`: one call from the terminal, of a service that runs anywhere."""
+"""`app call`: make one call from the terminal, to a service that runs anywhere."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ USE = """app call users.get '{"id": 1}'"""
 
 
 def call(nats: Nats | None, app: str, method: str, arguments: str, timeout: float) -> int:
-    """Call *method*, print what it gives, and give the exit code: 1 where the call failed.
+    """Call *method*, print its result, and return the exit code: 1 if the call failed.
 
     Args:
-        nats: Where it is called.
-        app: The app's name, which subjects begin with where NATS_PREFIX does not say.
+        nats: The server.
+        app: The app's name, the prefix of subjects if NATS_PREFIX is not set.
         method: The service and the method, joined by a dot.
         arguments: A JSON object.
         timeout: Seconds.
@@ -56,7 +56,7 @@ def call(nats: Nats | None, app: str, method: str, arguments: str, timeout: floa
 
 
 async def _ask(nats: Nats, app: str, target: tuple[str, str], payload: bytes, seconds: float) -> tuple[str, bytes, str]:
-    """The status, the payload and the words of the answer."""
+    """Return the status, the payload and the message of the answer."""
     service, method = target
     from kernel.calls.nats import Link, Waiter
 
@@ -89,7 +89,7 @@ async def _ask(nats: Nats, app: str, target: tuple[str, str], payload: bytes, se
 
 
 async def _nobody(link: Any, prefix: str, service: str, method: str) -> str:
-    """Why nobody serves it, with what there is instead."""
+    """Return why nothing serves it, with what there is instead."""
     from kernel.calls.discovery import described
 
     found: dict[str, list[str]] = {}

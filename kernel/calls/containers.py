@@ -1,4 +1,4 @@
-"""Types that are made of others: containers, literals, enums and unions."""
+"""Shapes of types made from others: containers, literals, enums and unions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _each(convert: Convert, values: Any) -> list[Any]:
 
 
 def sequence_of(cls: type, inner: Shape) -> Shape:
-    """A list, a set, a frozenset or a tuple of any length; each value as *inner*."""
+    """Return the shape of a list, set, frozenset or tuple of any length; *inner* is that of its items."""
     name = words({cls.__name__: inner.schema})
     unique = cls in {set, frozenset}
 
@@ -47,7 +47,7 @@ def sequence_of(cls: type, inner: Shape) -> Shape:
 
 
 def tuple_of(members: list[Shape]) -> Shape:
-    """A tuple of so many values."""
+    """Return the shape of a tuple of fixed length."""
     schema = {"tuple": [member.schema for member in members]}
     name = words(schema)
     encodes, decodes = [member.encode for member in members], [member.decode for member in members]
@@ -77,7 +77,7 @@ def tuple_of(members: list[Shape]) -> Shape:
 
 
 def dict_of(key: Shape, value: Shape) -> Shape:
-    """A dict: as an object where all keys are texts, else as a list of pairs."""
+    """Return the shape of a dict: an object if all keys are strings, else a list of pairs."""
     schema = {"dict": [key.schema, value.schema]}
     name = words(schema)
     by_text = key.kinds == {"string"}
@@ -102,7 +102,7 @@ def dict_of(key: Shape, value: Shape) -> Shape:
 
 
 def _items(name: str, data: Any, *, by_text: bool) -> Iterable[Any]:
-    """The keys and values of a dict in JSON."""
+    """Return the keys and values of a dict in JSON."""
     if type(data) is dict and by_text:
         return data.items()
     if type(data) is not list or by_text:
@@ -126,7 +126,7 @@ def _pairs(first: Convert, second: Convert, items: Iterable[Any]) -> list[list[A
 
 
 def _choice(schema: Any, values: list[Any], results: list[Any], types: tuple[type, ...]) -> Shape:
-    """*values* as JSON, each standing for one of *results*."""
+    """Return the shape of a choice: each of *values* in JSON means one of *results*."""
     expected = f"one of {', '.join(map(repr, values))}"
     read = {(type(value), value): result for value, result in zip(values, results, strict=True)}
     written = {(type(result), result): value for value, result in zip(values, results, strict=True)}
@@ -151,10 +151,10 @@ def _told(value: object) -> str:
 
 
 def literal_of(values: tuple[Any, ...]) -> Shape:
-    """One of these values.
+    """Return the shape of a literal.
 
     Raises:
-        CannotTravel: One of them is of another type than JSON has.
+        CannotTravel: One of its values has a type that JSON does not have.
 
     """
     for value in values:
@@ -165,7 +165,7 @@ def literal_of(values: tuple[Any, ...]) -> Shape:
 
 
 def enum_of(cls: type[enum.Enum]) -> Shape:
-    """By their values, where those are texts or numbers; else by their names."""
+    """Return the shape of an enum: by value if all values are strings or numbers, else by name."""
     members = list(cls)
     if issubclass(cls, enum.Flag):
         return _flags(cls)
@@ -196,10 +196,10 @@ def _flags(cls: type[enum.Flag]) -> Shape:
 
 
 def union_of(members: list[Shape]) -> Shape:
-    """One of *members*: records carry a tag, and so do those that JSON alone would not tell from another one.
+    """Return the shape of a union: records carry a tag, and so do members that look alike in JSON.
 
     Raises:
-        CannotTravel: The values of two of them are of one class.
+        CannotTravel: Two members have values of the same class.
 
     """
     union = _Union(members)
@@ -208,7 +208,7 @@ def union_of(members: list[Shape]) -> Shape:
 
 
 class _Union:
-    """Chooses the member that a value is of: by its class, by its tag in JSON, or by its kind of JSON."""
+    """Choose the member for a value: by its class, by its tag in JSON, or by its kind of JSON."""
 
     def __init__(self, members: list[Shape]) -> None:
         tagged = _tagged(members)
@@ -264,7 +264,7 @@ class _Union:
 
 
 def _tagged(members: list[Shape]) -> list[Shape]:
-    """Those members of a union that carry a tag."""
+    """Return the members of a union that carry a tag."""
     if sum(member.schema != "None" for member in members) < 2:  # noqa: PLR2004
         return []
     found = [

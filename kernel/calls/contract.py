@@ -1,7 +1,7 @@
-"""What a caller relies on, and whether the service that runs elsewhere keeps it.
+"""Compare what a caller relies on with what a service in another process offers.
 
 A contract is plain data: each service publishes its own, and each caller compares it with the one that it was written
-against. A change is allowed where every call that was right before is right after it.
+for. A change is allowed if every call that was valid before is still valid after it.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ Methods = Mapping[str, Mapping[str, Any]]
 
 
 def contract_of(interface: Interface) -> dict[str, Any]:
-    """The schema of each method of *interface*, by name.
+    """Return the schema of each method of *interface*, by name.
 
     Raises:
-        DeclarationError: Something in it cannot be called from elsewhere.
+        DeclarationError: Something in it cannot be called from other processes.
 
     """
     return {name: dict(method.schema) for name, method in interface.methods.items()}
 
 
 def digest(methods: Methods) -> str:
-    """A name for this contract: the same for the same one, in 16 hexadecimal digits."""
+    """Return a digest of this contract, in 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(methods, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def misfits(wanted: Methods, offered: Methods) -> list[str]:
-    """What a caller that was written for *wanted* cannot rely on where *offered* is served; a sentence for each.
+    """Return a sentence for each thing that a caller written for *wanted* cannot rely on if *offered* is served.
 
     Allowed are a new method, a new parameter or field with a default, a wider parameter and a narrower result.
     """
@@ -68,7 +68,7 @@ def _of_method(name: str, wanted: Mapping[str, Any], offered: Mapping[str, Any])
 
 @attrs.define(eq=False)
 class _Flow:
-    """Compares what is sent with what is read.
+    """Compare what is sent with what is read.
 
     Args:
         sent: The records of the side that sends.
@@ -83,7 +83,7 @@ class _Flow:
     _seen: set[tuple[str, str]] = attrs.field(factory=set)
 
     def fields(self, where: str, sent: Mapping[str, Any], read: Mapping[str, Any]) -> Iterator[str]:
-        """What is wrong with named fields; a field that is not sent needs a default."""
+        """Return the problems with named fields; a field that is not sent needs a default."""
         for name, field in read.items():
             mine = sent.get(name)
             if mine is None:
@@ -97,7 +97,7 @@ class _Flow:
                 yield f"{where}{name!r} is gone"
 
     def value(self, where: str, sent: Any, read: Any) -> Iterator[str]:
-        """What is wrong where a value of the type *sent* is read as one of the type *read*."""
+        """Return the problems if a value of the type *sent* is read as the type *read*."""
         if sent == read and isinstance(sent, str):
             return
         if _kind(sent) == "union" or _kind(read) == "union":
@@ -115,7 +115,7 @@ class _Flow:
                 yield from self.value(where, mine, other)
 
     def _member(self, where: str, member: Any, sent: Any, read: Any) -> Iterator[str]:
-        """What is wrong with one member of a union: one that is read must be written in the same way."""
+        """Return the problems with one member of a union: what is sent must have the same form as what is read."""
         tag, inner = _untagged(member)
         problems: list[list[str]] = []
         for other in _members(read):
@@ -132,7 +132,7 @@ class _Flow:
             yield self._changed(where, sent, read)
 
     def _defaults(self, where: str, sent: Mapping[str, Any], read: Mapping[str, Any]) -> Iterator[str]:
-        """What is wrong with the defaults of one field: one that is left out must be what it was."""
+        """Return the problems with the defaults of one field: a default that is used must not change."""
         mine, other = ({key: value for key, value in one.items() if key != "type"} for one in (sent, read))
         if mine and not other and (self.strict or "optional" in mine):
             yield f"{where} may be left out here, and must not be there"
@@ -154,7 +154,7 @@ def _kind(schema: Any) -> str:
 
 
 def _members(schema: Any) -> list[Any]:
-    """What a union is one of; a literal is one of its values."""
+    """Return the members of a union; those of a literal are its values."""
     found: list[Any] = []
     for member in schema["union"] if _kind(schema) == "union" else [schema]:
         values = member["literal"] if _kind(member) == "literal" else ()
@@ -169,7 +169,7 @@ def _untagged(member: Any) -> tuple[str | None, Any]:
 
 
 def _parts(schema: Any) -> list[Any]:
-    """The types within a container."""
+    """Return the types within a container."""
     kind = _kind(schema)
     if kind in {"list", "set", "frozenset"} or (kind == "tuple" and not isinstance(schema["tuple"], list)):
         return [schema[kind]]

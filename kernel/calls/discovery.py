@@ -26,7 +26,7 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
 
 @attrs.define(eq=False)
 class Stats:
-    """What was called of one method, so far."""
+    """The calls of one method so far."""
 
     requests: int = 0
     errors: int = 0
@@ -35,15 +35,15 @@ class Stats:
 
 
 class Announcement:
-    """Answers whoever asks which services there are.
+    """Answer questions about which services there are.
 
     Args:
         link: The connection.
-        prefix: What all subjects begin with.
+        prefix: The prefix of all subjects.
         service: The service's name.
-        interface: What can be called.
-        version: The app's.
-        stats: What was called, by method.
+        interface: The methods that can be called.
+        version: The app's version.
+        stats: The calls so far, by method.
 
     """
 
@@ -65,7 +65,7 @@ class Announcement:
         self._started = datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
     def subscriptions(self) -> list[Subscribed]:
-        """To what it answers: each question to all, to those of its name, and to itself."""
+        """Return the subjects that it answers: each question to all, to its name, and to this instance."""
         pages = {"PING": self._ping, "INFO": self._info, "STATS": self._numbers}
         return [
             self._link.subscribe(".".join(["$SRV", verb, *names]), self._answering(page))
@@ -132,7 +132,7 @@ class Announcement:
 
 
 def offered(payload: bytes, prefix: str) -> dict[str, Any] | None:
-    """The contract in the answer to INFO; None where it is no service of this *prefix*."""
+    """Return the contract in the answer to INFO; None if it is not a service of this *prefix*."""
     try:
         info = json.loads(payload)
         if info["metadata"][PREFIX] != prefix:
@@ -143,6 +143,6 @@ def offered(payload: bytes, prefix: str) -> dict[str, Any] | None:
 
 
 def described(payload: bytes, prefix: str) -> tuple[str, list[str]]:
-    """The name and the methods in the answer to INFO; an empty name where it is no service of this *prefix*."""
+    """Return the name and the methods in the answer to INFO; an empty name if it is not a service of this *prefix*."""
     methods = offered(payload, prefix)
     return ("", []) if methods is None else (str(json.loads(payload)["name"]), list(methods))

@@ -1,4 +1,4 @@
-"""Serves the calls that come from other processes, on the object that a service in this one hands over."""
+"""Serve calls from other processes on the value that a service in this process hands over."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ STOPPED = "it was stopped together with its service"
 
 @attrs.define(eq=False)
 class _Call:
-    """One call that has come."""
+    """One incoming call."""
 
     method: Method
     fn: Callable[..., Any]
@@ -58,14 +58,14 @@ class _Call:
 
 
 class Exporter:
-    """Takes calls from the wire, runs them, and answers.
+    """Receive calls, run them, and answer.
 
     Args:
         link: The connection.
-        prefix: What all subjects begin with.
+        prefix: The prefix of all subjects.
         service: The service's name.
-        interface: What can be called.
-        version: The app's.
+        interface: The methods that can be called.
+        version: The app's version.
         concurrency: How many calls run at once.
         telemetry: Spans and durations; None for none.
 
@@ -97,7 +97,7 @@ class Exporter:
     # -- its life ------------------------------------------------------------------------------------------------
 
     async def serve(self, value: object, serving: Callable[..., Any]) -> None:
-        """Be a service: ready when the server knows of it, and ended when all calls are answered."""
+        """Run as a service: ready when the server knows it, and ended when all calls are answered."""
         link = self._link
         self._context = contextvars.copy_context()
         self._context.run(current_service.set, self._service)
@@ -121,7 +121,7 @@ class Exporter:
                 await link.leave([*subscriptions, *others])
 
     async def _drain(self, work: Any, subscriptions: list[Any]) -> None:
-        """Take no more calls, and finish those that are here for as long as there is time."""
+        """Accept no more calls, and finish those in progress while there is time."""
         left = work.time_left() or math.inf
         with move_on_after(left * (1 - MARGIN)):
             await self._link.leave(subscriptions)
@@ -135,7 +135,7 @@ class Exporter:
             await self._idle.wait()
 
     def _end_all(self) -> None:
-        """Cancel what still runs; each of them answers."""
+        """Cancel the calls that still run; each of them answers."""
         for call in list(self.waiting):
             self._answer_soon(call, wire.NOT_BEGUN, b"", "the service stops")
         self.waiting.clear()
@@ -183,7 +183,7 @@ class Exporter:
         return receive
 
     async def _cancel(self, msg: Msg) -> None:
-        """Somebody's call was cancelled: ours maybe, or one that has not come yet."""
+        """Handle the cancellation of a call, which may be ours, or may not have arrived yet."""
         name = (msg.headers or {}).get(wire.ID, "")
         call = self._by_id.get(name)
         if call is None:
@@ -243,7 +243,7 @@ class Exporter:
         await self._answer(call, status, payload, words)  # in a task of its own, which nobody cancels
 
     async def _execute(self, call: _Call) -> tuple[str, bytes, str]:
-        """Run it; gives the status, the payload, and what went wrong in words."""
+        """Run it; return the status, the payload, and the error in words."""
         try:
             given = read(call.method.decode, call.payload)
         except Misfit as misfit:
@@ -270,7 +270,7 @@ class Exporter:
         return wire.LATE, b"", "it did not end before its deadline"
 
     def _understand(self, call: _Call, error: BaseException) -> tuple[str, bytes, str] | None:
-        """What the caller gets for *error*; None where the call was cancelled."""
+        """Return what the caller gets for *error*; None if the call was cancelled."""
         method, service = call.method, self._service
         if overdue(error, call.deadline, current_time()):
             return wire.LATE, b"", text_of(error)
@@ -318,7 +318,7 @@ class Exporter:
         return {wire.STATUS: status, wire.ERROR: one_line or status, wire.CODE: wire.CODES[status]}
 
     def status(self) -> dict[str, Any]:
-        """What it does now."""
+        """Return its current calls and counts."""
         return {
             "interface": self._interface.name,
             "contract": self._contract,
@@ -334,7 +334,7 @@ def _same(data: Any) -> Any:
 
 
 def _seconds(text: str | None, default: float) -> float:
-    """The seconds in *text*; NaN where it holds none."""
+    """Return the seconds in *text*; NaN if there are none."""
     if text is None:
         return default
     try:

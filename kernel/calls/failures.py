@@ -1,4 +1,4 @@
-"""What a call ends with when the service that was called raised something."""
+"""Decide how a call ends when the called service raised something."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LATE = 0.05  # seconds before the deadline from which a DeadlineExceeded of an i
 
 
 def cancelled() -> bool:
-    """Whether somebody has cancelled the caller: what ends a call then is no error of it."""
+    """Return whether the caller was cancelled: the call then ended for that reason, not by an error of its own."""
     if current_effective_deadline() == -math.inf:
         return True
     asyncio = sys.modules.get("asyncio")
@@ -26,13 +26,13 @@ def cancelled() -> bool:
 def failure_of(
     error: BaseException, service: str, method: str, declared: tuple[type[BaseException], ...]
 ) -> CallError | None:
-    """What the caller gets for *error*; None where it gets the error itself, or is cancelled.
+    """Return what the caller gets for *error*; None if it gets the error itself, or is cancelled.
 
     Args:
-        error: What came out of the service's method.
+        error: The exception from the service's method.
         service: The service.
         method: The method.
-        declared: The errors that cross as themselves.
+        declared: The errors that reach the caller as themselves.
 
     """
     if type(error) in declared:
@@ -49,12 +49,12 @@ def failure_of(
 
 
 def overdue(error: BaseException, deadline: float, now: float) -> bool:
-    """Whether *error* tells of the deadline of this call, that of an inner one being the same."""
+    """Return whether *error* means that this call's deadline passed, which inner calls share."""
     return isinstance(error, DeadlineExceeded) and now >= deadline - LATE
 
 
 def trace_id() -> str:
-    """The current trace, in hexadecimal digits; empty where nothing is traced."""
+    """Return the id of the current trace, in hexadecimal digits; empty if nothing is traced."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return ""

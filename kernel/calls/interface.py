@@ -1,6 +1,6 @@
-"""What can be called of a service from elsewhere: a `Protocol` that is declared an interface.
+"""What other processes can call of a service: a `Protocol` under `@interface`.
 
-Its methods are read from their annotations when somebody first asks for them, so that a type may be written below the
+Its methods are read from their annotations at first use, so that a type may be written below the
 interface that names it.
 """
 
@@ -31,14 +31,14 @@ _DECLARED: weakref.WeakKeyDictionary[type, Interface] = weakref.WeakKeyDictionar
 
 @attrs.frozen(eq=False)
 class Method:
-    """One method, and how what it takes and gives travels.
+    """One method, and how its parameters and its result travel.
 
     Args:
         interface: The interface's name.
         name: Its name.
         text: The first line of its docstring.
         parameters: Its parameters with their shapes, in order.
-        positional: The names of those that may be given by position.
+        positional: The names of parameters that may be passed by position.
         result: The shape of its result.
         raises: The errors that it declares, by the names of their classes.
         schema: All of it, as data.
@@ -59,14 +59,14 @@ class Method:
 
     @property
     def declared(self) -> tuple[type[BaseException], ...]:
-        """The classes of the errors that it declares."""
+        """Return the classes of the errors that it declares."""
         return tuple(shape.cls for shape in self.raises.values())
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments of a call as JSON: those that were given, by name.
+        """Return the given arguments of a call as JSON, by name.
 
         Raises:
-            Misfit: They are not of their types, or not those that it takes.
+            Misfit: They have wrong types or names, or one is missing.
 
         """
         given = kwargs
@@ -92,10 +92,10 @@ class Method:
         return made
 
     def decode(self, data: Any) -> dict[str, Any]:
-        """The arguments in JSON, by name.
+        """Return the arguments in JSON, by name.
 
         Raises:
-            Misfit: They are not of their types, or not those that it takes.
+            Misfit: They have wrong types or names, or one is missing.
 
         """
         if type(data) is not dict:
@@ -110,13 +110,13 @@ class Method:
 
 @attrs.frozen(eq=False)
 class Interface:
-    """What `interface` makes of a class.
+    """What `interface` makes from a class.
 
     Args:
         cls: The class.
-        raises: The errors that cross as themselves.
+        raises: The errors that reach the caller as themselves.
         timeout: Seconds for a call whose caller has no deadline.
-        names: What annotations may name besides what the module holds.
+        names: Names that annotations may use in addition to those of the module.
 
     """
 
@@ -137,10 +137,10 @@ class Interface:
 
     @functools.cached_property
     def methods(self) -> Mapping[str, Method]:
-        """Its methods by name.
+        """Return its methods by name.
 
         Raises:
-            DeclarationError: Something in them cannot be called from elsewhere; several come as `Problems`.
+            DeclarationError: Something in them cannot be called from other processes; several are `Problems`.
 
         """
         return _Reader(self).read()
@@ -161,18 +161,18 @@ def interface(
     raises: Collection[type[BaseException]] = (),
     timeout: float = TIMEOUT,
 ) -> type[T] | Callable[[type[T]], type[T]]:
-    """Declare that the methods of a `Protocol` can be called wherever the service that serves it runs.
+    """Declare a `Protocol` whose methods can be called in whichever process the service that serves it runs.
 
     Each public method is an ``async def`` whose parameters and result are annotated with types that can be sent.
 
     Args:
-        cls: The class, where the decorator is used without parentheses.
-        raises: The errors that cross as themselves, matched by their exact class; any other becomes a
+        cls: The class, if the decorator is used without parentheses.
+        raises: The errors that reach the caller as themselves, matched by their exact class; any other becomes a
             `kernel.CallFailed`.
         timeout: Seconds for a call whose caller has no deadline.
 
     Raises:
-        DeclarationError: *raises* holds no class of errors, or *timeout* is not positive.
+        DeclarationError: *raises* contains something that is not an exception class, or *timeout* is not positive.
 
     """
     frame = sys._getframe(1)  # noqa: SLF001  (for a class within a function)
@@ -194,13 +194,13 @@ def interface(
 
 
 def interface_of(tp: Any) -> Interface | None:
-    """The interface that *tp* is declared to be; None where it is none."""
+    """Return the interface that *tp* is declared to be; None if it is none."""
     tp = get_origin(tp) or tp
     return _DECLARED.get(tp) if isinstance(tp, type) else None
 
 
 def _class_at(cls: type) -> str:
-    """File and line of a class."""
+    """Return file and line of a class."""
     for value in vars(cls).values():
         if inspect.isfunction(value):
             return declared_at(value).rpartition(":")[0]
@@ -211,7 +211,7 @@ def _class_at(cls: type) -> str:
 
 
 class _Reader:
-    """Reads the methods of a class, and collects what is wrong with them."""
+    """Read the methods of a class, and collect the problems with them."""
 
     def __init__(self, owner: Interface) -> None:
         self._owner = owner
@@ -221,10 +221,10 @@ class _Reader:
         self._problems: list[PlanError] = []
 
     def read(self) -> dict[str, Method]:
-        """All of them, by name.
+        """Return all methods, by name.
 
         Raises:
-            DeclarationError: One that does not fit.
+            DeclarationError: A method is not valid.
 
         """
         errors = self._errors()
@@ -242,7 +242,7 @@ class _Reader:
         return found
 
     def _members(self) -> dict[str, Any]:
-        """What is public in the class and its bases, those of the bases first."""
+        """Return the public names of the class and its bases, those of the bases first."""
         found: dict[str, Any] = {}
         for cls in reversed(self._owner.cls.__mro__):
             if cls not in {object, Protocol, Generic}:
@@ -329,7 +329,7 @@ def _parameters(fn: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _reached(schema: Any, described: Mapping[str, Any]) -> dict[str, Any]:
-    """The records that *schema* refers to, and those that these refer to."""
+    """Return the records that *schema* refers to, directly or through others."""
     found: dict[str, Any] = {}
     todo = [schema]
     while todo:

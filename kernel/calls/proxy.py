@@ -99,7 +99,7 @@ def thin(interface: Interface, service: str, value: object, telemetry: Telemetry
     """A proxy that calls *value* as it is: arguments by reference, no limit of time.
 
     Args:
-        interface: What can be called.
+        interface: The methods that can be called.
         service: The service's name.
         value: What it hands over.
         telemetry: Spans and durations; None for none.
@@ -170,7 +170,7 @@ def checked(interface: Interface, service: str, value: object, telemetry: Teleme
     """A proxy that calls *value* as if it were elsewhere: all goes by way of JSON, and within the interface's timeout.
 
     Args:
-        interface: What can be called.
+        interface: The methods that can be called.
         service: The service's name.
         value: What it hands over.
         telemetry: Spans and durations; None for none.

@@ -130,8 +130,8 @@ def connect(
 
     Args:
         units: The plan's.
-        app: The app's name, which subjects begin with where NATS_PREFIX does not say.
-        version: The app's.
+        app: The app's name, the prefix of subjects if NATS_PREFIX is not set.
+        version: The app's version.
         nats: Where services that run elsewhere are called; None for nowhere.
         dev: Whether calls within the process go by way of JSON, as they would between two.
         backend: The event loop's.

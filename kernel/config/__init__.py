@@ -1,1 +1,1 @@
-"""What the environment says, as typed values."""
+"""Read the environment as typed values."""

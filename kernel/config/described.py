@@ -1,4 +1,4 @@
-"""The variables of OpenTelemetry and NATS for people: type, default and meaning of each, for `app env`."""
+"""Describe the variables of OpenTelemetry and NATS for `app env`: type, default and meaning of each."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from kernel.config.otel import LOCAL, OTEL_VARIABLES, SIGNALS, TIMEOUT
 
 @attrs.frozen
 class Described:
-    """A variable that others have named.
+    """A variable that another project has defined.
 
     Args:
         name: The variable.
         type: Its type, for people.
-        default: What holds when it is not set; empty for nothing.
+        default: The value when it is not set; empty for none.
         meaning: What it does, in a few words.
         common: Whether people set it; the others are for fine tuning.
         secret: Whether its text must not be shown.
@@ -68,7 +68,7 @@ _RARE = {
 _BATCHES = {
     "SCHEDULE_DELAY": (_MS, "the time between two exports of {}", "1000", "1000"),
     "EXPORT_TIMEOUT": (_MS, "the time for one export of {}", "30000", "30000"),
-    "MAX_QUEUE_SIZE": ("int", "how many {} wait at most for their export", "65536", "2048"),
+    "MAX_QUEUE_SIZE": ("int", "the most {} that may wait for export", "65536", "2048"),
     "MAX_EXPORT_BATCH_SIZE": ("int", "how many {} are exported at once", "1024", "512"),
 }
 """Type, meaning, and the defaults for spans and for log records."""
@@ -83,7 +83,7 @@ _WHOSE = {
 
 
 def otel_table() -> Iterator[Described]:
-    """Every variable in `OTEL_VARIABLES`, the common ones first."""
+    """Return every variable in `OTEL_VARIABLES`, the common ones first."""
     for name, row in _COMMON.items():
         yield Described(name, *row, common=True, secret=name.endswith("_HEADERS"))
     for name in OTEL_VARIABLES:
@@ -124,7 +124,7 @@ _NATS = {
 
 
 def nats_table() -> Iterator[Described]:
-    """Every variable in `NATS_VARIABLES`."""
+    """Return every variable in `NATS_VARIABLES`."""
     for name in NATS_VARIABLES:
         tp, meaning = _NATS.get(name, ("str", ""))
         yield Described(name, tp, "", meaning, common=True, secret=name in {"NATS_PASSWORD", "NATS_NKEY"})

@@ -1,4 +1,4 @@
-"""What people wrote about a config's fields: docstrings and comments, read from the source."""
+"""Read the docstrings and comments of a config's fields from the source."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from kernel.config.schema import source_of
 
 
 def text_of_field(owner: type, field: str, variable: str = "") -> str:
-    """What is said about a field, in one line; empty where nothing is, or where there is no source.
+    """Return the description of a field in one line; empty if there is none, or no source.
 
-    The first of these: the docstring below the field, the comment behind it, the comment above it, the class's
+    It is the first of these: the docstring below the field, the comment behind it, the comment above it, the class's
     docstring under ``Args:`` or ``Attributes:``.
 
     Args:
         owner: The class whose body declares it.
         field: Its name.
-        variable: Its variable; a comment that only names it says nothing.
+        variable: Its variable; a comment with only this name is ignored.
 
     """
     documented = _documented(owner)
@@ -34,7 +34,7 @@ def text_of_field(owner: type, field: str, variable: str = "") -> str:
 
 
 def _without_name(text: str, variable: str) -> str:
-    """*text* in one line, without the name of the variable at its beginning."""
+    """Return *text* in one line, without a leading name of the variable."""
     line = " ".join(text.split())
     if variable and re.match(rf"{re.escape(variable)}\b", line):
         line = line[len(variable) :].lstrip(" ,:;.-")
@@ -43,7 +43,7 @@ def _without_name(text: str, variable: str) -> str:
 
 @functools.cache
 def _in_body(cls: type) -> dict[str, tuple[str, str, str]]:
-    """For each field of the class's own: its docstring, the comment behind it, and the comment above it."""
+    """Return, for each field of the class itself, its docstring, the comment behind it and the comment above it."""
     lines, _, _ = source_of(cls)
     source = textwrap.dedent("".join(lines))
     try:
@@ -64,7 +64,7 @@ def _in_body(cls: type) -> dict[str, tuple[str, str, str]]:
 
 
 def _names(node: ast.stmt) -> Sequence[str]:
-    """The names that a statement of a class's body gives a field."""
+    """Return the names of the fields that a statement in a class's body declares."""
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         return (node.target.id,)
     if isinstance(node, ast.Assign):
@@ -79,7 +79,7 @@ def _docstring(node: ast.stmt | None) -> str:
 
 
 def _comments(source: str) -> Iterator[tuple[int, str]]:
-    """The comments by line; without what is meant for a tool."""
+    """Return the comments by line, without those for tools."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             text = re.split(r"\s*#\s*(?:noqa|type:|pragma|pyright:|mypy:|fmt:)", token.string)[0].lstrip("#: ").strip()
@@ -88,7 +88,7 @@ def _comments(source: str) -> Iterator[tuple[int, str]]:
 
 
 def _above(line: int, comments: dict[int, str], alone: set[int]) -> str:
-    """The comment in the lines right above a *line*, which may be several."""
+    """Return the comment in the line or lines directly above *line*."""
     found: list[str] = []
     while (line := line - 1) in alone:
         found.append(comments[line])
@@ -101,7 +101,7 @@ _ENTRY = re.compile(r"(\s+)\*{0,2}(\w+)(?:\s*\([^)]*\))?\s*:\s+(.*)")
 
 @functools.cache
 def _documented(cls: type) -> dict[str, str]:
-    """What the class's docstring says of its fields, in Google's style."""
+    """Return what the class's docstring, in Google's style, says about its fields."""
     found: dict[str, str] = {}
     inside, indent, name = False, "", ""
     for line in (inspect.cleandoc(cls.__doc__) if cls.__doc__ else "").splitlines():

@@ -1,4 +1,4 @@
-"""Where services that run elsewhere are called: NATS_URL and its kin, named as the nats command line names them."""
+"""Read NATS_URL and the related settings, named as in the nats command line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SEED = re.compile(r"SU[A-Z2-7]{56}")
 
 @attrs.frozen
 class Nats:
-    """How a NATS server is reached.
+    """How to reach a NATS server.
 
     Args:
         urls: NATS_URL, one server or several of one cluster; each may hold a user and a password.
@@ -39,10 +39,10 @@ class Nats:
         nkey: NATS_NKEY, the path of a file that holds a seed, or the seed itself.
         user: NATS_USER.
         password: NATS_PASSWORD.
-        ca: NATS_CA, the path of the certificates that the server's is checked by; empty for the system's.
+        ca: NATS_CA, the path of the certificates to check the server's by; empty for the system's.
         cert: NATS_CERT, the path of the client's own certificate.
         key: NATS_KEY, the path of its key.
-        prefix: NATS_PREFIX, what all subjects begin with; empty for the app's name.
+        prefix: NATS_PREFIX, the prefix of all subjects; empty for the app's name.
 
     """
 
@@ -58,19 +58,19 @@ class Nats:
 
     @property
     def shown(self) -> str:
-        """The servers, for people: without what is secret in their URLs."""
+        """The servers for people, without the secrets in their URLs."""
         return ", ".join(shown_url(url.reveal()) for url in self.urls)
 
 
 def shown_url(url: str) -> str:
-    """*url* without its user and password."""
+    """Return *url* without its user and password."""
     scheme, marks, rest = url.rpartition("://")
     secret, at, host = rest.rpartition("@")
     return f"{scheme}{marks}{MASK if secret else ''}{at}{host}"
 
 
 def read_nats(environ: Mapping[str, str]) -> tuple[Nats | None, list[ConfigError]]:
-    """The settings, None where NATS_URL is not set, and all that is wrong with them."""
+    """Return the settings, or None if NATS_URL is not set, and an error for each wrong variable."""
     errors: list[ConfigError] = []
     values = {name: environ.get(name, "").strip() for name in NATS_VARIABLES}
     if not values["NATS_URL"]:

@@ -1,4 +1,4 @@
-"""Variables that nobody reads, but that nearly have the name of one that is read."""
+"""Find variables that nothing reads, but whose names are nearly those of variables that are read."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ _FAMILIES = frozenset(
 
 
 def near_misses(environ: Mapping[str, str], known: Collection[str]) -> Iterable[str]:
-    """A sentence for each variable that nobody reads but that nearly has the name of one in *known*.
+    """Return a sentence for each variable that nothing reads but whose name is nearly one in *known*.
 
-    Those that everybody's machine has are none.
+    Variables that every machine has are ignored.
     """
     every = {*known, *KERNEL_VARIABLES, *NATS_VARIABLES, *OTEL_VARIABLES}
     joined = {name.replace("_", ""): name for name in every}
@@ -99,7 +99,7 @@ def near_misses(environ: Mapping[str, str], known: Collection[str]) -> Iterable[
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """The nearest name, unless it is this one with one word before: ``USER`` is not meant for ``API_USER``."""
+    """Return the nearest name, unless it only adds a word in front: ``USER`` is not meant for ``API_USER``."""
     from difflib import get_close_matches
 
     near = get_close_matches(name, list(known), n=1, cutoff=0.8)

@@ -1,6 +1,6 @@
-"""What the environment says of OpenTelemetry, in the names of its specification. Nothing of OpenTelemetry is imported.
+"""Read the settings of OpenTelemetry, as named in its specification, without importing OpenTelemetry.
 
-A signal is exported where its exporter is named, or where an endpoint is; nothing set means nothing at all.
+A signal is exported if its exporter or an endpoint is set; by default nothing is exported.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Exports:
     """How one signal leaves the process.
 
     Args:
-        otlp: Whether by OTLP over HTTP with protobuf.
-        console: Whether as text to stderr.
+        otlp: Whether it is sent by OTLP over HTTP with protobuf.
+        console: Whether it is written to stderr as text.
         endpoint: The collector's URL for this signal, for OTLP.
         timeout: Seconds for one export, retries included.
 
@@ -65,7 +65,7 @@ class Exports:
 
     @property
     def target(self) -> str:
-        """Where it goes, for people: the endpoint without the secrets that may be in it."""
+        """The destination, for people: the endpoint without any secrets in it."""
         return mask(self.endpoint) if self.otlp else "stderr"
 
 
@@ -75,10 +75,10 @@ class Otel:
 
     Args:
         traces: Spans.
-        metrics: Metrics, besides those that `ADMIN_ADDR` serves.
-        logs: Log records, besides those on stderr.
-        name: OTEL_SERVICE_NAME; empty where the app goes by its own name.
-        sdk: What the SDK is given.
+        metrics: Metrics, in addition to those that `ADMIN_ADDR` serves.
+        logs: Log records, in addition to those on stderr.
+        name: OTEL_SERVICE_NAME; empty for the app's own name.
+        sdk: The settings of the SDK.
 
     """
 
@@ -93,7 +93,7 @@ class Otel:
 
 
 def read_otel(environ: Mapping[str, str]) -> tuple[Otel, list[ConfigError]]:
-    """What is exported, and all that is wrong with the variables; a signal with a wrong one is not."""
+    """Return what to export, and an error for each wrong variable; a signal with a wrong variable is not exported."""
     errors: list[ConfigError] = []
     if _get(environ, "OTEL_SDK_DISABLED").lower() == "true":
         return Otel(), errors
@@ -127,7 +127,7 @@ def _read_signal(environ: Mapping[str, str], signal: str, errors: list[ConfigErr
 
 
 def _first(environ: Mapping[str, str], signal: str, what: str) -> tuple[str, str]:
-    """The variable that says *what* for this signal, and its text: the signal's own, else the one for all."""
+    """Return the variable that sets *what* for this signal, and its text: the signal's own, else the general one."""
     names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}", f"OTEL_EXPORTER_OTLP_{what}")
     return next(((name, text) for name in names if (text := _get(environ, name))), ("", ""))
 
@@ -150,7 +150,7 @@ def _read_otlp(environ: Mapping[str, str], signal: str, errors: list[ConfigError
 
 
 def _read_timeout(name: str, text: str, report: Callable[[ConfigError], object]) -> float:
-    """Seconds; the specification has milliseconds, where Python's SDK would read seconds."""
+    """Return seconds; the variable has milliseconds, as specified, although Python's SDK would read seconds."""
     if not text:
         return TIMEOUT
     if not text.isascii() or not text.isdigit() or not int(text):

@@ -1,7 +1,7 @@
-"""The settings of OpenTelemetry's SDK: batches, limits, samplers, connections.
+"""Read the settings of OpenTelemetry's SDK: batches, limits, samplers, connections.
 
-The SDK would read most of them by itself. A wrong value is an exception there, or a warning for each record; here it is
-a problem like that of any other setting, and told before anything starts.
+The SDK would read most of them itself. There, a wrong value causes an exception, or a warning at each record; here it
+is a problem like that of any other setting, and is reported before anything starts.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ _LIMITS: Mapping[str, Collection[str]] = {
 
 @attrs.frozen
 class Batches:
-    """How spans or log records are sent: so many at a time.
+    """How spans or log records are sent in batches.
 
     Args:
         delay: Milliseconds between two exports.
-        queue: How many wait at most; what is beyond is dropped.
+        queue: How many may wait; more are dropped.
         size: How many are sent at once.
         timeout: Milliseconds for one export.
 
@@ -65,13 +65,13 @@ class Batches:
 
 @attrs.frozen
 class Sdk:
-    """What the SDK is given.
+    """The settings of the SDK.
 
     Args:
-        spans: Their batches.
-        records: Those of log records.
+        spans: The batches of spans.
+        records: The batches of log records.
         interval: Milliseconds between two exports of metrics.
-        timeout: Milliseconds for one of them.
+        timeout: Milliseconds for one such export.
 
     """
 
@@ -82,12 +82,12 @@ class Sdk:
 
 
 def read_sdk(environ: Mapping[str, str], otlp: Collection[str], signals: Collection[str], report: Report) -> Sdk:
-    """What the environment says, with defaults in place of what is wrong.
+    """Return the settings, with defaults in place of wrong values.
 
     Args:
         environ: The environment.
         otlp: The signals that are exported by OTLP: "traces", "metrics", "logs".
-        signals: All that are exported; what concerns others alone is not looked at.
+        signals: All exported signals; variables that concern only others are not checked.
         report: Is called with each problem.
 
     """
@@ -128,7 +128,7 @@ def _timeout(values: _Values, name: str) -> int:
 
 
 def _batches(values: _Values, kind: str, queue: int, size: int) -> Batches:
-    """The batches of "BSP" or "BLRP". Of queue and batch, what is set decides for what is not."""
+    """Return the batches of "BSP" or "BLRP". If only one of queue and batch size is set, it decides the other."""
     delay = values.whole(f"{kind}_SCHEDULE_DELAY", SOON, 1, "milliseconds")
     timeout = _timeout(values, f"{kind}_EXPORT_TIMEOUT")
     queue_name, size_name = f"{kind}_MAX_QUEUE_SIZE", f"{kind}_MAX_EXPORT_BATCH_SIZE"
@@ -141,7 +141,7 @@ def _batches(values: _Values, kind: str, queue: int, size: int) -> Batches:
 
 @attrs.frozen
 class _Values:
-    """Reads values of one kind each, by name without ``OTEL_``, and reports those that are wrong."""
+    """Read values of different kinds, by name without ``OTEL_``, and report wrong ones."""
 
     environ: Mapping[str, str]
     report: Report
@@ -153,7 +153,7 @@ class _Values:
         self.report(ConfigError(what or f"is {self.text(name)!r}", where=f"OTEL_{name}", hint=hint))
 
     def whole(self, name: str, default: int, least: int, unit: str) -> int:
-        """A whole number of at least *least*."""
+        """Return a whole number of at least *least*."""
         text = self.text(name)
         if not text:
             return default
@@ -164,7 +164,7 @@ class _Values:
         return int(text)
 
     def share(self, name: str) -> None:
-        """A number from 0 to 1."""
+        """Return a number from 0 to 1."""
         try:
             right = not self.text(name) or 0 <= float(self.text(name)) <= 1
         except ValueError:
@@ -180,19 +180,19 @@ class _Values:
             self._refuse(name, f"expected one of {', '.join(known)}")
 
     def pairs(self, name: str, *, secret: bool) -> None:
-        """Names and values, as ``a=1,b=2``."""
+        """Return names and values, as in ``a=1,b=2``."""
         wrong = next((one for one in self.text(name).split(",") if one.strip() and not one.partition("=")[1]), "")
         if wrong:
             what = "has a part without '='" if secret else f"has the part {wrong.strip()!r}, which has no '='"
             self._refuse(name, "expected name=value, and commas between several", what)
 
     def file(self, name: str) -> None:
-        """A file that is there."""
+        """Return the path of an existing file."""
         if self.text(name) and not os.path.isfile(self.text(name)):  # noqa: PTH113  (pathlib costs 5 ms)
             self._refuse(name, "there is no such file")
 
     def propagators(self, name: str) -> None:
-        """Names of propagators that are installed."""
+        """Return names of installed propagators."""
         names = {one.strip() for one in self.text(name).split(",")} - {"", "tracecontext", "baggage", "none"}
         if names:
             from importlib.metadata import entry_points

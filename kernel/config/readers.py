@@ -1,7 +1,7 @@
-"""How the text of a variable becomes a value of a field's type, and the other way round.
+"""Convert the text of a variable to a value of a field's type, and back.
 
-`reader_of` makes a `Reader` of a type, or says that there can be none: what is not listed here is refused whether its
-variable is set or not.
+`reader_of` makes a `Reader` for a type, or says that there is none: a type that is not listed here is refused even if
+its variable is not set.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kernel.config.values import SECONDS, Secret, parse_duration, parse_list, wr
 
 
 class UnreadableType(Exception):
-    """No text can become a value of *type*; *instead* says what to write."""
+    """No text can be converted to *type*; *instead* says what to write."""
 
     def __init__(self, tp: Any, instead: str) -> None:
         super().__init__(f"{type_name(tp)}; {instead}")
@@ -30,15 +30,15 @@ class UnreadableType(Exception):
 
 @attrs.frozen
 class Reader:
-    """Reads and writes the texts of one type.
+    """Read and write the texts of one type.
 
     Args:
-        type: The type as people write it, with the choices where there are some.
+        type: The type as people write it, with its choices, if any.
         words: What a text looks like, as in "expected a whole number".
-        read: Gives the value of a text that is not empty; raises anything where there is none.
-        write: Gives a text for a value; `written` is the safe way to call it.
+        read: Return the value of a text that is not empty; may raise anything if there is none.
+        write: Return a text for a value; call it through `written`, which checks the result.
         secret: Whether a text must not be shown.
-        rank: When a union tries it: the lowest first, so that what takes any text comes last.
+        rank: The order in which a union tries its members, lowest first: a type that takes any text comes last.
         mark: The character that tells a list or a dict from a single value; empty for a single value.
 
     """
@@ -52,7 +52,7 @@ class Reader:
     mark: str = ""
 
     def written(self, value: Any) -> str:
-        """The text from which *value* is read.
+        """Return the text from which *value* is read.
 
         Raises:
             ValueError: There is none.
@@ -69,7 +69,7 @@ class Reader:
 
 
 def reader_of(tp: Any) -> Reader:  # noqa: PLR0911  (one for each kind)
-    """The reader for the type *tp*.
+    """Return the reader for the type *tp*.
 
     Raises:
         UnreadableType: No text can become a value of it.
@@ -133,7 +133,7 @@ def _instead(tp: Any) -> str:  # noqa: PLR0911  (one for each kind)
 
 
 def _part(args: Sequence[Any]) -> str:
-    """The type of the parts in an advice: the one that was given, if it can be read."""
+    """Return the type of the parts to suggest in an error: the given one, if it can be read."""
     try:
         reader = reader_of(args[0]) if args else None
     except UnreadableType:
@@ -165,7 +165,7 @@ def _masked(tp: Any, args: Sequence[Any]) -> Reader:
 
 
 def _inner(tp: Any, arg: Any) -> Reader:
-    """The reader for a part of *tp*; where there is none, *tp* as a whole is to blame."""
+    """Return the reader for a part of *tp*; if there is none, the error is about *tp* as a whole."""
     if attrs_class(arg) is not None:
         instead = "an attrs class can be a field of its own, `X` or `X | None`, but no part of another type"
         if (get_origin(unwrap(tp)) or unwrap(tp)) is Secret:
@@ -220,7 +220,7 @@ _LAST = 99
 
 
 def _when(member: Reader, text: str) -> int:
-    """When a union tries this *member* for *text*: a list only if there is a comma, or if nothing else is left."""
+    """Return the rank of this *member* of a union for *text*: a list needs a comma, and comes last otherwise."""
     return member.rank if not member.mark or any(one in text for one in member.mark) else _LAST
 
 
@@ -270,7 +270,7 @@ def _enumeration(cls: type[enum.Enum]) -> Reader:
 
 
 def _flags(cls: Any, text: str) -> Any:
-    """Several members by name with ``|`` between, or the number that they make."""
+    """Return a reader of several members, by name with ``|`` between or by their combined number."""
     every = cls(0)
     for member in cls:
         every |= member
@@ -286,7 +286,7 @@ def _flags(cls: Any, text: str) -> Any:
 
 
 def _plain(value: Any) -> str:
-    """The text that stands for *value*, one of several to choose from; empty where only a name can."""
+    """Return the text for *value*, one of several choices; empty if only a name can stand for it."""
     if isinstance(value, enum.Enum):
         return _plain(value.value) or value.name
     try:
@@ -297,7 +297,7 @@ def _plain(value: Any) -> str:
 
 
 def _same(text: str, values: Iterable[Any]) -> Any:
-    """The one of *values* that *text* is another way to write, as ``1.50`` is 1.5.
+    """Return the one of *values* that *text* also means, as ``1.50`` means 1.5.
 
     Raises:
         ValueError: It is none of them.
@@ -314,7 +314,7 @@ def _same(text: str, values: Iterable[Any]) -> Any:
 
 
 def _member(value: Any, values: Sequence[Any]) -> Any:
-    """The one of *values* that *value* is, of its type too: 1 equals True."""
+    """Return the one of *values* that equals *value* and has its type: 1 equals True."""
     for one in values:
         if type(one) is type(value) and one == value:
             return one
@@ -379,7 +379,7 @@ def _fixed(tp: Any, args: Sequence[Any]) -> Reader:
 
 
 def _single(tp: Any, arg: Any) -> Reader:
-    """The reader for the parts of *tp*, which must be single values: there is one kind of comma only."""
+    """Return the reader for the parts of *tp*, which must be single values, since lists cannot be nested."""
     reader = _inner(tp, arg)
     if reader.mark:
         instead = "a list in a list needs two kinds of separators: write str, and split it in the service"

@@ -1,4 +1,4 @@
-"""The types of single values that a variable may have, each with how it is read and written, and in which words."""
+"""The types of single values that a variable may have: how each is read, written and described."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from kernel.config.values import PARTS, parse_bool, parse_duration
 
 @attrs.frozen
 class Scalar:
-    """How single values of one type are read and written.
+    """How to read and write single values of one type.
 
     Args:
         words: What a text looks like.
-        read: Gives the value; raises anything where the text stands for none.
-        write: Gives a text that is read as the value.
-        rank: When a union tries it, the lowest first.
+        read: Return the value; may raise anything if the text is not valid.
+        write: Return a text that is read as the value.
+        rank: The order in which a union tries it, lowest first.
 
     """
 
@@ -32,7 +32,7 @@ class Scalar:
 
 
 def _number(make: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Read a number by *make*; none that is not one: NaN compares with nothing, so that no check would stop it."""
+    """Read a number by *make*, but refuse NaN: every comparison with it is false, so it would pass any check."""
 
     def read(text: str) -> Any:
         value = make(text.strip())
@@ -44,7 +44,7 @@ def _number(make: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _timedelta(text: str) -> timedelta:
-    """A duration, exact to the microsecond."""
+    """Read a duration, exact to the microsecond."""
     from decimal import Decimal
 
     parse_duration(text)
@@ -112,7 +112,7 @@ _WORDS = {
 
 
 def by_name(tp: Any) -> Scalar | None:
-    """One whose module is imported only by who uses it; None where *tp* is none of them."""
+    """Return the scalar for a type whose module is imported only if used; None if *tp* is not one of these."""
     name = f"{getattr(tp, '__module__', '')}.{getattr(tp, '__qualname__', '')}"
     words = _WORDS.get(name)
     if words is None or not isinstance(tp, type):

@@ -1,6 +1,6 @@
-"""The variables of a service's config: one for each field of its attrs class, and of the attrs classes inside.
+"""The variables of a service's config: one for each field of its attrs class and of nested attrs classes.
 
-A `Schema` knows no environment. What reads it, what warns of near misses and what lists the variables all ask it.
+A `Schema` does not know the environment. Reading configs, warning of near misses and listing variables all use it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Leaf:
     """A field that is one variable.
 
     Args:
-        argument: What the class's `__init__` calls it.
+        argument: Its name in the class's `__init__`.
         variable: The variable.
         reader: How its text is read.
         attribute: The field, as attrs knows it.
@@ -56,7 +56,7 @@ class Branch:
     """A field that is an attrs class of its own.
 
     Args:
-        argument: What the outer class's `__init__` calls it.
+        argument: Its name in the outer class's `__init__`.
         schema: The fields of the inner class.
         optional: Whether it may be None.
         attribute: The field, as attrs knows it.
@@ -78,12 +78,12 @@ class Branch:
 
 @attrs.frozen
 class Schema:
-    """The fields of an attrs class that the environment gives.
+    """The fields of an attrs class that are read from the environment.
 
     Args:
         cls: The class, without the arguments of a generic one.
-        members: Its fields, in order; without those that nothing can read.
-        errors: What is wrong with the others.
+        members: Its fields, in order, without those that cannot be read.
+        errors: The problems with the others.
 
     """
 
@@ -102,7 +102,7 @@ class Schema:
 
 @functools.cache
 def schema_of(service: str, cls: Any) -> Schema:
-    """The variables of the attrs class *cls*, which may be a generic one with its arguments, for a service."""
+    """Return the variables of the attrs class *cls*, which may be generic with arguments, for a service."""
     schema = _schema(service, cls, ())
     errors = list(schema.errors)
     for name, count in Counter(leaf.variable for leaf in schema.leaves()).items():
@@ -155,11 +155,11 @@ def _schema(prefix: str, cls: Any, outer: tuple[type, ...]) -> Schema:
 
 
 class _Unresolved(Exception):
-    """An annotation cannot be evaluated; the text says why."""
+    """An annotation cannot be evaluated; the message says why."""
 
 
 def _owner(cls: type, field: str) -> type:
-    """The class whose body declares a field."""
+    """Return the class whose body declares a field."""
     for base in cls.__mro__:
         own: Any = vars(base).get("__attrs_attrs__", ())
         if any(attribute.name == field and not attribute.inherited for attribute in own):
@@ -168,7 +168,7 @@ def _owner(cls: type, field: str) -> type:
 
 
 def _resolve(attribute: attrs.Attribute[Any], owner: type) -> Any:
-    """The type of a field as an object: it may be written as a text, or have one in it."""
+    """Return the type of a field as an object; its annotation may be or contain a string."""
     tp: Any = attribute.type
     if isinstance(tp, type) or tp is None:
         return tp
@@ -186,7 +186,7 @@ def _resolve(attribute: attrs.Attribute[Any], owner: type) -> Any:
 
 
 def default_of(attribute: attrs.Attribute[Any]) -> Any:
-    """The default of a field; `attrs.NOTHING` for none, and `UNKNOWN` for one that is made from other fields."""
+    """Return the default of a field; `attrs.NOTHING` for none, `UNKNOWN` if it is made from other fields."""
     default: Any = attribute.default
     if not isinstance(default, attrs.Factory):  # type: ignore[arg-type]
         return default
@@ -200,12 +200,12 @@ def default_of(attribute: attrs.Attribute[Any]) -> Any:
 
 @attrs.frozen
 class Entry:
-    """A variable, with what holds where it is not set.
+    """A variable, with its default.
 
     Args:
         leaf: The variable.
-        default: As `default_of` has it.
-        idle: Whether it is a field of a class that is None, as none of that class's variables is set.
+        default: As returned by `default_of`.
+        idle: Whether its class is None because none of that class's variables is set.
 
     """
 
@@ -220,13 +220,13 @@ class Entry:
 
 
 def entries(schema: Schema, environ: Mapping[str, str], outer: object, *, idle: bool = False) -> Iterator[Entry]:
-    """Every variable with its default.
+    """Return every variable with its default.
 
     Args:
         schema: The fields.
-        environ: What is set.
+        environ: The environment.
         outer: The default of the whole: an instance of the class, None, or anything else for none.
-        idle: Whether it is a part of something that is None.
+        idle: Whether the schema is part of a value that is None.
 
     """
     if outer is None and not any(environ.get(leaf.variable) for leaf in schema.leaves()):
@@ -247,7 +247,7 @@ def entries(schema: Schema, environ: Mapping[str, str], outer: object, *, idle: 
 
 
 def place(owner: type, field: str) -> str:
-    """Class, field, file and line; the last two where there is source. An empty *field* is the class."""
+    """Return class, field, file and line, the last two only if there is source. An empty *field* means the class."""
     lines, first, path = source_of(owner)
     name = f"{owner.__name__}.{field}" if field else owner.__name__
     if not lines:
@@ -259,7 +259,7 @@ def place(owner: type, field: str) -> str:
 
 @functools.cache
 def source_of(cls: type) -> tuple[tuple[str, ...], int, str]:
-    """The lines of a class, the number of the first, and its file; no lines where there is no source."""
+    """Return the lines of a class, the number of the first, and its file; no lines if there is no source."""
     try:
         lines, first = inspect.getsourcelines(cls)
         path = inspect.getsourcefile(cls) or ""

@@ -1,6 +1,6 @@
-"""The config of a service, read from the environment.
+"""Read the config of a service from the environment.
 
-Every wrong value is collected, so that all are reported in one go, each with its variable, its value (secrets
+Wrong values are collected, so that all are reported together, each with its variable, its value (secrets
 masked), what was expected, and where the field is declared.
 """
 
@@ -21,23 +21,23 @@ LONGEST = 200  # characters of a value that an error repeats
 
 
 def variables(service: str, cls: Any) -> dict[str, str]:
-    """The variables of a service's config, each with its field's name."""
+    """Return the variables of a service's config, each with its field's name."""
     return {leaf.variable: leaf.argument for leaf in schema_of(service, cls).leaves()}
 
 
 def read_config(
     service: str, cls: Any, environ: Mapping[str, str], default: object = attrs.NOTHING
 ) -> tuple[Any, list[ConfigError]]:
-    """An instance of the attrs class *cls* from the variables of *service*, and all that is wrong with them.
+    """Return an instance of the attrs class *cls* made from the variables of *service*, and an error for each problem.
 
-    An empty variable is an unset one. The instance is None where anything is wrong.
+    An empty variable counts as unset. The instance is None if anything is wrong.
 
     Args:
         service: The service's name.
         cls: The class; a generic one may have its arguments, as in ``Config[int]``.
         environ: The environment.
-        default: An instance that has the values of fields which are not set. None: it is None where none of its
-            variables is set, although it needs one.
+        default: An instance with the values for fields that are not set. None: the result is None if none of its
+            variables is set, even if one is required.
 
     """
     schema = schema_of(service, cls)
@@ -51,7 +51,7 @@ def read_config(
 
 
 def _tried(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, BaseException | None]:
-    """What *call* gives, or what it raises: converters and validators of the user's may raise anything."""
+    """Return what *call* returns or raises: the user's converters and validators may raise anything."""
     try:
         return call(*args, **kwargs), None
     except KeyboardInterrupt:
@@ -66,8 +66,8 @@ class _Reading:
 
     Args:
         environ: The environment.
-        secrets: The texts that no error may show.
-        errors: What is wrong, so far.
+        secrets: Texts that no error may show.
+        errors: The problems found so far.
 
     """
 
@@ -76,11 +76,11 @@ class _Reading:
     errors: list[ConfigError] = attrs.field(factory=list)
 
     def read(self, schema: Schema, outer: object) -> Any:
-        """An instance of the class of *schema*; None where anything is wrong with it.
+        """Return an instance of the class of *schema*; None if anything is wrong with it.
 
         Args:
             schema: Its fields.
-            outer: The instance that the class around has as a default, for the fields that are not set; or None.
+            outer: The outer class's default instance, for fields that are not set; or None.
 
         """
         before = len(self.errors)
@@ -102,7 +102,7 @@ class _Reading:
         return None
 
     def _leaf(self, leaf: Leaf, outer: object) -> Any:
-        """The value of a field; UNKNOWN where its class has to say, or where it is wrong."""
+        """Return the value of a field; UNKNOWN if its class must decide, or if it is wrong."""
         text = self.environ.get(leaf.variable, "")
         if text == "":
             if outer is not None:
@@ -120,7 +120,7 @@ class _Reading:
         return UNKNOWN
 
     def _branch(self, branch: Branch, outer: object) -> Any:
-        """The value of a field that is a class of its own; UNKNOWN where the class around has to say."""
+        """Return the value of a field that is a nested class; UNKNOWN if the outer class must decide."""
         default = default_of(branch.attribute)
         if outer is not None:
             default = getattr(outer, branch.attribute.name)
@@ -138,11 +138,11 @@ class _Reading:
     # -- what the class itself refuses -------------------------------------------------------------------------------
 
     def _look_at_each(self, schema: Schema, values: Mapping[str, Any], *, whole: bool) -> None:
-        """Ask the converter and the validator of each field alone, so that all are heard.
+        """Run the converter and the validator of each field separately, so that all problems are found.
 
         Args:
             schema: The fields.
-            values: The values by argument; those that are wrong are missing.
+            values: The values by argument, without wrong ones.
             whole: Whether none is missing.
 
         """
@@ -189,7 +189,7 @@ class _Reading:
         self.errors.append(ConfigError(what, where=where, hint=hint))
 
     def _refused(self, schema: Schema, values: Mapping[str, Any], error: BaseException) -> None:
-        """Report that the class as a whole was refused: the value without which the rest is accepted is to blame."""
+        """Report that the class as a whole was refused; name the value without which the rest is accepted."""
         members = {member.argument: member for member in schema.members}
 
         def accepts(rest: Mapping[str, Any]) -> bool:
@@ -214,14 +214,14 @@ class _Reading:
         self.errors.append(ConfigError(what, where=leaf.variable, hint=hint))
 
     def _shown(self, leaf: Leaf) -> str:
-        """The text of a variable as an error shows it."""
+        """Return the text of a variable as an error shows it."""
         text = self.environ.get(leaf.variable, "")
         if leaf.reader.secret:
             return MASK
         return repr(text) if len(text) <= LONGEST else f"{text[:LONGEST]!r}... ({len(text)} characters)"
 
     def _reason(self, error: BaseException, blamed: Iterable[Leaf | Branch]) -> str:
-        """What an error of the user's says; of one that is about a secret, its type alone."""
+        """Return the message of a user's error, or only its type if it is about a secret."""
         leaves = (leaf for one in blamed for leaf in ([one] if isinstance(one, Leaf) else one.schema.leaves()))
         if any(leaf.reader.secret for leaf in leaves):
             return type(error).__name__
@@ -232,7 +232,7 @@ class _Reading:
 
 
 def _secrets(schema: Schema, environ: Mapping[str, str]) -> set[str]:
-    """The texts of secrets, and the parts of those that are lists; they are known from now on."""
+    """Return the texts of secrets, and the parts of lists of secrets; register them for masking."""
     found: set[str] = set()
     for leaf in schema.leaves():
         if leaf.reader.secret:

@@ -1,12 +1,13 @@
 """The kernel's own settings, and the one table of their variables.
 
-Reading, near misses, `app env` and the docs all take them from `SETTINGS`: a new variable is one more row there, and
+Reading, near misses, `app env` and the docs all use `SETTINGS`: a new variable is one more row there, and
 one more field of `Settings`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import attrs
@@ -24,7 +25,7 @@ class Address:
     Args:
         host: An address or a host name.
         port: The port; 0 takes any that is free.
-        asked_for: Whether somebody has named it: a default one may give way to another that is free.
+        asked_for: Whether it was set; a default address may be replaced by a free one.
 
     """
 
@@ -42,7 +43,7 @@ _OFF = frozenset({"off", "none", "false", "no"})
 
 
 def parse_address(text: str) -> Address | None:
-    """The address that *text* spells: ``host:port``, ``[::1]:port``, or a port, which is one of loopback. None for off.
+    """Return the address in *text*: ``host:port``, ``[::1]:port``, or a port on loopback. None for ``off``.
 
     Raises:
         ValueError: It is none of these.
@@ -62,21 +63,21 @@ def parse_address(text: str) -> Address | None:
 
 @attrs.frozen
 class Settings:
-    """What the kernel itself reads from the environment.
+    """The settings that the kernel itself reads from the environment.
 
     Args:
-        enabled: SERVICES_ENABLED, the patterns of names; None where it is not set.
+        enabled: SERVICES_ENABLED, the patterns of names; None if it is not set.
         shutdown_timeout: RUNNER_SHUTDOWNTIMEOUT, seconds for the whole shutdown.
-        drain_delay: RUNNER_DRAINDELAY, seconds between the request to stop and its begin.
+        drain_delay: RUNNER_DRAINDELAY, seconds between the request to stop and the stop itself.
         log_level: LOG_LEVEL, as `logging` names it, then pairs for services and loggers: ``INFO,worker=DEBUG``.
         log_json: Whether LOG_FORMAT is ``json``.
         log_source: LOG_ADD_SOURCE, whether each record names its file and line.
         dev: Whether ENV is ``dev``.
         backend: KERNEL_BACKEND.
-        admin: ADMIN_ADDR, where health, metrics and status are served; None for nowhere.
+        admin: ADMIN_ADDR, where health, metrics and status are served; None for off.
         otel: OTEL_*, what is exported.
-        nats: NATS_*, where services that run elsewhere are called; None for nowhere.
-        log_folded: LOG_TRACEBACK, whether frames of libraries are folded; None: on a terminal.
+        nats: NATS_*, the server for calls to other processes; None for no such calls.
+        log_folded: LOG_TRACEBACK, whether frames of libraries are folded; None folds them on a terminal.
 
     """
 
@@ -107,10 +108,10 @@ class Setting:
         name: The variable.
         field: The field of `Settings` that it becomes.
         type: Its type, for people.
-        default: What is there when it is not set, for people; a text that reads as that, where there is one.
+        default: The default, for people; if possible, a text that reads as the default.
         meaning: What it does, in a few words.
         expected: What a text looks like, as in "expected dev or prod".
-        parse: Makes the value of a text that is stripped and not empty; raises ValueError for what is none.
+        parse: Return the value of a text that is stripped and not empty; raise ValueError if there is none.
         secret: Whether its text must not be shown.
 
     """
@@ -126,7 +127,7 @@ class Setting:
 
 
 def _choice(name: str, field: str, known: Mapping[str, Any], default: str, meaning: str) -> Setting:
-    """A setting that is one of the *known* words, in any case."""
+    """Return a setting that is one of the *known* words, in any case."""
 
     def parse(text: str) -> Any:
         try:
@@ -157,7 +158,7 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def _levels(text: str) -> str:
-    """The default level, then those of services and loggers."""
+    """Return the default level, then those of services and loggers."""
     default, pairs = "INFO", []
     for word in parse_list(text):
         name, equals, level = (part.strip() for part in word.rpartition("="))
@@ -188,7 +189,7 @@ SETTINGS: tuple[Setting, ...] = (
         "address",
         "off; in `dev` `127.0.0.1:9090`",
         "where health, metrics and status are served over HTTP: an address, a port, or `off`",
-        "an address such as 127.0.0.1:9090, a port, or off; 0.0.0.0:9090 listens to everybody",
+        "an address such as 127.0.0.1:9090, a port, or off; 0.0.0.0:9090 listens on all interfaces",
         parse_address,
     ),
     Setting(
@@ -213,9 +214,9 @@ SETTINGS: tuple[Setting, ...] = (
     _choice(
         "KERNEL_BACKEND",
         "backend",
-        {one: one for one in ("asyncio", "trio")},
+        {one: one for one in ("asyncio", "uvloop", "trio")},
         "asyncio",
-        "the event loop that the services run on",
+        "the event loop that the services run on; `uvloop` is asyncio on a faster one, where it is installed",
     ),
 )
 """Every variable that the kernel reads, except those of OpenTelemetry and NATS."""
@@ -235,6 +236,14 @@ def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[ConfigErro
             except ValueError:
                 what = "is not valid" if setting.secret else f"is {text!r}"
                 errors.append(ConfigError(what, where=setting.name, hint=f"expected {setting.expected}"))
+    if values.get("backend") == "uvloop" and find_spec("uvloop") is None:
+        errors.append(
+            ConfigError(
+                "is uvloop, which is not installed",
+                where="KERNEL_BACKEND",
+                hint="install it, as by `just deps-add uvloop`, or leave the variable out",
+            )
+        )
     if values.get("dev"):
         values.setdefault("admin", IN_DEV)
     values["otel"], wrong = read_otel(environ)

@@ -1,4 +1,4 @@
-"""Texts of environment variables as typed values."""
+"""Convert texts of environment variables to typed values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kernel.masking import MASK, add
 
 
 def variable(service: str, field: str) -> str:
-    """The variable that a config's *field* is read from, as ``EXAMPLE_DATABASE_PATH``."""
+    """Return the variable that a config's *field* is read from, such as ``EXAMPLE_DATABASE_PATH``."""
     return f"{service}_{field}".replace("-", "_").upper()
 
 
@@ -24,10 +24,10 @@ Seconds = Annotated[float, SECONDS]
 
 
 class Secret(Generic[T]):
-    """A value that is masked wherever it is shown: ``token: Secret[str]``. `reveal` gives it, and nothing else does.
+    """A value that is masked wherever it is shown: ``token: Secret[str]``. Only `reveal` returns it.
 
-    A copy of it is itself, what walks through objects (`attrs.asdict`, a debugger) finds nothing inside, and it refuses
-    to be pickled. It can be compared with another `Secret`.
+    Copying returns the same object, tools that walk through objects (`attrs.asdict`, a debugger) find nothing, and it
+    refuses to be pickled. It can be compared with another `Secret`.
     """
 
     __slots__ = ("_give",)
@@ -37,7 +37,7 @@ class Secret(Generic[T]):
         object.__setattr__(self, "_give", lambda: value)  # a function shows nothing of what it holds
 
     def reveal(self) -> T:
-        """The value itself."""
+        """Return the value itself."""
         return self._give()
 
     def __setattr__(self, name: str, _: object) -> None:
@@ -79,9 +79,9 @@ DEFAULT_LEAST = 8
 
 
 def register(value: Any) -> None:
-    """Have the secrets in *value*, a config or a part of one, masked wherever the kernel shows a text.
+    """Register the secrets in *value*, a config or part of one, so that every text of the kernel masks them.
 
-    Those that were read from a text are known by that already; here come defaults, and what converters have made.
+    Secrets that were read from a text are registered already; this adds defaults and the results of converters.
     """
     if isinstance(value, Secret):
         inner = value.reveal()
@@ -109,7 +109,7 @@ _FALSE = frozenset({"false", "0", "no", "off"})
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in *text*: ``10s``, ``1m30s``, ``500ms``, or a number of seconds.
+    """Return the seconds in *text*: ``10s``, ``1m30s``, ``500ms``, or a number of seconds.
 
     Raises:
         ValueError: It is none of these, or negative.
@@ -125,13 +125,13 @@ def parse_duration(text: str) -> float:
 
 
 def write_seconds(seconds: float) -> str:
-    """A text that `parse_duration` reads as *seconds*."""
+    """Return a text that `parse_duration` reads as *seconds*."""
     text = repr(float(seconds)).removesuffix(".0")
     return f"{text}s" if _DURATION.fullmatch(f"{text}s") else text
 
 
 def parse_bool(text: str) -> bool:
-    """The boolean that *text* spells: true/false, 1/0, yes/no, on/off.
+    """Return the boolean in *text*: true/false, 1/0, yes/no, on/off.
 
     Raises:
         ValueError: It is none of these.
@@ -146,5 +146,5 @@ def parse_bool(text: str) -> bool:
 
 
 def parse_list(text: str) -> list[str]:
-    """The comma-separated parts of *text*, stripped; empty ones are dropped."""
+    """Return the comma-separated parts of *text*, stripped, without empty ones."""
     return [part for part in (part.strip() for part in text.split(",")) if part]

@@ -28,7 +28,7 @@ class Gate:
         atexit.register(self._end)  # the first to be registered is the last to be called
 
     def _end(self) -> None:
-        """Tell that all has ended but the interpreter, which takes a while: the next version may start."""
+        """Report that everything but the interpreter, which takes a while, has ended: the next version may start."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
@@ -42,7 +42,8 @@ class Gate:
             SystemExit: There is a newer version, or the watcher has ended.
 
         """
-        importlib.import_module(f"anyio._backends._{backend}")  # the slowest of what a start would import first
+        library = "trio" if backend == "trio" else "asyncio"
+        importlib.import_module(f"anyio._backends._{library}")  # the slowest of what a start would import first
         try:
             self._socket.sendall(b"prepared\n")
             word = self._socket.recv(16)
