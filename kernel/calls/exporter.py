@@ -168,7 +168,7 @@ class Exporter:
             )
             stats.requests += 1
             if math.isnan(timeout):
-                self._answer_soon(call, wire.BAD_REQUEST, b"", f"{wire.TIMEOUT} is no number of seconds")
+                self._answer_soon(call, wire.BAD_REQUEST, b"", f"{wire.TIMEOUT} is not a number of seconds")
             elif call.id in self._never:
                 del self._never[call.id]
             elif len(self.running) < self._concurrency:
