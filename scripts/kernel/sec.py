@@ -116,8 +116,8 @@ def vulnerabilities(service: str = "") -> Iterator[Finding]:
     for result in told["runs"][0]["results"]:
         facts = result["properties"]
         name, version = facts["uv/package"], facts["uv/version"]
-        mended = " or ".join(facts.get("uv/fixVersions") or [])
-        what_to_do = f"fixed in {mended}: just deps-update {name}" if mended else "not fixed yet: remove the package, or wait"
+        fixed = " or ".join(facts.get("uv/fixVersions") or [])
+        what_to_do = f"fixed in {fixed}: just deps-update {name}" if fixed else "not fixed yet: remove it, or wait"
         yield Finding(result["ruleId"], f"{result['message']['text']}; {what_to_do}", PLACE, pins[name, version])
 
 

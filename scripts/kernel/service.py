@@ -129,9 +129,7 @@ def _own_commands() -> Mapping[str, object]:
         try:
             __import__("app.commands")
         except Exception as error:
-            raise Refusal(
-                f"app/commands.py does not import ({type(error).__name__}: {error}); fix it first"
-            ) from error
+            raise Refusal(f"app/commands.py does not import ({type(error).__name__}: {error}); fix it first") from error
     return EXTENSIONS.commands
 
 
