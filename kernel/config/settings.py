@@ -7,6 +7,7 @@ one more field of `Settings`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import attrs
@@ -213,9 +214,9 @@ SETTINGS: tuple[Setting, ...] = (
     _choice(
         "KERNEL_BACKEND",
         "backend",
-        {one: one for one in ("asyncio", "trio")},
+        {one: one for one in ("asyncio", "uvloop", "trio")},
         "asyncio",
-        "the event loop that the services run on",
+        "the event loop that the services run on; `uvloop` is asyncio on a faster one, where it is installed",
     ),
 )
 """Every variable that the kernel reads, except those of OpenTelemetry and NATS."""
@@ -235,6 +236,14 @@ def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[ConfigErro
             except ValueError:
                 what = "is not valid" if setting.secret else f"is {text!r}"
                 errors.append(ConfigError(what, where=setting.name, hint=f"expected {setting.expected}"))
+    if values.get("backend") == "uvloop" and find_spec("uvloop") is None:
+        errors.append(
+            ConfigError(
+                "is uvloop, which is not installed",
+                where="KERNEL_BACKEND",
+                hint="install it, as by `just deps-add uvloop`, or leave the variable out",
+            )
+        )
     if values.get("dev"):
         values.setdefault("admin", IN_DEV)
     values["otel"], wrong = read_otel(environ)

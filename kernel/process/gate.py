@@ -42,7 +42,8 @@ class Gate:
             SystemExit: There is a newer version, or the watcher has ended.
 
         """
-        importlib.import_module(f"anyio._backends._{backend}")  # the slowest of what a start would import first
+        library = "trio" if backend == "trio" else "asyncio"
+        importlib.import_module(f"anyio._backends._{library}")  # the slowest of what a start would import first
         try:
             self._socket.sendall(b"prepared\n")
             word = self._socket.recv(16)

@@ -87,7 +87,7 @@ def test_empty_settings_are_unset_ones() -> None:
         ("LOG_FORMAT", "xml", "text or json"),
         ("LOG_ADD_SOURCE", "maybe", "true/false"),
         ("ENV", "test", "dev or prod"),
-        ("KERNEL_BACKEND", "curio", "asyncio or trio"),
+        ("KERNEL_BACKEND", "curio", "one of asyncio, uvloop, trio"),
         ("ADMIN_ADDR", "everywhere", "an address such as 127.0.0.1:9090"),
     ],
 )

@@ -243,6 +243,10 @@ class Process:
             self._process.stdin.close()
 
 
+LOOP = os.environ.get("CONFORMANCE_LOOP", "asyncio")
+"""Where runs on asyncio really run: on uvloop, test_uvloop.py has these tests test that."""
+
+
 class Program:
     """Something that can be started: a folder in which `python -m app` is found.
 
@@ -259,7 +263,10 @@ class Program:
 
     def open(self, words: Sequence[str], env: Mapping[str, str], **options: Any) -> Process:
         """Start it with *words*, with *env* over the usual environment, and *options* of `Popen`."""
-        process = Process([*self._argv, *words], options.pop("cwd", self.folder), {**self._env, **env}, **options)
+        env = {**self._env, **env}
+        if self._argv[1:] == ["-m", "app"] and env.get("KERNEL_BACKEND", "asyncio") == "asyncio":  # no artifact has it
+            env["KERNEL_BACKEND"] = LOOP
+        process = Process([*self._argv, *words], options.pop("cwd", self.folder), env, **options)
         self._runs.append(process)
         return process
 

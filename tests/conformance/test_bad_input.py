@@ -187,7 +187,7 @@ MISTAKES = {
         {"api": CONFIG},
         [
             r"RUNNER_SHUTDOWNTIMEOUT is 'soon'; expected a duration such as 10s, 1m30s, 500ms or a number of seconds",
-            r"KERNEL_BACKEND is 'curio'; expected asyncio or trio",
+            r"KERNEL_BACKEND is 'curio'; expected one of asyncio, uvloop, trio",
             r"API_PORT is 'http'; expected a whole number \(ApiConfig.port, services/api.py:\d+\)",
             r"API_TOKEN is \*{8}; expected a whole number \(ApiConfig.token, services/api.py:\d+\)",
         ],

@@ -1,4 +1,4 @@
-"""The kernel's own event loop on asyncio."""
+"""The kernel's own event loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ async def exits() -> None:
     raise SystemExit(7)
 
 
-def test_the_loop_outlives_a_task_that_exits() -> None:
+@pytest.mark.parametrize("name", ["asyncio", "uvloop"])
+def test_the_loop_outlives_a_task_that_exits(name: str) -> None:
     """A SystemExit in a task is that task's, and its group's."""
 
     async def main(_: event_loop.Wake) -> str:
@@ -26,12 +27,13 @@ def test_the_loop_outlives_a_task_that_exits() -> None:
         assert caught.group_contains(SystemExit)
         return "alive"
 
-    assert event_loop.run(main, "asyncio") == "alive"
+    assert event_loop.run(main, name) == "alive"
 
 
-def test_the_loop_stops_although_a_task_exits_at_the_same_time() -> None:
+@pytest.mark.parametrize("name", ["asyncio", "uvloop"])
+def test_the_loop_stops_although_a_task_exits_at_the_same_time(name: str) -> None:
     """An exception that leaves the same iteration makes asyncio forget that it was to stop, but not this loop."""
-    loop = event_loop._new_loop()
+    loop = event_loop._new_loop(name)
     left = []
     try:
         loop.call_soon(loop.stop)
@@ -42,7 +44,7 @@ def test_the_loop_stops_although_a_task_exits_at_the_same_time() -> None:
         loop.close()
 
 
-@pytest.mark.parametrize("name", ["asyncio", "trio"])
+@pytest.mark.parametrize("name", ["asyncio", "uvloop", "trio"])
 def test_wakes(name: str) -> None:
     """What is handed to `wake` is called by the loop, where anyio knows it."""
 
