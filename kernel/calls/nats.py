@@ -124,7 +124,7 @@ class Link:
 
         Raises:
             TimeoutError: None does, with the reason.
-            PermissionError: The first to answer does not let us in.
+            PermissionError: The first server to answer refused the login.
 
         """
         self.subscribe(f"{self.inbox}.*", self._answered)
@@ -159,7 +159,7 @@ class Link:
         """Try each server in turn, for as long as it takes.
 
         Raises:
-            PermissionError: The first server to answer does not let us in; only the *first* time.
+            PermissionError: The first server to answer refused the login; only the *first* time.
 
         """
         pause, told = FIRST, ""
@@ -223,7 +223,7 @@ class Link:
                 await client.close()
             if "authorization" in words(error).lower():
                 names = "NATS_USER, NATS_PASSWORD, NATS_CREDS and NATS_NKEY"
-                raise PermissionError(f"{shown_url(url)} does not let us in: {words(error)}; see {names}") from error  # noqa: ASYNC104
+                raise PermissionError(f"{shown_url(url)} refused the login: {words(error)}; see {names}") from error  # noqa: ASYNC104
             if isinstance(error, NatsError) and errors:
                 raise errors[-1] from error  # noqa: ASYNC104
             raise
@@ -326,7 +326,7 @@ class Link:
         if len(payload) < limit - SPARE and len(headers) < FEW:
             return ""  # as mostly
         size = len(payload) + 14 + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
-        return f"{size} bytes, and the server takes {limit}" if size > limit else ""
+        return f"{size} bytes, but the server accepts at most {limit}" if size > limit else ""
 
     # -- answers -------------------------------------------------------------------------------------------------
 

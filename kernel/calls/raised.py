@@ -32,10 +32,10 @@ class ErrorShape:
     _decode: Convert
 
     def encode(self, error: BaseException) -> dict[str, Any]:
-        """*error* as JSON.
+        """Encode *error* as JSON.
 
         Raises:
-            Misfit: What it holds is not of the types that it says.
+            Misfit: Its fields are not of their declared types.
 
         """
         return {"type": self.cls.__name__, "message": text_of(error), "fields": self._encode(error)}

@@ -43,14 +43,14 @@ class CannotTravel(Exception):
 
 @attrs.frozen(eq=False)
 class Shape:
-    """How values of one type travel.
+    """How values of one type are encoded and decoded.
 
     Args:
         schema: The type, readable by people and by programs.
-        kinds: The kinds of JSON that a value may become: null, bool, int, float, string, array, object.
-        encode: Makes JSON of a value.
-        decode: Makes a value of JSON.
-        types: The classes of its values, by which a union tells its members apart.
+        kinds: The kinds of JSON that its values may become: null, bool, int, float, string, array, object.
+        encode: Returns the JSON of a value.
+        decode: Returns the value of JSON.
+        types: The classes of its values, by which a union selects its member.
 
     Both raise `Misfit`.
     """

@@ -63,7 +63,7 @@ class Telemetry:
 
     @contextlib.contextmanager
     def client(self, service: str, method: str, server: str = "") -> Generator[CallSpan]:
-        """The caller's side of a call; *server* is what it goes through, empty within a process."""
+        """Record the caller's side of a call; *server* is the NATS server's address, empty within a process."""
         more = {}
         if server:
             host, _, port = server.rpartition(":")

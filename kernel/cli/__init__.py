@@ -1,6 +1,6 @@
-"""The command line, by cyclopts. What the first word names is all that is imported.
+"""The command line, built on cyclopts. Only what the first word names is imported.
 
-`app --help` reads the names of the services from their files; `app X ...` imports X, and what X's command asks for.
+`app --help` reads the names of services from their files; `app X ...` imports X, and the providers its command needs.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from kernel.identity import identify
 from kernel.masking import learn
 from kernel.observe import console, logs
 
-FAILED = 1  # exit code: what was asked for failed
+FAILED = 1  # exit code: the command failed
 CANNOT_PRINT = frozenset({errno.ENOSPC, errno.EIO, errno.EBADF})  # the disk is full, the terminal gone, stdout closed
 
 
 def main(app: ModuleType, argv: Sequence[str] | None = None) -> int:
-    """Run the command line of the app whose package is *app*, and give the exit code.
+    """Run the command line of the app whose package is *app*, and return the exit code.
 
     Args:
-        app: The package that holds `init.py` and `commands.py`, beside `services`.
-        argv: The words after the program's name; None takes them from the process.
+        app: The package with `init.py` and `commands.py`, beside `services`.
+        argv: The arguments after the program's name; None takes the process's.
 
     """
     learn(os.environ)
@@ -53,7 +53,7 @@ def main(app: ModuleType, argv: Sequence[str] | None = None) -> int:
         code, lost = FAILED, error.strerror or str(error)
     logs.flush()
     lost = console.close() or lost
-    if lost and words[:1] != ["run"]:  # what a run prints is not what it is there for
+    if lost and words[:1] != ["run"]:  # a run does not exist for its output
         console.say(f"error: cannot write to stdout: {lost}")
         code = code or FAILED
     return code

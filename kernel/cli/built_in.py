@@ -1,4 +1,4 @@
-"""The commands that every app has."""
+"""The built-in commands of every app."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ TAKE_NAMES = ("run", "graph", "check", "env")
 
 @attrs.define(eq=False, slots=False)
 class BuiltIn:
-    """What every command of one app has at hand, and the app's own commands."""
+    """The built-in commands of an app, and what all its commands share."""
 
     app: ModuleType
     identity: Identity
     settings: Settings
     wrong: tuple[PlanError, ...]
-    process: bool  # whether it is what the process is there for, and the end of the one is that of the other
+    process: bool  # whether the process exits when this command does
 
     @functools.cached_property
     def files(self) -> discovery.Catalogue:
-        """The services by name, as their files tell."""
+        """The services by name, found by their files."""
         found = discovery.find_services(self.identity.root, BUILT_IN)
         return discovery.Catalogue(found, self.identity.stamp.get("left-out", ()))
 
     def _import(self, name: str) -> None:
-        """Import the app's own module of this *name*, if there is one."""
+        """Import the app's module *name*, if there is one."""
         import importlib
 
         module = f"{self.app.__name__}.{name}"
@@ -64,11 +64,11 @@ class BuiltIn:
         return EXTENSIONS.commands
 
     def _user_command(self, name: str, fn: Callable[..., Any]) -> Callable[..., int]:
-        """A command of the app as the command line calls it; raises `PlanError` where it cannot be called."""
+        """Return a command of the app as the command line calls it; raise `PlanError` if it cannot be called."""
         raise NotImplementedError
 
     def _import_init(self) -> None:
-        gc.enable()  # which the entry point has disabled; from here on it is the user's to set
+        gc.enable()  # the entry point disabled it; from here on the user's settings apply
         self._import("init")
         logs.add_context(self.identity)
         logs.keep_handlers()
@@ -81,7 +81,7 @@ class BuiltIn:
         service
             Names or patterns, instead of SERVICES_ENABLED; "!name" leaves one out.
         with_dependencies
-            Run what they need as well.
+            Also run their dependencies.
 
         """
         from kernel.run.runner import around, connected, execute
@@ -138,7 +138,7 @@ class BuiltIn:
             print(f"{name:<{width}}  {mark}  {file.summary}".rstrip())
 
     def _graph(self, *service: str, format: Literal["text", "mermaid", "dot", "json"] = "text") -> None:  # noqa: A002
-        """Show what depends on what. Imports the enabled services, or those named, and runs none.
+        """Show the dependency graph. Imports the enabled services, or those named, and runs none.
 
         Parameters
         ----------
@@ -158,7 +158,7 @@ class BuiltIn:
         print(drawing.draw(services, format))
 
     def _env(self, *service: str, format: Literal["table", "json", "dotenv"] = "table") -> None:  # noqa: A002
-        """List every variable that is read: type, default, value now and where it comes from. Secrets are masked.
+        """List every variable that is read: type, default, current value and where it comes from. Secrets are masked.
 
         Parameters
         ----------
@@ -183,14 +183,14 @@ class BuiltIn:
         Problems.raise_any([*errors, *misfits, *environment.unreadable(services)])
 
     def _check(self, *service: str, settings: bool = True) -> int:
-        """Import all services, or those named, and say all that is wrong; 2 where anything is.
+        """Import all services, or those named, and report everything that is wrong; exit code 2 if anything is.
 
         Parameters
         ----------
         service
-            Names or patterns: look at these only, as if they were all that is enabled.
+            Names or patterns: check only these, as if nothing else were enabled.
         settings
-            Look at the values in the environment too; a test, say, runs where there are none.
+            Also check the values in the environment, which a test, for example, may lack.
 
         """
         from kernel.plan.check import check
@@ -226,7 +226,7 @@ class BuiltIn:
         return errors
 
     def _call(self, method: str, arguments: str = "{}", *, timeout: float = 10.0) -> int:
-        """Call a method of a service that runs elsewhere, and print its result as JSON; needs NATS_URL.
+        """Call a method of a service in another process, and print the result as JSON. Needs NATS_URL.
 
         Parameters
         ----------

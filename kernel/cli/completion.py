@@ -1,7 +1,7 @@
-"""The shell's completion: what there is to complete, by the services' files. Imports no service.
+"""Shell completion, from the services' files. Imports no service.
 
-cyclopts writes the script for bash, zsh and fish. The names of services that a command takes are asked for at each TAB,
-so a new service is found at once; commands stand in the script, which is made anew by installing it again.
+cyclopts writes the script for bash, zsh and fish. The names of services are looked up at each TAB, so a new service is
+found at once; commands are fixed in the script, so install it again after adding one.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from cyclopts import App
 
 OPTIONS = ("--install-completion", "--show-completion")
-ASKED = "__complete"  # the word by which the shell's script asks
+ASKED = "__complete"  # the command that the shell's script runs
 
 
 def offer(app: App) -> None:
-    """Give *app* the options that install and show its completion."""
+    """Add to *app* the options that install and print its completion."""
 
     def show(shell: Literal["bash", "zsh", "fish"]) -> None:
-        """Print the script that completes words in this shell, for who puts it in place by other means."""
+        """Print the completion script of this shell, to install it by hand."""
         print(app.generate_completion(shell=shell))
 
     app.register_install_completion_command(OPTIONS[0], help="Complete words in this shell, from the next one on.")
@@ -34,7 +34,7 @@ def offer(app: App) -> None:
 
 
 def with_names(command: Callable[..., Any], files: Catalogue) -> Callable[..., Any]:
-    """A *command* of the app whose names of services are completed."""
+    """Return *command* with completion of service names."""
     signature = inspect.signature(command, eval_str=True)
     named = Annotated[str, Parameter(completer=lambda _: {name: file.summary for name, file in files.items()})]
     parameters = [
@@ -43,7 +43,7 @@ def with_names(command: Callable[..., Any], files: Catalogue) -> Callable[..., A
     ]
 
     def run(*_: Any, **__: Any) -> None:
-        """Never called: only its parameters are of interest."""
+        """Do nothing: only the parameters are used."""
 
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -52,7 +52,7 @@ def with_names(command: Callable[..., Any], files: Catalogue) -> Callable[..., A
 
 
 def commands_of(file: ServiceFile) -> Mapping[str, str]:
-    """The names of a service's commands with what each says of itself, as its source tells."""
+    """Return a service's commands with their summaries, from its source."""
     try:
         tree = ast.parse(file.read())
     except (OSError, SyntaxError, ValueError):

@@ -1,4 +1,4 @@
-"""Says why nothing was started."""
+"""Reports why nothing was started."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ USAGE = 2  # exit code: nothing was started
 
 
 def report_problems(error: PlanError, settings: Settings) -> None:
-    """Say what is wrong: a line for each problem, or a record where the logs are JSON."""
+    """Report what is wrong: a line for each problem, or a record if the logs are JSON."""
     problems = error.errors if isinstance(error, Problems) else (error,)
     for note in getattr(error, "__notes__", ()):
         if settings.log_json:

@@ -1,4 +1,4 @@
-"""Finds what the words of the command line name, and does it; the commands of services and of the app."""
+"""Finds and runs what the command line names: the commands of services and of the app."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Program(BuiltIn):
     """The command line of one app."""
 
     def dispatch(self, words: list[str]) -> int:
-        """Do what *words* say."""
+        """Run the command that *words* name, and return the exit code."""
         if any(word.endswith(".py") for word in words[:2]):
             words = [*map(self._by_file, words[:2]), *words[2:]]
         first = words[0] if words else "--help"
         if first in BUILT_IN:
             names = words[1:]
             if not names or (first in TAKE_NAMES and not any(name.startswith("-") for name in names)):
-                # There is nothing to parse, and cyclopts takes 30 ms to load: a sixth of a hello world.
+                # There is nothing to parse, and loading cyclopts takes 30 ms, a sixth of a hello world.
                 return _code(getattr(self, f"_{first}")(*names))
             return self._parse(self._built_in(first), words)
         if first == "--version":
@@ -57,7 +57,7 @@ class Program(BuiltIn):
         raise NamingError(f"there is no command or service named {first!r}", hint=hint)
 
     def _by_file(self, word: str) -> str:
-        """The name of the service that is written in the file *word*, as an editor knows it; else *word* itself."""
+        """Return the service in the file *word*, a path such as an editor passes; else *word* itself."""
         if word.endswith(".py"):
             path = os.path.realpath(word)
             for name, file in self.files.items():
@@ -73,7 +73,7 @@ class Program(BuiltIn):
         return App(
             name,
             help=text,
-            help_format="plaintext",  # to render Markdown costs 30 ms
+            help_format="plaintext",  # rendering Markdown takes 30 ms
             group=group,
             version_flags=(),
             result_action="return_value",
@@ -87,9 +87,9 @@ class Program(BuiltIn):
             return _code(app(list(words)))
         except CycloptsError:
             return USAGE
-        except (OSError, SystemExit) as error:  # rich makes a SystemExit of a closed pipe
+        except (OSError, SystemExit) as error:  # rich turns a closed pipe into a SystemExit
             if _came_from(error, CycloptsError):
-                return USAGE  # and that could not be printed
+                return USAGE  # the message could not be printed
             if isinstance(error, SystemExit) and _came_from(error, BrokenPipeError):
                 return 0
             raise
@@ -98,14 +98,14 @@ class Program(BuiltIn):
         return self._new(self.identity.name, "Services in one process. SERVICES_ENABLED chooses which.")
 
     def _built_in(self, *names: str) -> App:
-        """The app's own commands, all or those of these *names*: each takes half a millisecond."""
+        """Add the built-in commands, all or only *names*: each takes 0.5 ms."""
         app = self._root()
         for name in names or BUILT_IN:
             app.command(getattr(self, f"_{name}"), name=name)
         return app
 
     def _help(self, words: Sequence[str]) -> int:
-        """What there is; what of it is broken is a warning, and breaks nothing else."""
+        """Print the help. Anything broken is a warning, and the rest is shown."""
         app = self._built_in()
         problems: list[PlanError] = []
         try:
@@ -128,13 +128,13 @@ class Program(BuiltIn):
         return code
 
     def _completed(self) -> App:
-        """All that can be completed, and the options that install that."""
+        """Return an app with everything that can be completed, and the options to install completion."""
         from kernel.cli import completion
 
         app = self._root()
         for name in BUILT_IN:
             app.command(completion.with_names(getattr(self, f"_{name}"), self.files), name=name)
-        with contextlib.suppress(PlanError):  # broken: it can be completed when it is mended
+        with contextlib.suppress(PlanError):  # it can be completed once it is fixed
             for name, fn in self._user_commands().items():
                 with contextlib.suppress(PlanError):
                     app.command(self._user_command(name, fn), name=name)
@@ -152,10 +152,10 @@ class Program(BuiltIn):
             raise NamingError(f"app/commands.py defines {name!r}, but {taken} has that name", hint="rename it")
 
     def _user_command(self, name: str, fn: Callable[..., Any]) -> Callable[..., int]:
-        """A command of the app as the command line calls it.
+        """Return a command of the app as the command line calls it.
 
         Raises:
-            PlanError: Its name is taken, or its signature says what cannot be.
+            PlanError: Its name is taken, or its signature is wrong.
 
         """
         from kernel.run.command import refuse_values
@@ -171,7 +171,7 @@ class Program(BuiltIn):
     # -- the commands of a service -------------------------------------------------------------------------------
 
     def _service_app(self, name: str, words: Sequence[str]) -> App:
-        """The commands of a service; only the one that *words* ask for is looked into: another may be broken."""
+        """Return the commands of a service. Only the one that *words* name is inspected, since others may be broken."""
         service = discovery.load(self.files[name])
         app = self._root()
         sub = self._new(name, self.files[name].summary or inspect.getdoc(service) or "")
@@ -192,7 +192,7 @@ class Program(BuiltIn):
         return for_command_line(fn, needs, functools.partial(self._call_command, service, name, fn, needs))
 
     def _with_environment(self, fn: Callable[..., Any]) -> Callable[..., int]:
-        """A command that asks for no value, which starts no kernel."""
+        """Return a command that takes no value, which runs without services."""
         from kernel.run.command import call_with, for_command_line
 
         return for_command_line(fn, Needs(), lambda values: self._run_alone(functools.partial(call_with, fn, values)))
@@ -207,7 +207,7 @@ class Program(BuiltIn):
 
     @contextlib.contextmanager
     def _exporting(self) -> Generator[None]:
-        """Export what is made within, where anything is exported; else what that takes is not imported."""
+        """Export the telemetry of the block, if exporting is enabled; otherwise do not import what it needs."""
         if not self.settings.otel:
             yield
             return
@@ -248,19 +248,19 @@ class Program(BuiltIn):
 
 
 def _came_from(error: BaseException | None, kind: type[BaseException]) -> bool:
-    """Whether *error* was raised while one of that *kind* was dealt with."""
+    """Return whether *error* was raised while an exception of *kind* was being handled."""
     while error is not None and not isinstance(error, kind):
         error = error.__context__
     return error is not None
 
 
 def _code(result: object) -> int:
-    """The exit code that a command's *result* stands for."""
+    """Return the exit code for a command's *result*."""
     return result if isinstance(result, int) and not isinstance(result, bool) else 0
 
 
 def _summary(fn: Callable[..., Any]) -> str:
-    """The first line of what it says of itself."""
+    """Return the first line of its docstring."""
     return (inspect.getdoc(fn) or "").partition("\n")[0]
 
 

@@ -68,7 +68,7 @@ _RARE = {
 _BATCHES = {
     "SCHEDULE_DELAY": (_MS, "the time between two exports of {}", "1000", "1000"),
     "EXPORT_TIMEOUT": (_MS, "the time for one export of {}", "30000", "30000"),
-    "MAX_QUEUE_SIZE": ("int", "how many {} wait at most for their export", "65536", "2048"),
+    "MAX_QUEUE_SIZE": ("int", "the most {} that may wait for export", "65536", "2048"),
     "MAX_EXPORT_BATCH_SIZE": ("int", "how many {} are exported at once", "1024", "512"),
 }
 """Type, meaning, and the defaults for spans and for log records."""

@@ -189,7 +189,7 @@ SETTINGS: tuple[Setting, ...] = (
         "address",
         "off; in `dev` `127.0.0.1:9090`",
         "where health, metrics and status are served over HTTP: an address, a port, or `off`",
-        "an address such as 127.0.0.1:9090, a port, or off; 0.0.0.0:9090 listens to everybody",
+        "an address such as 127.0.0.1:9090, a port, or off; 0.0.0.0:9090 listens on all interfaces",
         parse_address,
     ),
     Setting(

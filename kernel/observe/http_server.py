@@ -102,7 +102,7 @@ class Server:
         self._connections.discard(connection)
 
     def handle(self, request: Request) -> Answer | Later:
-        """The answer to *request*, or how to make it."""
+        """Return the response to *request*, or a function that makes it."""
         return _tried(lambda: self._handle(request), request.path)
 
     def make(self, page: Later, connection: Connection) -> None:
@@ -232,7 +232,7 @@ class Server:
 
 
 def _descriptors() -> int:
-    """How many descriptors the process may have."""
+    """Return the most file descriptors that the process may open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else sys.maxsize
 

@@ -112,7 +112,7 @@ class SpanObserver:
                 assert_never(event)
 
     def end(self, reason: str, exit_code: int) -> None:
-        """The app has ended."""
+        """End all open spans, since the app has ended with *exit_code*."""
         about = {"kernel.exit_code": exit_code, "kernel.reason": reason}
         for trace in list(self._open):
             error = f"exit {exit_code}" if exit_code and trace is self._stopping else ""

@@ -44,7 +44,7 @@ class Notifier:
                 pass
 
     def alive(self) -> None:
-        """The event loop answers: a sign of life, when one is due. May be called from any thread."""
+        """Send a watchdog message if one is due, since the event loop answers. May be called from any thread."""
         now = time.monotonic()
         if self._every is not None and now >= self._next:
             self._next = now + self._every

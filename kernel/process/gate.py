@@ -28,7 +28,7 @@ class Gate:
         atexit.register(self._end)  # the first to be registered is the last to be called
 
     def _end(self) -> None:
-        """Tell that all has ended but the interpreter, which takes a while: the next version may start."""
+        """Report that everything but the interpreter, which takes a while, has ended: the next version may start."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 

@@ -153,7 +153,7 @@ async def test_a_wrong_password(own_nats: Start, prefix: str, tmp_path: Path) ->
     assert web.report is not None
     assert web.report.exit_code == 1
     error = web.orchestrator.supervisors["nats"].error
-    assert "does not let us in" in str(error)
+    assert "refused the login" in str(error)
     assert "NATS_PASSWORD" in str(error)
     assert "secret-but-wrong" not in str(error)
 
