@@ -172,7 +172,7 @@ def _check_values(service: Service[..., Any], services: Mapping[str, Service[...
         if provider.allowed_failure and not service.allowed_failure and not edge.optional:
             warnings.append(
                 f"{service.where}: {service.name} is not allowed to fail, but needs the value of {provider.name},"
-                f" which is: if {provider.name} ends for good, the app stops"
+                f" whose failure is allowed: if {provider.name} ends for good, the app stops"
             )
         given, taken = _given_type(provider), _annotation(service.fn, edge.parameter)
         if given is not None and taken is not None and given != taken and not _is_base(taken, given):

@@ -215,7 +215,7 @@ def test_check_warns(app: App) -> None:
     warnings = [line.removeprefix("warning: ") for line in result.stdout.splitlines() if line.startswith("warning: ")]
     for text in (
         "SERVICES_ENABELD is set, but nothing reads it; did you mean SERVICES_ENABLED?",
-        "consumer is not allowed to fail, but needs the value of pool, which is",
+        "consumer is not allowed to fail, but needs the value of pool, whose failure is allowed",
         "consumer takes 'pool' as str, but pool serves int",
         "services/consumer.py:9: consumer holds a resource but takes no `Serving`",
         "services/pool.py:9: pool opens a task group around its serving block",

@@ -153,7 +153,7 @@ async def test_a_port_in_use_is_one_error(pool: Pool) -> None:
     """It names the variable; and the end of the service frees the port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(KernelError, match=f"127.0.0.1:{port}.*address already in use"):
+        with pytest.raises(KernelError, match=f"localhost:{port}.*address already in use"):
             await example_api(CatalogInDatabase(pool), ApiConfig(port=port), FakeServing())
     for _ in range(2):
         async with api(pool, ApiConfig(port=port)) as (client, _):

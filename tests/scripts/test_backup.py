@@ -201,7 +201,7 @@ def test_killed_while_it_restores(project: Project) -> None:
     lost = ["LICENSE", "README.md", "services/hello_world.py"]
     words = (".venv/bin/python", KILLED)
     found: list[bool] = []
-    for step in range(4, 300, 3):
+    for step in range(4, 2000, 11):
         for path in lost:
             (project.root / path).unlink(missing_ok=True)
         done = project.machine.call(

@@ -131,7 +131,7 @@ def test_a_cell_tells_median_spread_and_ratio() -> None:
     assert bench.cell([0, 0], [0]) == "0"
 
 
-@pytest.mark.parametrize("words", [["HOURS=1"], ["RUNS=0"], ["SHORT=yes"], ["-h"], ["CASES=nothing"]])
+@pytest.mark.parametrize("words", [["HOURS=1"], ["RUNS=0"], ["SHORT=yes"], ["CASES=nothing"]])
 def test_what_is_not_understood_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(words) == 2
     said = capsys.readouterr().err

@@ -110,11 +110,11 @@ def test_an_await_in_clean_up_is_found(owned: Project) -> None:
     assert owned.machine.call(*check, cwd=owned.root).code == 0
     unsafe = "\n\nasync def unsafe() -> None:\n    try:\n        pass\n    finally:\n        await anyio.sleep(1)\n"
     owned.write("services/careless.py", f"import anyio\n{unsafe}")
-    with (owned.root / "kernel" / "cli.py").open("a") as file:
+    with (owned.root / "kernel" / "cli" / "program.py").open("a") as file:
         file.write(f"import anyio\n{unsafe}")
     done = owned.machine.call(*check, cwd=owned.root)
     assert done.code == 1
-    assert re.findall(r"(\w+/\w+\.py):\d+:\d+: ASYNC102", done.out + done.err) == [
+    assert re.findall(r"([\w/]+\.py):\d+:\d+: ASYNC102", done.out + done.err) == [
         "kernel/cli/program.py",
         "services/careless.py",
     ]

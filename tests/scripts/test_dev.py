@@ -133,6 +133,7 @@ def test_a_save_is_a_restart(dev: Dev) -> None:
     """In order and gracefully: the old one has stopped before the new one starts."""
     dev.save("second")
     dev.until(lambda: dev.says() == "second a")
+    dev.told("all ready", 2)
     text = "".join(dev.output)
     assert text.index("stopping: SIGTERM") < text.index("exit 0") < text.rindex("all ready")
     assert text.count("all ready") == 2
@@ -146,6 +147,7 @@ def test_what_else_is_of_the_app(dev: Dev) -> None:
         dev.project.write(path, "x")
     dev.project.write("shared_words.py", 'NAME = "b"\n')
     dev.until(lambda: dev.says() == "first b")
+    dev.told("all ready", 2)
     assert "".join(dev.output).count("all ready") == 2
     dev.project.write("package/__init__.py", "")
     dev.told("all ready", 3)

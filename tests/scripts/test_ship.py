@@ -168,7 +168,7 @@ def test_a_cache_that_is_not_whole_is_made_anew(bare: Path, env: dict[str, str],
     first = call(argv, bare, env)
     assert first.returncode == 0, first.stderr
     cache = Path(env["HOME"], ".cache", "pyz")
-    for pattern in ("app-*/kernel/cli.py", "packages-*/anyio/abc/__init__.py"):
+    for pattern in ("app-*/kernel/cli/program.py", "packages-*/anyio/abc/__init__.py"):
         (file,) = cache.glob(pattern)
         content = file.read_bytes()
         spoil(file)

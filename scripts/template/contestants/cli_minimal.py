@@ -57,8 +57,23 @@ def graph(*service: str, format: Literal["text", "mermaid", "dot", "json"] = "te
 
 
 @app.command
-def check() -> None:
-    """Import everything, and say all that is wrong; 2 where anything is."""
+def check(*service: str) -> None:
+    """Import all services, or those named, and say all that is wrong; 2 where anything is."""
+
+
+@app.command
+def env(*service: str, format: Literal["table", "json", "dotenv"] = "table") -> None:  # noqa: A002
+    """List every variable that is read: type, default, value now and where it comes from. Secrets are masked."""
+
+
+@app.command
+def call(method: str, arguments: str = "{}") -> None:
+    """Call a method of a service that runs elsewhere, and print its result as JSON; needs NATS_URL."""
+
+
+@app.command(name="--install-completion")
+def install_completion() -> None:
+    """Complete words in this shell."""
 
 
 @app.command
