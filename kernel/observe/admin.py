@@ -1,4 +1,4 @@
-"""The admin server: health, metrics and status over HTTP, for whoever may reach it.
+"""The admin server: health, metrics and status over HTTP.
 
 It is there before the first service starts and until the last has ended. It is no service: it lives in threads of its
 own, so it answers while the event loop is blocked, it holds up no exit, and it counts for no exit code.
@@ -31,7 +31,7 @@ Render = Callable[[str], tuple[bytes, str]]
 
 
 def open_sockets(address: Address) -> list[socket.socket]:
-    """Sockets that listen at *address*.
+    """Return sockets that listen on *address*.
 
     Where nobody has asked for the address, a later port serves as well; none, and a warning, where no port can be had.
 
@@ -64,10 +64,10 @@ def open_sockets(address: Address) -> list[socket.socket]:
 
 @attrs.frozen
 class Admin:
-    """What is served, and where.
+    """The admin server's pages.
 
     Args:
-        view: What there is to see.
+        view: The state of the run.
         metrics: Renders the metrics, for the value of an Accept header; raises `UnreadableAccept` for a bad one.
 
     """

@@ -17,7 +17,7 @@ from kernel.observe.journal import is_journal, prioritized
 
 
 def prepare() -> None:
-    """Have what an encoding lacks escaped, rather than raise; and somewhere to write to where there is no stderr."""
+    """Escape characters that the encoding lacks, and replace a missing stderr, so that writing never raises."""
     if sys.stderr is None:  # closed by who started us: the next file to be opened would get its number, and our words
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
@@ -55,7 +55,7 @@ def close() -> str:
 
 
 def _drop(stream: TextIO | None) -> None:
-    """Let *stream* lead nowhere: what it still holds would be tried again at the end of the process."""
+    """Redirect *stream* to nowhere; otherwise what it still holds would be written again at exit."""
     if stream is None:
         return
     try:

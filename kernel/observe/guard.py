@@ -57,12 +57,12 @@ def install() -> None:
 
 
 def keep(*handlers: logging.Handler) -> None:
-    """Have *handlers* of the root logger stay."""
+    """Keep *handlers* on the root logger from now on."""
     kept.extend(handler for handler in handlers if handler not in kept)
 
 
 def drop(handler: logging.Handler) -> None:
-    """Have *handler* stay no longer."""
+    """Stop keeping *handler*."""
     if handler in kept:
         kept.remove(handler)
 

@@ -1,4 +1,4 @@
-"""One connection of a client, and what it may take: HTTP/1.1 as h11 reads and writes it."""
+"""One client's connection and its limits, over HTTP/1.1 by h11."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LINGER = 1.0  # seconds that this may take
 
 @attrs.frozen
 class Limits:
-    """What one client may take.
+    """The limits of one client.
 
     Args:
         connections: Open at the same time; fewer where the process may have less than four times as many descriptors.
@@ -59,7 +59,7 @@ class Request:
 
 @attrs.frozen
 class Answer:
-    """What a client gets."""
+    """The answer that a client gets."""
 
     status: int
     body: bytes
@@ -89,7 +89,7 @@ def plain(status: int, text: str) -> Answer:
 
 
 class Host(Protocol):
-    """What a connection needs of the server."""
+    """What a connection needs from the server."""
 
     limits: Limits
     closing: bool
@@ -228,7 +228,7 @@ class Connection:
             self._host.make(found, self)
 
     def answer(self, answer: Answer) -> None:
-        """Begin to send *answer*."""
+        """Start sending *answer*."""
         if self.step in {"write", "linger", "closed"}:
             return
         headers = [

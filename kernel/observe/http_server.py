@@ -65,7 +65,7 @@ class Server:
         self._maker = _Maker(self._nudge)
 
     def start(self) -> None:
-        """Serve from now on."""
+        """Start serving."""
         for one in (*self._socks, self._woken, self._wake):
             one.settimeout(0)
         self._selector.register(self._woken, selectors.EVENT_READ, self._drain)
@@ -181,7 +181,7 @@ class Server:
             self._selector.register(sock, selectors.EVENT_READ, lambda sock=sock: self._accept(sock))
 
     def _pause(self) -> None:
-        """Accept nothing for a moment."""
+        """Stop accepting connections for a moment."""
         if not self._paused_until:
             self._paused_until = time.monotonic() + PAUSE
             for sock in self._socks:
@@ -270,7 +270,7 @@ class _Maker:
         return found
 
     def end(self) -> None:
-        """Make nothing more."""
+        """Stop making pages."""
         with self._news:
             self._ended = True
             self._news.notify()

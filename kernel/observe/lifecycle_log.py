@@ -43,7 +43,7 @@ _APP = {"service": ""}  # an event of the app may be told from within the task o
 
 
 class LogObserver:
-    """Turns each event into one record.
+    """Turn each event into one log record.
 
     A service that is tried again and again mostly fails in the same way. Its first and its last attempt show the whole
     traceback; one in between that is the same, word for word, is a line which says where to find it.
@@ -132,7 +132,7 @@ class LogObserver:
 
 
 def log_endings(report: Report) -> None:
-    """Say how each service ended."""
+    """Log how each service ended."""
     if not logger.isEnabledFor(logging.INFO):
         return
     stopping = f"; the stop took {duration(report.stopping)}" if report.stopping else ""
@@ -150,7 +150,7 @@ def log_endings(report: Report) -> None:
 
 
 def log_verdict(report: Report, unsent: str = "") -> None:
-    """Say the exit code, and what it stands for: who overran, or the first error with its service.
+    """Log the exit code and its reason: the services that exceeded a limit, or the first error with its service.
 
     Args:
         report: How it all ended.

@@ -124,7 +124,7 @@ class Context(logging.Filter):
         self._fields = {"app": identity.name, "version": identity.version}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add what is not there; keep what an ``extra`` has set."""
+        """Add missing fields; keep what an ``extra`` has set."""
         fields = record.__dict__
         if "_told" in fields:  # by another handler's filter
             return True
@@ -153,7 +153,7 @@ def _is_hexadecimal(text: str) -> bool:
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
-    """What was given as ``extra``."""
+    """Return what was given as ``extra``."""
     fields = record.__dict__
     if fields.keys() <= _STANDARD:  # as most are: ten times as fast as a look at each
         return {}
@@ -188,7 +188,7 @@ class _Formatter(logging.Formatter):
 
 
 class JsonFormatter(_Formatter):
-    """One JSON object a line."""
+    """Format records as one JSON object per line."""
 
     def __init__(self, *, source: bool) -> None:
         super().__init__(source=source)
@@ -350,7 +350,7 @@ def keep_handler(handler: logging.Handler) -> None:
 
 
 def drop_handler(handler: logging.Handler) -> None:
-    """Hand nothing more to *handler*."""
+    """Pass no more records to *handler*."""
     guard.drop(handler)
     logging.getLogger().removeHandler(handler)
 
@@ -383,7 +383,7 @@ def _log_unraisable(args: Any) -> None:
 
 
 def say_forced_exit(code: int, name: str) -> None:
-    """Say that the signal *name* ends the process at once, with exit *code*."""
+    """Log that the signal *name* ends the process at once, with exit *code*."""
     message = "exit %d: received another signal (%s); exiting now without clean-up"
     logger.critical(message, code, name, extra={"exit_code": code})
     flush()

@@ -1,4 +1,4 @@
-"""Whose code the event loop runs: an estimate of each service's share, by looking at it now and then.
+"""Estimate each service's share of the event loop's time, by sampling.
 
 A thread looks at the stack of the loop's thread. What runs in the loop runs in a context, and `current_service` in that
 tells whose it is. Nothing is measured on the loop's own way: it does not know that it is being looked at.
@@ -45,7 +45,7 @@ class Shares:
             self._thread.start()
 
     def end(self) -> None:
-        """Look no more. The thread is waited for: it must not wake while the interpreter ends."""
+        """Stop sampling, and wait for the thread: it must not wake while the interpreter exits."""
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join(LAST)

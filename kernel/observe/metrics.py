@@ -1,4 +1,4 @@
-"""The lifecycle as metrics, by OpenTelemetry's API.
+"""Publish the lifecycle as metrics, by OpenTelemetry's API.
 
 Imported only where metrics are read, since it takes the SDK, which costs 60 ms. Most numbers are looked up when
 somebody collects them, so that they cost a service nothing.

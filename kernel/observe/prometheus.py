@@ -30,7 +30,7 @@ class Prometheus:
         self._reader: MetricReader | None = None
 
     def start(self) -> None:
-        """Collect from now on."""
+        """Start collecting."""
         from opentelemetry.exporter.prometheus import PrometheusMetricReader
 
         from kernel.observe.otel_resource import many_series

@@ -1,4 +1,4 @@
-"""What the app and each service are doing, as data: for `/readyz`, `/status` and whoever else asks from outside."""
+"""Describe what the app and each service are doing, as data, for `/readyz`, `/status` and other observers."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class View:
         self._offset = current_time() - time.monotonic()
 
     def ended(self) -> None:
-        """The run is over, and its loop about to be closed."""
+        """Note that the run is over, and its loop about to be closed."""
         self._wake = None
 
     def snapshot(self, take: Callable[[], T]) -> T:
@@ -149,12 +149,12 @@ class View:
         return _unchanged(take)
 
     def blocked(self) -> Blocked | None:
-        """Who blocks the event loop by now; None where nobody does."""
+        """Return what blocks the event loop now; None if nothing does."""
         seconds = self.silent()
         return Blocked(seconds, *self.runner()) if seconds else None
 
     def liveness(self) -> tuple[bool, dict[str, Any]]:
-        """Whether the event loop lives, and if not, who blocks it."""
+        """Return whether the event loop responds, and if not, what blocks it."""
         blocked = self.blocked()
         if blocked is None or blocked.seconds < DEAD:
             return True, {"alive": True}
@@ -177,11 +177,11 @@ class View:
 
     @property
     def started(self) -> bool:
-        """Whether all were ready at some time."""
+        """Return whether all services have been ready at some time."""
         return self.stats.all_ready is not None
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
-        """Whether it is ready, and if not, for whose sake."""
+        """Return whether the app is ready, and if not, which services are not."""
         ready = self.ready
         return ready, _unchanged(lambda: self._readiness(ready))
 
@@ -210,7 +210,7 @@ class View:
         return f"not ready: {', '.join(unready)}" if unready else ""
 
     def status(self) -> dict[str, Any]:
-        """Everything; docs/observability.md describes it."""
+        """Return the whole status; docs/observability.md describes it."""
         runs = self.orchestrator
         shares = self.shares()
         blocked = self.blocked()

@@ -1,4 +1,4 @@
-"""What systemd wants to be told, by its notify protocol (sd_notify(3)): ready, stopping, status, and signs of life."""
+"""Send systemd's notifications (sd_notify(3)): ready, stopping, status, and watchdog messages."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Notifier:
             self._send("WATCHDOG=1")
 
     def _summary(self) -> str:
-        """Who is not ready, in a line."""
+        """Return which services are not ready, in one line."""
         states = {State.READY, State.DONE}
         others = [f"{name} {state.value}" for name, state in self._states.items() if state not in states]
         ready = len(self._states) - len(others)

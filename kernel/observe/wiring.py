@@ -1,6 +1,6 @@
-"""What the outside world sees of a run: spans, metrics, logs, health, and signs of life.
+"""Connect a run to the outside: spans, metrics, logs, health, and watchdog messages.
 
-All of it observes; nothing in the kernel's core knows of it. What nobody has asked for is not there, and its libraries
+All of it only observes; the kernel's core does not know it. What is not configured is not loaded, and its libraries
 are not imported.
 """
 
@@ -52,7 +52,7 @@ def _say_untaken(event: Event) -> None:
 
 
 class Outside:
-    """What is seen of one run, as a context manager around it.
+    """The observability of one run, as a context manager around it.
 
     Inside: `serve` when the services are known, `observers` and `runs` when the loop runs, `ended` when all services
     have ended, `close` to send what is left. Left without `close`, as by an error, it closes by itself.
@@ -162,7 +162,7 @@ class Outside:
             self._view.more[name] = tell
 
     def observers(self) -> list[Observer]:
-        """Who is to be told of each event."""
+        """Return the observers of each event."""
         stats = self._view.stats if self._view is not None else None
         untaken = _say_untaken if HANDED_OVER else None
         found: tuple[Observer | None, ...] = stats, self._notifier, untaken, self._spans
@@ -196,12 +196,12 @@ class Outside:
             self._view.shares = self._shares.shares
 
     def alive(self) -> None:
-        """The event loop answers."""
+        """Note that the event loop responds."""
         if self._notifier is not None:
             self._notifier.alive()
 
     def ended(self, report: Report) -> None:
-        """All services have ended."""
+        """Note that all services have ended."""
         if self._spans is not None:
             self._spans.end(report.reason, report.exit_code)
         if self._shares is not None:

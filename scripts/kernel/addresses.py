@@ -1,4 +1,4 @@
-"""The addresses that git is given: what may be shown of one, and which are refused."""
+"""Handle addresses for git: mask their secrets, and refuse dangerous ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes into an artifact: the app's code, its packages, and a stamp that says what it is.
+"""Collect the contents of an artifact: the app's code, its packages, and a stamp that describes it.
 
 Code is what git tracks or would track. Packages come from .venv, where each file has to be as its wheel's RECORD says.
 What only left-out services import stays out, as does what only a group named `dev` or `template` asks for.
@@ -37,13 +37,13 @@ LEFTOVER = re.compile(
 
 
 class File(bytes):
-    """What is in a file, and whether it may be executed."""
+    """The content of a file, and whether it is executable."""
 
     executable = False
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The file at *path*."""
+        """Return the file at *path*."""
         file = cls(path.read_bytes())
         file.executable = bool(path.stat().st_mode & 0o100)
         return file
@@ -56,7 +56,7 @@ class File(bytes):
 
 @attrs.frozen
 class Contents:
-    """What an artifact holds.
+    """The contents of an artifact.
 
     Args:
         stamp: What build.json says.
@@ -76,7 +76,7 @@ class Contents:
 
 
 def collect(root: Path, services: str) -> Contents:
-    """What the artifact of the project at *root* holds.
+    """Return the contents of an artifact of the project at *root*.
 
     Args:
         root: The project.
@@ -117,7 +117,7 @@ def collect(root: Path, services: str) -> Contents:
 
 
 def _refuse_links(root: Path, own: Iterable[str]) -> None:
-    """Raises `Refusal` for a link to what is not the project's, or what it keeps to itself: it would be shipped."""
+    """Raise `Refusal` for a link to what is not the project's, or what it keeps to itself: it would be shipped."""
     known: set[Path] = set()
     for path in own:
         if (root / path).is_symlink():
@@ -130,7 +130,7 @@ def _refuse_links(root: Path, own: Iterable[str]) -> None:
 
 
 def _refuse_without_values(root: Path, kept: Sequence[str], others: Collection[str]) -> None:
-    """Raises `Refusal` where a service needs the value of one that is left out: it could never start.
+    """Raise `Refusal` where a service needs the value of one that is left out: it could never start.
 
     A value that is an interface may be called elsewhere.
 
@@ -213,13 +213,13 @@ def _path_of(module: str, paths: Iterable[str]) -> str:
 
 
 def _files_of(module: str, paths: Iterable[str]) -> list[str]:
-    """The files of a module; of a package, all that is in its folder."""
+    """Return the files of a module, or all files of a package's folder."""
     base = module.replace(".", "/")
     return [path for path in paths if path == f"{base}.py" or path.startswith(f"{base}/")]
 
 
 def _with_helpers(begin: Iterable[str], code: Mapping[str, bytes]) -> list[str]:
-    """The files *begin*, and the modules of `services` that they import, and those import."""
+    """Return the files *begin*, and the modules of `services` that they import, and those import."""
     found = dict.fromkeys(begin)
     todo = list(found)
     while todo:
@@ -235,7 +235,7 @@ def _with_helpers(begin: Iterable[str], code: Mapping[str, bytes]) -> list[str]:
 
 
 def _with_data(kept: Collection[str], own: Iterable[str]) -> list[str]:
-    """The files *kept*, and what lies beside their code: data of a folder, also in folders below it without code."""
+    """Return the files *kept*, and the data beside their code, also in folders below that have no code."""
     code = [PurePosixPath(path) for path in own if path.endswith(".py")]
     folders = {path.parent for path in code}
     staying = {path.parent for path in code if str(path) in kept}
@@ -248,7 +248,7 @@ def _with_data(kept: Collection[str], own: Iterable[str]) -> list[str]:
 
 
 def imports(path: str, source: bytes) -> set[str]:
-    """The dotted names that a file of Python imports, wherever in it; what it takes from a module counts as well."""
+    """Return the dotted names that a Python file imports anywhere; names imported from a module count as well."""
     if not path.endswith(".py"):
         return set()
     try:
@@ -303,7 +303,7 @@ def _packages(root: Path, code: Mapping[str, bytes], left_out: Mapping[str, byte
 
 
 def _providers() -> dict[str, set[str]]:
-    """The distributions that have files of a top-level module or of a package in it, by its dotted name."""
+    """Return the distributions that have files of a top-level module or of a package in it, by its dotted name."""
     found: dict[str, set[str]] = {}
     for one in distributions():
         distribution_name = canonicalize_name(one.name)  # each time that it is asked for, it reads a file anew
@@ -316,7 +316,7 @@ def _providers() -> dict[str, set[str]]:
 
 
 def _provided(names: Iterable[str], providers: Mapping[str, set[str]]) -> set[str]:
-    """The distributions of imported *names*; of a namespace that several share, the one that has the longest part."""
+    """Return the distributions of imported *names*; of a shared namespace, the one with the longest match."""
     found: set[str] = set()
     for name in names:
         parts = name.split(".")
@@ -354,7 +354,7 @@ def _closure(wanted: Iterable[Requirement]) -> dict[str, Distribution]:
 
 
 def files_of(package: Distribution) -> dict[str, File]:
-    """A distribution's files by path, each as its RECORD says; without what tells of this machine.
+    """Return a distribution's files by path, as its RECORD lists them, without those that depend on this machine.
 
     Raises:
         Refusal: A file is not as it was installed, or the code lies elsewhere on this machine.

@@ -1,4 +1,4 @@
-"""`just backup`, `just backup-restore` and `just backup-clear`: what git would not bring back.
+"""`just backup`, `just backup-restore` and `just backup-clear`: back up what git would not bring back.
 
 A backup is what git tracks, as it stands in the folder, and the untracked files that are not ignored: one archive in
 `.kernel/backups`. A restore writes the files of an archive, as a whole or not at all, and no other file: it knows
@@ -35,7 +35,7 @@ USE_CLEAR = "just backup-clear"
 
 
 def make_backup(mark: str = "") -> str:
-    """Writes an archive of all that git tracks, or would if it were told to, and returns its path.
+    """Write an archive of all that git tracks, or would if it were told to, and returns its path.
 
     Args:
         mark: A word in its name.
@@ -65,7 +65,7 @@ def _create(path: Path) -> IO[bytes]:
 
 
 def _add(archive: tarfile.TarFile, path: str) -> None:
-    """Adds a file or a link; neither what is gone, nor a repository within this one.
+    """Add a file or a link; neither what is gone, nor a repository within this one.
 
     Two names of one file are two files: to know that they were one needs the other, which a restore may not bring back.
     """
@@ -81,14 +81,14 @@ def _add(archive: tarfile.TarFile, path: str) -> None:
 
 
 def backup(_: Mapping[str, str]) -> None:
-    """Makes a backup, and says how to get it back."""
+    """Make a backup, and says how to get it back."""
     path = make_backup()
     size = (ROOT / path).stat().st_size
     print(f"{path} ({size / 1000:.0f} kB)\nTo get it back: just backup-restore BACKUP={Path(path).name}")
 
 
 def restore(words: Mapping[str, str]) -> None:
-    """Brings back what differs from a backup, once the user has said yes."""
+    """Bring back what differs from a backup, once the user has said yes."""
     archive = _choose(words["BACKUP"])
     name = f"{FOLDER}/{archive.name}"
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +115,7 @@ def restore(words: Mapping[str, str]) -> None:
 
 
 def _choose(word: str) -> Path:
-    """The archive that *word* names; for an empty one, the last that was made by hand."""
+    """Return the archive that *word* names; for an empty one, the last that was made by hand."""
     folder = ROOT / FOLDER
     there = sorted(file.name for file in folder.glob("*.tar.gz")) if folder.is_dir() else []
     made = [name for name in there if BEFORE not in name]
@@ -129,7 +129,7 @@ def _choose(word: str) -> Path:
 
 
 def _unpack(archive: Path, folder: Path) -> Iterator[str]:
-    """Writes the files of *archive* into *folder*, and gives their paths; none where it is damaged."""
+    """Write the files of *archive* into *folder*, and gives their paths; none where it is damaged."""
     top = os.open(folder, FOLDER_FLAGS)
     paths: dict[str, tarfile.TarInfo] = {}
     try:
@@ -156,7 +156,7 @@ def _unpack(archive: Path, folder: Path) -> Iterator[str]:
 
 
 def _refuse_strange(archive: str, member: tarfile.TarInfo, before: Mapping[str, tarfile.TarInfo]) -> None:
-    """Raises `Refusal` for what is neither a file nor a link, or has a place outside the project.
+    """Raise `Refusal` for what is neither a file nor a link, or has a place outside the project.
 
     Older versions kept a second name of a file as a hard link; one of these has the content of the file *before* it.
     """
@@ -168,7 +168,7 @@ def _refuse_strange(archive: str, member: tarfile.TarInfo, before: Mapping[str, 
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, first: tarfile.TarInfo, top: int) -> None:
-    """Writes one member below the open folder *top*; through no link, and never over another one.
+    """Write one member below the open folder *top*; through no link, and never over another one.
 
     Args:
         archive: It is in.
@@ -200,7 +200,7 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, first: tarfile.Tar
 
 
 def _as_it_was(path: str, unpacked: Path) -> bool:
-    """Whether the project's file is that of the backup, in content, kind and mode."""
+    """Return whether the project's file is that of the backup, in content, kind and mode."""
     now, then = ROOT / path, unpacked / path
     if fingerprint(now) != fingerprint(then):
         return False
@@ -216,7 +216,7 @@ def _ignored(paths: list[str]) -> set[str]:
 
 
 def _ask(name: str, there: Mapping[str, bool]) -> None:
-    """Shows what is to be done, and goes on for a yes.
+    """Show what is to be done, and goes on for a yes.
 
     Args:
         name: The backup.
@@ -238,7 +238,7 @@ def _ask(name: str, there: Mapping[str, bool]) -> None:
 
 
 def clear(_: Mapping[str, str]) -> None:
-    """Deletes all backups."""
+    """Delete all backups."""
     folder = ROOT / FOLDER
     files = list(folder.glob("*.tar.gz")) if folder.is_dir() else []
     for file in files:

@@ -1,4 +1,4 @@
-"""Makes .venv hold exactly what scripts/requirements.lock says, and this project in editable form.
+"""Make .venv hold exactly what scripts/requirements.lock says, and this project in editable form.
 
 scripts/just calls it, has checked the version of Python, and passes the stamp that means "up to date". It needs the
 standard library alone. Whatever fails is said in one sentence, with exit code 2.
@@ -33,7 +33,7 @@ NO_NETWORK = re.compile(r"(?i)connection broken|error sending request|failed to 
 
 
 def main() -> None:
-    """Brings .venv up to date, unless another process has just done so."""
+    """Bring .venv up to date, unless another process has just done so."""
     stamp = sys.argv[1] + "\n"
     VENV.mkdir(exist_ok=True)
     turn = take_turn()
@@ -63,14 +63,14 @@ def main() -> None:
 
 
 def write_stamp(text: str) -> None:
-    """Writes the stamp whole or not at all."""
+    """Write the stamp whole or not at all."""
     written = STAMP.with_suffix(".new")
     written.write_text(text)
     written.replace(STAMP)
 
 
 def take_turn() -> int:
-    """Waits until nobody else works on .venv. The descriptor is the turn: children hold it too, and may outlive us."""
+    """Wait until nobody else works on .venv. The descriptor is the turn: children hold it too, and may outlive us."""
     turn = os.open(VENV, os.O_RDONLY)
     try:
         fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,22 +83,22 @@ def take_turn() -> int:
 
 
 def path_without_venv() -> str:
-    """PATH without an activated .venv."""
+    """Return PATH without an activated .venv."""
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     return os.pathsep.join(folder for folder in folders if Path(folder).resolve() != VENV_UV.parent)
 
 
 def make_venv(python: Path, turn: int) -> None:
-    """Makes an empty .venv, whatever is there."""
+    """Make an empty .venv, whatever is there."""
     failure = run([str(python), "-I", "-m", "venv", "--without-pip", "--clear", str(VENV)], turn)
     if "No module named venv" in failure:
         fail(f"{python} comes without venv; {REMEDY}.")
     if failure:
-        fail(f"{VENV} could not be made: {reason(failure)}; mend that, and run this again.")
+        fail(f"{VENV} could not be made: {reason(failure)}; fix that, and run this again.")
 
 
 def install_uv(turn: int) -> None:
-    """Installs the lock's uv by the pip that comes with Python: neither can be assumed to be there."""
+    """Install the lock's uv by the pip that comes with Python: neither can be assumed to be there."""
     pip = next(bundled_pips(), None)
     if not pip:
         fail(f"{sys.executable} comes without ensurepip; {REMEDY}, or put uv on PATH.")
@@ -148,7 +148,7 @@ def settings_of_pip() -> dict[str, str]:
 
 
 def install_packages(uv: str, environment: Mapping[str, str], turn: int) -> None:
-    """Installs what the lock says, takes out what it does not, and adds the project itself."""
+    """Install what the lock says, takes out what it does not, and adds the project itself."""
     target = ["--quiet", "--python", str(VENV_PYTHON)]
     # Bytecode now: without it, the first starts would be twice as slow.
     sync = [uv, "pip", "sync", *target, "--require-hashes", "--compile-bytecode", str(LOCK)]
@@ -161,7 +161,7 @@ def install_packages(uv: str, environment: Mapping[str, str], turn: int) -> None
 
 
 def run(command: list[str], turn: int, environment: Mapping[str, str] | None = None) -> str:
-    """Runs *command* silently. Returns what it said where it failed, else nothing."""
+    """Run *command* silently. Returns what it said where it failed, else nothing."""
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -178,14 +178,14 @@ def run(command: list[str], turn: int, environment: Mapping[str, str] | None = N
 
 
 def fail_to_install(what: str, failure: str) -> NoReturn:
-    """Ends with the reason that pip or uv gave."""
+    """End with the reason that pip or uv gave."""
     if NO_NETWORK.search(failure):
         why = "" if "from versions: none" in failure else f" ({reason(failure)})"  # pip does not say why
         fail(
             f"{what} could not be downloaded, the package index does not answer{why}; check the network, "
             "or the index and the certificate that pip and uv are set to use, and run this again."
         )
-    fail(f"{what} could not be installed: {reason(failure)}; mend that, and run this again.")
+    fail(f"{what} could not be installed: {reason(failure)}; fix that, and run this again.")
 
 
 def reason(failure: str) -> str:
@@ -197,12 +197,12 @@ def reason(failure: str) -> str:
 
 
 def say(text: str) -> None:
-    """Tells the user; stdout belongs to the recipe."""
+    """Tell the user; stdout belongs to the recipe."""
     print(f"scripts/just: {text}", file=sys.stderr)
 
 
 def fail(text: str) -> NoReturn:
-    """Ends with one sentence and exit code 2."""
+    """End with one sentence and exit code 2."""
     say(text)
     sys.exit(2)
 
@@ -213,4 +213,4 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
-        fail(f".venv could not be made: {error}; mend that, and run this again.")
+        fail(f".venv could not be made: {error}; fix that, and run this again.")

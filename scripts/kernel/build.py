@@ -1,4 +1,4 @@
-"""`just build` and `just build-binary`: the app as one file, with its packages, or with Python as well.
+"""`just build` and `just build-binary`: make one file of the app with its packages, or with Python as well.
 
 The binary is a Python with its standard library, frozen once by PyInstaller and kept in .kernel, behind which the file
 hangs that `just build` makes. So both hold the same, and find their services in the same way.
@@ -46,7 +46,7 @@ SHEBANG = b"#!/usr/bin/env python3\n"
 
 
 def build(kind: str, words: Mapping[str, str]) -> None:
-    """Makes the file, and tells what is in it."""
+    """Make the file, and tells what is in it."""
     contents = collect(ROOT, words["SERVICES"])
     name = str(contents.stamp["name"])
     needs = ""
@@ -69,7 +69,7 @@ def _tell_needs(contents: Contents, frozen: Path) -> str:
 
 
 def glibc(content: bytes) -> tuple[int, int]:
-    """The newest version of glibc that a compiled file asks for; (0, 0) for any other file."""
+    """Return the newest version of glibc that a compiled file asks for; (0, 0) for any other file."""
     return max(((int(major), int(minor)) for major, minor in GLIBC.findall(content)), default=(0, 0))
 
 
@@ -95,7 +95,7 @@ def tell(contents: Contents) -> str:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Puts a program in its place, as a whole: who runs the one before goes on with it."""
+    """Put a program in its place, as a whole: who runs the one before goes on with it."""
     path.parent.mkdir(exist_ok=True)
     descriptor, aside = tempfile.mkstemp(prefix=".new-", dir=path.parent)
     try:

@@ -1,4 +1,4 @@
-"""A change to several files that is made as a whole, also where the process is killed in its midst.
+"""Change several files as a whole, even if the process is killed half-way.
 
     with Change("just own NAME=shop") as change:
         change.put("pyproject.toml", text)
@@ -62,7 +62,7 @@ class Conflict(Exception):
 
 
 class Change:
-    """One change; at most one at a time is under way in a project.
+    """One change; a project has at most one change in progress.
 
     Args:
         what: The command that makes it, for people.
@@ -101,7 +101,7 @@ class Change:
         os.close(self.turn)
 
     def put(self, path: str, content: bytes | Path, mode: int = 0o644) -> None:
-        """A file is to stand at *path*.
+        """Put a file at *path*.
 
         Args:
             path: Within the project, with forward slashes.
@@ -126,19 +126,19 @@ class Change:
         self._moves.append(("put", path, self._was(path)))
 
     def remove(self, path: str) -> None:
-        """The file at *path* is to go, and the folders above it that are empty then."""
+        """Remove the file at *path*, and the folders above it that become empty."""
         self._moves.append(("remove", path, self._was(path)))
 
     def replace_folder(self, path: str, new: Path, keep: str) -> None:
-        """The folder at *path* is to be *new*, which lies within `folder`; what is there is kept at *keep*."""
+        """Replace the folder at *path* by *new*, which is in `folder`; keep the old one at *keep*."""
         self._moves.append(("folder", path, f"{new.relative_to(self.folder)}:{keep}"))
 
     def take_away(self, path: str, keep: str) -> None:
-        """The folder at *path* is to go from there to *keep*."""
+        """Move the folder at *path* to *keep*."""
         self._moves.append(("away", path, keep))
 
     def make(self, done: str) -> None:
-        """Makes the change. A signal waits until it is made.
+        """Make the change. A signal waits until it is made.
 
         Args:
             done: What is then true, for people: it is told where somebody else has to finish it.
@@ -164,7 +164,7 @@ class Change:
 
 
 def inside(root: Path, path: str) -> Path:
-    """The place of *path* in the project at *root*.
+    """Return the absolute path of *path* in the project at *root*.
 
     Raises:
         Conflict: It is no plain relative path, or leads through something that is no folder of the project's own.
@@ -182,7 +182,7 @@ def inside(root: Path, path: str) -> Path:
 
 
 def place(root: Path, path: str) -> Path:
-    """Where *path* is: in the project at *root*, or in git's own folder, which may be elsewhere.
+    """Return where *path* is: in the project at *root*, or in git's own folder, which may be elsewhere.
 
     Raises:
         Conflict: It is in neither, or a file of git's that no change touches.
@@ -206,7 +206,7 @@ SEAL = "kernel-change"  # the file in git's folder that tells a journal of ours 
 
 
 def git_folders(root: Path) -> tuple[Path, Path]:
-    """Where git keeps what is of this worktree, and what all worktrees share.
+    """Return git's folders: that of this worktree, and that which all worktrees share.
 
     Raises:
         Conflict: The project at *root* is in no repository.
@@ -224,7 +224,7 @@ def git_folders(root: Path) -> tuple[Path, Path]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Writes a file, and waits until the disk has it."""
+    """Write a file, and waits until the disk has it."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -236,7 +236,7 @@ def _seal(journal: bytes) -> bytes:
 
 
 def take_turn(root: Path) -> int:
-    """Waits until nobody else changes the project; the descriptor that is returned is the turn."""
+    """Wait until nobody else changes the project; the descriptor that is returned is the turn."""
     turn = os.open(home(root) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -249,7 +249,7 @@ def take_turn(root: Path) -> int:
 
 
 def recover(root: Path) -> None:
-    """Finishes the change that somebody was killed in, or undoes it, and says so. The caller has the turn."""
+    """Finish the change that somebody was killed in, or undoes it, and says so. The caller has the turn."""
     for left in [*home(root).glob("new-*"), *home(root).glob("old-*")]:
         shutil.rmtree(left, ignore_errors=True)  # a beginning, or an end, of which nothing depends any more
     folder = home(root) / "change"
@@ -268,7 +268,7 @@ def recover(root: Path) -> None:
 
 
 def fingerprint(path: Path) -> str | None:
-    """Kind, mode and content of a file; None where there is none."""
+    """Return kind, mode and content of a file; None if there is none."""
     if path.is_symlink():
         return f"link {path.readlink()}"
     if not path.is_file():
@@ -278,7 +278,7 @@ def fingerprint(path: Path) -> str | None:
 
 
 def say(text: str) -> None:
-    """Tells the user; stdout belongs to the recipe."""
+    """Tell the user; stdout belongs to the recipe."""
     print(f"scripts/just: {text}", file=sys.stderr)
 
 
@@ -362,7 +362,7 @@ def _refuse_strange(root: Path, folder: Path, kind: str, path: str, was: Any) ->
 
 
 def _finish(root: Path, folder: Path) -> str:
-    """Makes the moves that are left, ends the change, and returns what is true now."""
+    """Make the moves that are left, ends the change, and returns what is true now."""
     moves, done = _read(root, folder)
     for kind, path, was in moves:
         _refuse_strange(root, folder, kind, path, was)  # again: the move before may have made a link
@@ -399,7 +399,7 @@ def _put(root: Path, staged: Path, path: str, was: str | None) -> None:
 
 
 def _take_gits_lock(lock: Path, staged: Path) -> None:
-    """Makes git's *lock* as a second name of the *staged* file: so who comes after a kill knows it for ours.
+    """Make git's *lock* as a second name of the *staged* file: so who comes after a kill knows it for ours.
 
     Raises:
         OSError: git does not let go of it.
@@ -443,7 +443,7 @@ def _replace_folder(new: Path | None, target: Path, keep: Path) -> None:
 
 
 def _set_aside_unless(root: Path, path: str, known: Collection[str | None]) -> None:
-    """Keeps a file that was changed by somebody else, after the change was prepared."""
+    """Keep a file that was changed by somebody else, after the change was prepared."""
     target = place(root, path)
     if fingerprint(target) in {None, *known}:
         return
@@ -454,12 +454,12 @@ def _set_aside_unless(root: Path, path: str, known: Collection[str | None]) -> N
 
 
 def _free(path: Path) -> Path:
-    """The path, or one like it that is not taken."""
+    """Return the path, or a similar one that is free."""
     return path.with_name(f"{path.name}.{time.time_ns()}") if os.path.lexists(path) else path
 
 
 def _throw_away(folder: Path) -> None:
-    """Ends a change in one step; what is left of its folder after a kill is thrown away by the next."""
+    """End a change in one step; what is left of its folder after a kill is thrown away by the next."""
     old = folder.with_name(f"old-{time.time_ns()}")
     folder.rename(old)
     shutil.rmtree(old, ignore_errors=True)
@@ -467,7 +467,7 @@ def _throw_away(folder: Path) -> None:
 
 @contextmanager
 def _no_signals() -> Iterator[None]:
-    """Holds back the signals that would end the process."""
+    """Hold back the signals that would end the process."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     try:
         yield
@@ -480,5 +480,5 @@ if __name__ == "__main__":
         take_turn(ROOT)
         recover(ROOT)
     except (OSError, Conflict) as error:
-        say(f"what had been interrupted cannot be finished: {error}; mend that, or delete .kernel/change to forget it.")
+        say(f"what had been interrupted cannot be finished: {error}; fix that, or delete .kernel/change to forget it.")
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""Checks for awaits in clean-up: what ruff's ASYNC set lacks, and flake8-async has, at a tenth of a second a file.
+"""Check for awaits in clean-up: what ruff's ASYNC set lacks, and flake8-async has, at a tenth of a second a file.
 
 In a project of one's own, those files of the kernel are left out that are as they were shipped.
 """

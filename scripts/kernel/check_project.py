@@ -1,4 +1,4 @@
-"""Checks what no linter knows of: the project's name, its lock, and what must not be committed."""
+"""Check what no linter knows of: the project's name, its lock, and what must not be committed."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from lock import header, hosts, read_project
 
 
 def problems() -> Iterator[str]:
-    """One sentence for each thing that is wrong."""
+    """Return one sentence for each problem."""
     project = read_project()
     name, scripts = project["project"]["name"], list(project["project"].get("scripts", {}))
     if scripts != [name]:

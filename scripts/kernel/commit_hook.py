@@ -1,4 +1,4 @@
-"""`just commit-hook`: checks and tests before each commit, or no more of that."""
+"""`just commit-hook`: install or remove a hook that runs checks and tests before each commit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOOK = """\
 
 
 def hook(words: Mapping[str, str]) -> None:
-    """Writes git's hook, or removes it; one that somebody else wrote is left alone."""
+    """Write git's hook, or removes it; one that somebody else wrote is left alone."""
     top, common = (Path(git("rev-parse", word).rstrip("\n")) for word in ("--show-toplevel", "--git-common-dir"))
     file = ROOT / git("rev-parse", "--git-path", "hooks/pre-commit").rstrip("\n")
     folder = file.parent.resolve()

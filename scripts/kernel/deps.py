@@ -23,7 +23,7 @@ USE_UPDATE = "just deps-update, or just deps-update httpx attrs"
 
 
 def add(words: Mapping[str, str]) -> None:
-    """Adds requirements; one without a version gets the one that is found as its least."""
+    """Add requirements; one without a version gets the one that is found as its least."""
     wanted, group, age = _requirements(words["PKG"], USE_ADD), _group(words["GROUP"]), read_age(words["AGE"])
     with Change(f"just deps-add {words['PKG']}") as change:
         project, before = _copy(change)
@@ -40,7 +40,7 @@ def add(words: Mapping[str, str]) -> None:
 
 
 def remove(words: Mapping[str, str]) -> None:
-    """Takes requirements out, and with them what nothing else needs."""
+    """Take requirements out, and with them what nothing else needs."""
     wanted, given = _requirements(words["PKG"], USE_REMOVE), _group(words["GROUP"])
     with Change(f"just deps-remove {words['PKG']}") as change:
         project, before = _copy(change)
@@ -58,7 +58,7 @@ def _told(wanted: Sequence[re.Match[str]]) -> str:
 
 
 def update(words: Mapping[str, str]) -> None:
-    """Takes the newest versions that fit, of all packages or of one, and never an older one."""
+    """Take the newest versions that fit, of all packages or of one, and never an older one."""
     age = read_age(words["AGE"])
     with Change("just deps-update") as change:
         project, before = _copy(change)
@@ -145,7 +145,7 @@ def _copy(change: Change) -> tuple[Path, str]:
 
 
 def _make(change: Change, project: Path, before: str, text: str, done: str) -> None:
-    """Puts both files in their places, and tells what is locked otherwise than before."""
+    """Put both files in their places, and tells what is locked otherwise than before."""
     old, new = pins(before), pins(text)
     change.put("pyproject.toml", (project / "pyproject.toml").read_bytes())
     change.put("scripts/requirements.lock", text.encode())

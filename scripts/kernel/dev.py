@@ -1,4 +1,4 @@
-"""`just dev`: runs the app, and starts it anew, in order and gracefully, when a file of it was saved.
+"""`just dev`: run the app, and restart it gracefully when one of its files is saved.
 
 A new version first imports what it needs, while the present one still runs. Where that fails its error is told and the
 present one runs on; else the present one is stopped, and the new one, which has waited for that, starts.
@@ -36,7 +36,7 @@ BESIDE_CODE = {
 
 
 def is_of_the_app(path: Path) -> bool:
-    """Whether the app may run otherwise when *path*, which may be gone, has changed."""
+    """Return whether the app may run otherwise when *path*, which may be gone, has changed."""
     try:
         parts = path.relative_to(ROOT).parts
     except ValueError:
@@ -49,13 +49,13 @@ def is_of_the_app(path: Path) -> bool:
 
 
 def folders() -> set[Path]:
-    """The folders of the app: those at the top that hold code."""
+    """Return the app's folders: those at the top that contain code."""
     candidates = (path for path in ROOT.iterdir() if path.is_dir() and is_of_the_app(path / "x.py"))
     return {path for path in candidates if path.name in {"app", "services"} or any(path.glob("*.py"))}
 
 
 class Watch:
-    """Tells of saves, from threads of its own."""
+    """Tell of saves, from threads of its own."""
 
     def __init__(self, woken: int) -> None:
         self._woken = woken
@@ -66,7 +66,7 @@ class Watch:
         self._watch_folders()
 
     def take(self) -> bool:
-        """Whether something was saved since the last call."""
+        """Return whether something was saved since the last call."""
         found = self._saved.is_set()
         self._saved.clear()
         return found
@@ -123,7 +123,7 @@ class Version:
             self.process = subprocess.Popen(command, cwd=ROOT, env=env, pass_fds=[theirs.fileno()])
 
     def ended(self) -> int | None:
-        """Its exit code; None while it runs."""
+        """Return its exit code; None while it runs."""
         return self.process.poll()
 
     def hear(self) -> None:
@@ -255,7 +255,7 @@ class Dev:
 
 
 def say(text: str) -> None:
-    """Say it beside what the app says."""
+    """Print *text* among the app's output."""
     print(f"just dev: {text}", file=sys.stderr, flush=True)
 
 

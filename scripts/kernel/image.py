@@ -1,4 +1,4 @@
-"""`just image`: the app as an image, by podman, buildah or docker, whichever is there.
+"""`just image`: make an image of the app by podman, buildah or docker, whichever is installed.
 
 What is built is a folder made for it: the app's code, and its packages as lines of the lock, with hashes. The
 framework's Containerfile makes an image of that; one of the user's own, at the top, builds on it.
@@ -27,7 +27,7 @@ OURS = Path(__file__).with_name("Containerfile")
 
 
 def image(words: Mapping[str, str]) -> None:
-    """Builds it under the app's name and version, and tells how to run it."""
+    """Build it under the app's name and version, and tells how to run it."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         raise Refusal("there is neither podman nor buildah nor docker on PATH; install one of them")
@@ -51,7 +51,7 @@ def image(words: Mapping[str, str]) -> None:
 
 
 def write_context(contents: Contents, folder: Path) -> None:
-    """Writes what the Containerfile copies: `app` with code and stamp, and requirements.txt."""
+    """Write what the Containerfile copies: `app` with code and stamp, and requirements.txt."""
     for path, content in contents.code.items():
         (folder / "app" / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / "app" / path).write_bytes(content)
@@ -63,7 +63,7 @@ def write_context(contents: Contents, folder: Path) -> None:
 
 
 def locked(lock: str, names: Iterable[str]) -> list[str]:
-    """What the lock says of the packages of these names."""
+    """Return what the lock says about the packages of these names."""
     blocks = re.split(r"(?m)^(?=[a-z0-9])", lock)
     wanted = set(names)
     return [block for block in blocks if block.partition("==")[0] in wanted]

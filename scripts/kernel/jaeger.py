@@ -1,4 +1,4 @@
-"""`just jaeger` and `just jaeger-stop`: a Jaeger of one's own, to which `just run` sends its traces.
+"""`just jaeger` and `just jaeger-stop`: run a local Jaeger, to which `just run` sends its traces.
 
 It runs in a container of podman or docker, or else as the program `jaeger` on the PATH. It listens on loopback only, at
 two ports, keeps its traces in memory, and they are gone with it. Where traces go then stands in `.kernel/jaeger`, which
@@ -39,7 +39,7 @@ USE = "just jaeger [UI=16686] [OTLP=4318]"
 
 
 def start(values: dict[str, str]) -> None:
-    """Starts it, unless it runs already, and says where it is."""
+    """Start it, unless it runs already, and says where it is."""
     ports = {key: _port(key, values[key]) for key in INSIDE}
     runtime = _runtime()
     if _running(runtime) or _running(PROGRAM):
@@ -92,14 +92,14 @@ def _config(host: str, ports: dict[str, int]) -> str:
 
 
 def _leave(number: int, _: object) -> None:
-    """Leaves; further signals are ignored, also by what is called to undo: just hands on what a terminal has sent."""
+    """Leave; further signals are ignored, also by what is called to undo: just hands on what a terminal has sent."""
     for one in SIGNALS:
         signal.signal(one, signal.SIG_IGN)
     sys.exit(128 + number)
 
 
 def _begin(runtime: str, ports: dict[str, int], url: str) -> str:
-    """Starts it, and waits until it answers at *url*; gives what is to be known of a program: a space and its pid."""
+    """Start it, and waits until it answers at *url*; gives what is to be known of a program: a space and its pid."""
     pid = ""
     if runtime == PROGRAM:
         (ROOT / STATE).with_name("jaeger-grpc:0").unlink(missing_ok=True)
@@ -121,7 +121,7 @@ def _begin(runtime: str, ports: dict[str, int], url: str) -> str:
         words = ("run", "--detach", "--rm", "--name", CONTAINER, *mapped, "--env", f"{CONFIG}={config}")
         begun = _call(runtime, *words, IMAGE, "--config", f"env:{CONFIG}")
         if begun.returncode:
-            raise Refusal(f"{runtime} could not start {IMAGE}: {_reason(begun)}; mend that, and run this again")
+            raise Refusal(f"{runtime} could not start {IMAGE}: {_reason(begun)}; fix that, and run this again")
     if not _answers(url):
         more = f" What it said is in {LOG}." if pid else ""
         raise Refusal(f"Jaeger did not answer at {url} within {PATIENCE:g} s, and was stopped; run this again.{more}")
@@ -129,7 +129,7 @@ def _begin(runtime: str, ports: dict[str, int], url: str) -> str:
 
 
 def stop(_: dict[str, str]) -> None:
-    """Stops it, and with it the sending; nothing where it does not run."""
+    """Stop it, and with it the sending; nothing where it does not run."""
     runtime = _started_by()
     there = _running(runtime) or (
         runtime != PROGRAM and not _call(runtime, "container", "inspect", CONTAINER).returncode
@@ -140,7 +140,7 @@ def stop(_: dict[str, str]) -> None:
         print("Jaeger does not run; nothing is sent to it.")
         return
     if reason:
-        raise Refusal(f"{runtime} could not stop it: {reason}; mend that, and run this again")
+        raise Refusal(f"{runtime} could not stop it: {reason}; fix that, and run this again")
     print("Jaeger is stopped, and its traces are gone.")
 
 
@@ -159,7 +159,7 @@ def _running(runtime: str) -> bool:
 
 
 def _end(runtime: str) -> str:
-    """Ends it; gives the reason where that cannot be done."""
+    """End it; gives the reason where that cannot be done."""
     if runtime == PROGRAM:
         pid = _pid()
         if pid is not None:
@@ -225,7 +225,7 @@ def _runtime() -> str:
             "- put `jaeger` on the PATH: a release's from jaegertracing.io, or one that Go has built;\n"
             "- send traces to a collector of yours by OTEL_EXPORTER_OTLP_TRACES_ENDPOINT."
         )
-    raise Refusal(f"{'; '.join(reasons)}; mend that, or put a program `jaeger` on the PATH, and run this again")
+    raise Refusal(f"{'; '.join(reasons)}; fix that, or put a program `jaeger` on the PATH, and run this again")
 
 
 def _call(runtime: str, *words: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""`just kernel-files`: which files are the framework's, and which of them the user has changed.
+"""`just kernel-files`: list the framework's files, and which of them the user has changed.
 
 manifest.toml says it in patterns, so that a new module needs no line. `just own` writes the files that they match into
 shipped.txt, as they were then: from there on that list alone counts, and a file that the user adds is the user's,
@@ -21,12 +21,12 @@ USE = "just kernel-files"
 
 
 def owners(root: Path, paths: Iterable[str]) -> dict[str, str]:
-    """Whose each of *paths* is, as the manifest at *root* says: "framework", "template" or "user"."""
+    """Return the owner of each of *paths*, by the manifest at *root*: "framework", "template" or "user"."""
     return owners_by((root / MANIFEST).read_text(), paths)
 
 
 def owners_by(manifest: str, paths: Iterable[str]) -> dict[str, str]:
-    """Whose each of *paths* is, as the text of a *manifest* says."""
+    """Return the owner of each of *paths*, by the text of a *manifest*."""
     table: dict[str, list[str]] = tomllib.loads(manifest)
     patterns = {owner: re.compile("|".join(map(_as_regex, lines))) for owner, lines in table.items()}
     order = ("user", "template", "framework")  # the first that matches counts
@@ -83,7 +83,7 @@ def cloned_commit() -> str:
 
 
 def show_files(_: Mapping[str, str]) -> None:
-    """Prints the framework's files, and marks those that the user has changed or deleted."""
+    """Print the framework's files, and marks those that the user has changed or deleted."""
     origin, known = as_shipped()
     marks: dict[str, str] = {}
     for path, was in known.items():

@@ -1,4 +1,4 @@
-"""Makes scripts/requirements.lock from pyproject.toml: every group, every platform, with hashes, naming no host.
+"""Make scripts/requirements.lock from pyproject.toml: every group, every platform, with hashes, naming no host.
 
 Versions that still fit are kept; none is taken that is younger than 7 days, or AGE=n. All other arguments go to uv:
 `just lock --upgrade`, `just lock --upgrade-package anyio`. `just deps-update` says what it did, too.
@@ -28,7 +28,7 @@ PIN = re.compile(r"(?m)^([a-z0-9][a-z0-9._-]*)==(\S+)")
 
 
 class Unsolved(Refusal):
-    """No set of versions meets what is asked for."""
+    """No set of versions meets the requirements."""
 
 
 def read_project(root: Path = ROOT) -> dict[str, Any]:
@@ -45,12 +45,12 @@ def header(project: dict[str, Any]) -> str:
 
 
 def hosts(text: str) -> list[str]:
-    """The lines of a lock that name a host."""
+    """Return the lines of a lock that name a host."""
     return [line.strip() for line in text.splitlines() if "://" in line]
 
 
 def pins(text: str) -> dict[str, str]:
-    """The version of each package in a lock; of a package with several, all of them."""
+    """Return the version of each package in a lock, or all versions if there are several."""
     found: dict[str, list[str]] = {}
     for name, version in PIN.findall(text):
         found.setdefault(name, []).append(version)
@@ -58,7 +58,7 @@ def pins(text: str) -> dict[str, str]:
 
 
 def read_age(value: str) -> int:
-    """The days in AGE; the default for an empty one.
+    """Return the days in AGE; the default for an empty one.
 
     Raises:
         Refusal: It is no number of days.
@@ -72,7 +72,7 @@ def read_age(value: str) -> int:
 
 
 def resolve(folder: Path, before: str, words: Sequence[str], age: int, uv: Path = VENV_UV) -> str:
-    """The lock for the pyproject.toml in *folder*.
+    """Return the lock for the pyproject.toml in *folder*.
 
     Args:
         folder: Where to work: uv writes there too.
@@ -123,7 +123,7 @@ def _compile(uv: Path, folder: Path, before: str, words: Sequence[str], project:
 
 
 def run_uv(command: Sequence[str], folder: Path) -> None:
-    """Runs uv in *folder*.
+    """Run uv in *folder*.
 
     Raises:
         Refusal: No index answers.
@@ -182,7 +182,7 @@ class _Block:
 
 
 def main(options: Sequence[str], words: Mapping[str, str]) -> None:
-    """Resolves, checks, and only then replaces the lock."""
+    """Resolve, checks, and only then replaces the lock."""
     with Change("just lock") as change:
         (change.folder / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
         before = LOCK.read_text() if LOCK.exists() else ""

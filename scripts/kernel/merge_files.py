@@ -1,4 +1,4 @@
-"""The three-way merge of the framework's files: what they were, what the user has made of them, what they are now.
+"""Merge the framework's files three-way: the old version, the user's, and the new one.
 
 git merges, as it merges branches: content by lines, modes, links, and files that upstream has renamed. What it cannot
 decide becomes a conflict, and no version of anything is lost by one:
@@ -32,7 +32,7 @@ Tree = dict[str, tuple[str, str]]
 
 
 class Clash(NamedTuple):
-    """A conflict: where, why, and the file beside it; that is empty where the file itself has markers."""
+    """A conflict: where, why, and the file beside it, which is empty if the file itself has markers."""
 
     path: str
     why: str
@@ -40,7 +40,7 @@ class Clash(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """What comes of a merge."""
+    """The result of a merge."""
 
     tree: Tree
     clashes: list[Clash]
@@ -58,11 +58,11 @@ class Repository:
         self.folder = folder
 
     def git(self, *words: str, stdin: str = "", accept: tuple[int, ...] = (0,), **env: str) -> str:
-        """What git says in it."""
+        """Run git in it, and return its output."""
         return git(f"--git-dir={self.folder}", *words, root=self.folder, stdin=stdin, accept=accept, env=env)
 
     def read(self, commit: str) -> Tree:
-        """The files of a commit."""
+        """Return the files of a commit."""
         tree: Tree = {}
         for line in filter(None, self.git("ls-tree", "-r", "-z", "--full-tree", commit).split("\0")):
             kind, _, path = line.partition("\t")
@@ -93,7 +93,7 @@ def line_ends(text: str) -> str:
 
 
 def merge(repository: Repository, base: Tree, ours: Tree, theirs: Tree, label: str) -> Merged:
-    """Merges the framework's files into a project.
+    """Merge the framework's files into a project.
 
     Args:
         repository: It has the objects of all three.
@@ -134,7 +134,7 @@ class _Merge:
         return Merged(self.tree, sorted(self.clashes))
 
     def _take_line_ends(self) -> None:
-        """Reads a text of the user's with the line ends of Windows as if it had the framework's.
+        """Read a text of the user's with the line ends of Windows as if it had the framework's.
 
         So the two differ only where the user has changed something.
         """
@@ -176,7 +176,7 @@ class _Merge:
                 self._keep_ours(path, "both have changed it, and a link cannot be merged")
 
     def _keep_ours(self, path: str, why: str, aside: str = "") -> None:
-        """Takes *path* out of the merge; what is there stays, and the framework's goes beside."""
+        """Take *path* out of the merge; what is there stays, and the framework's goes beside."""
         entry = self.theirs.pop(path)
         self.base.pop(path, None)
         if path in self.ours:

@@ -1,4 +1,4 @@
-"""The three-way merge of pyproject.toml, value by value; the user's comments, order and layout stay.
+"""Merge pyproject.toml three-way, value by value; the user's comments, order and layout stay.
 
 Of lists, each item is a value of its own: a requirement is known by its name, anything else by what it is. What only
 one side has changed is as that side has it. Where both have changed one value, the user's stays, and it is a conflict.
@@ -38,7 +38,7 @@ class Clash(NamedTuple):
 
 
 def merge_project(base: str, ours: str, theirs: str) -> tuple[str, list[Clash]]:
-    """Merges what the framework needs into the user's pyproject.toml.
+    """Merge what the framework needs into the user's pyproject.toml.
 
     Args:
         base: The framework's, as it was.
@@ -121,7 +121,7 @@ def _items(items: Sequence[Any], where: tuple[str, ...]) -> Iterator[tuple[str, 
 
 
 def _write_table(table: Any, was: Mapping[str, Any], wanted: Mapping[str, Any], theirs: Any, *where: str) -> None:
-    """Changes in *table* what is to be otherwise; what is new comes from *theirs*, with its comment."""
+    """Change in *table* what is to be otherwise; what is new comes from *theirs*, with its comment."""
     for key in was.keys() - wanted.keys():
         del table[key]
     for key, value in wanted.items():

@@ -1,4 +1,4 @@
-"""`just nats` and `just nats-stop`: a NATS server of one's own, by which `just run` in several terminals calls itself.
+"""`just nats` and `just nats-stop`: run a local NATS server, which connects `just run` in several terminals.
 
 It listens on loopback only, keeps nothing, and runs until it is stopped. Where it is stands in `.kernel/nats`, which
 `just run` reads; what NATS_URL says goes first.
@@ -28,7 +28,7 @@ USE = "just nats [PORT=4222]"
 
 
 def start(values: dict[str, str]) -> None:
-    """Starts it, unless it runs already, and says where it is."""
+    """Start it, unless it runs already, and says where it is."""
     port = _port(values["PORT"])
     if running := _running():
         raise Refusal(f"it runs already: {running[0]}; `just nats-stop` ends it")
@@ -60,7 +60,7 @@ def start(values: dict[str, str]) -> None:
 
 
 def stop(_: dict[str, str]) -> None:
-    """Stops it; nothing where it does not run."""
+    """Stop it; nothing where it does not run."""
     found = _running()
     (ROOT / STATE).unlink(missing_ok=True)
     if found is None:

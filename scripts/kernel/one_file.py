@@ -20,7 +20,7 @@ CHECKED_NEVER = (1).to_bytes(4, "little")  # the bytecode's flags: it is of the 
 
 
 def is_native(path: str) -> bool:
-    """Whether a file is compiled, for one platform."""
+    """Return whether a file is compiled, for one platform."""
     return path.endswith((*importlib.machinery.EXTENSION_SUFFIXES, ".so")) or ".so." in path
 
 

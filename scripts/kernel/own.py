@@ -1,4 +1,4 @@
-"""`just own NAME=my-app`: the clone becomes a project of its own, or stays what it is.
+"""`just own NAME=my-app`: make the clone a project of its own, or leave it as it is.
 
 The new project is made aside as a whole: its files, its lock, and its repository with the one commit. Only then is it
 put in place, by a `Change`: whenever it is killed, the next recipe finishes it or undoes it. Nothing is lost by it: the
@@ -61,7 +61,7 @@ STAYS = ("user.", "commit.", "gpg.")  # the settings of the clone that are about
 
 
 def own(words: Mapping[str, str]) -> None:
-    """Makes the project, and brings .venv up to date with it."""
+    """Make the project, and brings .venv up to date with it."""
     name = words["NAME"]
     refuse_name(name, "a project", USE)
     _refuse_taken(name)
@@ -104,7 +104,7 @@ def _repository_around() -> str:
 
 
 def _copy(tree: Path) -> dict[str, str | None]:
-    """Copies the project's files to *tree*; their fingerprints. What is in no commit is in a backup, too."""
+    """Copy the project's files to *tree*; their fingerprints. What is in no commit is in a backup, too."""
     tracked, paths = in_git(), [path for path in project_files() if os.path.lexists(ROOT / path)]
     if not tracked:
         print(f"kept in a backup first: {make_backup('before-own')}")
@@ -115,7 +115,7 @@ def _copy(tree: Path) -> dict[str, str | None]:
 
 
 def _refuse_taken(name: str) -> None:
-    """Raises `Refusal` where the name, which is that of the command too, stands for something else."""
+    """Raise `Refusal` where the name, which is that of the command too, stands for something else."""
     if keyword.iskeyword(name) or name in TAKEN:
         raise Refusal(f"{name!r} means something else in Python or in this project; take another name")
     if name in pins(LOCK.read_text()):
@@ -129,7 +129,7 @@ def _refuse_taken(name: str) -> None:
 
 
 def _look_around(around: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Sees that the clone can be owned; returns what the template says of itself, and where it comes from.
+    """See that the clone can be owned; returns what the template says of itself, and where it comes from.
 
     Args:
         around: The repository that the folder is a part of.
@@ -198,7 +198,7 @@ def _left_out(cloned: str) -> list[str]:
 
 
 def _write_stubs(tree: Path, name: str, made_from: str) -> None:
-    """The README, the changelog and the conftest of a new project."""
+    """Write the README, the changelog and the conftest of a new project."""
     for path in ("README.md", "CHANGELOG.md", "tests/conftest.py"):
         text = (STUBS / f"{Path(path).name}.in").read_text()
         (tree / path).parent.mkdir(exist_ok=True)
@@ -215,7 +215,7 @@ def _pages(tree: Path) -> str:
 
 
 def _rename(tree: Path, name: str, template: Mapping[str, str]) -> None:
-    """Writes pyproject.toml and the lock: the new name, the template recorded, and no trace of what is left out."""
+    """Write pyproject.toml and the lock: the new name, the template recorded, and no trace of what is left out."""
     text = (tree / "pyproject.toml").read_text()
     (tree / "pyproject.toml").write_text(rewrite(text, name, template))
     lock = (tree / "scripts" / "requirements.lock").read_text()
@@ -226,7 +226,7 @@ def _rename(tree: Path, name: str, template: Mapping[str, str]) -> None:
 
 
 def rewrite(text: str, name: str, template: Mapping[str, str]) -> str:
-    """The pyproject.toml of the new project, from that of the clone."""
+    """Return the new project's pyproject.toml, made from the clone's."""
     document: Any = tomlkit.parse(text)
     document["project"]["name"] = name
     document["project"]["version"] = "0.1.0"
@@ -257,7 +257,7 @@ def rewrite(text: str, name: str, template: Mapping[str, str]) -> str:
 
 
 def _commit(tree: Path, message: str, turn: int) -> None:
-    """Makes the repository of the new project, with all of it in one commit."""
+    """Make the repository of the new project, with all of it in one commit."""
     git("init", "--quiet", root=tree, hold=[turn])
     git("symbolic-ref", "HEAD", "refs/heads/main", root=tree)
     copy_settings(STAYS, tree / ".git")
@@ -267,7 +267,7 @@ def _commit(tree: Path, message: str, turn: int) -> None:
 
 
 def _move_into_place(change: Change, tree: Path, *, repository: bool) -> None:
-    """Tells the change what is different between the clone and the new project, which may have a repository."""
+    """Tell the change what is different between the clone and the new project, which may have a repository."""
     new = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_symlink() or path.is_file()}
     new = {path for path in new if not path.startswith(".git/")}
     for path in change.expected:

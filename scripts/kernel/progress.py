@@ -1,4 +1,4 @@
-"""What the screen tells while tests run: how many are done, what has failed, and what runs at this moment.
+"""Show the progress of the tests: how many are done, what has failed, and what runs now.
 
 On a terminal it is one line that is kept up to date; elsewhere a line every now and then. A share of the time is told
 only where an earlier run has shown how long each test takes: tests differ by a factor of a thousand, so their number

@@ -1,7 +1,7 @@
-"""What the scripts behind the recipes share: the words they are called with, how they refuse, and git.
+"""Shared by the scripts behind the recipes: parsing arguments, refusing, and running git.
 
-`just service NAME=x`, `just service x` and `just NAME=x service` come to the same. The recipes hand on what just's own
-variables say, then the words of the command line, and `parse` reads them all in one way.
+`just service NAME=x`, `just service x` and `just NAME=x service` are the same. The recipes pass on the values of just's
+variables, then the command line's arguments, and `parse` reads all of them in the same way.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 class Refusal(Exception):
-    """What was asked for is not done, and nothing was changed. The text says why, and what to do."""
+    """The request is refused, and nothing was changed. The message says why, and what to do."""
 
 
 def run(recipe: str, use: str, act: Callable[[dict[str, str]], object], *keys: str) -> NoReturn:
-    """Calls *act* with the words that the recipe was called with, and ends the process: with 2 for a `Refusal`.
+    """Call *act* with the words that the recipe was called with, and ends the process: with 2 for a `Refusal`.
 
     Args:
         recipe: Its name.
@@ -53,7 +53,7 @@ def run(recipe: str, use: str, act: Callable[[dict[str, str]], object], *keys: s
         print(f"just {recipe}: {refusal}", file=sys.stderr)
         sys.exit(2)
     except (OSError, Conflict) as error:
-        print(f"just {recipe}: {error}; mend that, and run this again.", file=sys.stderr)
+        print(f"just {recipe}: {error}; fix that, and run this again.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -61,12 +61,12 @@ def run(recipe: str, use: str, act: Callable[[dict[str, str]], object], *keys: s
 
 
 def is_help(words: Sequence[str]) -> bool:
-    """Whether somebody asks what a recipe does, rather than for that to be done."""
+    """Return whether the arguments ask for help."""
     return not {"--help", "-h"}.isdisjoint(words)
 
 
 def tell_use(recipe: str, use: str) -> None:
-    """Prints what a *recipe* does, as its Justfile says, and how it is called."""
+    """Print what a *recipe* does, as its Justfile says, and how it is called."""
     words = [str(ROOT / ".venv" / "bin" / "just"), "--dump", "--dump-format=json"]
     told = subprocess.run(words, cwd=ROOT, capture_output=True, check=False).stdout
     known = json.loads(told).get("recipes", {}) if told else {}
@@ -75,7 +75,7 @@ def tell_use(recipe: str, use: str) -> None:
 
 
 def parse(words: Sequence[str], use: str, keys: Sequence[str]) -> dict[str, str]:
-    """The values by key. An empty value is an unset one; of two, the later counts.
+    """Return the values by key. An empty value counts as unset; of two, the later one counts.
 
     Raises:
         Refusal: There is a word that the recipe does not take, or a second one without a key.
@@ -105,12 +105,12 @@ def parse(words: Sequence[str], use: str, keys: Sequence[str]) -> dict[str, str]
 
 
 def show(word: str) -> str:
-    """A *word* of the user's in quotes, shortened, and harmless to a terminal."""
+    """Return a user's *word* in quotes, shortened, without control characters."""
     return repr(word if len(word) <= SHOWN else f"{word[:SHOWN]}...")
 
 
 def refuse_name(name: str, what: str, use: str) -> None:
-    """Raises `Refusal` for a *name* that is missing or malformed. One that is fine is safe in a path and in a shell."""
+    """Raise `Refusal` for a *name* that is missing or malformed. One that is fine is safe in a path and in a shell."""
     if not name:
         raise Refusal(f"{what} needs a name; as in: {use}")
     if not NAME.fullmatch(name):
@@ -123,7 +123,7 @@ def refuse_name(name: str, what: str, use: str) -> None:
 
 
 def is_yes(value: str, key: str) -> bool:
-    """Whether *value* says yes, as in FORCE=1.
+    """Return whether *value* says yes, as in FORCE=1.
 
     Raises:
         Refusal: It says neither yes nor no.
@@ -140,7 +140,7 @@ SIGNING = re.compile("sign|gpg|public key|Load key|failed to write commit object
 
 
 def _command(words: Sequence[str]) -> str:
-    """Which of git's commands *words* are, behind the options for git itself."""
+    """Return the git command in *words*, after the options for git itself."""
     rest = iter(words)
     for word in rest:
         if word in {"-c", "-C"}:
@@ -158,7 +158,7 @@ def git(
     hold: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """What git says on stdout, in the repository at *root* and no other, whatever the environment says of git.
+    """Return git's stdout, in the repository at *root* and no other, whatever the environment sets for git.
 
     Args:
         words: The command.
@@ -191,15 +191,15 @@ def git(
         command = _command(words)
         if command.startswith("commit") and SIGNING.search("\n".join(lines)):
             raise Refusal(
-                f"git cannot sign the commit ({reason}); mend the key that user.signingKey names, or let"
+                f"git cannot sign the commit ({reason}); fix the key that user.signingKey names, or let"
                 " `git config commit.gpgSign false` do without in this repository"
             )
-        raise Refusal(f"git {command} failed ({reason}); mend that, and run this again")
+        raise Refusal(f"git {command} failed ({reason}); fix that, and run this again")
     return os.fsdecode(done.stdout)
 
 
 def copy_settings(keys: tuple[str, ...], target: Path) -> None:
-    """Gives the repository whose own folder is *target* the settings of this clone that begin with one of *keys*."""
+    """Give the repository whose own folder is *target* the settings of this clone that begin with one of *keys*."""
     settings = [pair.split("\n", 1) for pair in git("config", "--local", "--list", "-z").split("\0") if "\n" in pair]
     for key, value in settings:
         if key.startswith(keys):
@@ -207,7 +207,7 @@ def copy_settings(keys: tuple[str, ...], target: Path) -> None:
 
 
 def refuse_uncommitted() -> None:
-    """Raises `Refusal` where the project has changes that are not committed, or files that git does not know."""
+    """Raise `Refusal` where the project has changes that are not committed, or files that git does not know."""
     changed = git("status", "--porcelain", "--untracked-files=normal", "--", ".").splitlines()
     if changed and all(line.startswith(" M") for line in changed) and not changed_files():
         return  # the line ends are others, which is no change
@@ -217,7 +217,7 @@ def refuse_uncommitted() -> None:
 
 
 def changed_files(*commit: str) -> set[str]:
-    """The tracked files that differ, in more than their line ends, from the index, or from a commit.
+    """Return the tracked files that differ from the index, or from a commit, in more than their line ends.
 
     The index, which git would refresh for that, stays as it is: a copy is asked.
     """
@@ -231,7 +231,7 @@ def changed_files(*commit: str) -> set[str]:
 
 
 def refuse_nobody(what: str) -> None:
-    """Raises `Refusal` where git does not know who makes a commit; *what* says which."""
+    """Raise `Refusal` where git does not know who makes a commit; *what* says which."""
     try:
         git("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
         git("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
@@ -243,12 +243,12 @@ def refuse_nobody(what: str) -> None:
 
 
 def in_git(*options: str, root: Path = ROOT) -> list[str]:
-    """The paths that `git ls-files` with these *options* names."""
+    """Return the paths that `git ls-files` lists with these *options*."""
     return [path for path in git("ls-files", "-z", *options, root=root).split("\0") if path]
 
 
 def project_files(root: Path = ROOT) -> list[str]:
-    """The files of the project at *root*: what git tracks or would track.
+    """Return the files of the project at *root*: what git tracks or would track.
 
     Where git knows nothing of it, as of an archive that was downloaded, or refuses it because the folder is somebody
     else's: all that no .gitignore names.
@@ -270,7 +270,7 @@ NO_REPOSITORY = re.compile("not a git repository|dubious ownership")
 
 
 def commit_of_head(root: Path = ROOT) -> str:
-    """The commit that is checked out; empty where there is none, or no repository that git will look at."""
+    """Return the commit that is checked out; empty if there is none, or no repository that git accepts."""
     try:
         return git("rev-parse", "--quiet", "--verify", "HEAD", root=root, accept=(0, 1)).strip()
     except Refusal as refusal:
@@ -280,10 +280,10 @@ def commit_of_head(root: Path = ROOT) -> str:
 
 
 def unix(content: bytes) -> bytes:
-    """The *content* of a text with the line ends of Unix; that of anything else, as it is."""
+    """Return the *content* of a text with the line ends of Unix, or other content unchanged."""
     return content if b"\0" in content else content.replace(b"\r\n", b"\n")
 
 
 def bring_venv_up_to_date() -> None:
-    """Lets scripts/just do it, which says what it does. Where that fails it says so; the next recipe tries again."""
+    """Bring .venv up to date by scripts/just. If that fails, it says so, and the next recipe tries again."""
     subprocess.run([str(ROOT / "scripts" / "just"), "--version"], stdout=subprocess.DEVNULL, check=False)

@@ -1,4 +1,4 @@
-"""`just check`: runs all checks at once, and reports all that they find, not only what the first one finds."""
+"""`just check`: run all checks in parallel, and report everything that they find."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`just test`: every check beside every test, and all that either has found.
+"""`just test`: run all checks and all tests in parallel, and report everything that either finds.
 
 With words, as in `just test -k billing`, those are pytest's: it runs at once, without the checks and without coverage.
 Two settings in `[tool.kernel]` of pyproject.toml are for suites that take long: with `test-workers-per-core = 2`

@@ -1,4 +1,4 @@
-"""`just sec`: known vulnerabilities in the lock, secrets in the tree, and dangerous code.
+"""`just sec`: look for known vulnerabilities in the lock, secrets in the tree, and dangerous code.
 
 All of it goes into one SARIF file, for the tools that show such; the terminal has a line for each finding. It fails on
 a finding. What cannot be done, as without network, is said, and the rest is done.
@@ -36,12 +36,12 @@ PLACE = "scripts/requirements.lock"
 
 
 class NotDone(Exception):
-    """A part could not be done; the text says why."""
+    """A check could not run; the message says why."""
 
 
 @attrs.frozen
 class Finding:
-    """One thing that was found.
+    """One finding.
 
     Args:
         rule: What kind it is.
@@ -60,7 +60,7 @@ class Finding:
 
 
 def check(words: Mapping[str, str]) -> None:
-    """Does each part, writes the report, and ends the process with 1 where something was found."""
+    """Run each check, write the report, and exit with 1 if something was found."""
     service = words["SERVICE"]
     if service and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]/_-]+", service):
         raise Refusal(f"SERVICE={show(service)} is no address; as in: SERVICE=https://osv.example.com")
@@ -116,8 +116,8 @@ def vulnerabilities(service: str = "") -> Iterator[Finding]:
     for result in told["runs"][0]["results"]:
         facts = result["properties"]
         name, version = facts["uv/package"], facts["uv/version"]
-        mended = " or ".join(facts.get("uv/fixVersions") or [])
-        what_to_do = f"mended in {mended}: just deps-update {name}" if mended else "not mended yet: do without, or wait"
+        fixed = " or ".join(facts.get("uv/fixVersions") or [])
+        what_to_do = f"fixed in {fixed}: just deps-update {name}" if fixed else "not fixed yet: remove it, or wait"
         yield Finding(result["ruleId"], f"{result['message']['text']}; {what_to_do}", PLACE, pins[name, version])
 
 

@@ -1,4 +1,4 @@
-"""Dangerous lines of Python: what ruff's S rules find, and what these do not know of.
+"""Find dangerous lines of Python, by ruff's S rules and by rules of our own.
 
 Those are anyio's and asyncio's ways to start a program, modules and code that are named while the app runs, and SQL
 that is put together. A bare `# noqa` is no excuse here; `# noqa: S602` is, as somebody has looked at that rule.
@@ -186,7 +186,7 @@ def _first(call: ast.Call) -> ast.expr | None:
 
 
 def _is_list(node: ast.expr, values: Mapping[str, list[ast.expr]]) -> bool:
-    """Whether it is a list of words for certain."""
+    """Return whether it is a list of words for certain."""
     if isinstance(node, ast.Name) and node.id in values:
         return all(_is_list(value, {}) for value in values[node.id])
     if isinstance(node, ast.BinOp):
@@ -197,7 +197,7 @@ def _is_list(node: ast.expr, values: Mapping[str, list[ast.expr]]) -> bool:
 
 
 def _is_fixed(node: ast.expr, values: Mapping[str, list[ast.expr]]) -> bool:
-    """Whether it is what it says, and always the same."""
+    """Return whether it is what it says, and always the same."""
     if isinstance(node, ast.Name) and node.id in values:
         return all(_is_fixed(value, {}) for value in values[node.id])
     if isinstance(node, ast.List | ast.Tuple):
@@ -206,7 +206,7 @@ def _is_fixed(node: ast.expr, values: Mapping[str, list[ast.expr]]) -> bool:
 
 
 def _is_made(node: ast.expr, values: Mapping[str, list[ast.expr]]) -> bool:
-    """Whether it is a text that is put together with values."""
+    """Return whether it is a text that is put together with values."""
     if isinstance(node, ast.Name) and node.id in values:
         made = values[node.id]
         texts = [one.value for value in made for one in ast.walk(value) if isinstance(one, ast.Constant)]

@@ -1,4 +1,4 @@
-"""What looks like a key or a password in the project's files. Nothing is sent anywhere, and no secret is repeated.
+"""Find what looks like a key or a password in the project's files. Nothing is sent anywhere, and no secret is printed.
 
 Kingfisher looks for what services hand out, by its 500 rules, also in base64; secrets.yml adds what people write. Files
 that hold keys without any text are known by how they begin, whatever their names.

@@ -1,4 +1,4 @@
-"""`just service` and `just service-remove`: a service and its test, from one name, and away again."""
+"""`just service` and `just service-remove`: make or remove a service and its test."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ USE_REMOVE = "just service-remove NAME=billing"
 
 
 def add(words: Mapping[str, str]) -> None:
-    """Writes `services/<name>.py` and its test, both or neither; adds the packages that its kind needs before."""
+    """Write `services/<name>.py` and its test, both or neither; adds the packages that its kind needs before."""
     name, kind = words["NAME"], words["KIND"] or "plain"
     refuse_name(name, "a service", USE)
     if kind not in KINDS:
@@ -84,7 +84,7 @@ def render(stub: str, name: str, path: str) -> str:
 
 
 def _refuse_taken(name: str, made: Mapping[str, str]) -> None:
-    """Raises `Refusal` where the service could not be imported, or would be taken for something else."""
+    """Raise `Refusal` where the service could not be imported, or would be taken for something else."""
     identifier = module(name)
     if keyword.iskeyword(identifier) or identifier in dir(builtins):
         raise Refusal(f"{name!r} is a word of Python's, which the service's function would hide; take another name")
@@ -129,9 +129,7 @@ def _own_commands() -> Mapping[str, object]:
         try:
             __import__("app.commands")
         except Exception as error:
-            raise Refusal(
-                f"app/commands.py does not import ({type(error).__name__}: {error}); mend it first"
-            ) from error
+            raise Refusal(f"app/commands.py does not import ({type(error).__name__}: {error}); fix it first") from error
     return EXTENSIONS.commands
 
 
@@ -139,7 +137,7 @@ def _services() -> dict[str, ServiceFile]:
     try:
         return find_services(str(ROOT), BUILT_IN)
     except PlanError as error:
-        raise Refusal(f"{error}; mend that first") from error
+        raise Refusal(f"{error}; fix that first") from error
 
 
 def _path(file: ServiceFile) -> str:
@@ -149,7 +147,7 @@ def _path(file: ServiceFile) -> str:
 
 
 def remove(words: Mapping[str, str]) -> None:
-    """Removes a service and its test, both or neither."""
+    """Remove a service and its test, both or neither."""
     name, force = words["NAME"], is_yes(words["FORCE"], "FORCE")
     refuse_name(name, "a service", USE_REMOVE)
     services = _services()
@@ -188,7 +186,7 @@ def _dependents(name: str, services: Mapping[str, ServiceFile]) -> list[str]:
         except PlanError as error:
             errors.append(error)
     if errors:
-        raise Refusal(f"who depends on {name} cannot be told: {errors[0]}; mend that first, or say FORCE=1")
+        raise Refusal(f"cannot tell which services depend on {name}: {errors[0]}; fix that first, or say FORCE=1")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Puts a project at another commit by a `Change`: its files, git's index, its branches, and HEAD, which comes last.
+"""Put a project at another commit by a `Change`: its files, git's index, its branches, and HEAD, which comes last.
 
 `git checkout` writes file by file, and a kill leaves some of each. Here all is prepared aside, and every step is one
 rename; so the next recipe finishes what a kill has interrupted.
@@ -19,7 +19,7 @@ QUIET = ["-c", "gc.auto=0", "-c", "maintenance.auto=false"]
 
 
 def refuse_unusual_git() -> None:
-    """Raises `Refusal` where git keeps its files in another way than this module knows."""
+    """Raise `Refusal` where git keeps its files in another way than this module knows."""
     if git("rev-parse", "--is-inside-work-tree", accept=(0, 128)).strip() != "true":
         raise Refusal("this folder is in no repository; `git init` and a commit make one")
     ours = [folder.resolve() for folder in git_folders(ROOT)]
@@ -38,7 +38,7 @@ def prefix() -> str:
 
 
 def refuse_elsewhere(branch: str) -> None:
-    """Raises `Refusal` where the branch is checked out in another worktree, which would not see it move."""
+    """Raise `Refusal` where the branch is checked out in another worktree, which would not see it move."""
     place, here = "", git("rev-parse", "--show-toplevel").rstrip("\n")
     for line in git("worktree", "list", "--porcelain", "-z").split("\0"):
         key, _, value = line.partition(" ")
@@ -55,12 +55,12 @@ def commit_of(branch: str) -> str:
 
 
 def put_branch(change: Change, branch: str, commit: str) -> None:
-    """The branch is to be at *commit*."""
+    """Put the branch at *commit*."""
     change.put(f"{HEADS}/{branch}", f"{commit}\n".encode())
 
 
 def remove_branch(change: Change, branch: str) -> None:
-    """The branch is to go, also where git has packed it away."""
+    """Remove the branch, even if git has packed it."""
     packed = git_folders(ROOT)[1] / "packed-refs"
     lines = packed.read_text().splitlines(keepends=True) if packed.exists() else []
     left = [line for line in lines if not line.endswith(f" refs/heads/{branch}\n")]
@@ -108,7 +108,7 @@ def as_in(known: Path, now: Path) -> str | None:
 
 
 def _check_out(paths: list[str], folder: Path, env: Mapping[str, str]) -> Path:
-    """Writes files of an index into a new folder."""
+    """Write files of an index into a new folder."""
     folder.mkdir()
     words = ["checkout-index", "-z", "--stdin", f"--prefix={folder}/"]
     git(*words, stdin="".join(f"{path}\0" for path in paths), env=env)
@@ -116,5 +116,5 @@ def _check_out(paths: list[str], folder: Path, env: Mapping[str, str]) -> Path:
 
 
 def put_head(change: Change, branch: str) -> None:
-    """The branch is to be checked out; the last move."""
+    """Check out the branch; the last move."""
     change.put(".git/HEAD", f"ref: refs/heads/{branch}\n".encode())

@@ -1,4 +1,4 @@
-"""`just kernel-update`: the framework's newer version on a branch, or the project as it was.
+"""`just kernel-update`: put a newer version of the framework on a branch, or leave the project as it was.
 
 An update is the work of two. This script, which the project has, does what must not change: it looks whether an update
 can be made, fetches upstream, keeps a backup, and puts the project on the branch. What an update *is* the new version
@@ -46,7 +46,7 @@ COMMIT = re.compile("[0-9a-f]{40}([0-9a-f]{24})?")
 
 
 def update(words: Mapping[str, str]) -> None:
-    """Makes the branch and checks it out, or says that there is nothing newer."""
+    """Make the branch and checks it out, or says that there is nothing newer."""
     wanted, age = words["VERSION"], read_age(words["AGE"])
     verify, plain = is_yes(words["VERIFY"], "VERIFY"), is_yes(words["PLAIN"], "PLAIN")
     if wanted and not REVISION.fullmatch(wanted):
@@ -96,7 +96,7 @@ def update(words: Mapping[str, str]) -> None:
 
 
 def _look_around() -> dict[str, str]:
-    """Sees that the project can be updated; returns what it says of the framework.
+    """See that the project can be updated; returns what it says of the framework.
 
     Raises:
         Refusal: It cannot, or not now.
@@ -145,7 +145,7 @@ def _missing_tools() -> list[str]:
 
 
 def _let_new_version(step: str, change: Change) -> None:
-    """Runs the new version's script."""
+    """Run the new version's script."""
     script = change.folder / "new" / "scripts" / "kernel" / "update_to.py"
     if not script.is_file():
         raise Refusal("that version has no scripts/kernel/update_to.py: it cannot be updated to; take another one")
@@ -157,7 +157,7 @@ def _let_new_version(step: str, change: Change) -> None:
 
 
 def _prepare(change: Change, note: Mapping[str, Any]) -> None:
-    """Brings the commit into the project's repository, and tells the change what there is to do."""
+    """Bring the commit into the project's repository, and tells the change what there is to do."""
     source = [str(change.folder / "git"), "refs/kernel/update"]
     options = ["--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"]
     commit = git(f"--git-dir={source[0]}", "rev-parse", source[1]).strip()

@@ -1,4 +1,4 @@
-"""`just kernel-update-review`, `-merge` and `-revert`: what becomes of the branch that `just kernel-update` made."""
+"""`just kernel-update-review`, `-merge` and `-revert`: show, merge or remove the branch of `just kernel-update`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _open(note: Mapping[str, Any]) -> Iterator[Mapping[str, str]]:
 
 
 def review(_: Mapping[str, str]) -> None:
-    """Shows what the update changes, what is in conflict, and what the tests said."""
+    """Show what the update changes, what is in conflict, and what the tests said."""
     note = _pending()
     print(f"{note['template']} {note['base_version']} -> {note['version']}, on the branch {note['branch']}\n")
     told = iter(git("diff", "--name-status", "--relative", "-M", "-z", note["start"], note["branch"]).split("\0"))
@@ -77,7 +77,7 @@ def review(_: Mapping[str, str]) -> None:
 
 
 def merge(_: Mapping[str, str]) -> None:
-    """Brings the branch into the one that it was made from, and deletes it; all of it or nothing."""
+    """Bring the branch into the one that it was made from, and deletes it; all of it or nothing."""
     note = _pending()
     branch, onto = note["branch"], note["onto"]
     refuse_unusual_git()
@@ -129,7 +129,7 @@ def _merged(branch: str, onto: str) -> str:
 
 
 def revert(_: Mapping[str, str]) -> None:
-    """Leaves no trace of the update; commits of the user's on its branch are named."""
+    """Leave no trace of the update; commits of the user's on its branch are named."""
     note = _pending()
     branch, onto = note["branch"], note["onto"]
     refuse_unusual_git()

@@ -1,4 +1,4 @@
-"""Makes the update to the version that this file belongs to: one commit on top of a project's, tried in a worktree.
+"""Make the update to the version that this file belongs to: one commit on top of a project's, tried in a worktree.
 
 `just kernel-update` of an older version runs it: see update.py, which says what it is given and what it leaves. Since
 it is run by that project's .venv, neither it nor what it imports may need more than tomlkit and the standard library.
@@ -52,7 +52,7 @@ class _Update:
         self.new = self.repository.read(self.job["commit"])
 
     def check(self) -> None:
-        """Raises `Refusal` where the update cannot be made."""
+        """Raise `Refusal` where the update cannot be made."""
         if self.repository.git("cat-file", "-t", self.job["base"], accept=(0, 128)).strip() != "commit":
             raise Refusal(
                 f"upstream has no commit {self.job['base'][:12]} any more, which this project was made from; let commit"
@@ -101,7 +101,7 @@ class _Update:
         return set(filter(None, git(*words, root=empty, stdin="\0".join(paths), accept=(0, 1)).split("\0")))
 
     def make(self) -> None:
-        """Merges, commits, tests, and reports."""
+        """Merge, commits, tests, and reports."""
         base, theirs = self.framework()
         tree, clashes = merge(self.repository, base, self.ours, theirs, self.label)
         told = [clash._asdict() for clash in clashes]
@@ -125,7 +125,7 @@ class _Update:
         return [path for path, owner in self._owners(self.new).items() if owner == "framework"]
 
     def _merge_project(self, tree: Tree) -> list[dict[str, str]]:
-        """Merges pyproject.toml, and makes the lock anew where that asks for other packages; returns the conflicts."""
+        """Merge pyproject.toml, and makes the lock anew where that asks for other packages; returns the conflicts."""
         ours = self.repository.content(self.ours[PROJECT][1])
         ends, ours = line_ends(ours), ours.replace("\r\n", "\n")
         name = tomllib.loads(ours)["project"]["name"]
@@ -163,7 +163,7 @@ class _Update:
         tree[LOCK] = ("100644", self.repository.store(made))
 
     def _commit(self, tree: Tree) -> Path:
-        """Makes the commit, in a worktree."""
+        """Make the commit, in a worktree."""
         worktree = self.folder / "tree"
         options = ["--quiet", "--detach", "--no-checkout", str(worktree), self.job["start"]]
         self.repository.git("worktree", "add", *options)
@@ -206,7 +206,7 @@ def _order(version: str) -> tuple[int, ...]:
 
 
 def _try(worktree: Path) -> dict[str, Any]:
-    """Runs the project's tests in the worktree; what they said, and how they ended."""
+    """Run the project's tests in the worktree; what they said, and how they ended."""
     print("testing in a worktree", flush=True)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "JUST"))}
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""What upstream has, and what of it an update takes: the addresses, the repository aside, and the choice."""
+"""Find out what upstream has, and choose what an update takes."""
 
 from __future__ import annotations
 
@@ -95,11 +95,11 @@ class Aside:
         (folder / "objects" / "info" / "alternates").write_text(f"{objects}\n")
 
     def git(self, *words: str, **options: Any) -> str:
-        """What git says in it."""
+        """Run git in it, and return its output."""
         return git(f"--git-dir={self.folder}", *words, root=self.folder, **options)
 
     def fetch(self, upstream: str) -> None:
-        """Brings all of upstream's branches and tags, and what it has checked out.
+        """Bring all of upstream's branches and tags, and what it has checked out.
 
         Raises:
             Refusal: Upstream does not answer, or not as it should.
@@ -126,11 +126,11 @@ class Aside:
         return self.git("for-each-ref", "--format=%(refname:lstrip=2)", f"refs/{kind}").split()
 
     def is_before(self, old: str, new: str) -> bool:
-        """Whether the commit *old* is one that *new* comes from."""
+        """Return whether the commit *old* is one that *new* comes from."""
         return self.git("merge-base", old, new, accept=(0, 1, 128)).strip() == old
 
     def verify(self, target: Target) -> None:
-        """Raises `Refusal` unless git finds that somebody whom its user trusts has signed the *target*."""
+        """Raise `Refusal` unless git finds that somebody whom its user trusts has signed the *target*."""
         is_tag = target.ref.startswith("refs/tags/")
         what = f"the tag {target.ref.removeprefix('refs/tags/')}" if is_tag else f"the commit {target.commit[:12]}"
         try:
@@ -154,7 +154,7 @@ class Aside:
         return self.git("commit-tree", "--no-gpg-sign", "-m", "The project", folder).strip()
 
     def graft(self, start: str, inner: str) -> None:
-        """Puts the commit that the new version has made on top of *start*, where it changes the folder *inner* only."""
+        """Put the commit that the new version has made on top of *start*, where it changes the folder *inner* only."""
         made = "refs/kernel/update"
         tree = self.git("rev-parse", f"{made}^{{tree}}").strip()
         parts = inner.rstrip("/").split("/")
@@ -171,7 +171,7 @@ class Aside:
 
 
 def choose(wanted: str, template: Mapping[str, str], aside: Aside) -> Target | None:
-    """What to take; None where there is nothing newer, which it says.
+    """Return what to take; None if there is nothing newer, which it reports.
 
     Raises:
         Refusal: What is wanted is older, or there is nothing of that name.

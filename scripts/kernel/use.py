@@ -1,4 +1,4 @@
-"""Answers for a recipe that takes no words: tells what it does to who asks for help, and refuses all else.
+"""Answer for a recipe without arguments: print its help on request, and refuse anything else.
 
 scripts/kernel/script use format --help
 """

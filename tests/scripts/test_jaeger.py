@@ -177,7 +177,7 @@ def test_nobody_is_there(runtime: Runtime, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("info", "podman does not work (Error: broken on purpose); mend that"),
+        ("info", "podman does not work (Error: broken on purpose); fix that"),
         ("run", "podman could not start cr.jaegertracing.io/jaegertracing/jaeger:"),
     ],
 )

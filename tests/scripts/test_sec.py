@@ -108,7 +108,7 @@ def test_it_fails_on_each_kind_of_finding(owned: Project, service: str) -> None:
     assert re.search("services/leak.py:5: [a-z-]+: looks like a secret", done.out)
     assert "services/leak.py:6: S602: " in done.out
     assert "idna 3" in done.out
-    assert "is vulnerable to PYSEC-2099-1: Reads more than it should; mended in 99.1: just deps-update idna" in done.out
+    assert "is vulnerable to PYSEC-2099-1: Reads more than it should; fixed in 99.1: just deps-update idna" in done.out
     assert ".env" not in done.out
     assert key not in done.out + (owned.root / "build" / "sec.sarif").read_text()
     runs = report(owned)
