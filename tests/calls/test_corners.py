@@ -146,7 +146,7 @@ async def test_no_permission_to_publish(own_nats: Start, prefix: str, tmp_path: 
 async def test_a_wrong_password(own_nats: Start, prefix: str, tmp_path: Path) -> None:
     """The link fails its start, says which variables to look at, and shows no secret."""
     server = own_nats(*with_permissions(tmp_path, ""))
-    wrong = {"NATS_USER": "me", "NATS_PASSWORD": "secret-but-wrong"}
+    wrong = {"NATS_USER": "me", "NATS_PASSWORD": "secret-but-wrong"}  # pragma: allowlist secret
     web = App((web_of(),), server.url, prefix, environ=wrong)
     async with apps(web):
         await until(lambda: web.report is not None)
