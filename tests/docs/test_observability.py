@@ -121,3 +121,39 @@ def test_the_commands_are_recipes() -> None:
     assert {"jaeger", "jaeger-stop"} <= {*names}
     for name in names:
         assert re.search(rf"^{name}( \*args)?:", recipes, re.MULTILINE), name
+
+
+LIFE = """
+@service(retries=Retry(1, delay=0.01, jitter=0))
+async def shaky() -> None:
+    raise OSError("no disk")
+
+"""
+OTHER = """
+@service
+async def calm(serving: Serving[None]) -> None:
+    async with serving():
+        await anyio.sleep_forever()
+"""
+
+
+def test_the_lines_of_the_page_are_logged(tmp_path: Path) -> None:
+    """The real program says what the table shows, and a line in JSON has the fields of the other table, and no more."""
+    app = App(tmp_path)
+    app.service("shaky", LIFE)
+    app.service("calm", OTHER)
+    result = app.call("run", LOG_FORMAT="json", LOG_LEVEL="info")
+    assert result.code == 1, result.stderr
+    table = PAGE.partition("## Logs")[2].partition("With `LOG_FORMAT=json`")[0]
+    shown = {words for line in table.splitlines() if line.startswith("| `") for words in re.findall(r"`([^`]+)`", line)}
+    assert len(shown) > 15
+    for begin in (
+        *("starting", "ready after", "OSError: no disk; retry 1 of", "stopping (requested)", "stopped after"),
+        *("failed after", "ended after", "exit 1: "),
+    ):
+        assert any(words.startswith(begin) for words in shown), begin
+        assert any(record["message"].startswith(begin) for record in result.records), begin
+    fields = PAGE.partition("With `LOG_FORMAT=json`")[2].partition("\n\nIn JSON")[0]
+    firsts = [line.split("|")[1] for line in fields.splitlines() if line.startswith("| `")]
+    named = {name for first in firsts for name in re.findall(r"`(\w+)`", first)}
+    assert {name for record in result.records for name in record} <= named
