@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kernel import masking
 from tests import shared
 from tests.harness import Lab
 from tests.ports import ANY_PORT
@@ -64,6 +65,14 @@ def _in_real_time(request: pytest.FixtureRequest) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_of_others() -> Iterator[None]:
+    """Forget the secrets of each test: they would be masked in the words of the next."""
+    yield
+    masking._secrets.clear()
+    masking._longest_first.clear()
 
 
 @pytest.fixture
