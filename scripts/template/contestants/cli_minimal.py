@@ -44,7 +44,7 @@ def list_services() -> None:
 
 @app.command
 def graph(*service: str, format: Literal["text", "mermaid", "dot", "json"] = "text") -> None:  # noqa: A002
-    """Show what depends on what. Imports the enabled services, or those named, and runs none.
+    """Show the dependency graph. Imports the enabled services, or those named, and runs none.
 
     Parameters
     ----------
@@ -58,17 +58,17 @@ def graph(*service: str, format: Literal["text", "mermaid", "dot", "json"] = "te
 
 @app.command
 def check(*service: str) -> None:
-    """Import all services, or those named, and say all that is wrong; 2 where anything is."""
+    """Import all services, or those named, and report everything that is wrong; exit code 2 if anything is."""
 
 
 @app.command
 def env(*service: str, format: Literal["table", "json", "dotenv"] = "table") -> None:  # noqa: A002
-    """List every variable that is read: type, default, value now and where it comes from. Secrets are masked."""
+    """List every variable that is read: type, default, current value and where it comes from. Secrets are masked."""
 
 
 @app.command
 def call(method: str, arguments: str = "{}") -> None:
-    """Call a method of a service that runs elsewhere, and print its result as JSON; needs NATS_URL."""
+    """Call a method of a service in another process, and print the result as JSON. Needs NATS_URL."""
 
 
 @app.command(name="--install-completion")
