@@ -490,7 +490,7 @@ def test_one_that_is_broken_breaks_only_itself(app: App) -> None:
     assert (optional.code, optional.stdout) == (0, "none\n")
     assert put.code == 3
     cannot = r"app/commands.py:\d+: command 'bad': the annotation of parameter 'what' cannot be evaluated"
-    gets = r"app/commands.py:\d+: command 'valued' has a parameter 'store', which is the name of a service; only the commands of a service"
+    gets = r"app/commands.py:\d+: command 'valued' has a parameter 'store', which is the name of a service; only"
     for result, pattern in ((bad, cannot), (valued, gets)):
         assert result.code == 2
         assert len(result.errors) == 1

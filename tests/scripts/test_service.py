@@ -176,7 +176,12 @@ def test_a_service_that_others_depend_on_is_not_removed(owned: Project) -> None:
         assert refused(owned.just("service-remove", "billing"), "shipping depend on billing", "FORCE=1")
     owned.write("services/shipping.py", "import nothing_of_that_name\n")
     with owned.unchanged():
-        assert refused(owned.just("service-remove", "billing"), "cannot be told", "nothing_of_that_name", "FORCE=1")
+        assert refused(
+            owned.just("service-remove", "billing"),
+            "cannot tell which services depend on billing",
+            "nothing_of_that_name",
+            "FORCE=1",
+        )
     assert owned.just("service-remove", "billing", FORCE="1").code == 0
     assert not (owned.root / "services" / "billing.py").exists()
 
