@@ -9,8 +9,8 @@ import app
 
 
 def main() -> None:
-    """Run the command line. Until the kernel itself is imported, a signal finds nothing that was started."""
-    gc.disable()  # what imports make stays, so looking for garbage in it is a waste; the kernel enables it
+    """Run the command line. Until the kernel is imported, a signal finds nothing started."""
+    gc.disable()  # objects made by imports stay, so collecting garbage is a waste; the kernel enables it again
     if sys.argv[1:2] == ["run"]:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)

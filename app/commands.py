@@ -1,6 +1,6 @@
-"""The commands of this app that belong to no service. This file is yours.
+"""Commands of this app that do not belong to a service. This file is yours.
 
-Their parameters are the command line's; `app --help` shows them.
+Their parameters become command-line arguments; `app --help` shows them.
 
     @command
     async def seed(*, users: int = 10) -> None:

@@ -1,13 +1,13 @@
 """What surrounds the services: log handlers, the app's lifespan, and observers. This file is yours.
 
-It is imported before the services are, and by every command.
+It is imported before the services, and by every command.
 
-A handler that is added to the root logger here gets every record, from the kernel, services and libraries alike, with
+A handler that is added to the root logger here gets every record of the kernel, services and libraries, with
 `app`, `version` and `service` on each:
 
     logging.getLogger().addHandler(logging.FileHandler("app.log"))
 
-A lifespan runs around all services. Several run in order, and are undone in reverse:
+A lifespan runs around all services. Several are entered in order, and exited in reverse:
 
     @lifespan
     async def tracing() -> AsyncGenerator[None, None]:
@@ -15,7 +15,7 @@ A lifespan runs around all services. Several run in order, and are undone in rev
         yield                          # the services run
         await provider.shutdown()      # they have ended, whatever happened
 
-An observer is told each step of the run; `kernel.events` has what it may be told:
+An observer is called with each event of the run; `kernel.events` lists them:
 
     @observer
     def count(event: Event) -> None:

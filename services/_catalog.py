@@ -1,4 +1,4 @@
-"""What can be called of example-catalog, wherever it runs: shared by both sides, and importing nothing of either."""
+"""The interface of example-catalog, wherever it runs: shared by both sides, and importing nothing of either."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from kernel import interface
 
 @attrs.frozen
 class Item:
-    """Something in the catalog.
+    """An item in the catalog.
 
     Args:
         id: Its number.
-        name: What it is called.
+        name: Its name.
         created_at: When it was added: UTC, as SQLite writes it.
 
     """
@@ -26,17 +26,17 @@ class Item:
 
 
 class NotMigrated(Exception):
-    """The catalog's table is not there (yet)."""
+    """Raised if the catalog's table does not exist (yet)."""
 
 
 @interface(raises=[NotMigrated], timeout=5)
 class Catalog(Protocol):
-    """The items that there are."""
+    """The items in the catalog."""
 
     async def items(self) -> list[Item]:
-        """All of them, in the order in which they were added."""
+        """Return all items, in the order in which they were added."""
         ...
 
     async def add(self, name: str) -> Item:
-        """Add one."""
+        """Add an item."""
         ...

@@ -1,7 +1,7 @@
-"""The connection pool that example-database opens, and that its dependents hold.
+"""The connection pool that example-database opens, and that its consumers use.
 
-It has a file of its own because both sides need the type: a service that imported another's file would need that
-one's packages too, also on machines where only one of them runs.
+It is in a separate file because both sides need the type: a service that imported another service's file would need
+that service's packages too, even on machines where only one of them runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from anyio import CancelScope, CapacityLimiter, from_thread, to_thread
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
-INSTRUCTIONS = 10_000  # of SQLite's virtual machine between two looks at whether the caller was cancelled: under 1 ms
+INSTRUCTIONS = 10_000  # of SQLite's virtual machine between two checks for cancellation: under 1 ms
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +27,14 @@ class Pool:
     """A few SQLite connections, each lent to one piece of work at a time.
 
     A piece of work is a plain function of a connection. It runs in a thread, as a whole and in one transaction: SQLite
-    blocks, and a transaction with awaits inside could be left half done.
+    blocks, and a transaction with awaits inside could be left incomplete.
     """
 
     def __init__(self, connections: Sequence[sqlite3.Connection]) -> None:
         self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         self._threads = CapacityLimiter(len(connections))
         for connection in connections:
-            # A thread cannot be cancelled, so SQLite asks; an error in the answer interrupts the statement.
+            # A thread cannot be cancelled, so SQLite calls back; an error in the callback interrupts the statement.
             connection.set_progress_handler(from_thread.check_cancelled, INSTRUCTIONS)
             self._idle.put(connection)
 
@@ -44,16 +44,16 @@ class Pool:
         Cancellation interrupts it within about a millisecond, and rolls it back.
 
         Raises:
-            sqlite3.Error: SQLite refused something, also once the pool is closed. What *work* raises comes through.
+            sqlite3.Error: SQLite failed, also because the pool is closed. Errors of *work* propagate.
 
         """
         return await self._run("BEGIN", work)
 
     async def write(self, work: Work[T]) -> T:
-        """Run *work*, which may write: all of it is committed, or none.
+        """Run *work*, which may write: all of it is committed, or nothing.
 
-        It takes the write lock before it reads: one that read first, and wrote when another had written meanwhile,
-        would fail at once instead of waiting. The wait for the lock (the busy timeout) cannot be interrupted.
+        It takes the write lock before it reads: if it read first, and another writer came between, it would fail
+        immediately instead of waiting. The wait for the lock (the busy timeout) cannot be interrupted.
 
         Raises:
             sqlite3.Error: As for `read`; with "database is locked" after the busy timeout.
@@ -71,7 +71,7 @@ class Pool:
                 connection.execute(begin)
                 return work(connection)
         except sqlite3.OperationalError:
-            from_thread.check_cancelled()  # then "interrupted" means cancelled
+            from_thread.check_cancelled()  # if so, "interrupted" means cancelled
             raise
         finally:
             self._idle.put(connection)
@@ -79,17 +79,17 @@ class Pool:
 
 @asynccontextmanager
 async def open_pool(connect: Callable[[], sqlite3.Connection], size: int) -> AsyncGenerator[Pool]:
-    """Open *size* connections, and close them afterwards, however the block ends.
+    """Open *size* connections, and close them when the block ends.
 
     Raises:
-        Exception: What *connect* raised; those that were open by then are closed again.
+        Exception: *connect* failed; connections opened before that are closed again.
 
     """
     connections, opened = await to_thread.run_sync(_open, connect, size)
     try:
         yield Pool(connections)
     finally:
-        # Work that is stopped calmly needs no shield here. It is for the day when this service has to be cut.
+        # A normal stop needs no shield here. The shield is for the case that this service is cancelled by force.
         with CancelScope(shield=True):
             await to_thread.run_sync(opened.close)
         log.info("closed %d connections", size)

@@ -1,4 +1,4 @@
-"""Serves items over HTTP, and finishes what is in flight when it is stopped."""
+"""Serves items over HTTP, and finishes requests in flight when it is stopped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ApiConfig:
     Args:
         host: The address, or a host name for all its addresses.
         port: The port; 0 takes any that is free.
-        drain_timeout: Seconds that requests in flight get to finish; it should end before the app's deadline does.
+        drain_timeout: Seconds for requests in flight to finish; keep it shorter than the app's deadline.
 
     """
 
@@ -37,13 +37,13 @@ class ApiConfig:
     drain_timeout: Seconds = 5.0  # EXAMPLE_API_DRAIN_TIMEOUT
 
 
-# example-catalog gives a value, as there is a parameter of its name; example-flaky is there for the order only. The
-# value is an interface: no line here tells whether the catalog runs in this process or in another.
+# example-catalog provides a value, since a parameter has its name; example-flaky is only for the order. The value
+# is an interface: no line here depends on whether the catalog runs in this process or in another.
 @service(depends=["example-catalog", "example-flaky"])
 async def example_api(example_catalog: Catalog, config: ApiConfig, serving: Serving[None]) -> None:
-    """Serve an ordinary ASGI app; ready once it listens, and ended once the requests in flight are answered.
+    """Serve an ordinary ASGI app: ready when it listens, ended when the requests in flight are answered.
 
-    The catalog is whole until then: a dependency is asked to stop only when its dependents have ended.
+    The catalog stays available until then: a dependency is asked to stop only after its dependents have ended.
     """
     await serve_asgi(
         make_app(example_catalog),
@@ -57,7 +57,7 @@ async def example_api(example_catalog: Catalog, config: ApiConfig, serving: Serv
 
 
 def make_app(catalog: Catalog) -> Starlette:
-    """An ordinary ASGI app: testable without a server, and movable to another one."""
+    """Return an ordinary ASGI app, which can be tested without a server, and run by another one."""
 
     async def hint(_: Request) -> PlainTextResponse:
         return PlainTextResponse("""GET /items, or POST /items with {"name": "..."}\n""")
@@ -86,10 +86,10 @@ def make_app(catalog: Catalog) -> Starlette:
 
 @contextmanager
 def answering() -> Generator[None]:
-    """Say what to do where the catalog has no table, or where nobody answers for it.
+    """Explain what to do if the catalog has no table, or cannot be reached.
 
     Raises:
-        HTTPException: 503 for these. Anything else comes through, is logged, and the answer is 500.
+        HTTPException: 503 in both cases. Other errors propagate, are logged, and become a 500.
 
     """
     try:
@@ -99,10 +99,10 @@ def answering() -> Generator[None]:
 
 
 def read_name(body: bytes) -> str:
-    """The name in *body*, stripped.
+    """Return the name in *body*, stripped.
 
     Raises:
-        HTTPException: 400 for what is no JSON, 422 for JSON that is no item.
+        HTTPException: 400 if the body is not JSON, 422 if it is not an item.
 
     """
     try:
@@ -119,6 +119,6 @@ def read_name(body: bytes) -> str:
 
 
 async def explain(_: Request, error: Exception) -> JSONResponse:
-    """Errors are JSON too."""
+    """Return errors as JSON too."""
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)

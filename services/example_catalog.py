@@ -1,4 +1,4 @@
-"""Serves the catalog to whoever calls it, in this process or in another."""
+"""Serves the catalog to its callers, in this process or in another."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from services._catalog import Catalog, Item, NotMigrated
 from services._pool import Pool
 
 
-# What it hands over is an interface, so its callers may run elsewhere. The pool is none: the database runs here.
+# It provides an interface, so its callers may run elsewhere. The pool is not an interface: the database runs here.
 @service(depends=["example-database"])
 async def example_catalog(example_database: Pool, serving: Serving[Catalog]) -> None:
-    """Hand over an ordinary object: any class will do that has the methods of the interface."""
+    """Provide an ordinary object of any class that has the methods of the interface."""
     async with serving(CatalogInDatabase(example_database)):
         await anyio.sleep_forever()
 
 
 class CatalogInDatabase:
-    """The catalog, in the table of items."""
+    """The catalog, stored in the table of items."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def items(self) -> list[Item]:
-        """Read all of them."""
+        """Read all items."""
         select = "SELECT id, name, created_at FROM items ORDER BY id"
         with migrated():
             return [Item(*row) for row in await self._pool.read(lambda db: db.execute(select).fetchall())]
 
     async def add(self, name: str) -> Item:
-        """Write one."""
+        """Write an item."""
         insert = "INSERT INTO items (name) VALUES (?) RETURNING id, name, created_at"
         with migrated():
             return Item(*await self._pool.write(lambda db: db.execute(insert, (name,)).fetchone()))
@@ -42,10 +42,10 @@ class CatalogInDatabase:
 
 @contextmanager
 def migrated() -> Generator[None]:
-    """Say what to do where the table is not there: the migrator runs beside this service, and may fail.
+    """Explain a missing table: the migrator runs beside this service, and may fail.
 
     Raises:
-        NotMigrated: There is no such table. Anything else comes through, is logged, and its caller gets a CallFailed.
+        NotMigrated: The table does not exist. Other errors propagate and are logged; the caller gets a CallFailed.
 
     """
     try:

@@ -1,4 +1,4 @@
-"""Opens an SQLite file and hands a pool of connections to its dependents."""
+"""Opens an SQLite file and provides a pool of connections to its consumers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ OPTIMIZE_EVERY = 300.0  # seconds
 
 @attrs.frozen
 class DatabaseConfig:
-    """The kernel reads each field from the variable beside it; what a validator refuses is reported before any start.
+    """The kernel reads each field from the variable beside it, and reports invalid values before anything starts.
 
     Args:
-        path: The file; made if it is not there.
-        pool_size: How many connections, and so how many pieces of work at a time.
+        path: The file; created if it does not exist.
+        pool_size: Number of connections, and so the number of pieces of work at a time.
 
     """
 
@@ -35,20 +35,20 @@ class DatabaseConfig:
 
 @service(retries=2, stop_timeout=8)
 async def example_database(config: DatabaseConfig, serving: Serving[Pool]) -> None:
-    """Resources outside of `serving`, work inside: a stop cancels the work, and the resources close after it, calmly.
+    """Open resources outside `serving`, work inside: a stop cancels the work, then the resources close uncancelled.
 
-    Those who hold the pool have ended by then, also after a crash in here: the kernel sees to that.
+    Consumers of the pool have ended by then, even after a crash in here: the kernel ensures that.
     """
     async with (
         open_pool(partial(connect, config.path), config.pool_size) as pool,
         serving(pool) as work,  # ready: dependents may start, and get `pool`
     ):
-        work.start_soon(optimize, pool)  # what it raised would be this service's crash
+        work.start_soon(optimize, pool)  # an error in it is a crash of this service
         await anyio.sleep_forever()
 
 
 async def optimize(pool: Pool) -> None:
-    """Let SQLite refresh what its query planner knows; it does little unless the tables have changed much."""
+    """Let SQLite update the statistics of its query planner; that is cheap unless the tables have changed much."""
     while True:
         await anyio.sleep(OPTIMIZE_EVERY)
         await pool.write(lambda db: db.execute("PRAGMA optimize"))
@@ -58,7 +58,7 @@ def connect(path: Path) -> sqlite3.Connection:
     """Open the file at *path* for reading and writing, in threads.
 
     Raises:
-        RuntimeError: It cannot be opened so; the message names the variable to change.
+        RuntimeError: The file cannot be opened; the message names the variable to change.
 
     """
     try:
@@ -66,14 +66,14 @@ def connect(path: Path) -> sqlite3.Connection:
             connection = sqlite3.connect(
                 path,
                 timeout=BUSY_TIMEOUT,
-                isolation_level=None,  # transactions are begun by the pool, not behind its back
+                isolation_level=None,  # the pool begins transactions explicitly
                 check_same_thread=False,  # the pool lends a connection to one thread at a time
             )
             stack.enter_context(closing(connection))
             connection.execute("PRAGMA journal_mode = WAL")  # readers and the one writer do not block each other
             connection.execute("PRAGMA synchronous = NORMAL")  # with WAL this cannot corrupt the file
             connection.execute("PRAGMA foreign_keys = ON")  # off by default, and per connection
-            if not os.access(path, os.W_OK):  # SQLite would open it all the same, and fail at the first write
+            if not os.access(path, os.W_OK):  # SQLite would open it anyway, and fail at the first write
                 raise sqlite3.OperationalError("no permission to write")
             stack.pop_all()
             return connection

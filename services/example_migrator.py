@@ -1,4 +1,4 @@
-"""Brings the schema up to date; its commands do so by hand."""
+"""Brings the schema up to date; its commands do so manually."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @attrs.frozen
 class Migration:
-    """One step of the schema. Each direction is one statement, and one transaction with the note that it was taken."""
+    """One step of the schema. Each direction is one statement, in one transaction with the record of it."""
 
     version: int
     name: str
@@ -44,10 +44,10 @@ MIGRATIONS = (
 )
 
 
-# A one-shot is ready when it has returned well. It may fail: the API does not wait for it, and says what is missing.
+# A one-shot is ready when it has returned. It may fail: the API does not wait for it, and reports what is missing.
 @service(depends=["example-database"], oneshot=True, allowed_failure=True)
 async def example_migrator(example_database: Pool) -> None:
-    """Apply what is pending. The parameter is named after the dependency, so it takes what that one serves."""
+    """Apply pending migrations. The parameter is named after the dependency, so it gets the value served there."""
     await repeat(upgrade, example_database, None, log.info)
 
 
@@ -91,7 +91,7 @@ async def status(example_database: Pool) -> None:
 async def repeat(
     step: Callable[[sqlite3.Connection], str | None], pool: Pool, steps: int | None, say: Callable[[str], object]
 ) -> None:
-    """Take *step* in one transaction after the other until it finds nothing to do, or *steps* times.
+    """Apply *step* in one transaction after another until nothing is left to do, or *steps* times.
 
     Raises:
         ValueError: *steps* is less than 1.
@@ -111,10 +111,10 @@ async def repeat(
 
 
 def upgrade(db: sqlite3.Connection) -> str | None:
-    """Apply the first migration that is pending, and say so; None if there is none.
+    """Apply the first pending migration, and return what was done; None if there is none.
 
-    What is pending is read in the same transaction: of two programs that do this at once, the second one waits, and
-    then sees what the first one did.
+    Pending migrations are read in the same transaction: if two programs do this at once, the second one waits, and then
+    sees what the first one did.
     """
     done = applied(db)
     migration = next((one for one in MIGRATIONS if one.version not in done), None)
@@ -133,7 +133,7 @@ def upgrade(db: sqlite3.Connection) -> str | None:
 
 
 def downgrade(db: sqlite3.Connection) -> str | None:
-    """Undo the last migration that was applied, and say so; None if there is none.
+    """Undo the last applied migration, and return what was done; None if there is none.
 
     Raises:
         LookupError: A newer program applied it.
@@ -152,7 +152,7 @@ def downgrade(db: sqlite3.Connection) -> str | None:
 
 
 def execute(db: sqlite3.Connection, migration: Migration, statement: str) -> None:
-    """Run *statement*; an error says which migration it belongs to."""
+    """Run *statement*; an error names the migration that it belongs to."""
     try:
         db.execute(statement)
     except sqlite3.Error as error:
@@ -160,7 +160,7 @@ def execute(db: sqlite3.Connection, migration: Migration, statement: str) -> Non
 
 
 def applied(db: sqlite3.Connection) -> dict[int, tuple[str, str]]:
-    """What the file says was applied: name and time (UTC) by version, also of versions that are not in `MIGRATIONS`."""
+    """Return the applied migrations in the file: name and time (UTC) by version, even if not in `MIGRATIONS`."""
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_migrations'").fetchone():
         return {}
     rows = db.execute("SELECT version, name, applied_at FROM schema_migrations")

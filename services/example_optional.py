@@ -1,4 +1,4 @@
-"""Fails at once, and may: the app goes on without it."""
+"""Fails at once, which is allowed: the app runs without it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from kernel import Serving, service
 
 @service(allowed_failure=True)
 async def example_optional(serving: Serving[None]) -> None:
-    """Fail before being ready. Nothing waits for ever: those that wanted only the order would start, with a warning."""
+    """Fail before being ready. Nothing waits for ever: services that only need the order start, with a warning."""
     find_cache()
     async with serving():
         await anyio.sleep_forever()
 
 
 def find_cache() -> None:
-    """Stand for anything that a machine may lack.
+    """Stand in for anything that a machine may lack.
 
     Raises:
         LookupError: Always.

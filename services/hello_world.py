@@ -13,6 +13,6 @@ log = logging.getLogger(__name__)  # standard logging: the kernel adds the servi
 
 @service
 async def hello_world() -> None:
-    """Take nothing, hold nothing: so it is ready when launched, and cancelled when a stop is requested."""
+    """Take nothing, provide nothing: it is ready when launched, and cancelled when a stop is requested."""
     log.info("hello, world")
     await anyio.sleep_forever()  # a service that returned would be done, with a warning

@@ -20,7 +20,7 @@ def _each(convert: Convert, values: Any) -> list[Any]:
 
 
 def sequence_of(cls: type, inner: Shape) -> Shape:
-    """Return the shape of a list, set, frozenset or tuple of any length; *inner* is that of its items."""
+    """Return the shape of a list, set, frozenset or tuple of any length; *inner* is the shape of its items."""
     name = words({cls.__name__: inner.schema})
     unique = cls in {set, frozenset}
 
@@ -126,7 +126,7 @@ def _pairs(first: Convert, second: Convert, items: Iterable[Any]) -> list[list[A
 
 
 def _choice(schema: Any, values: list[Any], results: list[Any], types: tuple[type, ...]) -> Shape:
-    """Return the shape of a choice: each of *values* in JSON means one of *results*."""
+    """Return the shape of a choice: each of *values* in JSON stands for the one of *results* at the same position."""
     expected = f"one of {', '.join(map(repr, values))}"
     read = {(type(value), value): result for value, result in zip(values, results, strict=True)}
     written = {(type(result), result): value for value, result in zip(values, results, strict=True)}
@@ -154,7 +154,7 @@ def literal_of(values: tuple[Any, ...]) -> Shape:
     """Return the shape of a literal.
 
     Raises:
-        CannotTravel: One of its values has a type that JSON does not have.
+        CannotTravel: One of its values has a type that JSON cannot express.
 
     """
     for value in values:
@@ -230,7 +230,7 @@ class _Union:
                 if cls in self.by_type:
                     raise CannotTravel(f"two members of a union are a {cls.__name__}, and cannot be told apart")
                 self.by_type[cls] = encode
-        if float in self.by_type and int not in self.by_type:  # an int is a float where there is no int
+        if float in self.by_type and int not in self.by_type:  # where int is not a member, an int counts as a float
             self.by_type[int] = self.by_type[float]
             if "float" in self.by_kind:
                 self.by_kind["int"] = self.by_kind["float"]
@@ -272,12 +272,12 @@ def _tagged(members: list[Shape]) -> list[Shape]:
         for member in members
         if is_ref(member) or any(member.kinds & other.kinds for other in members if other is not member)
     ]
-    # The tag is in an object, so no other object may go without.
+    # The tag is part of an object, so every other object needs a tag too.
     return [member for member in members if member in found or (found and "object" in member.kinds)]
 
 
 def is_ref(shape: Shape) -> bool:
-    """Whether it is that of a record."""
+    """Return whether the shape belongs to a record."""
     return isinstance(shape.schema, dict) and "ref" in shape.schema
 
 

@@ -1,7 +1,7 @@
-"""The one connection to NATS of a process: subscriptions, messages, and what happens when the server is away.
+"""The process's one connection to NATS: subscriptions, messages, and what happens while the server is away.
 
-nats-py speaks the protocol. Reconnecting is done here, with a new client each time: the library's own would buffer what
-is published meanwhile and send it later, when nobody waits for it any more, and it gives up for good after some errors.
+nats-py speaks the protocol. Reconnecting is done here, with a new client each time: the library would buffer messages
+published meanwhile and send them later, when nobody waits for them any more, and it stops retrying after some errors.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ logger = logging.getLogger("kernel.calls")
 CONNECT_TIMEOUT = 2.0  # seconds for one attempt
 PATIENCE = 5.0  # seconds for the server to answer a fence
 FIRST, LONGEST = 0.05, 1.0  # seconds between two attempts, doubled from one to the next
-PING_INTERVAL = 10  # seconds; a server that misses two is taken for lost
-FULL = 1 << 20  # bytes that may wait to be sent; at twice as many the library waits itself, without a limit
-SPARE, FEW = 16_384, 6  # bytes, and headers, of which no more than so many bytes can come
-LAST_WORDS = 1.0  # seconds for what is still to be sent at the end
+PING_INTERVAL = 10  # seconds; a server that misses two counts as lost
+FULL = 1 << 20  # bytes that may wait to be sent; at twice this size the library itself waits, without a limit
+SPARE, FEW = 16_384, 6  # bytes, and the number of headers that never take more
+LAST_WORDS = 1.0  # seconds to send what is left at the end
 _DENIED = re.compile(r"permissions violation for (\w+) to \"([^\"]+)\"", re.IGNORECASE)
 
 
 class NotConnected(Exception):
-    """Nothing was sent, since there is no connection."""
+    """Raised when nothing was sent because there is no connection."""
 
 
 @attrs.define(eq=False)
 class Subscribed:
-    """One subscription, which lasts over reconnects until it is left."""
+    """A subscription that survives reconnects until it is ended."""
 
     subject: str
     queue: str
@@ -62,7 +62,7 @@ class Subscribed:
 
 @attrs.define(eq=False)
 class Waiter:
-    """Whoever waits for answers to a message: is told each, and why it cannot be answered."""
+    """Receives the answers to a message, or the reason why there is none."""
 
     subject: str
     receive: Callable[[Msg], None]
@@ -70,16 +70,16 @@ class Waiter:
 
 
 class Link:
-    """The connection.
+    """The connection to NATS.
 
     Args:
-        settings: Where the servers are, and how to be let in.
+        settings: The servers, and the credentials.
         name: The name of this process, as the server shows it.
 
     Attributes:
-        inbox: What the subjects of answers to this process begin with.
-        server: The server that it is connected to, for people; empty while it is not.
-        error: What the last attempt to connect failed with; empty where it did not.
+        inbox: The prefix of the subjects for answers to this process.
+        server: The connected server, for people; empty while disconnected.
+        error: Why the last attempt to connect failed; empty if it succeeded.
         denied: What the server has refused, by subject.
 
     """
@@ -104,7 +104,7 @@ class Link:
     # -- its life ------------------------------------------------------------------------------------------------
 
     async def serve(self, serving: Serving[Link]) -> None:
-        """Be a service: connected, then connected again whenever the connection is lost."""
+        """Run as a service: connect, and connect again whenever the connection is lost."""
         self.subscribe(f"{self.inbox}.*", self._answered)
         try:
             await self._connect(first=True)
@@ -117,18 +117,18 @@ class Link:
 
     @contextlib.asynccontextmanager
     async def open(self, patience: float) -> AsyncIterator[None]:
-        """Be connected for as long as the block lasts, without coming back when the connection is lost.
+        """Stay connected for as long as the block lasts, without reconnecting when the connection is lost.
 
         Args:
             patience: Seconds for a server to answer.
 
         Raises:
-            TimeoutError: None does, with the reason.
+            TimeoutError: No server answered in time; the message has the reason.
             PermissionError: The first server to answer refused the login.
 
         """
         self.subscribe(f"{self.inbox}.*", self._answered)
-        logger.disabled, before = True, logger.disabled  # what is told is the error
+        logger.disabled, before = True, logger.disabled  # the error says it all
         try:
             with move_on_after(patience) as scope:
                 await self._connect(first=True)
@@ -143,7 +143,7 @@ class Link:
                 await self._close()
 
     def doing(self) -> str:
-        """Return what it waits for, in words."""
+        """Return what it is waiting for, in words."""
         return f"connecting to {self.settings.shown}{f': {self.error}' if self.error else ''}"
 
     async def _stay(self) -> None:
@@ -240,17 +240,17 @@ class Link:
         self._changed = Event()
 
     async def connected(self) -> None:
-        """Wait until there is a connection."""
+        """Wait until connected."""
         while not self.server:
             await self._changed.wait()
 
     async def disconnected(self) -> None:
-        """Wait until there is none."""
+        """Wait until disconnected."""
         while self.server:
             await self._changed.wait()
 
     async def _close(self) -> None:
-        """Send what is still to be sent, and see that the server has it."""
+        """Send what is left, and make sure that the server has received it."""
         if self._sending:
             await asyncio.wait(self._sending)
         client = self._client
@@ -263,7 +263,7 @@ class Link:
                     await client.close()
 
     def _failed(self, error: Exception) -> None:
-        """Take note of what the server says; what it refuses is told to whom it concerns."""
+        """Record an error that the server reports, and tell those affected by a refusal."""
         refused = _DENIED.search(str(error))
         if refused is None:
             return
@@ -287,10 +287,10 @@ class Link:
         *,
         until: float = math.inf,
     ) -> None:
-        """Send a message, once the server has taken what was sent before; *until* then at the latest.
+        """Send a message once the server has taken what was sent before, no later than *until*.
 
         Raises:
-            NotConnected: There is no connection, or the server takes nothing: it was not sent.
+            NotConnected: There is no connection, or the server accepts nothing: the message was not sent.
 
         """
         client = self._client
@@ -302,7 +302,7 @@ class Link:
         await client.send(subject, payload, reply, headers)
 
     def post_soon(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> None:
-        """Send a message without waiting, also from where everything is cancelled; lost where it cannot be sent."""
+        """Send a message without waiting, even from a cancelled scope; it is lost if it cannot be sent."""
         self.spawn(self._try_to_post(subject, payload, headers))
 
     async def _try_to_post(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> None:
@@ -312,36 +312,36 @@ class Link:
             logger.warning("an answer to %s could not be given: there is no connection to NATS", subject)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run *coroutine* in a task, which is waited for before the connection is closed."""
+        """Run *coroutine* in a task that ends before the connection is closed."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
     def excess(self, payload: bytes, headers: Headers) -> str:
-        """By how much a message is larger than the server takes, in words; empty where it is not.
+        """Return by how much a message exceeds the server's limit, in words; empty if it does not.
 
-        One that is would end the connection.
+        A message that is too large would end the connection.
         """
         limit = self._client.max_payload if self._client is not None else math.inf
         if len(payload) < limit - SPARE and len(headers) < FEW:
-            return ""  # as mostly
+            return ""  # the usual case
         size = len(payload) + 14 + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
         return f"{size} bytes, but the server accepts at most {limit}" if size > limit else ""
 
     # -- answers -------------------------------------------------------------------------------------------------
 
     def token(self) -> str:
-        """A name for one message that is to be answered."""
+        """Return a token for one message that expects an answer."""
         self._count += 1
         return f"{self._count:x}"
 
     def wait(self, token: str, waiter: Waiter) -> str:
-        """Have answers go to *waiter*; gives the subject for them. `forget` ends it."""
+        """Route answers to *waiter*, and return the subject for them. `forget` ends this."""
         self._waiting[token] = waiter
         return f"{self.inbox}.{token}"
 
     def forget(self, token: str) -> None:
-        """Drop what still comes for *token*."""
+        """Ignore further answers for *token*."""
         self._waiting.pop(token, None)
 
     async def _answered(self, msg: Msg) -> None:
@@ -350,13 +350,13 @@ class Link:
             waiter.receive(msg)
 
     async def fence(self) -> None:
-        """Wait until the server has processed all that was sent before, SUB and UNSUB included.
+        """Wait until the server has processed everything sent before, SUB and UNSUB included.
 
-        By a message to ourselves: the library's PING overtakes them. Returns at once where the connection is lost.
+        Sends a message to ourselves, as the library's PING overtakes them. Returns at once if the connection is lost.
 
         Raises:
             TimeoutError: The server does not answer.
-            PermissionError: It lets us neither publish nor subscribe to our own inbox.
+            PermissionError: The server does not allow publishing or subscribing to our own inbox.
 
         """
         done, refused = Event(), ""
@@ -384,16 +384,16 @@ class Link:
     # -- subscriptions -------------------------------------------------------------------------------------------
 
     def subscribe(self, subject: str, receive: Receive, queue: str = "") -> Subscribed:
-        """Have messages for *subject* go to *receive*, from the next connection on; `begin` does it on this one."""
+        """Route messages for *subject* to *receive* from the next connection on; `begin` does so on the current one."""
         one = Subscribed(subject, queue, receive)
         self._subscribed[one] = None
         return one
 
     async def begin(self, subscriptions: list[Subscribed]) -> None:
-        """Subscribe on the connection that there is.
+        """Subscribe on the current connection.
 
         Raises:
-            PermissionError: The server does not allow one of them; it is named.
+            PermissionError: The server refuses one of the subscriptions; the message names it.
 
         """
         if self._client is not None:
@@ -410,12 +410,12 @@ class Link:
         )
 
     async def leave(self, subscriptions: list[Subscribed]) -> None:
-        """Get no more messages; those that the server had sent before still arrive, and have when this returns."""
+        """Stop getting messages, once those that the server had already sent have arrived."""
         client = self._client
         for one in subscriptions:
             self._subscribed.pop(one, None)
             if client is not None and one.now is not None:
-                # Unlike `unsubscribe`, this keeps what is on its way.
+                # Unlike `unsubscribe`, this keeps messages that are on their way.
                 await client._send_unsubscribe(one.now._id)  # noqa: SLF001
         await self.fence()
         for one in subscriptions:

@@ -1,4 +1,4 @@
-"""nats-py's client, with a shorter way for headers, and what it is told of TLS and keys."""
+"""nats-py's client with faster parsing of headers, and its options for TLS and keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kernel.config.nats import Nats
 
 
 class FastClient(Client):
-    """The library's client, which spends half of its time for a message on the headers: these come from here."""
+    """The library's client with faster handling of headers, which take half of its time for a message."""
 
     async def send(self, subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None) -> None:
         """Send a message, as `publish` does."""
@@ -40,13 +40,13 @@ class FastClient(Client):
 
 
 def words(error: BaseException | None) -> str:
-    """What *error* says, without what the library puts around it."""
+    """Return what *error* says, without the library's prefixes."""
     text = str(error).removeprefix("nats: ").strip("'\" ")
     return text or type(error).__name__
 
 
 def tls_context(settings: Nats, url: str) -> ssl.SSLContext | None:
-    """How the connection is encrypted; None where the server says whether it is."""
+    """Return the client's TLS option; None if the server decides."""
     if not (settings.ca or settings.cert or url.startswith(("tls://", "wss://"))):
         return None
     context = ssl.create_default_context(cafile=settings.ca or None)
@@ -56,7 +56,7 @@ def tls_context(settings: Nats, url: str) -> ssl.SSLContext | None:
 
 
 def nkey_options(given: str) -> dict[str, Any]:
-    """How the client is told of a seed, which is given itself or by the path of its file."""
+    """Return the client's options for a seed, given as itself or as the path of its file."""
     if not given:
         return {}
     return {"nkeys_seed_str": given} if given.startswith("SU") else {"nkeys_seed": given}

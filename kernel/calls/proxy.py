@@ -1,6 +1,6 @@
-"""What stands for a service before its callers: the methods of its interface, and nothing else.
+"""Proxies: what callers of a service get. They have the methods of its interface, and nothing else.
 
-A call goes from here to the object itself (`thin`), to it by way of JSON (`checked`), or to another process (`client`).
+A call goes straight to the object (`thin`), to the object by way of JSON (`checked`), or to another process (`client`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Call = Callable[..., Awaitable[Any]]
 
 
 class Proxy:
-    """The base of all proxies: a call for each method, and the object that is behind them."""
+    """The base of all proxies: a call for each method, and the object behind them."""
 
     __slots__ = ("__weakref__", "_about", "_behind")
 
@@ -45,13 +45,13 @@ def _class_of(interface: Interface) -> type[Proxy]:
 
 
 def make_proxy(interface: Interface, calls: Mapping[str, Call], about: str, behind: object = None) -> Proxy:
-    """A proxy.
+    """Return a proxy.
 
     Args:
-        interface: What it looks like.
+        interface: The interface that the proxy implements.
         calls: What each method does.
-        about: What it stands for, for people.
-        behind: The object that is called, where it is in this process.
+        about: What it represents, for people.
+        behind: The object that is called, if it is in this process.
 
     """
     proxy = _class_of(interface)()
@@ -62,15 +62,15 @@ def make_proxy(interface: Interface, calls: Mapping[str, Call], about: str, behi
 
 
 def behind(value: Any) -> Any:
-    """The object behind a proxy, or *value* itself where it is none."""
+    """Return the object behind a proxy, or *value* itself if it is not a proxy."""
     return value._behind if isinstance(value, Proxy) else value  # noqa: SLF001
 
 
 def methods_of(interface: Interface, service: str, value: object) -> dict[str, Call]:
-    """The methods of *value* by name.
+    """Return the methods of *value* by name.
 
     Raises:
-        DeclarationError: One of the interface's is not there, or is not async.
+        DeclarationError: A method of the interface is missing, or is not async.
 
     """
     found: dict[str, Call] = {}
@@ -96,13 +96,13 @@ def _is_plain(call: object) -> bool:
 
 
 def thin(interface: Interface, service: str, value: object, telemetry: Telemetry | None = None) -> Proxy:
-    """A proxy that calls *value* as it is: arguments by reference, no limit of time.
+    """Return a proxy that calls *value* directly: arguments by reference, no timeout.
 
     Args:
         interface: The methods that can be called.
         service: The service's name.
-        value: What it hands over.
-        telemetry: Spans and durations; None for none.
+        value: The value that the service provides.
+        telemetry: Spans and durations; None for neither.
 
     Raises:
         DeclarationError: *value* lacks a method.
@@ -120,7 +120,7 @@ def _thin(service: str, method: Method, fn: Call) -> Call:
     enter, leave = current_service.set, current_service.reset
 
     async def call(*args: Any, **kwargs: Any) -> Any:
-        token = enter(service)  # whose code runs now
+        token = enter(service)  # the service whose code runs now
         try:
             return await fn(*args, **kwargs)
         except BaseException as error:
@@ -132,20 +132,20 @@ def _thin(service: str, method: Method, fn: Call) -> Call:
             try:  # noqa: SIM105  (`suppress` takes as long as the call)
                 leave(token)
             except ValueError:
-                pass  # one that nobody awaits any more is closed in another context
+                pass  # a call that nobody awaits any more is closed in another context
 
     return named(call, method)
 
 
 def _told(call: Call, service: str, method: Method, telemetry: Telemetry | None) -> Call:
-    """*call*, with the spans and durations of its two sides, as if it went elsewhere."""
+    """Return *call* with the spans and durations of both sides, as for a call to another process."""
     if telemetry is None:
         return call
 
     async def told(*args: Any, **kwargs: Any) -> Any:
         with telemetry.client(service, method.name):
             caller = current_service.get()
-            current_service.set(service)  # whose span it is
+            current_service.set(service)  # the service that the span belongs to
             try:
                 with telemetry.server(service, method.name):
                     return await call(*args, **kwargs)
@@ -156,7 +156,7 @@ def _told(call: Call, service: str, method: Method, telemetry: Telemetry | None)
 
 
 def named(call: Any, method: Method) -> Call:
-    """*call*, with the name of *method*."""
+    """Return *call* under the name of *method*."""
     call.__name__ = method.name
     call.__qualname__ = f"{method.interface}.{method.name}"
     call.__doc__ = method.text
@@ -167,13 +167,13 @@ def named(call: Any, method: Method) -> Call:
 
 
 def checked(interface: Interface, service: str, value: object, telemetry: Telemetry | None = None) -> Proxy:
-    """A proxy that calls *value* as if it were elsewhere: all goes by way of JSON, and within the interface's timeout.
+    """Return a proxy that calls *value* as if it ran elsewhere: by way of JSON, and within the interface's timeout.
 
     Args:
         interface: The methods that can be called.
         service: The service's name.
-        value: What it hands over.
-        telemetry: Spans and durations; None for none.
+        value: The value that the service provides.
+        telemetry: Spans and durations; None for neither.
 
     Raises:
         DeclarationError: *value* lacks a method.
@@ -201,7 +201,7 @@ def _checked(service: str, method: Method, fn: Call, timeout: float) -> Call:
             return await fn(**given)
         if scope.cancelled_caught:
             raise DeadlineExceeded(service, name, f"no answer after {timeout:g} s")
-        raise AssertionError  # the scope swallows its own cancellation only
+        raise AssertionError  # the scope swallows only its own cancellation
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -235,7 +235,7 @@ def _checked(service: str, method: Method, fn: Call, timeout: float) -> Call:
 
 
 def arrived(error: BaseException, service: str, method: Method) -> BaseException | None:
-    """A declared error as it arrives elsewhere; None for any other."""
+    """Return a declared error as it arrives in another process; None for any other error."""
     shape = method.raises.get(type(error).__name__)
     if shape is None or shape.cls is not type(error):
         return None

@@ -1,4 +1,4 @@
-"""How the errors that an interface declares cross: as themselves, with their fields and their message."""
+"""How declared errors of an interface travel: as the same class, with their fields and their message."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ErrorShape:
     """How one class of errors travels.
 
     Args:
-        cls: The class; an error of a subclass is another error.
-        schema: Its fields, or None for one without, whose `args` travel as they are.
+        cls: The class itself, without its subclasses.
+        schema: Its fields; None for an error without fields, whose `args` travel as they are.
 
     """
 
@@ -35,16 +35,16 @@ class ErrorShape:
         """Encode *error* as JSON.
 
         Raises:
-            Misfit: Its fields are not of their declared types.
+            Misfit: A field does not have its declared type.
 
         """
         return {"type": self.cls.__name__, "message": text_of(error), "fields": self._encode(error)}
 
     def decode(self, data: Mapping[str, Any]) -> BaseException:
-        """The error that *data* holds.
+        """Return the error that *data* describes.
 
         Raises:
-            Misfit: It does not fit.
+            Misfit: *data* does not fit.
 
         """
         error: BaseException = self._decode(data.get("fields"))
@@ -55,11 +55,11 @@ class ErrorShape:
 
 
 def shape_of(cls: type[BaseException], shapes: Shapes) -> ErrorShape:
-    """How errors of the class *cls* travel.
+    """Return how errors of the class *cls* travel.
 
     Raises:
         CannotTravel: A field cannot be sent.
-        TypeError: Its ``__init__`` takes what cannot be known.
+        TypeError: The parameters of its ``__init__`` cannot be determined.
 
     """
     found = error_fields(cls, shapes.names)

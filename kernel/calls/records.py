@@ -1,4 +1,4 @@
-"""Records, whichever way their class was written: attrs, dataclass, NamedTuple, TypedDict or exception."""
+"""Records of every kind: attrs, dataclass, NamedTuple, TypedDict or exception."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_DEFAULT: Any = inspect.Parameter.empty
 
 @attrs.frozen(eq=False)
 class Made:
-    """A default that is made anew for each record, by what has this name."""
+    """A default that a factory of this name makes anew for each record."""
 
     name: str
 
@@ -28,11 +28,11 @@ class Field:
     """One field of a record, or one parameter of a method.
 
     Args:
-        name: Its name, as JSON and as the argument that sets it.
+        name: Its name in JSON, and as the argument that sets it.
         type: Its type, evaluated.
-        optional: Whether it may be left out.
-        default: What it then is, or a `Made`; `NO_DEFAULT` where it then is not there at all.
-        attribute: What holds its value.
+        optional: Whether it may be omitted.
+        default: Its value if omitted, or a `Made`; `NO_DEFAULT` if the field is then absent.
+        attribute: The attribute that has its value.
 
     """
 
@@ -44,23 +44,23 @@ class Field:
 
     @property
     def has_default(self) -> bool:
-        """Whether there is something that it is when it was left out."""
+        """Whether it has a value when omitted."""
         return self.default is not NO_DEFAULT
 
 
 def is_record(tp: Any) -> bool:
-    """Whether *tp* is a class of which each value is a few named fields."""
+    """Return whether *tp* is a class whose values consist of a few named fields."""
     return isinstance(tp, type) and (
         attrs.has(tp) or dataclasses.is_dataclass(tp) or typing.is_typeddict(tp) or hasattr(tp, "_fields")
     )
 
 
 def fields_of(cls: Any, names: Mapping[str, Any] | None = None) -> list[Field]:
-    """The fields of the record *cls*, in order.
+    """Return the fields of the record *cls*, in order.
 
     Args:
         cls: The class.
-        names: What its annotations may name besides what its module holds.
+        names: Names that its annotations may use besides those of its module.
 
     Raises:
         TypeError: A field has no type, or cannot be set when a record is made.
@@ -89,10 +89,10 @@ def fields_of(cls: Any, names: Mapping[str, Any] | None = None) -> list[Field]:
 
 
 def hints_of(owner: Any, names: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The annotations of a class or a function, evaluated.
+    """Return the evaluated annotations of a class or a function.
 
     Raises:
-        TypeError: One of them cannot be.
+        TypeError: An annotation cannot be evaluated.
 
     """
     try:
@@ -106,7 +106,7 @@ def hints_of(owner: Any, names: Mapping[str, Any] | None = None) -> dict[str, An
 
 
 def _is_required(cls: Any, name: str, tp: Any) -> bool:
-    """Whether a TypedDict must have this key; where annotations are texts, the class itself does not know."""
+    """Return whether a TypedDict requires this key; with string annotations, the class itself does not know."""
     marks = {typing.Required: True, typing.NotRequired: False}
     return marks.get(typing.get_origin(tp), name in cls.__required_keys__)
 
@@ -130,7 +130,7 @@ def _default_of(field: dataclasses.Field[Any]) -> tuple[bool, Any]:
 
 
 def _made(factory: Callable[..., Any], *, takes_none: bool) -> Any:
-    """What *factory* makes, where that is the same each time: a `list`, a `dict`, and their kin."""
+    """Return what *factory* makes, if that is always the same, as for `list` and `dict`; else a `Made`."""
     if takes_none and factory in {list, dict, set, frozenset, tuple}:
         return factory()
     return Made(getattr(factory, "__qualname__", repr(factory)))
@@ -140,12 +140,12 @@ def _made(factory: Callable[..., Any], *, takes_none: bool) -> Any:
 
 
 def error_fields(cls: type[BaseException], names: Mapping[str, Any] | None = None) -> list[Field] | None:
-    """The fields of an error that crosses: its own, else the arguments of its ``__init__``.
+    """Return the fields of an error that travels: its own, or else the arguments of its ``__init__``.
 
-    None for a class without either, whose `args` cross as they are.
+    None for a class without either, whose `args` travel as they are.
 
     Raises:
-        TypeError: Its ``__init__`` takes what cannot be known.
+        TypeError: The parameters of its ``__init__`` cannot be determined.
 
     """
     if attrs.has(cls) or dataclasses.is_dataclass(cls):
@@ -167,7 +167,7 @@ def error_fields(cls: type[BaseException], names: Mapping[str, Any] | None = Non
 
 
 def record_encoder(cls: type, name: str, fields: list[tuple[Field, Shape]]) -> Convert:
-    """Write a value of the class *cls*, and of no subclass, as an object of its *fields*."""
+    """Return the encoder that writes a value of exactly the class *cls* as an object of its *fields*."""
     steps = [(field.name, field.attribute, shape.encode) for field, shape in fields]
 
     def encode(value: Any) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def record_encoder(cls: type, name: str, fields: list[tuple[Field, Shape]]) -> C
 
 
 def dict_encoder(name: str, fields: list[tuple[Field, Shape]]) -> Convert:
-    """Write a TypedDict as an object of its *fields*, and of no other."""
+    """Return the encoder that writes a TypedDict as an object of exactly its *fields*."""
     steps = [(field.name, field.optional, shape.encode) for field, shape in fields]
     known = {field.name for field, _ in fields}
 
@@ -211,7 +211,7 @@ def dict_encoder(name: str, fields: list[tuple[Field, Shape]]) -> Convert:
 
 
 def record_decoder(cls: Any, name: str, fields: list[tuple[Field, Shape]], *, ignore_unknown: bool) -> Convert:
-    """Make a value of *cls* of an object; what is missing takes its default."""
+    """Return the decoder that makes a value of *cls* from an object; missing fields take their defaults."""
     steps = [(field.name, field.optional, shape.decode) for field, shape in fields]
     known = {field.name for field, _ in fields}
 
@@ -238,6 +238,6 @@ def record_decoder(cls: Any, name: str, fields: list[tuple[Field, Shape]], *, ig
 
 
 def unknown_field(name: str, data: Mapping[str, Any], known: set[str]) -> Misfit:
-    """What is wrong with an object that has a field too many."""
+    """Return the error for an object with an unknown field."""
     extra = next(key for key in data if key not in known)
     return Misfit(f"{name} has no field {extra!r:.60}")

@@ -1,7 +1,7 @@
-"""The plain types that travel, and how each is written as JSON: exact, with nothing coerced.
+"""The plain types that can travel, and how each is written as JSON: exactly, without coercion.
 
-A value is checked where it leaves and again where it arrives, by the same rules, so that both sides refuse the same
-values with the same words.
+A value is checked by the same rules when it is sent and when it arrives, so both sides refuse the same values with the
+same message.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _exactly(name: str, tp: type) -> Convert:
 
 
 def text(value: Any) -> str:
-    """*value*, if it is a str that can be written as UTF-8."""
+    """Return *value* if it is a str that can be encoded as UTF-8."""
     if type(value) is not str:
         raise misfit("str", value)
     if not value.isascii():
@@ -41,7 +41,7 @@ def text(value: Any) -> str:
     return value
 
 
-BITS = 4300 * 3  # Python itself writes and reads no number that is much longer
+BITS = 4300 * 3  # Python itself neither writes nor reads much longer numbers
 
 
 def _int(value: Any) -> int:
@@ -56,7 +56,7 @@ _NAMED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def _float(value: Any) -> float:
-    """*value* as a float: an int is one, as type checkers say, unless it would change."""
+    """Return *value* as a float: an int is accepted, as by type checkers, unless the conversion would change it."""
     if type(value) is float:
         return value
     if type(value) is int:
@@ -84,7 +84,7 @@ def _decode_float(data: Any) -> float:
 
 
 def _as_text(name: str, tp: type, write: Convert, read: Convert, pattern: str) -> Shape:
-    """A type that travels as a text of this *pattern*."""
+    """Return the shape of a type that travels as text matching *pattern*."""
     form = re.compile(pattern, re.ASCII)
 
     def encode(value: Any) -> str:
@@ -149,7 +149,7 @@ SCALARS: dict[Any, Shape] = {
     bool: _plain("bool", bool, "bool", _exactly("bool", bool)),
     int: _plain("int", int, "int", _int),
     str: _plain("str", str, "string", text),
-    # As JSON has no NaN, those are texts, as in the JSON of protocol buffers.
+    # JSON has no NaN or infinity, so they travel as text, as in the JSON of protocol buffers.
     float: Shape("float", frozenset({"float", "string"}), _encode_float, _decode_float, (float,)),
     bytes: _as_text("bytes", bytes, _write_bytes, _read_bytes, r"[A-Za-z0-9+/]*={0,2}"),
     Path: Shape("Path", frozenset({"string"}), _encode_path, lambda data: Path(text(data)), (_PATH,)),
@@ -168,4 +168,4 @@ SCALARS: dict[Any, Shape] = {
     ),
     uuid.UUID: _as_text("UUID", uuid.UUID, str, uuid.UUID, r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"),
 }
-"""Each plain type with its shape."""
+"""Each plain type and its shape."""

@@ -15,7 +15,7 @@ Convert = Callable[[Any], Any]
 
 
 class Misfit(Exception):
-    """A value that does not fit its type; `path` says where in the value it is, from the inside out."""
+    """Raised for a value that does not fit its type; `path` says where in the value, innermost step first."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -27,18 +27,18 @@ class Misfit(Exception):
         return f"{path}: {self.what}" if path else self.what
 
     def within(self, step: str) -> Misfit:
-        """Add the *step* that leads to the part which is wrong, as ``.name`` or ``[3]``."""
+        """Add the *step* that leads to the wrong part, as ``.name`` or ``[3]``."""
         self.path.append(step)
         return self
 
 
 def misfit(expected: str, value: object) -> Misfit:
-    """What is wrong with *value*; it is named by its type alone, since it may be a secret."""
+    """Return the error for *value*; it names only the type, since the value may be a secret."""
     return Misfit(f"expected {expected}, got {'None' if value is None else type(value).__name__}")
 
 
 class CannotTravel(Exception):
-    """A type whose values cannot be sent; the text says which, and what to write instead."""
+    """Raised for a type whose values cannot be sent; the message says which, and what to write instead."""
 
 
 @attrs.frozen(eq=False)
@@ -47,9 +47,9 @@ class Shape:
 
     Args:
         schema: The type, readable by people and by programs.
-        kinds: The kinds of JSON that its values may become: null, bool, int, float, string, array, object.
-        encode: Returns the JSON of a value.
-        decode: Returns the value of JSON.
+        kinds: The kinds of JSON that its values can become: null, bool, int, float, string, array, object.
+        encode: Returns the JSON for a value.
+        decode: Returns the value for JSON.
         types: The classes of its values, by which a union selects its member.
 
     Both raise `Misfit`.
@@ -63,7 +63,7 @@ class Shape:
 
 
 def words(schema: Any) -> str:  # noqa: PLR0911
-    """A schema as one would write it in Python."""
+    """Return a schema as it would be written in Python."""
     if isinstance(schema, str):
         return schema
     (kind, inner), *_ = schema.items()

@@ -1,4 +1,4 @@
-"""Calls as spans and as durations, by OpenTelemetry's conventions for RPC. Imported only where something reads them."""
+"""Spans and durations of calls, by OpenTelemetry's conventions for RPC. Imported only if something reads them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kernel.errors import text_of
 
 SYSTEM = "kernel"  # rpc.system.name
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-"""Bounds of the histograms: from a call within a machine to one that waits until the usual deadline."""
+"""Bounds of the histograms: from a call within a machine to one that takes as long as the usual deadline."""
 
 
 @attrs.define(eq=False)
@@ -27,18 +27,18 @@ class CallSpan:
     status: str = wire.OK
 
     def inject(self, headers: dict[str, str]) -> None:
-        """Have *headers* carry the trace to the other side."""
+        """Add the trace to *headers*, for the other side."""
         propagate.inject(headers)
 
     def ended(self, status: str, words: str) -> None:
-        """It ended with this status of the wire, and these words where that is no success."""
+        """Record the status of the call on the wire, and its message if it failed."""
         self.status = status
         if status not in {wire.OK, wire.RAISED}:
             self.span.set_status(Status(StatusCode.ERROR, words))
 
 
 class Telemetry:
-    """Makes spans where traces are exported, and records durations where metrics are read."""
+    """Makes spans if traces are exported, and records durations if metrics are read."""
 
     def __init__(self) -> None:
         self._tracer = trace.get_tracer("kernel.calls")
@@ -54,7 +54,7 @@ class Telemetry:
         }
 
     def watch(self, name: str, text: str, count: Callable[[], Mapping[str, int]]) -> None:
-        """Have a number be looked up whenever metrics are collected: *count* gives it for each service."""
+        """Add a number that is looked up when metrics are collected: *count* returns it for each service."""
 
         def observe(_: metrics.CallbackOptions) -> list[metrics.Observation]:
             return [metrics.Observation(number, {"service": service}) for service, number in count().items()]
@@ -73,7 +73,7 @@ class Telemetry:
 
     @contextlib.contextmanager
     def server(self, service: str, method: str, headers: Mapping[str, str] | None = None) -> Generator[CallSpan]:
-        """The side of the service that is called; *headers* carry the caller's trace, None where it is the current."""
+        """Record the called side; *headers* have the caller's trace, None if it is the current one."""
         context = propagate.extract(headers) if headers is not None else None
         with self._call("server", SpanKind.SERVER, service, method, {}, context=context) as span:
             yield span
@@ -95,7 +95,7 @@ class Telemetry:
         span = self._tracer.start_span(f"{service}/{method}", context, kind, attributes)
         call = CallSpan(span)
         try:
-            # A span that is ended by a cancellation says so; what is raised is told here, and not a second time.
+            # A span ended by a cancellation says so; an exception is recorded here, and not a second time.
             with trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
                 yield call
             if call.status != wire.OK:

@@ -1,8 +1,8 @@
-"""Puts calls into a plan: what goes to a service in this process, what to another, and what comes from there.
+"""Add calls to a plan: to services in this process, to other processes, and from them.
 
-The link to NATS, the stand-in of a service that runs elsewhere, and the export of one that runs here are services of
-the kernel's own. So all that holds for services holds for them: a stand-in is a dependency of those who call it, and an
-export is a consumer of the value that it exports, and ends before the service does.
+The link to NATS, the stand-in for a service that runs elsewhere, and the export of a service that runs here are
+services of the kernel's own, so everything that holds for services holds for them. A stand-in is a dependency of its
+callers. An export is a consumer of the value that it exports, and ends before the service does.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from kernel.calls.telemetry import Telemetry
     from kernel.config.nats import Nats
 
-EXPORT_TIMEOUT = 3600.0  # seconds that calls get to finish: those of the service itself are the limit
+EXPORT_TIMEOUT = 3600.0  # seconds for calls to finish; the limits of the service itself apply first
 
 
 def served_by(service: Service[..., Any]) -> Interface | None:
-    """The interface that *service* serves; None where it serves none."""
+    """Return the interface that *service* serves, or None."""
     return interface_of(service.needs.serves)
 
 
 def taken_by(service: Service[..., Any], edge: Edge) -> Interface | None:
-    """The interface that *service* takes by the parameter of *edge*; None where it takes none."""
+    """Return the interface that *service* takes by the parameter of *edge*, or None."""
     if edge.parameter is None:
         return None
     parameter = signature_of(service.fn).parameters.get(edge.parameter)
@@ -49,7 +49,7 @@ def taken_by(service: Service[..., Any], edge: Edge) -> Interface | None:
 
 
 def read_interfaces(services: Iterable[Service[..., Any]]) -> list[PlanError]:
-    """All that is wrong with the interfaces that *services* serve and take."""
+    """Return all problems of the interfaces that *services* serve and take."""
     found: dict[Interface, None] = {}
     for service in services:
         served = served_by(service)
@@ -65,7 +65,7 @@ def read_interfaces(services: Iterable[Service[..., Any]]) -> list[PlanError]:
 
 
 def unlike(services: Iterable[Service[..., Any]]) -> list[PlanError]:
-    """Where one of *services* takes an interface that another one's does not fit."""
+    """Return where a consumer's interface does not fit its provider's."""
     by_name = {service.name: service for service in services}
     errors: list[PlanError] = []
     for service in by_name.values():
@@ -86,13 +86,13 @@ def unlike(services: Iterable[Service[..., Any]]) -> list[PlanError]:
 
 @attrs.define
 class Wiring:
-    """The units of a plan, with those that calls take.
+    """The units of a plan, including those that calls need.
 
     Args:
-        units: All of them, in order.
-        link: The connection to NATS; None where none is needed.
-        clients: What is called elsewhere.
-        exporters: What is called from elsewhere.
+        units: All units, in order.
+        link: The connection to NATS; None if not needed.
+        clients: The clients of services that run elsewhere.
+        exporters: The exporters of services to other processes.
 
     """
 
@@ -102,7 +102,7 @@ class Wiring:
     exporters: dict[str, Exporter] = attrs.field(factory=dict)
 
     def status(self) -> dict[str, Any]:
-        """What there is to see of calls between processes."""
+        """Return the state of calls between processes, for the status."""
         link = self.link
         return {
             "server": (link.server or None) if link is not None else None,
@@ -126,21 +126,21 @@ def connect(
     telemetry: bool = False,
     through: bool = False,
 ) -> Wiring:
-    """*units* with what they need to call each other.
+    """Return *units* with what they need to call each other.
 
     Args:
-        units: The plan's.
+        units: The units of the plan.
         app: The app's name, the prefix of subjects if NATS_PREFIX is not set.
         version: The app's version.
-        nats: Where services that run elsewhere are called; None for nowhere.
-        dev: Whether calls within the process go by way of JSON, as they would between two.
-        backend: The event loop's.
+        nats: How to reach services that run elsewhere; None for not at all.
+        dev: Whether calls within the process go by way of JSON, as between two processes.
+        backend: The event loop's name.
         export: Whether to serve calls from elsewhere.
-        telemetry: Whether somebody reads spans or durations.
+        telemetry: Whether spans or durations are read.
         through: Whether calls within this process go by way of NATS too, as in a test.
 
     Raises:
-        DeclarationError: An interface that cannot be served or called.
+        DeclarationError: An interface cannot be served or called.
         ConfigError: Calls between processes need asyncio.
 
     """
@@ -213,7 +213,7 @@ def _each(of: Mapping[str, Client] | Mapping[str, Exporter], number: str) -> dic
 
 
 def _through(unit: Unit, clients: Mapping[str, Client]) -> Unit:
-    """*unit*, whose consumers get what calls it by way of NATS, and which calls others so itself."""
+    """Return *unit* with calls to and from it going by way of NATS."""
     client = clients.get(unit.service.name)
     edges = unit.service.needs.edges
     after = tuple(f"{edge.target} export" for edge in edges if edge.parameter and edge.target in clients)
@@ -227,7 +227,7 @@ def _telemetry() -> Telemetry:
 
 
 def _elsewhere(units: Iterable[Unit], names: set[str]) -> dict[str, tuple[Interface, bool]]:
-    """What runs elsewhere, by name: its interface, and whether all who take it can do without."""
+    """Return the services that run elsewhere, by name: interface, and whether all consumers can do without it."""
     found: dict[str, tuple[Interface, bool]] = {}
     for unit in units:
         for edge in unit.service.needs.edges:
@@ -246,12 +246,12 @@ def _own(
     stop_timeout: float = 5.0,
     allowed: bool = False,
 ) -> Service[..., Any]:
-    """A service of the kernel's own.
+    """Return a service of the kernel's own.
 
     Args:
         name: Its name.
-        fn: Takes *value* by the name ``value``, where it takes one, and `Serving`.
-        depends: What it waits for.
+        fn: Takes `Serving`, and *value* as the parameter ``value`` if there is one.
+        depends: Its dependencies.
         value: The service whose value it takes; empty for none.
         stop_timeout: Seconds.
         allowed: Whether its failure is allowed.

@@ -1,7 +1,7 @@
 """The admin server: health, metrics and status over HTTP.
 
-It is there before the first service starts and until the last has ended. It is no service: it lives in threads of its
-own, so it answers while the event loop is blocked, it holds up no exit, and it counts for no exit code.
+It runs from before the first service starts until after the last has ended. It is not a service: it has threads of its
+own, so it answers while the event loop is blocked, delays no exit, and does not affect the exit code.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from kernel.observe.prometheus import UnreadableAccept
 from kernel.observe.status import View
 from kernel.process.sockets import address_of, listen
 
-AS = {"service": "admin"}  # how its records are told from others; no service can be called so
-NEXT = 20  # ports that are tried after a default one that is taken
+AS = {"service": "admin"}  # marks its records; no service can have this name
+NEXT = 20  # ports to try after a default port that is taken
 
 Render = Callable[[str], tuple[bytes, str]]
 
@@ -33,10 +33,10 @@ Render = Callable[[str], tuple[bytes, str]]
 def open_sockets(address: Address) -> list[socket.socket]:
     """Return sockets that listen on *address*.
 
-    Where nobody has asked for the address, a later port serves as well; none, and a warning, where no port can be had.
+    If the address is only the default, later ports are tried; if none is free, warn and return no sockets.
 
     Raises:
-        ConfigError: The address cannot be had.
+        ConfigError: The address is not available.
 
     """
     ports = range(address.port, address.port + (1 if address.asked_for else 1 + NEXT))
@@ -76,7 +76,7 @@ class Admin:
     metrics: Render
 
     def serve(self, socks: Sequence[socket.socket]) -> Server:
-        """Serve on *socks*, which listen and are then the server's, until that is closed."""
+        """Serve on *socks*, which are listening; the server closes them."""
         server = Server(socks, self.answer)
         where = (address_of(sock) for sock in socks)
         logger.info(
@@ -88,12 +88,12 @@ class Admin:
         return server
 
     def answer(self, request: Request) -> Answer | Later:  # noqa: PLR0911  (one for each page)
-        """Answer one request: the short pages at once, the long ones later."""
+        """Answer one request: short pages at once, long ones later."""
         view, path = self.view, request.path.rstrip("/")
         match path:
             case "":
                 return plain(OK, "\n".join(PAGES))
-            case "/livez":  # it knows of no dependency, which a restart would not help
+            case "/livez":  # regardless of dependencies, which a restart would not help
                 alive, page = view.liveness()
                 return _json(OK if alive else UNAVAILABLE, page)
             case "/readyz":
@@ -120,7 +120,7 @@ class Admin:
 
 OK, NOT_FOUND, NOT_ACCEPTABLE, UNAVAILABLE = 200, 404, 406, 503
 PAGES = ("/livez", "/readyz", "/startupz", "/status", "/metrics")
-SHOWN = 200  # characters of a path that is not there
+SHOWN = 200  # characters of an unknown path that are shown
 
 
 def _json(status: int, content: Mapping[str, Any]) -> Answer:

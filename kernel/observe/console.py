@@ -1,6 +1,6 @@
-"""Standard output and error: nobody may read them, the disk behind them may be full, and the encoding poor.
+"""Standard output and error: they may be closed, their disk may be full, and their encoding may lack characters.
 
-What cannot be said is left unsaid, and the exit code still tells the truth: the interpreter itself would end with 120.
+What cannot be written is dropped, and the exit code stays correct: the interpreter itself would exit with 120.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kernel.observe.journal import is_journal, prioritized
 
 def prepare() -> None:
     """Escape characters that the encoding lacks, and replace a missing stderr, so that writing never raises."""
-    if sys.stderr is None:  # closed by who started us: the next file to be opened would get its number, and our words
+    if sys.stderr is None:  # closed by our parent: the next opened file would get its number, and our output
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
@@ -26,7 +26,7 @@ def prepare() -> None:
 
 
 def say(text: str, level: int = logging.ERROR) -> None:
-    """Print *text* to stderr, if that is possible; without secrets, and bounded.
+    """Print *text* to stderr if possible; without secrets, and bounded.
 
     Args:
         text: One line or several.
@@ -41,7 +41,7 @@ def say(text: str, level: int = logging.ERROR) -> None:
 
 
 def close() -> str:
-    """Flush both, for the last time; tell why what was printed is lost: empty where it is not, or nobody wants it."""
+    """Flush both for the last time; return why output was lost: empty if it was not, or if nobody reads it."""
     lost = ""
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -55,7 +55,7 @@ def close() -> str:
 
 
 def _drop(stream: TextIO | None) -> None:
-    """Redirect *stream* to nowhere; otherwise what it still holds would be written again at exit."""
+    """Redirect *stream* to the null device, so that its buffer is not written again at exit."""
     if stream is None:
         return
     try:

@@ -1,7 +1,7 @@
-"""Spans, metrics and log records on their way out, by OpenTelemetry's SDK. Imported only where something is exported.
+"""Export spans, metrics and log records by OpenTelemetry's SDK. Imported only if something is exported.
 
-Nothing in here may harm a service. Exporters work in threads of their own; what they say of a collector that does not
-answer becomes one warning; and at the end they get less than a second.
+Nothing here may harm a service. Exporters run in threads of their own; their complaints about a collector that does
+not answer become one warning; and at the end they get less than a second.
 """
 
 from __future__ import annotations
@@ -30,43 +30,43 @@ from kernel.observe.tracer import Dispatcher
 from kernel.process.contain import contained, say_once
 
 NOT_TAKEN = frozenset({404, 405, 415, 501})
-"""The answers of a collector that does not take a signal at all, as Jaeger does not take metrics."""
-LAST = 0.9  # seconds for all that is still to be sent at the end
+"""Statuses of a collector that does not accept a signal at all, as Jaeger does not accept metrics."""
+LAST = 0.9  # seconds to send what is left at the end
 
 
 class Delivery:
-    """What became of what one signal had to send.
+    """Counts what one signal has to send, and what became of it.
 
     Args:
         what: What it sends, for people: "span".
-        target: Where to.
-        variable: Which variable says who exports the signal.
+        target: Where it is sent.
+        variable: The variable that sets the signal's exporter.
 
     """
 
     def __init__(self, what: str, target: str, variable: str = "") -> None:
         self.what, self.target, self.variable = what, target, variable
         self.failing = False
-        self.refused = False  # the collector does not take this signal: nothing more is sent, and nothing is lost
-        self.status = 0  # of the newest answer over HTTP
+        self.refused = False  # the collector does not accept this signal: nothing more is sent, nothing counts as lost
+        self.status = 0  # of the latest answer over HTTP
         self.reason = ""
         self._made = self._sent = 0
         self._lock = threading.Lock()
 
     def made(self, number: int = 1) -> None:
-        """So many more are to be sent."""
+        """Add this many items that are to be sent."""
         with self._lock:
             self._made += number
 
     @property
     def unsent(self) -> int:
-        """How many were not sent, or not yet."""
+        """Return how many items were not sent, or not yet."""
         return 0 if self.refused else max(self._made - self._sent, 0)
 
     def send(self, export: Callable[[], Any], number: int) -> Any:
-        """Call *export* for so many, and give its result; say so where it begins or ceases to fail.
+        """Call *export* for this many items and return its result; log when it begins to fail, and when it works again.
 
-        None where the collector has said that it does not take the signal: that is not tried again.
+        None if the collector has said that it does not accept the signal: no further attempt is made.
         """
         if self.refused:
             return None
@@ -75,7 +75,7 @@ class Delivery:
         result = None
         try:
             result = export()
-        except Exception as error:  # noqa: BLE001  (an exporter's fault is no service's)
+        except Exception as error:  # noqa: BLE001  (an exporter's failure must not reach a service)
             self.reason = f"{type(error).__name__}: {error}"
         finally:
             _current.delivery = None
@@ -83,7 +83,7 @@ class Delivery:
         if done:
             with self._lock:
                 self._sent += number
-        if not done and self.status in NOT_TAKEN and not self._sent:  # one that took it once has another trouble
+        if not done and self.status in NOT_TAKEN and not self._sent:  # after a success, it is another problem
             self.refused = True
             done = True
             logger.warning(
@@ -96,12 +96,12 @@ class Delivery:
         return result
 
     def answered(self, response: Any, *_: object, **__: object) -> None:
-        """Take note of an answer over HTTP."""
+        """Record an answer over HTTP."""
         self.status = response.status_code
 
 
 class _Current(threading.local):
-    """Whose export the thread is at."""
+    """The delivery that this thread is exporting for."""
 
     delivery: Delivery | None = None
 
@@ -110,7 +110,7 @@ _current = _Current()
 
 
 class _Told:
-    """Says once that a collector does not answer, whichever signal finds out first, and once that it does again."""
+    """Logs once that a collector does not answer, whichever signal notices first, and once that it answers again."""
 
     def __init__(self) -> None:
         self._silent: set[Delivery] = set()
@@ -122,7 +122,7 @@ class _Told:
             (self._silent.add if delivery.failing else self._silent.discard)(delivery)
             after = bool(self._silent)
             if delivery.refused:
-                return  # which is told already
+                return  # this was logged already
         if after and not before:
             reason = f": {delivery.reason}" if delivery.reason else ""
             logger.warning(
@@ -136,7 +136,7 @@ _told = _Told()
 
 
 class _Exporters(logging.Handler):
-    """Takes what the SDK and its exporters log: during an export it says why that fails, else it is passed on."""
+    """Handles records of the SDK and its exporters: during an export they are its error, else they are passed on."""
 
     def emit(self, record: logging.LogRecord) -> None:
         delivery = _current.delivery
@@ -147,7 +147,7 @@ class _Exporters(logging.Handler):
 
 
 def _reason(record: logging.LogRecord) -> str:
-    """The cause in a record of an exporter, which says the rest at length."""
+    """Return the cause from an exporter's verbose record."""
     error = next((one for one in (record.args or ()) if isinstance(one, BaseException)), None)
     while error is not None and (error.__cause__ or error.__context__):
         error = error.__cause__ or error.__context__
@@ -157,7 +157,7 @@ def _reason(record: logging.LogRecord) -> str:
 
 
 def counted(exporter: Any, delivery: Delivery, *, at_once: bool = False) -> Any:
-    """*exporter*, whatever it exports, its deliveries counted; *at_once* where what is made is counted here too."""
+    """Wrap *exporter* to count its deliveries; with *at_once*, what is made is counted here too."""
     inner = exporter.export
 
     def export(batch: Any, *args: Any, **kwargs: Any) -> Any:
@@ -173,9 +173,9 @@ def counted(exporter: Any, delivery: Delivery, *, at_once: bool = False) -> Any:
 
 
 def sayable_span(span: Any) -> Any:
-    """*span* without secrets, bounded, and without what UTF-8 lacks: a single such text would cost its whole batch.
+    """Return *span* without secrets, bounded, and valid as UTF-8: one invalid text would lose its whole batch.
 
-    What is no span is as it is.
+    What is not a span is returned unchanged.
     """
     if not isinstance(span, ReadableSpan) or not any(map(_is_odd, _texts(span))):
         return span
@@ -222,7 +222,7 @@ def _sayable(value: Any) -> Any:
 
 
 def _line(item: Any) -> str:
-    """What goes to the console, as one line: stderr may be read by a program."""
+    """Return one line for the console: a program may read stderr."""
     return f"{item.to_json(indent=None)}\n"
 
 
@@ -248,7 +248,7 @@ class _CountSpans(SpanProcessor):
 
 
 def _makers() -> tuple[Any, ...]:
-    """What a record is made of, imported before there is one: files may have run out when something is to be told."""
+    """Import what a record needs in advance: file descriptors may have run out when the first is logged."""
     from opentelemetry._logs import LogRecord, SeverityNumber
     from opentelemetry.sdk._logs import ReadWriteLogRecord
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -263,11 +263,11 @@ def _attribute(value: object) -> str | bool | int | float:
 
 
 class LogExporter(logging.Handler):
-    """Hands log records to OpenTelemetry, under the name of the service that each is of.
+    """Passes log records to OpenTelemetry, under the name of each record's service.
 
     Args:
-        emit: Takes a record of the SDK's.
-        resource: Gives the resource of a service, or of the app where the name is empty.
+        emit: Takes a record of the SDK.
+        resource: Returns the resource of a service, or of the app if the name is empty.
 
     """
 
@@ -277,15 +277,15 @@ class LogExporter(logging.Handler):
         self._make = _makers()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand *record* on; not what an export itself logs, which would never end."""
+        """Pass *record* on, unless an export itself has logged it, which would never end."""
         if _current.delivery is None:
             try:
                 self._emit(self._made_of(record))
-            except Exception as error:  # noqa: BLE001  (whoever logs must not suffer for it)
+            except Exception as error:  # noqa: BLE001  (logging must not fail for the caller)
                 say_once("the export of a log record", error)
 
     def _made_of(self, record: logging.LogRecord) -> Any:
-        """The record of OpenTelemetry's."""
+        """Return OpenTelemetry's record."""
         log_record, severity_number, read_write, scope = self._make
         attributes: dict[str, Any] = {name: _attribute(value) for name, value in extras(record).items()}
         for name in LIFECYCLE & attributes.keys() if record.name == logger.name else ():
@@ -310,7 +310,7 @@ class LogExporter(logging.Handler):
 
 
 class Telemetry:
-    """All that is exported, from `start` to `end`.
+    """Everything that is exported, from `start` to `end`.
 
     Args:
         otel: What the environment asks for.
@@ -329,14 +329,14 @@ class Telemetry:
     def _exporters(
         self, exports: Exports, variable: str, what: str, otlp: str, console: Callable[..., Any]
     ) -> list[tuple[Any, Delivery]]:
-        """Who exports one signal, and what becomes of it.
+        """Return the exporter of one signal, and its delivery.
 
         Args:
-            exports: What is asked for.
-            variable: The variable that says who exports it.
+            exports: The exporters that are configured.
+            variable: The variable that configures them.
             what: What is sent, for people.
-            otlp: The exporter of that protocol, as "module:class", since its module is only loaded where it is used.
-            console: The one that prints.
+            otlp: The OTLP exporter, as "module:class", so that its module is loaded only if used.
+            console: The exporter that prints.
 
         """
         made: list[tuple[Any, Delivery]] = []
@@ -355,11 +355,11 @@ class Telemetry:
         return made
 
     def resource(self, service: str) -> Any:
-        """The resource of a service, or of the app where the name is empty."""
+        """Return the resource of a service, or of the app if the name is empty."""
         return resource_of(self._identity, service)
 
     def start(self) -> None:
-        """Set up what is exported, and be the providers of OpenTelemetry's API."""
+        """Set up the exports, and register as the providers of OpenTelemetry's API."""
         for name in ("opentelemetry.exporter", "opentelemetry.sdk"):
             theirs = logging.getLogger(name)
             theirs.handlers[:], theirs.propagate = [_Exporters()], False
@@ -425,14 +425,14 @@ class Telemetry:
         self.log_handler = LogExporter(emit, self.resource)
 
     def end(self) -> str:
-        """Send what is left, for at most `LAST` seconds, and say what was not; empty where all was."""
+        """Send what is left, for at most `LAST` seconds, and return what was not sent, in words; empty if all was."""
         until = time.monotonic() + LAST
         threads = [threading.Thread(target=one, daemon=True) for one in self._ends]
         for thread in threads:
             with contained("the last export"):
                 thread.start()
         for thread in threads:
-            if thread.ident is not None:  # else it could not be started
+            if thread.ident is not None:  # else the thread could not be started
                 thread.join(max(until - time.monotonic(), 0))
         unsent: dict[str, int] = {}
         for delivery in self._deliveries:

@@ -1,4 +1,4 @@
-"""One client's connection and its limits, over HTTP/1.1 by h11."""
+"""One client's HTTP/1.1 connection, by h11, and its limits."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import h11
 
 log = logging.getLogger("kernel")
 
-CHUNK = 4 * 1024  # bytes that are read at once
-LEFTOVER = 256 * 1024  # bytes that are read and dropped after the last answer, so that the client gets to see it
+CHUNK = 4 * 1024  # bytes per read
+LEFTOVER = 256 * 1024  # bytes that are read and dropped after the last answer, so that the client receives it
 LINGER = 1.0  # seconds that this may take
 
 
@@ -28,11 +28,11 @@ class Limits:
     """The limits of one client.
 
     Args:
-        connections: Open at the same time; fewer where the process may have less than four times as many descriptors.
-        header: Bytes of a request line with its headers.
-        request: Seconds to send them, from the connection or from their first byte on.
+        connections: Open at the same time; fewer if the process may open fewer than four times as many descriptors.
+        header: Bytes of a request line and its headers.
+        request: Seconds to send them, from the connection or from their first byte.
         idle: Seconds between two requests.
-        answer: Seconds for an answer to be made and taken.
+        answer: Seconds to make an answer and deliver it.
 
     """
 
@@ -45,11 +45,11 @@ class Limits:
 
 @attrs.frozen
 class Request:
-    """A GET or HEAD.
+    """A GET or HEAD request.
 
     Args:
         path: Without the query.
-        headers: By lower-case name, decoded as Latin-1; of several with one name the last.
+        headers: By lower-case name, decoded as Latin-1; of several with the same name, the last.
 
     """
 
@@ -59,7 +59,7 @@ class Request:
 
 @attrs.frozen
 class Answer:
-    """The answer that a client gets."""
+    """The answer to a request."""
 
     status: int
     body: bytes
@@ -68,11 +68,11 @@ class Answer:
 
 @attrs.frozen
 class Later:
-    """An answer that takes a while to make.
+    """An answer that takes time to make.
 
     Args:
-        key: The same for requests that may share one answer.
-        make: Makes it, in the second thread.
+        key: Equal for requests that may share one answer.
+        make: Makes the answer, in the second thread.
 
     """
 
@@ -84,7 +84,7 @@ CLOSE = [(b"connection", b"close")]
 
 
 def plain(status: int, text: str) -> Answer:
-    """An answer of one line."""
+    """Return an answer of one line."""
     return Answer(status, f"{text}\n".encode(), "text/plain; charset=utf-8")
 
 
@@ -95,21 +95,21 @@ class Host(Protocol):
     closing: bool
 
     def watch(self, connection: Connection, before: int, events: int) -> None:
-        """Tell *connection* of *events* of its socket, instead of those *before*."""
+        """Watch the socket of *connection* for *events*, instead of those *before*."""
 
     def gone(self, connection: Connection) -> None:
-        """Forget *connection*."""
+        """Stop watching *connection*."""
 
     def handle(self, request: Request) -> Answer | Later:
-        """The answer to *request*, or how to make it."""
+        """Return the answer to *request*, or how to make it."""
         ...
 
     def make(self, page: Later, connection: Connection) -> None:
-        """Have *page* made, and *connection* answered with it."""
+        """Make *page*, and answer *connection* with it."""
 
 
 class Connection:
-    """One client: it sends a request, waits for its page, takes the answer, and so on."""
+    """One client: reads a request, waits for its page, writes the answer, and repeats."""
 
     def __init__(self, host: Host, sock: socket.socket, *, local: bool) -> None:
         self.sock = sock
@@ -117,22 +117,22 @@ class Connection:
         self.step = "read"  # then "wait", "write", and at last "linger"
         self.born = time.monotonic()
         self.deadline = 0.0
-        self.moved = 0.0  # when it last took some of an answer
-        self.more = False  # whether there may be a whole request in what was read
+        self.moved = 0.0  # when the client last took part of an answer
+        self.more = False  # whether the data already read may contain a whole request
         self._host = host
         self._limits = host.limits
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.header)
-        self._out: deque[memoryview] = deque()  # the page itself is shared by all who get it
+        self._out: deque[memoryview] = deque()  # the page itself is shared by all clients that get it
         self._head = False
         self._events = 0
-        self._begun = False  # whether a byte of the next request is there
+        self._begun = False  # whether the next request has begun to arrive
         self._close = False
         self._dropped = 0
         self._enter("read", self._limits.request)
 
     @property
     def idle(self) -> bool:
-        """Whether it is between two requests."""
+        """Whether the client is between two requests."""
         return self.step == "read" and not self._begun
 
     def _enter(self, step: str, seconds: float) -> None:
@@ -141,14 +141,14 @@ class Connection:
         self._want({"read": selectors.EVENT_READ, "write": selectors.EVENT_WRITE, "linger": selectors.EVENT_READ})
 
     def _want(self, events: Mapping[str, int]) -> None:
-        """Be told of what the present step waits for, and of nothing else: who does not read is not read from."""
+        """Watch only for what the present step needs: a client that does not read is not read from."""
         wanted = events.get(self.step, 0)
         if wanted != self._events:
             self._host.watch(self, self._events, wanted)
             self._events = wanted
 
     def ready(self) -> None:
-        """Go on: there is something to read, or room to write.
+        """Continue, since the socket is readable or writable.
 
         Raises:
             OSError: The connection is gone.
@@ -165,7 +165,7 @@ class Connection:
                 if not self._begun:
                     self._begun = True
                     self._enter("read", self._limits.request)
-                self._http.receive_data(data)  # nothing is its end, before which there may be whole requests
+                self._http.receive_data(data)  # empty data is its end; whole requests may come before it
                 self.more = True
 
     def _received(self) -> bytes | None:
@@ -175,11 +175,11 @@ class Connection:
             return None
 
     def go_on(self) -> None:
-        """Answer the next request of what was read, if it is whole."""
+        """Answer the next request in the data already read, if it is whole."""
         self.more = False
         try:
             event = self._http.next_event()
-            while isinstance(event, h11.EndOfMessage):  # of the request before
+            while isinstance(event, h11.EndOfMessage):  # of the previous request
                 event = self._http.next_event()
         except h11.RemoteProtocolError as error:
             self._refuse(error.error_status_hint)
@@ -200,7 +200,7 @@ class Connection:
         headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
         self._head = request.method == b"HEAD"
         length, coded = headers.get("content-length", "0"), "transfer-encoding" in headers
-        # What is in a body, or comes after it, may be read differently by others on the way: none of it is read here.
+        # Proxies may disagree on where a body ends or what follows it, so neither is read here.
         self._close = coded or length != "0" or "upgrade" in headers or "expect" in headers
         target = request.target.decode("latin-1")
         host = headers.get("host")
@@ -253,7 +253,7 @@ class Connection:
     def _write(self) -> None:
         with contextlib.suppress(BlockingIOError, InterruptedError):
             while self._out:
-                sent = self.sock.sendmsg(self._out)  # head and page at once
+                sent = self.sock.sendmsg(self._out)  # head and page in one call
                 self.moved = time.monotonic()
                 while sent and sent >= len(self._out[0]):
                     sent -= len(self._out.popleft())
@@ -265,14 +265,14 @@ class Connection:
             self.sock.shutdown(socket.SHUT_WR)
             self._enter("linger", LINGER)
             return
-        if self._http.their_state is h11.SEND_BODY:  # an empty one: its end is still to be read
+        if self._http.their_state is h11.SEND_BODY:  # an empty body: its end is still to be read
             self._http.next_event()
         self._http.start_next_cycle()
         self.more = self._begun = any(self._http.trailing_data)
         self._enter("read", self._limits.request if self.more else self._limits.idle)
 
     def close(self) -> None:
-        """Close it; hard where it has not taken all: nothing then waits in the system for it."""
+        """Close the connection; with a reset if the client has not taken everything, so that no data stays queued."""
         if self.step == "closed":
             return
         self.step = "closed"
@@ -286,7 +286,7 @@ class Connection:
 
 
 def is_loopback(sock: socket.socket) -> bool:
-    """Whether only this machine reaches *sock* over the network."""
+    """Return whether only this machine can reach *sock* over the network."""
     if sock.family not in {socket.AF_INET, socket.AF_INET6}:
         return False
     host = str(sock.getsockname()[0])
@@ -294,9 +294,9 @@ def is_loopback(sock: socket.socket) -> bool:
 
 
 def is_local(host: str) -> bool:
-    """Whether the value of a Host header is an address or ``localhost``, and no name that others can point here.
+    """Return whether a Host header is an address or ``localhost``, not a name that others could point here.
 
-    A page that a browser has loaded from elsewhere may have its own name resolve to this machine.
+    A web page from elsewhere could make its own name resolve to this machine.
     """
     name, _, port = host.rpartition(":") if host[-1:] != "]" and ":" in host else (host, "", "")
     if port and not (port.isascii() and port.isdigit()):

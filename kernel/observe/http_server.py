@@ -1,13 +1,13 @@
-"""A small HTTP server for looking: GET and HEAD over HTTP/1.1, in a thread of its own that nothing can hold up.
+"""A small read-only HTTP server: GET and HEAD over HTTP/1.1, in a thread of its own that nothing can delay.
 
-h11 reads and writes the protocol; this module moves the bytes. It belongs to no event loop, so it answers while the
-app's loop is blocked, whichever backend that is, and it costs nothing there. No client is trusted:
+h11 handles the protocol; this module moves the bytes. It uses no event loop, so it answers while the app's loop is
+blocked, with any backend, and costs the loop nothing. No client is trusted:
 
-- One request of a connection is answered in each round, so nobody who sends many keeps others waiting.
-- What a client may take has limits: see `Limits`. Beyond `Limits.connections`, the oldest connection is closed to make
-  room for a new one, so a probe gets through a crowd.
-- Pages that take a while are made by a second thread; all who wait for the same page get the same copy of it.
-- A request with a body, or one that wants another protocol, is answered and its connection closed.
+- Each round answers one request per connection, so a client that sends many does not delay others.
+- Each client has limits: see `Limits`. Beyond `Limits.connections`, the oldest connection is closed to make room for a
+    new one, so that probes always get through.
+- Slow pages are made by a second thread; all clients that wait for the same page get the same copy.
+- A request with a body, or for another protocol, is answered, and its connection is closed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from kernel.observe.http_connection import Answer, Connection, Later, Limits, Re
 
 log = logging.getLogger("kernel")
 
-ACCEPTS = 16  # connections that are accepted in one round: fewer than there may be, so each is read before it may go
-YOUNG = 0.25  # seconds that a connection has at least
-PAUSE = 0.05  # seconds without accepting where no connection can be closed for a new one
-STALLED = 0.1  # seconds that a client may take nothing of its answer once the server closes
-CLOSING = 0.5  # seconds after which it is closed, whoever takes what
+ACCEPTS = 16  # connections accepted per round: fewer than the maximum, so each is read before it may be closed
+YOUNG = 0.25  # seconds that a connection has at least before it may be closed for another
+PAUSE = 0.05  # seconds without accepting if no connection can be closed for a new one
+STALLED = 0.1  # seconds without progress after which a client is dropped when the server closes
+CLOSING = 0.5  # seconds after which all connections are closed, whatever their progress
 SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 T = TypeVar("T")
@@ -44,8 +44,8 @@ class Server:
     """Serves on sockets, from `start` to `close`.
 
     Args:
-        socks: They listen, and are the server's to close.
-        handle: Answers a request, at once, in the server's thread. What it raises becomes a 500 and a line of the log.
+        socks: Listening sockets, which the server closes.
+        handle: Answers a request, at once, in the server's thread. An error is logged, and the client gets a 500.
         limits: What one client may take.
 
     """
@@ -73,10 +73,10 @@ class Server:
         self._thread.start()
 
     def close(self, *, wait: bool = True) -> None:
-        """Accept nothing more, and close every connection: at once where it waits, else within `CLOSING` seconds.
+        """Stop accepting, and close every connection: idle ones at once, others within `CLOSING` seconds.
 
         Args:
-            wait: Whether to come back when that is done; without, it is done meanwhile.
+            wait: Whether to return only when that is done.
 
         """
         if not self.closing:
@@ -89,7 +89,7 @@ class Server:
     # -- for its connections -------------------------------------------------------------------------------------
 
     def watch(self, connection: Connection, before: int, events: int) -> None:
-        """Tell *connection* of *events* of its socket, instead of those *before*."""
+        """Watch the socket of *connection* for *events*, instead of those *before*."""
         if not before:
             self._selector.register(connection.sock, events, connection)
         elif events:
@@ -98,7 +98,7 @@ class Server:
             self._selector.unregister(connection.sock)
 
     def gone(self, connection: Connection) -> None:
-        """Forget *connection*."""
+        """Stop watching *connection*."""
         self._connections.discard(connection)
 
     def handle(self, request: Request) -> Answer | Later:
@@ -106,13 +106,13 @@ class Server:
         return _tried(lambda: self._handle(request), request.path)
 
     def make(self, page: Later, connection: Connection) -> None:
-        """Have *page* made, and *connection* answered with it."""
+        """Make *page*, and answer *connection* with it."""
         self._maker.make(page, connection)
 
     # -- the thread ----------------------------------------------------------------------------------------------
 
     def _nudge(self) -> None:
-        with contextlib.suppress(OSError):  # full: then it is awake
+        with contextlib.suppress(OSError):  # full: then the thread wakes up anyway
             self._wake.send(b"!")
 
     def _drain(self) -> None:
@@ -125,7 +125,7 @@ class Server:
             while not (self.closing and self._closed()):
                 try:
                     self._round()
-                except Exception:  # those who come next are served
+                except Exception:  # later connections must still be served
                     log.warning("the admin server stumbled, and goes on", exc_info=True)
                     time.sleep(PAUSE)
         finally:
@@ -155,7 +155,7 @@ class Server:
             self._listen()
 
     def _patience(self) -> float | None:
-        """Seconds until something is due; None where nothing is."""
+        """Return the seconds until something is due; None if nothing is."""
         if any(one.more for one in self._connections):
             return 0
         due = [one.deadline for one in self._connections]
@@ -166,7 +166,7 @@ class Server:
         return max(min(due) - time.monotonic(), 0) if due else None
 
     def _guarded(self, connection: Connection, step: Callable[[], None]) -> None:
-        """Take a *step* of *connection*; whatever comes of it ends that connection and no other."""
+        """Take a *step* of *connection*; an error ends this connection only."""
         try:
             step()
         except OSError:
@@ -181,7 +181,7 @@ class Server:
             self._selector.register(sock, selectors.EVENT_READ, lambda sock=sock: self._accept(sock))
 
     def _pause(self) -> None:
-        """Stop accepting connections for a moment."""
+        """Stop accepting connections briefly."""
         if not self._paused_until:
             self._paused_until = time.monotonic() + PAUSE
             for sock in self._socks:
@@ -207,7 +207,7 @@ class Server:
             self._connections.add(Connection(self, sock, local=local))
 
     def _evict(self) -> bool:
-        """Close the oldest connection; False where there is none, or it has just come."""
+        """Close the oldest connection; return False if there is none, or it has only just connected."""
         oldest = min(self._connections, key=lambda one: one.born, default=None)
         if oldest is None or time.monotonic() - oldest.born < YOUNG:
             return False
@@ -215,7 +215,7 @@ class Server:
         return True
 
     def _closed(self) -> bool:
-        """Close what can be closed, and tell whether nothing is left."""
+        """Close what can be closed, and return whether nothing is left."""
         if self._socks:
             if not self._paused_until:
                 for sock in self._socks:
@@ -232,16 +232,16 @@ class Server:
 
 
 def _descriptors() -> int:
-    """Return the most file descriptors that the process may open."""
+    """Return the maximum number of file descriptors of the process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else sys.maxsize
 
 
 class _Maker:
-    """Makes the pages that take a while, one after the other, in a thread that starts with the first.
+    """Makes slow pages, one after the other, in a thread that starts with the first.
 
     Args:
-        done: Is called when there is something in `made`.
+        done: Called when there is something in `made`.
 
     """
 
@@ -254,7 +254,7 @@ class _Maker:
         self._ended = False
 
     def make(self, page: Later, connection: Connection) -> None:
-        """Make *page* for *connection*, and for all who want the same before it is begun."""
+        """Make *page* for *connection*, and for all that ask for the same before it is begun."""
         with self._news:
             self._wanted.setdefault(page.key, (page.make, []))[1].append(connection)
             if self._thread is None:
@@ -263,7 +263,7 @@ class _Maker:
             self._news.notify()
 
     def made(self) -> list[tuple[list[Connection], Answer]]:
-        """What was made since it was last asked, each with those who wait for it."""
+        """Return the pages made since the last call, each with the connections that wait for it."""
         found = []
         while self._made:
             found.append(self._made.popleft())
@@ -291,6 +291,6 @@ class _Maker:
 def _tried(make: Callable[[], T], what: str) -> T | Answer:
     try:
         return make()
-    except Exception as error:  # noqa: BLE001  (a page that cannot be made is told to who asks for it)
+    except Exception as error:  # noqa: BLE001  (whoever asked for the page gets the error)
         log.warning("%s could not be made: %s: %s", what, type(error).__name__, error)
         return plain(500, "this page could not be made; the log says why")

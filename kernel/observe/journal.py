@@ -1,4 +1,4 @@
-"""Lines for systemd's journal: each begins with its priority, as sd-daemon(3) says, and the journal has the time."""
+"""Lines for systemd's journal: each begins with its priority (see sd-daemon(3)); the journal adds the time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _DEBUG = 7
 
 
 def is_journal(stream: TextIO | None) -> bool:
-    """Whether *stream* leads to the journal: JOURNAL_STREAM names its device and inode.
+    """Return whether *stream* leads to the journal: JOURNAL_STREAM has its device and inode.
 
-    The variable alone tells nothing, since a child process whose output goes elsewhere inherits it too.
+    The variable alone is not enough: a child process whose output goes elsewhere inherits it too.
     """
     named = os.environ.get("JOURNAL_STREAM")
     if not named or stream is None:
@@ -26,7 +26,7 @@ def is_journal(stream: TextIO | None) -> bool:
 
 
 def prioritized(text: str, level: int) -> str:
-    """*text* with the priority of *level* before each of its lines, which the journal takes as records of their own.
+    """Return *text* with the priority of *level* before each line, since the journal makes a record of each.
 
     Args:
         text: One line or several.
@@ -38,10 +38,10 @@ def prioritized(text: str, level: int) -> str:
 
 
 class Prioritized(logging.Formatter):
-    """What another formatter makes of a record, for the journal.
+    """Adds the priority to the output of another formatter, for the journal.
 
     Args:
-        formatter: The other.
+        formatter: The other formatter.
 
     """
 
@@ -50,5 +50,5 @@ class Prioritized(logging.Formatter):
         self._formatter = formatter
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as text."""
+        """Return the record as text."""
         return prioritized(self._formatter.format(record), record.levelno)

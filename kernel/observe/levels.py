@@ -1,4 +1,4 @@
-"""LOG_LEVEL with levels of its own for services and loggers: ``info,worker=debug``."""
+"""LOG_LEVEL with separate levels for services and loggers: ``info,worker=debug``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 
 
 class Levels(logging.Filter):
-    """Lets records pass by the level of the service that they are of; a handler's filter.
+    """A handler's filter, which passes records by the level of their service.
 
     Args:
-        default: The level of all others, unless their logger has one of its own.
-        services: The levels by service.
+        default: The level of all other services, unless their logger has its own.
+        services: The level of each service.
 
     """
 
@@ -21,13 +21,13 @@ class Levels(logging.Filter):
         self._services = services
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether *record*, which knows its service by now, passes."""
+        """Return whether *record* passes; its service is known by now."""
         level = self._services.get(str(record.__dict__.get("service")))
         if level is not None:
             return record.levelno >= level
         if record.levelno >= self._default or record.name == "kernel":
             return record.levelno >= self._default
-        # The loggers let through what the most talkative service says; this one may have a level of its own.
+        # The loggers pass everything that the most verbose service needs; this logger may have its own level.
         found: logging.Logger | None = logging.getLogger(record.name)
         while found is not None and not (found.level and found.parent is not None):
             found = found.parent
@@ -35,15 +35,15 @@ class Levels(logging.Filter):
 
 
 def set_levels(text: str, services: Collection[str], ours: logging.Logger) -> Levels | None:
-    """Set the levels of the loggers by *text*, as in ``INFO,worker=DEBUG``.
+    """Set the levels of the loggers from *text*, such as ``INFO,worker=DEBUG``.
 
     Args:
-        text: The default, and then pairs of a service's or a logger's name and its level.
-        services: The names of services; any other is a logger's.
+        text: The default, followed by pairs of a service's or a logger's name and its level.
+        services: The names of services; any other name is a logger's.
         ours: The kernel's own logger, whose records are about services.
 
     Returns:
-        The filter that every handler needs; None where no service has a level of its own.
+        The filter that every handler needs; None if no service has its own level.
 
     """
     default, *pairs = text.split(",")

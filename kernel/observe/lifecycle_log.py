@@ -29,24 +29,24 @@ from kernel.observe.tracebacks import text_of_traceback
 
 
 def _tells_more(error: BaseException) -> bool:
-    """Whether a traceback tells more than the message: not where nobody raised it, nor for what was told before."""
+    """Return whether a traceback adds to the message: not if nobody raised the error, or it was logged before."""
     chain: BaseException | None = None if isinstance(error, ValueLost) else error
     while chain is not None and chain.__traceback__ is None:
         chain = chain.__cause__
     return chain is not None
 
 
-HEALTHY = 60.0  # seconds ready after which a crash is a new one, and shown in full
-SHOWN_EVERY = 100  # attempts: whoever retries for days is read from logs that do not go back to the first
+HEALTHY = 60.0  # seconds of readiness after which a crash counts as new, and is logged in full
+SHOWN_EVERY = 100  # attempts: after days of retries, the log may no longer contain the first
 
-_APP = {"service": ""}  # an event of the app may be told from within the task of the service that led to it
+_APP = {"service": ""}  # an app event may be reported from within the task of the service that caused it
 
 
 class LogObserver:
     """Turn each event into one log record.
 
-    A service that is tried again and again mostly fails in the same way. Its first and its last attempt show the whole
-    traceback; one in between that is the same, word for word, is a line which says where to find it.
+    A service that is retried often mostly fails in the same way. Its first and its last attempt show the whole
+    traceback; an identical one in between is replaced by a line that says where to find it.
     """
 
     def __init__(self) -> None:
@@ -114,9 +114,9 @@ class LogObserver:
         )
 
     def _shown_before(self, event: Transition, error: BaseException) -> int:
-        """The attempt at which the same traceback was shown; 0 where it should be shown now."""
+        """Return the attempt that showed the same traceback; 0 if it should be shown now."""
         lines = text_of_traceback(error).splitlines()
-        text = "\n".join(line for line in lines if not line.lstrip(" |").startswith(ORIGIN))  # it has the attempt in it
+        text = "\n".join(line for line in lines if not line.lstrip(" |").startswith(ORIGIN))  # it contains the attempt
         told, attempt = self._told.get(event.service, ("", 0))
         if told == text and event.attempt - attempt < SHOWN_EVERY:
             return attempt
@@ -150,11 +150,11 @@ def log_endings(report: Report) -> None:
 
 
 def log_verdict(report: Report, unsent: str = "") -> None:
-    """Log the exit code and its reason: the services that exceeded a limit, or the first error with its service.
+    """Log the exit code and its reason: the services that exceeded a limit, or the first error and its service.
 
     Args:
-        report: How it all ended.
-        unsent: What could not be exported, in words; empty where all was.
+        report: The outcome of the run.
+        unsent: What could not be exported, in words; empty if everything was.
 
     """
     code = report.exit_code

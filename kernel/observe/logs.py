@@ -1,8 +1,8 @@
-"""Logging: standard `logging` from everywhere through one pipeline to stderr, as text or as JSON lines.
+"""Logging: standard `logging` through one pipeline to stderr, as text or as JSON lines.
 
 A filter on each handler of the root logger gives every record its context: `app`, `version` and, from anywhere in a
-service's task tree, `service`. (A record factory could not: `logging` refuses an ``extra`` that names an attribute
-which the record has already.)
+service's task tree, `service`. (A record factory could not: `logging` refuses an ``extra`` whose name is already an
+attribute of the record.)
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from kernel.observe.tracebacks import text_of_traceback
 
 
 class _Logger(logging.Logger):
-    """Is heard whatever is done to logging, and takes no harm from a handler of somebody else's.
+    """A logger that works however logging is configured, and that survives failing handlers of others.
 
-    A handler that fails is reported to the others, and asked no more. The handlers that are kept are asked also where
-    a library has taken them off the root logger.
+    A handler that fails is reported to the others and then disabled. Kept handlers are called even if a library has
+    taken them off the root logger.
     """
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  (logging's name)
-        return level >= self.getEffectiveLevel()  # `logging.disable` is for the libraries
+        return level >= self.getEffectiveLevel()  # `logging.disable` is for libraries
 
     def handle(self, record: logging.LogRecord) -> None:
         self.callHandlers(record)
@@ -48,7 +48,7 @@ class _Logger(logging.Logger):
         while one is not None:
             for handler in list(one.handlers):
                 if guard.kept and handler not in guard.kept and guard.on_console(handler):
-                    continue  # it would be told twice
+                    continue  # it would be printed twice
                 asked.append(handler)
                 self._ask(handler, record, one)
             one = one.parent if one.propagate else None
@@ -64,7 +64,7 @@ class _Logger(logging.Logger):
             return
         try:
             handler.handle(record)
-        except BaseException as error:  # noqa: ASYNC103, BLE001  (it is not ours)
+        except BaseException as error:  # noqa: ASYNC103, BLE001  (the handler is not ours)
             guard.drop(handler)
             whose.removeHandler(handler)
             self.error("log handler %r failed and was disabled", handler, exc_info=error)
@@ -82,34 +82,34 @@ def _make_logger() -> logging.Logger:
 logger = _make_logger()
 
 LIFECYCLE = frozenset({"state", "previous", "attempt", "seconds", "reason"})
-"""Fields of the kernel's records about the lifecycle."""
+"""Fields of the kernel's own lifecycle records."""
 
 _CONTEXT = ("app", "version", "service", "trace_id", "span_id")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "_told", *_CONTEXT}
 _LENGTHS = {"trace_id": 32, "span_id": 16}  # hexadecimal digits
 REDUNDANT = frozenset({"color_message"})
-"""Extras that say the message once more: uvicorn's, with escapes for its own formatter."""
+"""Extras that repeat the message: uvicorn's, with escapes for its own formatter."""
 
 
 _levels: Levels | None = None
-"""What each handler lets pass, where a service has a level of its own."""
+"""The filter of each handler, if a service has a level of its own."""
 
 
 def no_phase(_: str) -> Any:
-    """What holds where phases of services have no spans."""
+    """Return no span: the default if phases of services have no spans."""
     return None
 
 
 phase_of: Callable[[str], Any] = no_phase
-"""Gives the context of the span that stands for the present phase of a service's life, if there is one."""
+"""Returns the context of the span for the present phase of a service, if there is one."""
 
 
 def _span_ids(service: str) -> tuple[str, str]:
-    """The ids of the trace and the span that a record of *service* is made in; empty where it is in none."""
+    """Return the trace id and span id for a record of *service*; empty if there is no span."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return "", ""
-    # A move of one service is told in the context of another that has led to it, whose span is not meant.
+    # A transition may be reported in the context of the service that caused it; that span is not the right one.
     span = trace.get_current_span().get_span_context() if service == current_service.get() else None
     if span is None or not span.is_valid:
         span = phase_of(service)
@@ -117,16 +117,16 @@ def _span_ids(service: str) -> tuple[str, str]:
 
 
 class Context(logging.Filter):
-    """Gives each record the context in which it was made."""
+    """Adds to each record the context in which it was made."""
 
     def __init__(self, identity: Identity) -> None:
         super().__init__()
         self._fields = {"app": identity.name, "version": identity.version}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add missing fields; keep what an ``extra`` has set."""
+        """Add missing fields; keep those set by ``extra``."""
         fields = record.__dict__
-        if "_told" in fields:  # by another handler's filter
+        if "_told" in fields:  # set by another handler's filter
             return True
         fields["_told"] = True
         if "service" not in fields:
@@ -134,7 +134,7 @@ class Context(logging.Filter):
         for name, value in self._fields.items():
             fields.setdefault(name, value)
         if not all(_is_id(fields.get(name), length) for name, length in _LENGTHS.items()):
-            for name in _LENGTHS.keys() & fields.keys():  # a name of the user's own, for something else
+            for name in _LENGTHS.keys() & fields.keys():  # a name that the user has given to something else
                 fields[f"extra_{name}"] = fields[name]
             fields["trace_id"], fields["span_id"] = _span_ids(fields["service"])
         mask_record(record, text_of_traceback)
@@ -153,15 +153,15 @@ def _is_hexadecimal(text: str) -> bool:
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what was given as ``extra``."""
+    """Return the fields given as ``extra``."""
     fields = record.__dict__
-    if fields.keys() <= _STANDARD:  # as most are: ten times as fast as a look at each
+    if fields.keys() <= _STANDARD:  # the usual case: ten times as fast as checking each
         return {}
     return {name: value for name, value in fields.items() if name not in _STANDARD and name not in REDUNDANT}
 
 
 class _Formatter(logging.Formatter):
-    """What both formats share: where tracebacks begin, and the record's source."""
+    """The base of both formats: where tracebacks begin, and the record's source."""
 
     def __init__(self, *, source: bool, folded: bool = False) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class _Formatter(logging.Formatter):
         self._clock = ""
 
     def _time(self, record: logging.LogRecord, form: str, convert: Callable[[float], time.struct_time]) -> str:
-        """Its time to the second, which many records share: to format that takes as long as all the rest."""
+        """Return its time to the second, cached since many records share it: formatting is as slow as all the rest."""
         second = int(record.created)
         if second != self._second:
             self._clock, self._second = time.strftime(form, convert(second)), second
@@ -180,7 +180,7 @@ class _Formatter(logging.Formatter):
     def formatException(self, ei: Any) -> str:  # noqa: N802  (logging's name)
         try:
             return encodable(text_of_traceback(ei[1], folded=self._folded))
-        except Exception as failure:  # noqa: BLE001  (an error of the user's may be unable to say anything)
+        except Exception as failure:  # noqa: BLE001  (the error's own methods may raise)
             return f"(no traceback: {type(failure).__name__})"
 
     def _where(self, record: logging.LogRecord) -> str:
@@ -195,7 +195,7 @@ class JsonFormatter(_Formatter):
         self._encode = json_encoder()
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line of JSON; an extra that has the name of a field of ours goes as ``extra_<name>``."""
+        """Return the record as one line of JSON; an extra named like one of our fields becomes ``extra_<name>``."""
         micros = int(record.created % 1 * 1_000_000)
         fields: dict[str, Any] = {
             "ts": f"{self._time(record, '%Y-%m-%dT%H:%M:%S', time.gmtime)}.{micros:06d}Z",
@@ -247,10 +247,10 @@ class TextFormatter(_Formatter):
         self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as a line, and its traceback indented below it."""
+        """Return the record as a line, with its traceback indented below."""
         service = escaped(text_of(record.__dict__.get("service") or record.name))
         message = escaped(message_of(record))
-        shown = extras(record) if record.name != logger.name else {}  # its own text says all
+        shown = extras(record) if record.name != logger.name else {}  # its message already has everything
         if shown:
             message += self._paint(escaped("".join(f" {name}={text_of(value)}" for name, value in shown.items())), "2")
         if self._source:
@@ -276,10 +276,10 @@ class TextFormatter(_Formatter):
 
 
 class _ToStderr(logging.StreamHandler[TextIO]):
-    """Writes to stderr, as far as that is possible: nothing is printed about the printing."""
+    """Writes to stderr if possible; failures to write are not reported."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write *record*, also from the handler of a signal that has interrupted a write."""
+        """Write *record*, even from a signal handler that has interrupted a write."""
         text = self.format(record) + self.terminator
         try:
             self.stream.write(text)
@@ -287,33 +287,33 @@ class _ToStderr(logging.StreamHandler[TextIO]):
         except RuntimeError:  # a write within a write
             with contextlib.suppress(OSError, ValueError):
                 os.write(self.stream.fileno(), text.encode(errors="backslashreplace"))
-        except Exception:  # noqa: BLE001  (whatever stderr is, whoever logs must not suffer for it)
+        except Exception:  # noqa: BLE001  (whatever stderr is, logging must not fail for the caller)
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
-        """Leave unsaid what cannot be said: stderr is closed or full."""
+        """Ignore the failure: stderr is closed or full."""
 
 
 def _coloured(stream: TextIO) -> bool:
-    """By the conventions of NO_COLOR and FORCE_COLOR, else whether it is a terminal."""
+    """Return whether to use colour: by NO_COLOR and FORCE_COLOR, else if it is a terminal."""
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")
 
 
 def configure(settings: Settings, identity: Identity, names: tuple[str, ...] = ()) -> None:
-    """Set the pipeline up: one handler on the root logger, warnings and uncaught exceptions included.
+    """Set up the pipeline: one handler on the root logger, including warnings and uncaught exceptions.
 
     Args:
         settings: Level and format.
         identity: The app's name and version.
-        names: The services whose names should fit into the column.
+        names: The services whose names should fit in the column.
 
     """
     console.prepare()
     width = min(max((len(name) for name in names), default=len("kernel")), 28)
     formatter: logging.Formatter
-    journal = is_journal(sys.stderr) and not settings.log_json  # a line of JSON is whole, and says its level itself
+    journal = is_journal(sys.stderr) and not settings.log_json  # a JSON line is one piece, and has its own level
     if settings.log_json:
         formatter = JsonFormatter(source=settings.log_source)
     else:
@@ -336,7 +336,7 @@ def configure(settings: Settings, identity: Identity, names: tuple[str, ...] = (
 
 
 def add_context(identity: Identity) -> None:
-    """Give the handlers that `app/init.py` has added to the root logger what the kernel's own has."""
+    """Configure the handlers that `app/init.py` has added to the root logger like the kernel's own."""
     for handler in logging.getLogger().handlers:
         if not any(isinstance(one, Context) for one in handler.filters):
             handler.addFilter(Context(identity))
@@ -345,18 +345,18 @@ def add_context(identity: Identity) -> None:
 
 
 def keep_handler(handler: logging.Handler) -> None:
-    """Keep *handler* from now on, whoever configures logging."""
+    """Keep *handler* from now on, even if a library configures logging."""
     guard.keep(handler)
 
 
 def drop_handler(handler: logging.Handler) -> None:
-    """Pass no more records to *handler*."""
+    """Stop passing records to *handler*."""
     guard.drop(handler)
     logging.getLogger().removeHandler(handler)
 
 
 def keep_handlers() -> None:
-    """From now on a library that configures logging takes none of the root logger's handlers away."""
+    """From now on, keep the root logger's handlers when a library configures logging."""
     guard.keep(*logging.getLogger().handlers)
 
 
@@ -390,7 +390,7 @@ def say_forced_exit(code: int, name: str) -> None:
 
 
 def flush() -> None:
-    """Flush every handler of the root logger, and what was printed, as far as that is possible."""
+    """Flush every handler of the root logger, and standard output, if possible."""
     for handler in logging.getLogger().handlers:
         with contextlib.suppress(Exception):
             handler.flush()

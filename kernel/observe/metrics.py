@@ -1,7 +1,7 @@
 """Publish the lifecycle as metrics, by OpenTelemetry's API.
 
-Imported only where metrics are read, since it takes the SDK, which costs 60 ms. Most numbers are looked up when
-somebody collects them, so that they cost a service nothing.
+Imported only if metrics are read, since importing the SDK takes 60 ms. Most numbers are looked up when they are
+collected, so they cost a service nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 def provide(view: View, resource: Resource, readers: Sequence[MetricReader]) -> MeterProvider:
-    """Be the meter provider of the process, and tell *readers* of *view*."""
+    """Register as the meter provider of the process, and give *readers* the metrics of *view*."""
     provider = MeterProvider(readers, resource, shutdown_on_exit=False)
     metrics.set_meter_provider(provider)
     _instrument(provider.get_meter("kernel", view.identity.version), view)
@@ -56,7 +56,7 @@ def _instrument(meter: Meter, view: View) -> None:
         durations[kind].record(seconds, {"service": service})
 
     known = {one.name for one in view.supervisors}
-    for kind, last in view.stats.last.items():  # what came before anybody asked
+    for kind, last in view.stats.last.items():  # recorded before anybody asked
         for service in known & last.keys():
             record(kind, service, last[service])
     view.stats.record = record

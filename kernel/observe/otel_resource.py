@@ -1,4 +1,4 @@
-"""What OpenTelemetry's signals share: who says it, how errors are told, how much. Imported only where its SDK is."""
+"""Shared by OpenTelemetry's signals: resources, error attributes, limits. Imported only if its SDK is."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @functools.cache
 def resource_of(identity: Identity, service: str = "") -> Resource:
-    """The resource of a service, or of the app itself.
+    """Return the resource of a service, or of the app itself.
 
-    A service goes by its own name, and by the app's as its namespace. What OTEL_RESOURCE_ATTRIBUTES and
-    OTEL_SERVICE_NAME say goes before what we know, but that a service's name is its own.
+    A service has its own name, and the app's name as its namespace. OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME take
+    precedence over our values, except that a service keeps its own name.
     """
     common = _common(identity)
     return Resource({**common, "service.name": service} if service else common)
@@ -32,7 +32,7 @@ def resource_of(identity: Identity, service: str = "") -> Resource:
 
 @functools.cache
 def _common(identity: Identity) -> dict[str, AttributeValue]:
-    """What holds for the app and all its services; looked up once, as that takes longer than all the rest."""
+    """Return the attributes of the app and all its services, cached since collecting them is slow."""
     given = OTELResourceDetector().detect().attributes
     app = given.get("service.name") or identity.name
     return {
@@ -50,14 +50,14 @@ def _common(identity: Identity) -> dict[str, AttributeValue]:
 
 
 def many_series() -> CardinalityLimits:
-    """So many series may one metric have: a state for each of thousands of services is more than the SDK's 2,000."""
+    """Return the maximum number of series per metric: thousands of services with states exceed the SDK's 2,000."""
     from opentelemetry.sdk.metrics import ObservableCounter, ObservableGauge
 
     return {ObservableGauge: 1_000_000, ObservableCounter: 1_000_000}
 
 
 def described(error: BaseException) -> dict[str, str]:
-    """*error* as attributes, by the names of the semantic conventions; also one that has no text."""
+    """Return *error* as attributes, named by the semantic conventions; works for an error without text, too."""
     kind = type(error)
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     return {

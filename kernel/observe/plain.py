@@ -1,4 +1,4 @@
-"""Any value as text or JSON that cannot break its line: control characters escaped, and nothing that raises."""
+"""Show any value as text or JSON that stays on its line: control characters are escaped, and nothing raises."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 
 from kernel.errors import encodable, text_of
 
-DEEP = 20  # levels of a nested value that are told
+DEEP = 20  # maximum depth of a nested value
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def escaped(text: str) -> str:
-    r"""*text* with its control characters as in Python's source, so that it forges no line; ``\n`` and ``\t`` stay."""
-    if text.isascii() and text.isprintable():  # as most are
+    r"""Return *text* with control characters escaped as in Python, so it cannot forge lines; keep ``\n`` and ``\t``."""
+    if text.isascii() and text.isprintable():  # the usual case
         return text
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """The message of *record*; where its arguments do not fit, the message as it was given, and they."""
+    """Return the message of *record*; if its arguments do not fit, the unformatted message followed by them."""
     try:
         return record.getMessage()
-    except Exception:  # noqa: BLE001  (whoever logs must not suffer for it, and the record must not be lost)
+    except Exception:  # noqa: BLE001  (logging must not fail for the caller, and the record must not be lost)
         return f"{text_of(record.msg)} {text_of(record.args, repr)}"
 
 
 def json_encoder() -> Callable[[Mapping[str, Any]], str]:
-    """A function that gives an object as one line of JSON, whatever is in it."""
-    import json  # only where somebody asks for JSON
+    """Return a function that writes any object as one line of JSON."""
+    import json  # only if somebody asks for JSON
 
     encode = json.JSONEncoder(default=text_of, ensure_ascii=False, allow_nan=False).encode
 
@@ -41,16 +41,16 @@ def json_encoder() -> Callable[[Mapping[str, Any]], str]:
             if text.isascii():
                 return text
             text.encode()
-        except Exception:  # noqa: BLE001  (values of the user's may do anything)
+        except Exception:  # noqa: BLE001  (a user's values may raise anything)
             text = encode(jsonable(fields))
-        # Not all readers agree on what ends a line; a terminal obeys some of these.
+        # Readers disagree on what ends a line, and terminals obey some of these.
         return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
     return encoded
 
 
 def jsonable(value: object, around: tuple[int, ...] = ()) -> Any:  # noqa: PLR0911  (one for each kind of value)
-    """*value* as strict JSON can say it: keys as text; NaN, infinity and what JSON has no word for as text."""
+    """Return *value* as strict JSON: keys as text; NaN, infinity and values unknown to JSON as text."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""All metrics of the process as the text that Prometheus reads; imported with the first who asks, as it takes 0.1 s."""
+"""All metrics of the process as Prometheus text; imported at the first request, since that takes 0.1 s."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class UnreadableAccept(ValueError):
-    """The value of an Accept header cannot be read."""
+    """Raised if the value of an Accept header cannot be parsed."""
 
 
 class Prometheus:
-    """The kernel's metrics, those made by OpenTelemetry's API, and those of Prometheus' own client.
+    """The kernel's metrics, those of OpenTelemetry's API, and those of Prometheus' own client.
 
     Args:
-        start: Provides for the reader that it gets, the first time that somebody asks or when `start` is called.
+        start: Sets up collection for the given reader, at the first request or when `start` is called.
 
     """
 
@@ -41,7 +41,7 @@ class Prometheus:
                 self._provide(self._reader)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The text and its content type, in the format that *accept* asks for; it may take a while.
+        """Return the text and its content type, in the format that *accept* asks for; may be slow.
 
         Raises:
             UnreadableAccept: *accept* is malformed.
@@ -53,16 +53,16 @@ class Prometheus:
         self.start()
         try:
             encode, content_type = choose_encoder(accept)
-        except Exception as error:  # it has none of its own for what is malformed
+        except Exception as error:  # the parser has no error of its own for malformed values
             raise UnreadableAccept(accept) from error
         try:
             return encode(REGISTRY), content_type
-        except Exception:  # noqa: BLE001  (a collector of the user's; the others still count)
+        except Exception:  # noqa: BLE001  (a user's collector; the others are still shown)
             return _each(encode, REGISTRY), content_type
 
 
 def _each(encode: Callable[[Any], bytes], registry: Any) -> bytes:
-    """What the collectors of *registry* tell, each by itself; one that fails is left out, and logged once."""
+    """Return what the collectors of *registry* report; a collector that fails is left out, and logged once."""
     told: list[bytes] = []
     collectors: Iterable[Any] = getattr(registry, "_collector_to_names", ())
     for collector in list(collectors):
@@ -75,11 +75,11 @@ END = b"# EOF\n"  # of the OpenMetrics format
 
 
 class _One:
-    """A registry of some families."""
+    """A registry of given families."""
 
     def __init__(self, *families: Any) -> None:
         self._families = families
 
     def collect(self) -> Iterable[Any]:
-        """Give them."""
+        """Return the families."""
         return self._families

@@ -1,4 +1,4 @@
-"""Records and tracebacks as they may be shown: without secrets, and of a bounded length."""
+"""Prepare records and tracebacks for display: without secrets, and bounded in length."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from kernel import masking
 from kernel.masking import TRACE, TRACE_LINE, bounded, mask, shown
 from kernel.observe.plain import message_of
 
-CAUSES = 20  # errors that are shown with their causes
+CAUSES = 20  # maximum number of errors in a chain of causes
 _STANDARD = frozenset(vars(logging.makeLogRecord({})))
 
 
 class Masked(logging.Formatter):
-    """What another formatter makes of a record, without secrets: also those in the text of some object.
+    """Masks secrets in the output of another formatter, including those in the text of objects.
 
     Args:
-        formatter: The other.
+        formatter: The other formatter.
 
     """
 
@@ -29,16 +29,16 @@ class Masked(logging.Formatter):
         self._formatter = formatter
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as text."""
+        """Return the record as text."""
         return mask(self._formatter.format(record))
 
 
 def mask_record(record: logging.LogRecord, told: Callable[[BaseException], str]) -> None:
-    """Take secrets, and what is too long, out of *record*, whoever formats it.
+    """Remove secrets, and what is too long, from *record*, for any formatter.
 
     Args:
-        record: It is changed only where there is something to take out.
-        told: Gives the traceback of an error.
+        record: Changed only if there is something to remove.
+        told: Returns the traceback of an error.
 
     """
     message = message_of(record)
@@ -52,7 +52,7 @@ def mask_record(record: logging.LogRecord, told: Callable[[BaseException], str])
     if record.stack_info:
         record.stack_info = shown(record.stack_info)
     if masking.known() and record.exc_info and record.exc_info[1] is not None and not record.exc_text:
-        record.exc_text = told(record.exc_info[1])  # which formatters other than ours take as it is
+        record.exc_text = told(record.exc_info[1])  # other formatters use this text as it is
 
 
 def traceback_text(
@@ -60,7 +60,7 @@ def traceback_text(
     trace: TracebackType | None,
     edit: Callable[[traceback.TracebackException], object] = lambda _: None,
 ) -> str:
-    """The traceback of *error* from *trace* on, with the causes before it; *edit* may change it before."""
+    """Return the traceback of *error* from *trace* on, including causes; *edit* may change it first."""
     made = traceback.TracebackException(type(error), error, trace)
     cut = _cut(made)
     edit(made)
@@ -70,7 +70,7 @@ def traceback_text(
 
 
 def _cut(made: traceback.TracebackException) -> bool:
-    """Take the causes out of *made* that come after `CAUSES` others, and tell whether there were any."""
+    """Remove the causes from *made* that come after the first `CAUSES`, and return whether there were any."""
     left, cut = CAUSES, False
     todo = deque([made])
     while todo:

@@ -1,7 +1,7 @@
-"""What lifecycle spans are made of: traces, rows of services in them, the phases of a row, and a clock for all.
+"""The parts of lifecycle spans: traces, rows of services in them, the phases of a row, and a common clock.
 
-A viewer draws the critical path by what ended strictly before something else began, in whole microseconds. So each
-reading of the clock here is later than the one before, and durations come from the monotonic clock alone.
+A viewer finds the critical path by what ended strictly before something else began, in whole microseconds. So each
+reading of the clock is later than the one before, and durations come from the monotonic clock alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SCOPE = InstrumentationScope("kernel")
 WELL = Status()
 
 Error = BaseException | str
-"""What a span failed with; empty where it did not."""
+"""The error of a span; empty if it did not fail."""
 
 
 @attrs.define(eq=False)
@@ -40,7 +40,7 @@ class Ticks:
 
     now: Callable[[], int] = time.monotonic_ns
     last: int = 0
-    last_end: int = 0  # the newest reading at which a span ended
+    last_end: int = 0  # the latest reading at which a span ended
 
     def read(self) -> int:
         """Read the clock."""
@@ -55,7 +55,7 @@ class Ticks:
 
 @attrs.define(eq=False)
 class Phase:
-    """A part of a row: an attempt, a backoff, a stop. Its `end` is None while it goes on."""
+    """A part of a row: an attempt, a backoff, a stop. Its `end` is None while it lasts."""
 
     name: str
     context: SpanContext
@@ -70,17 +70,17 @@ class Phase:
 class Row:
     """A service's part of a trace, from its first phase to its last.
 
-    A row with one phase is one span. Only when something follows is there a span for the whole and one for each phase;
-    the span id that the first phase began with is that phase's in both cases, since other spans may refer to it.
+    A row with one phase is one span. With a second phase it becomes a span for the whole and one for each phase.
+    The first phase keeps its span id in both cases, since other spans may refer to it.
 
     Args:
-        trace: Where it is.
-        name: Of the span; empty while that depends on how it ends.
-        service: Whose it is; empty for the app's own.
+        trace: The trace that contains it.
+        name: The span's name; empty while that depends on how the row ends.
+        service: The service; empty for the app's own.
         begun: The reading at which it began.
-        links: Of its span.
-        within: The phase of another service in which it lies, as long as that has not ended.
-        key: The service's name, also where its spans are the app's.
+        links: The links of its span.
+        within: The phase of another service that contains it, until that phase ends.
+        key: The service's name, even if its spans are the app's.
 
     """
 
@@ -93,38 +93,38 @@ class Row:
     key: str = ""
     attributes: dict[str, Any] = attrs.field(factory=dict)
     error: Error = ""
-    attempt: int = 0  # the present one
-    attempts: int = 0  # how many are in it
+    attempt: int = 0  # number of the present attempt
+    attempts: int = 0  # number of attempts in this row
     phase: Phase | None = None  # in progress
-    first: Phase | None = None  # the first one, until something follows
+    first: Phase | None = None  # the first phase, until another follows
     own: SpanContext | None = None
 
     def label(self, name: str) -> str:
-        """Name a span of it. The app's lifespans and the admin server are no services: their spans are the app's."""
+        """Name a span of the row. App lifespans and the admin server are not services: their spans are the app's."""
         return f"{self.key} {name}" if self.key and not self.service else name
 
     @property
     def context(self) -> SpanContext:
-        """Of the span for the whole row."""
+        """Return the context of the span for the whole row."""
         if self.own is None:
             self.own = self.trace.context()
         return self.own
 
     @property
     def known(self) -> SpanContext:
-        """A context that will be sent whatever comes: of the whole if that is there, else of the first phase."""
+        """Return a context that is sure to be sent: that of the whole row if there is one, else of the first phase."""
         return self.first.context if self.own is None and self.first is not None else self.context
 
 
 @attrs.define(eq=False)
 class Trace:
-    """A trace that has not ended: its root, and the rows in it that have not ended.
+    """A trace in progress: its root, and the unfinished rows in it.
 
     Args:
         ids: Makes the ids of spans.
         trace_id: Its id.
         flags: Whether it is sampled.
-        offset: What to add to a reading to get the time of the wall clock, in microseconds.
+        offset: What to add to a reading to get the wall clock time, in microseconds.
 
     """
 
@@ -133,21 +133,21 @@ class Trace:
     flags: TraceFlags
     offset: int
     root: Row = attrs.field(init=False)
-    rows: dict[Row, None] = attrs.field(factory=dict, init=False)  # without the root of the app's own
-    away: dict[str, None] = attrs.field(factory=dict, init=False)  # the services it waits for to be back
+    rows: dict[Row, None] = attrs.field(factory=dict, init=False)  # without the app's own root
+    away: dict[str, None] = attrs.field(factory=dict, init=False)  # the services whose return it waits for
     ended: int | None = attrs.field(default=None, init=False)
     alarm: Alarm | None = attrs.field(default=None, init=False)
 
     def context(self) -> SpanContext:
-        """The context of a further span in it."""
+        """Return the context of a new span in the trace."""
         return SpanContext(self.trace_id, self.ids.generate_span_id(), is_remote=False, trace_flags=self.flags)
 
 
 class Sender:
-    """Makes traces, and sends the spans of what has ended.
+    """Makes traces, and sends finished spans.
 
-    Made as a whole at its end, a span goes without the locks and limits of one that is being written to: 8 µs instead
-    of 18, twice for each service.
+    A span made as a whole at its end needs no locks and limits of a span in progress: 8 µs instead of 18, twice
+    for each service.
 
     Args:
         dispatcher: Where spans go.
@@ -160,7 +160,7 @@ class Sender:
         self.ticks = Ticks(now)
 
     def open(self, name: str, service: str, key: str, *links: Link) -> Trace:
-        """Begin a trace with its root: whether that is sampled counts for all of it."""
+        """Begin a trace with its root; the sampling decision for the root applies to the whole trace."""
         ids = self._dispatcher.ids
         trace_id = ids.generate_trace_id()
         decision = self._dispatcher.sampler.should_sample(None, trace_id, name or "restart").decision
@@ -182,7 +182,7 @@ class Sender:
         return phase
 
     def end(self, row: Row, attributes: dict[str, Any], error: Error = "") -> None:
-        """End the phase of *row* that is in progress; it is sent when it is known to be no whole row."""
+        """End the row's phase in progress; it is sent once it is known not to be the whole row."""
         phase = row.phase
         if phase is None:
             return
@@ -205,9 +205,9 @@ class Sender:
         self._send(row, row.links, row.attributes, error, self.ticks.end())
 
     def waited(self, row: Row, error: Error) -> None:
-        """Send a wait that led to nothing.
+        """Send a wait that led to no launch.
 
-        It ends a moment before what it waited for, which so stays on the critical path.
+        It ends just before what it waited for, which therefore stays on the critical path.
         """
         trace, root = row.trace, row.trace.root
         last = (trace.ended if trace.ended is not None else self.ticks.last_end) - 1
@@ -215,7 +215,7 @@ class Sender:
         self._send(row, row.links, row.attributes, error, max(last, row.begun))
 
     def _flush(self, row: Row) -> None:
-        """Send the first phase as a part of its row, since there is more."""
+        """Send the first phase as a part of its row, since another follows."""
         first, row.first = row.first, None
         if first is not None:
             self._send_phase(row, first)

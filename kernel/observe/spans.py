@@ -1,20 +1,20 @@
 """The lifecycle as spans: a row for each service in the start and in the stop of the app, and in a crash.
 
-All are bounded, so that a trace is complete in the viewer while the app runs: there is no span for "ready", which has
-no end, and none for waiting, which is no work and would hide what took the time. What belongs together:
+All have an end, so that a trace is complete in the viewer while the app runs: there is no span for "ready", which has
+no end, and none for waiting, which is not work and would hide what took the time. The structure:
 
     start (the app)                     a trace of its own, from the first launch until all are ready
     ├─ start (database)
-    └─ start (api)                      linked to the start that let it go
+    └─ start (api)                      linked to the start that it had waited for
        └─ attempt, backoff, attempt     only where there were several
     restart (database)                  a crash and its recovery, linked to the start that it ends
     ├─ stop, backoff, start
-    └─ restart (api)                    whom it took along
+    └─ restart (api)                    a dependent that was restarted as well
     stop (the app)                      linked to the start
     └─ stop (api), stop (database)      each linked to the start of its attempt
 
-A trace that lasts is ended as unfinished every minute, and goes on in another that is linked to it. There is no
-convention for such spans: their attributes have names of their own, in the namespace `kernel`.
+A long trace is ended as unfinished every minute, and continues in another that is linked to it. There is no convention
+for such spans, so their attributes have names of their own, in the namespace `kernel`.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from kernel.observe.span_rows import Error, Phase, Row, Sender, Trace
 from kernel.observe.tracer import Dispatcher
 
 NAMES = {State.STARTING: "start", State.BACKOFF: "backoff", State.STOPPING: "stop"}
-"""The phases that have a span, by the state that they are."""
+"""The states that have a span, each with the name of its phase."""
 HAVE_CODE = frozenset({State.STARTING, State.STOPPING})
-"""Those in which code of the service runs, which may make spans of its own."""
-LONGEST = 60.0  # seconds after which a trace is ended as unfinished, and goes on in another
+"""The states in which code of the service runs, which may make spans of its own."""
+LONGEST = 60.0  # seconds after which a trace is ended as unfinished, and continued in another
 
 
 @attrs.define
@@ -56,17 +56,17 @@ class _Service:
     """What is remembered of a service from one row to the next."""
 
     row: Row | None = None
-    start: Row | None = None  # the one in which it became ready last, or tried to
-    away: Trace | None = None  # the trace of the crash from which it is not back
+    start: Row | None = None  # the row in which it last became ready, or tried to
+    away: Trace | None = None  # the trace of the crash from which it has not returned
     served: bool = False  # whether it was ever ready
     waits_since: int = 0
 
 
 class SpanObserver:
-    """Turns each event into the end of one span and the begin of another.
+    """Turns each event into the end of one span and the start of another.
 
     Args:
-        dispatcher: Where spans go.
+        dispatcher: Receives the finished spans.
         now: The monotonic clock, in nanoseconds.
 
     """
@@ -84,14 +84,14 @@ class SpanObserver:
         self._stopping: Trace | None = None
 
     def runs(self, clock: Clock, tree: Callable[[], Sequence[str]]) -> None:
-        """Have *clock* end what lasts, and *tree* tell what is still waited for."""
+        """Let *clock* end long traces, and *tree* name what is still waited for."""
         self._clock, self._tree = clock, tree
         for trace in self._open:
             self._watch(trace)
 
     def __call__(self, event: Event) -> None:
-        """Tell of *event* in spans."""
-        if not self._services and self._starting is not None:  # the first launch; what came before is no start
+        """Record *event* in spans."""
+        if not self._services and self._starting is not None:  # the first launch; nothing before it counts
             self._starting.root.begun = self._sender.ticks.read()
         match event:
             case Transition():
@@ -100,19 +100,19 @@ class SpanObserver:
                 if self._starting is not None:
                     goes_on = self._leave(self._starting, {"kernel.critical_path": chain})
                     self._starting = None
-                    for row, phase in goes_on:  # what counts for nothing may not be ready yet
+                    for row, phase in goes_on:  # allowed failures may not be ready yet
                         trace = self._root(row.name, row.service, row.key, Link(row.context))
                         self._crashes[row.key] = trace
                         self._continue(row, phase, trace)
             case StopBegan(reason=reason, failure=failure):
                 self._stop_begins(reason, reason if failure else "")
             case Notice() | Forced() | StillWaiting() | ReadyAgain():
-                pass  # a record of the log tells of it, in the context of whose span it is
+                pass  # a log record reports it, in the context of the right span
             case _:
                 assert_never(event)
 
     def end(self, reason: str, exit_code: int) -> None:
-        """End all open spans, since the app has ended with *exit_code*."""
+        """End all open spans: the app has ended with *exit_code*."""
         about = {"kernel.exit_code": exit_code, "kernel.reason": reason}
         for trace in list(self._open):
             error = f"exit {exit_code}" if exit_code and trace is self._stopping else ""
@@ -133,7 +133,7 @@ class SpanObserver:
             trace.alarm = self._clock.at(when, functools.partial(self._go_on, trace), deadline=False)
 
     def _leave(self, trace: Trace, about: dict[str, Any], error: Error = "") -> list[tuple[Row, str]]:
-        """End *trace* with all that is in progress in it; give that, with the name of its phase."""
+        """End *trace* with everything in progress in it; return the open rows, each with the name of its phase."""
         outcome = {"kernel.outcome": about.get("kernel.outcome", "unfinished")}
         goes_on: list[tuple[Row, str]] = []
         for row in list(trace.rows):
@@ -152,7 +152,7 @@ class SpanObserver:
         return goes_on
 
     def _go_on(self, trace: Trace) -> None:
-        """End *trace* as unfinished, and go on in another."""
+        """End *trace* as unfinished, and continue in another."""
         if trace not in self._open:
             return
         old = trace.root
@@ -185,7 +185,7 @@ class SpanObserver:
                 self._continue(row, phase, self._stopping)
 
     def _continue(self, row: Row, phase: str, trace: Trace) -> None:
-        """Go on with *phase* of *row*, which has ended, in another *trace*."""
+        """Continue *phase* of *row*, which has ended, in another *trace*."""
         name = row.name if trace is not self._stopping else "stop" if phase == "stop" else "start"
         new = trace.root
         if new.key != row.key or new in trace.rows:
@@ -224,7 +224,7 @@ class SpanObserver:
             self._is_back(one, event.service, state)
 
     def _phase_ends(self, one: _Service, row: Row, event: Transition) -> Row | None:
-        """The phase in progress of *row* ends; give the row if it goes on."""
+        """End the phase of *row* that is in progress; return the row if it continues."""
         row.attempt = event.attempt - (event.previous is State.BACKOFF and event.state is State.STARTING)
         error = _error(event)
         self._sender.end(row, _about(row) | _attributes(event), error)
@@ -238,8 +238,8 @@ class SpanObserver:
         return None
 
     def _goes_on(self, event: Transition) -> bool:
-        """Whether the row of a service goes on with this move."""
-        if event.state is State.STOPPING:  # of its own accord, as when it was not ready in time
+        """Return whether this transition continues the service's row."""
+        if event.state is State.STOPPING:  # it stops by itself, as when it was not ready in time
             return event.error is not None
         return event.state in {State.BACKOFF, State.STARTING}
 
@@ -278,12 +278,12 @@ class SpanObserver:
             self._check_over(trace)
 
     def _check_over(self, trace: Trace) -> None:
-        """End the trace of a crash when all are back whom it took along."""
+        """End the trace of a crash when all affected services are back."""
         if trace in self._open and trace.root.key and not trace.away and not trace.rows:
             self._leave(trace, {}, trace.root.error)
 
     def _waited(self, one: _Service, event: Transition) -> None:
-        """A wait led to no launch."""
+        """Record a wait that led to no launch."""
         if self._stopping is not None and one.waits_since >= self._stopping.root.begun:
             return  # it had just stopped
         row = Row(one.away or self._started, "waiting", _whose(event), one.waits_since, key=event.service)
@@ -292,7 +292,7 @@ class SpanObserver:
         self._sender.waited(row, _error(event))
 
     def _row(self, one: _Service, event: Transition) -> Row:
-        """The row that begins with this move, in the trace to which it belongs."""
+        """Return the row that begins with this transition, in its trace."""
         name, links = "", self._launched_by(event)
         if event.state is State.STARTING:
             name = "restart" if one.served else "start"
@@ -322,12 +322,12 @@ class SpanObserver:
         return row
 
     def _trace_of(self, one: _Service, event: Transition) -> Trace | None:
-        """The trace in progress in which a row begins; None where a service has just crashed."""
+        """Return the trace in progress in which a row begins; None if a service has just crashed."""
         app = self._stopping or self._starting
         return app or one.away or self._crashes.get(event.cause) or self._crashes.get(event.service)
 
     def _within(self, event: Transition, trace: Trace) -> Phase | None:
-        """The stop of the provider that has to wait for this one; in the app's start each is a row beside the other."""
+        """Return the stop of the provider that waits for this service; in the app's start, rows are not nested."""
         if not trace.root.key:
             return None
         provider = self._services.get(event.cause)
@@ -338,7 +338,7 @@ class SpanObserver:
         return row.phase
 
     def _launched_by(self, event: Transition) -> list[Link]:
-        """A link to the start of the one that let it go."""
+        """Return a link to the start that this service had waited for."""
         last = self._services.get(event.waited_for[-1]) if event.waited_for else None
         return [Link(last.start.known)] if last is not None and last.start is not None else []
 
@@ -352,7 +352,7 @@ class SpanObserver:
 
 
 def _whose(event: Transition) -> str:
-    """Under whose name its spans go: those of the app's lifespans and the admin server are the app's."""
+    """Return the service under whose name its spans go: those of app lifespans and the admin server are the app's."""
     return "" if event.internal else event.service
 
 
@@ -366,13 +366,13 @@ def _attributes(event: Transition) -> dict[str, Any]:
         found["kernel.reason"] = event.reason
     if event.previous is State.WAITING and event.waited_for:
         found["kernel.waited_for"] = event.waited_for
-    if event.previous is State.STARTING and event.state is State.STOPPING and event.error is None:  # asked to stop
+    if event.previous is State.STARTING and event.state is State.STOPPING and event.error is None:  # stop requested
         found["kernel.outcome"] = "cancelled"
     return found
 
 
 def _error(event: Transition) -> Error:
-    """What the phase ended with that is an error. A retry that was cut short by a stop, say, is none."""
+    """Return the error that the phase ended with. A retry that was interrupted by a stop, for example, has none."""
     if event.previous in {State.WAITING, State.BACKOFF} and event.state not in BROKEN:
-        return ""  # what it has is from before
+        return ""  # its error is an earlier one
     return event.error or ""

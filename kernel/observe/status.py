@@ -24,22 +24,22 @@ from kernel.process.programs import programs_of
 
 T = TypeVar("T")
 
-DEAD = 10.0  # seconds without an answer of the event loop after which the process counts as dead
-PATIENCE = 0.2  # seconds that the event loop gets to take a snapshot
-TRIES = 5  # to look from another thread at what the loop may be changing
+DEAD = 10.0  # seconds without an answer after which the event loop counts as dead
+PATIENCE = 0.2  # seconds for the event loop to take a snapshot
+TRIES = 5  # attempts to read from another thread what the loop may be changing
 
 SCHEMA = 1
-"""The version of what `status` gives; fields may be added without a new one."""
+"""The version of the status; new fields do not change it."""
 
 
 @attrs.define
 class Stats:
-    """An observer that keeps the last duration of each kind, and hands each on to whoever records them.
+    """An observer that keeps the last duration of each kind, and passes each on to be recorded.
 
-    It keeps the last error of each service as well, since an attempt that begins has none.
+    It also keeps the last error of each service, since a new attempt has none.
 
     Args:
-        record: Is called with the kind ("start" or "stop"), the service and the seconds of each.
+        record: Called with the kind ("start" or "stop"), the service and the seconds of each.
 
     """
 
@@ -49,7 +49,7 @@ class Stats:
     all_ready: float | None = None
 
     def __call__(self, event: Event) -> None:
-        """Take the time of *event*."""
+        """Record the duration of *event*."""
         if isinstance(event, AllReady):
             self.all_ready = event.seconds
         elif isinstance(event, Transition):
@@ -68,12 +68,12 @@ class Stats:
 
 @attrs.frozen
 class Blocked:
-    """The event loop does not answer.
+    """Describes an event loop that does not answer.
 
     Args:
-        seconds: For how long by now.
-        service: Whose code it runs; empty where that is nobody's.
-        at: The line.
+        seconds: For how long.
+        service: The service whose code it runs; empty for none.
+        at: The line of code.
 
     """
 
@@ -92,17 +92,17 @@ def _nobody() -> tuple[str, str]:
 
 @attrs.define
 class View:
-    """What can be seen of a run from outside, by any thread; all of it is there before the run begins.
+    """The state of a run, readable from any thread, and available before the run begins.
 
     Args:
         identity: The app.
-        backend: The event loop's.
-        stats: How long starts and stops took.
-        delay: Gives the seconds by which the event loop was late when it was last asked.
-        shares: Gives the part of the loop's time that each service takes.
-        silent: Gives the seconds for which the event loop has not answered by now.
-        runner: Gives the service whose code the loop's thread runs, and the line.
-        more: Gives further parts of the status, by name; each may be asked from any thread.
+        backend: The event loop's name.
+        stats: Durations of starts and stops.
+        delay: Returns the last measured delay of the event loop, in seconds.
+        shares: Returns each service's share of the loop's time.
+        silent: Returns for how many seconds the event loop has not answered.
+        runner: Returns the service whose code the loop's thread runs, and the line.
+        more: Functions for further parts of the status, by name; each may be called from any thread.
 
     """
 
@@ -120,16 +120,16 @@ class View:
     _began: float = attrs.field(factory=time.monotonic)
 
     def runs(self, orchestrator: Orchestrator, wake: Wake) -> None:
-        """The run of *orchestrator* begins, in the thread of its loop, which *wake* reaches."""
+        """Begin the run of *orchestrator*, in the thread of its loop, which *wake* reaches."""
         self.orchestrator, self._wake = orchestrator, wake
         self._offset = current_time() - time.monotonic()
 
     def ended(self) -> None:
-        """Note that the run is over, and its loop about to be closed."""
+        """End the run; its loop is about to be closed."""
         self._wake = None
 
     def snapshot(self, take: Callable[[], T]) -> T:
-        """What *take* gives: taken by the loop between two steps, or by the calling thread while that is blocked."""
+        """Return the result of *take*, called by the loop between two steps, or by this thread if that is blocked."""
         wake = self._wake
         if wake is None or self.silent():
             return _unchanged(take)
@@ -138,10 +138,10 @@ class View:
         def on_loop() -> None:
             try:
                 found.put((take(), None))
-            except Exception as error:  # noqa: BLE001  (it is told to who has asked, and not to the loop)
+            except Exception as error:  # noqa: BLE001  (the caller gets the error, not the loop)
                 found.put((None, error))
 
-        with contextlib.suppress(RuntimeError, queue.Empty):  # the loop has ended; or it is busy, or blocked
+        with contextlib.suppress(RuntimeError, queue.Empty):  # the loop has ended; or it is busy or blocked
             wake(on_loop)
             taken, error = found.get(timeout=PATIENCE)
             if error is None:
@@ -161,18 +161,18 @@ class View:
         return False, {"alive": False, "reason": str(blocked)}
 
     def now(self) -> float:
-        """The time on the loop's clock, in seconds; for any thread, unlike that clock itself."""
+        """Return the time on the loop's clock, in seconds; unlike the clock itself, for any thread."""
         return time.monotonic() + self._offset
 
     @property
     def supervisors(self) -> list[Node]:
-        """The services that the user knows of; none before the run begins."""
+        """Return the services that the user knows of; none before the run begins."""
         every = self.orchestrator.supervisors.values() if self.orchestrator is not None else ()
         return [node for node in every if not node.internal or node.awaited]
 
     @property
     def ready(self) -> bool:
-        """Whether every service is ready, done, or failed (allowed), and no stop was asked for."""
+        """Return whether every service is ready, done, or failed (allowed), and no stop was requested."""
         return self.orchestrator is not None and self.orchestrator.ready
 
     @property
@@ -185,7 +185,7 @@ class View:
         ready = self.ready
         return ready, _unchanged(lambda: self._readiness(ready))
 
-    def _readiness(self, ready: bool) -> dict[str, Any]:  # noqa: FBT001  (the page says what the status says)
+    def _readiness(self, ready: bool) -> dict[str, Any]:  # noqa: FBT001  (the page has what the status has)
         services = self.supervisors
         return {
             "ready": ready,
@@ -259,9 +259,9 @@ class View:
 
 
 def _unchanged(take: Callable[[], T]) -> T:
-    """What *take* gives, though it may look at what another thread changes just then."""
+    """Return the result of *take*, even if another thread changes the data meanwhile."""
     for _ in range(TRIES):
-        with contextlib.suppress(RuntimeError):  # a dictionary has changed its size
+        with contextlib.suppress(RuntimeError):  # a dictionary has changed size
             return take()
     return take()
 
@@ -271,5 +271,5 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def _reason_of(node: Node) -> str:
-    """Why it is in its state, or unready although it serves."""
+    """Return why a service is in its state, or not ready although it serves."""
     return "; ".join(node.withheld) or reason_of(node)

@@ -12,11 +12,11 @@ from kernel.masking import mask
 
 
 class Notifier:
-    """An observer that tells systemd. What cannot be told is not: the one who is to be told may be gone.
+    """An observer that notifies systemd. Send errors are ignored: the receiver may be gone.
 
     Args:
-        send: Takes a message of the protocol.
-        every: Seconds between two signs of life, or None where none are wanted.
+        send: Sends a message of the protocol.
+        every: Seconds between two watchdog messages; None for no watchdog.
 
     """
 
@@ -28,7 +28,7 @@ class Notifier:
         self._ready = self._stopping = False
 
     def __call__(self, event: Event) -> None:
-        """Tell of *event*."""
+        """Notify systemd of *event*."""
         match event:
             case AllReady():
                 self._ready = True
@@ -63,19 +63,19 @@ def _line(text: str) -> str:
 
 
 def notifier(environ: MutableMapping[str, str]) -> Notifier | None:
-    """The observer, where systemd has asked for it; None where it has not.
+    """Return the observer if systemd has asked for notifications, or None.
 
-    What systemd says of it is taken out of *environ*: the programs that services start are not the ones to tell.
+    Its variables are removed from *environ*, since programs started by services must not notify systemd.
     """
     path, micros, whose = (environ.pop(name, "") for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"))
     if not path.startswith(("/", "@")):
         return None
-    address = "\0" + path[1:] if path[0] == "@" else path  # a name that begins with a zero is in no file system
+    address = "\0" + path[1:] if path[0] == "@" else path  # a name that begins with a zero byte is not in a file system
 
     def send(message: str) -> None:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
-                to.settimeout(0.1)  # it is read at once, by a process that does little else
+                to.settimeout(0.1)  # the receiver reads at once and does little else
                 to.sendto(mask(message).encode(), address)
         except OSError:
             pass

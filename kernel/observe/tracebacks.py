@@ -1,4 +1,4 @@
-"""Tracebacks without the kernel's own lines; on a terminal with the frames of libraries folded."""
+"""Tracebacks without the kernel's own lines; on a terminal, frames of libraries are folded."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from kernel.observe.shown import traceback_text
 from kernel.stacks import KERNEL, is_users_file, without_kernel
 
-FEW = 1  # frames that are not worth folding
+FEW = 1  # number of frames that are not worth folding
 
 
 def text_of_traceback(error: BaseException, *, folded: bool = False) -> str:
-    """The traceback of *error*, and of what it was caused by and groups, without secrets, and of a bounded length.
+    """Return the traceback of *error* with its causes and grouped errors, without secrets, and bounded in length.
 
     Args:
         error: The error.
-        folded: Whether frames of libraries in a row are one line, which names them; of a traceback without a line of
-            the user's, nothing is folded.
+        folded: Whether successive frames of libraries become one line that names them; a traceback without a line of
+                the user's code is not folded.
 
     """
     return traceback_text(error, without_kernel(error), _fold if folded else lambda _: None)
@@ -37,10 +37,10 @@ def _fold(told: traceback.TracebackException) -> None:
 
 
 class _Folded(traceback.StackSummary):
-    """Frames of which those of libraries are told in one line."""
+    """A stack whose frames of libraries are folded into one line."""
 
     def format(self, **options: Any) -> list[str]:
-        """The lines, each with what ends it."""
+        """Return the lines, each with its line ending."""
         if not any(is_users_file(frame.filename) for frame in self):
             return super().format(**options)
         lines: list[str] = []
@@ -67,7 +67,7 @@ def _format(frames: list[traceback.FrameSummary], options: dict[str, Any]) -> li
 
 
 def _library_of(path: str) -> str:
-    """The package that the file is of, or Python's own module."""
+    """Return the package that a file belongs to, or Python's own module."""
     if path.startswith(KERNEL):
         return "kernel"
     for folder in ("site-packages", "dist-packages"):

@@ -1,9 +1,9 @@
-"""One tracer provider that speaks for every service by its own name. Imported only where traces are exported.
+"""One tracer provider that names every service in its spans. Imported only if traces are exported.
 
-All services run in one process, yet each should appear in a trace as a service of its own. Whose span it is tells
-`current_service`, the context variable that follows a service into all its tasks; so that goes for the spans of a
-library as well, which knows nothing of the kernel. Behind it stands an ordinary provider for each service, with the
-service's resource, and one pipeline for all.
+All services run in one process, yet each should appear in a trace as a service of its own. `current_service`, the
+context variable that follows a service into all its tasks, names the service of each span, even for spans of a library
+that does not know the kernel. Behind it are an ordinary provider for each service, with the service's resource, and
+one pipeline for all.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from kernel.context import current_service
 
 
 class Dispatcher(trace.TracerProvider):
-    """The provider of all services.
+    """The tracer provider of all services.
 
     Args:
-        resource: Gives the resource of a service, or of the app where the name is empty.
+        resource: Returns the resource of a service, or of the app if the name is empty.
 
     """
 
@@ -38,7 +38,7 @@ class Dispatcher(trace.TracerProvider):
         self.sampler, self.ids = app.sampler, app.id_generator
 
     def of(self, service: str) -> TracerProvider:
-        """The provider of one service, or of the app where the name is empty."""
+        """Return the provider of one service, or of the app if the name is empty."""
         found = self._providers.get(service)
         if found is None:
             found = self._providers[service] = TracerProvider(
@@ -53,32 +53,32 @@ class Dispatcher(trace.TracerProvider):
         schema_url: str | None = None,
         attributes: Attributes = None,
     ) -> Tracer:
-        """A tracer for a piece of code, whichever service it will run in."""
+        """Return a tracer for a piece of code, in whichever service it will run."""
         about = (instrumenting_module_name, instrumenting_library_version, schema_url, attributes)
         return _Tracer(self, lambda service: self.of(service).get_tracer(*about))
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
-        """Have *span_processor* see the spans of all services."""
+        """Send the spans of all services to *span_processor* too."""
         self._pipeline.add_span_processor(span_processor)
 
     def emit(self, span: ReadableSpan) -> None:
-        """Send a span that has ended already."""
+        """Send a span that has already ended."""
         self._pipeline.on_end(span)
 
     def opens(self, service: str, phase: SpanContext | None) -> None:
-        """Have the spans that *service* makes from now on be children of this *phase* of its life, or of none."""
+        """Make new spans of *service* children of this *phase* of its life, or of none."""
         if phase is None:
             self._open.pop(service, None)
         else:
             self._open[service] = phase
 
     def phase_of(self, service: str) -> SpanContext | None:
-        """The phase of its life that *service* is in, where that has a span."""
+        """Return the present phase of *service*, if it has a span."""
         return self._open.get(service)
 
 
 class _Tracer(Tracer):
-    """Starts each span in the name of the service whose code runs."""
+    """Starts each span under the name of the service whose code runs."""
 
     def __init__(self, provider: Dispatcher, make: Callable[[str], Tracer]) -> None:
         self._provider, self._make = provider, make
@@ -95,7 +95,7 @@ class _Tracer(Tracer):
         record_exception: bool = True,
         set_status_on_exception: bool = True,
     ) -> Span:
-        """Start a span; one without a parent is the child of the phase of its service's life, if that has a span."""
+        """Start a span; without a parent, it is a child of its service's present phase, if that has a span."""
         service = current_service.get()
         tracer = self._tracers.get(service)
         if tracer is None:
@@ -121,7 +121,7 @@ class _Tracer(Tracer):
         set_status_on_exception: bool = True,
         end_on_exit: bool = True,
     ) -> Iterator[Span]:
-        """Start a span that is current within the block, and tell of a cancellation that ended it."""
+        """Start a span that is current within the block, and record a cancellation that ends it."""
         span = self.start_span(
             name, context, kind, attributes, links, start_time, record_exception, set_status_on_exception
         )
@@ -130,6 +130,6 @@ class _Tracer(Tracer):
                 yield span
             except Exception:
                 raise
-            except BaseException as error:  # which the API does not look at: the span would end as if all were well
+            except BaseException as error:  # the API ignores these: the span would end without an error
                 span.add_event("cancelled", {"exception.type": type(error).__name__})
                 raise

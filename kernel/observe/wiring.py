@@ -1,7 +1,7 @@
 """Connect a run to the outside: spans, metrics, logs, health, and watchdog messages.
 
-All of it only observes; the kernel's core does not know it. What is not configured is not loaded, and its libraries
-are not imported.
+All of this only observes; the kernel's core does not know it. Parts that are not configured are not loaded, nor are
+their libraries imported.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
 
 ADMIN = "admin"
-"""What a socket is called that is handed over for the admin server; no service can be called so."""
+"""The name of a socket that is passed in for the admin server; no service can have it."""
 
 
 def _say_untaken(event: Event) -> None:
-    """Warn of sockets that were handed over and that nobody has taken when all are ready."""
+    """Warn of sockets that were passed in but not taken by the time all services are ready."""
     if isinstance(event, AllReady):
         for name in HANDED_OVER.left():
             logs.logger.warning(
@@ -58,9 +58,9 @@ class Outside:
     have ended, `close` to send what is left. Left without `close`, as by an error, it closes by itself.
 
     Args:
-        settings: What is asked for.
+        settings: What is configured.
         identity: The app.
-        serve: Whether ADMIN_ADDR and systemd are meant: by a run of the app they are, by a command they are not.
+        serve: Whether to use ADMIN_ADDR and systemd: a run of the app does, a command does not.
 
     """
 
@@ -83,16 +83,16 @@ class Outside:
 
     @property
     def exports(self) -> bool:
-        """Whether anything is exported, so that there may be something to send at the end."""
+        """Whether anything is exported, so that something may be left to send at the end."""
         return self._telemetry is not None
 
     @property
     def _serves(self) -> bool:
-        """Whether there is to be an admin server."""
+        """Whether an admin server is needed."""
         return self._address is not None or bool(self._handed_over)
 
     def __enter__(self) -> Self:
-        """Be there before any code of the user's, so that whatever it makes is exported."""
+        """Set up before any of the user's code runs, so that everything it makes is exported."""
         otel = self._settings.otel
         if otel:
             from kernel.observe.exporters import Telemetry
@@ -118,7 +118,7 @@ class Outside:
 
             self._prometheus = Prometheus(self._provide)
             if self._address is None or self._address.asked_for or otel.metrics:
-                self._prometheus.start()  # else with the first who asks: it takes 0.1 s, and in `dev` few do
+                self._prometheus.start()  # else at the first request: it takes 0.1 s, and in `dev` few need it
         elif otel.metrics:
             self._provide()
         return self
@@ -130,7 +130,7 @@ class Outside:
             self.close()
 
     def _provide(self, *readers: Any) -> None:
-        """Have the metrics collected by *readers*, and by those that export them."""
+        """Collect the metrics for *readers*, and for those that export them."""
         from kernel.observe.metrics import provide
         from kernel.observe.otel_resource import resource_of
 
@@ -139,10 +139,10 @@ class Outside:
         provide(self._view, resource_of(self._identity), [*readers, *exporting])
 
     def serve(self) -> None:
-        """Have the admin server answer from now on.
+        """Start the admin server.
 
         Raises:
-            ConfigError: ADMIN_ADDR cannot be had.
+            ConfigError: The address in ADMIN_ADDR is not available.
 
         """
         if self._view is None or self._prometheus is None:
@@ -157,7 +157,7 @@ class Outside:
             self._server = Admin(self._view, self._prometheus.render).serve(socks)
 
     def tells(self, name: str, tell: Callable[[], Any]) -> None:
-        """Have `/status` tell what *tell* gives, under this *name*; it is asked from another thread."""
+        """Add the result of *tell* to `/status` under this *name*; it is called from another thread."""
         if self._view is not None:
             self._view.more[name] = tell
 
@@ -171,13 +171,13 @@ class Outside:
     def runs(
         self, orchestrator: Orchestrator, watch: LoopWatch, wake: Wake, runner: Callable[[], tuple[str, str]]
     ) -> None:
-        """The run begins, in the thread of its event loop.
+        """Begin the run, in the thread of its event loop.
 
         Args:
-            orchestrator: What runs.
+            orchestrator: The orchestrator of the run.
             watch: Watches the loop.
-            wake: Reaches it.
-            runner: Gives the service whose code the loop's thread runs, and the line.
+            wake: Wakes the loop.
+            runner: Returns the service whose code the loop's thread runs, and the line.
 
         """
         if self._spans is not None:
@@ -212,7 +212,7 @@ class Outside:
             self._server.close(wait=False)
 
     def close(self) -> str:
-        """Close the admin server, and send what is left, for less than a second; tell in words what was not sent."""
+        """Close the admin server, and send what is left, for less than a second; return what was not sent, in words."""
         self._closed = True
         try:
             return self._close_exports()
