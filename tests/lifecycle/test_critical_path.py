@@ -222,7 +222,9 @@ def test_every_service_starts_and_stops_at_the_very_moment_that_the_graph_allows
         mine, moves = times[node.name], moments(lab, node.name)
         ready = State.DONE if node.style == "oneshot" else State.READY
         assert moves.get(State.STARTING, math.inf) == pytest.approx(mine.launched)
-        assert moves.get(ready, math.inf) == pytest.approx(mine.ready)
+        if ready in moves or moves.get(State.STOPPING) != pytest.approx(mine.ready):
+            assert moves.get(ready, math.inf) == pytest.approx(mine.ready)
+        # else it would have become ready in the very moment in which its stop was requested: either may come first
         assert max(moves.values()) == pytest.approx(mine.ended)
     if lab.all_ready:
         check_chain(lab.all_ready[0], graph, times)
