@@ -6,7 +6,7 @@ below. Imports point downwards only, which `lint-imports` checks:
 ```
 cli/           the command line
                program       finds the command that the first word names; commands of services and of the app
-               built_in      `app run`, `list`, `graph`, `check`, `version`
+               built_in      the commands of every app; add one here, its logic in plan/: `run`, `list`, `graph`, `check`, `env`, ...
                completion    shell completion, without importing services
                problems      reports why nothing was started
 run/           one run of the program
@@ -40,7 +40,7 @@ observe/       what can be seen of a run
                metrics prometheus  instruments; `/metrics`
                loop_shares   each service's share of the event loop's time
                otel_resource what identifies the app in telemetry
-               exporters     OTLP: traces, metrics, log records
+               exporters     where traces, metrics and log records go: OTLP
                wiring        assembles the observers of a run
 bricks/        building blocks for services, imported at first use
                asgi          `serve_asgi`: an ASGI app as a service's work
@@ -89,13 +89,13 @@ declare/       what users write
                retry         restart policy: `Retry`, backoff
 config/        what the environment says
                values        durations, secrets, lists
-               scalars       the types of single values
+               scalars       the types of single values; add a type here
                readers       how a text becomes a value of a field's type, and back
                schema        the variables of a config class
                service_config  the config of each service, and the errors in it
                settings      the kernel's own variables, in one table
                otel nats     OTEL_* and NATS_*
-               otel_sdk      OTEL_*, how things are exported: batches, limits, samplers
+               otel_sdk      OTEL_*, how exports are made: batches, limits, samplers
                described     OTEL_* and NATS_*, for people
                near_misses   variables that nobody reads
                field_texts   what comments and docstrings say of a field
