@@ -6,7 +6,7 @@ below. Imports point downwards only, which `lint-imports` checks:
 ```
 cli/           the command line
                program       finds the command that the first word names; commands of services and of the app
-               built_in      the commands of every app; add one here, its logic in plan/: `run`, `list`, `graph`, `check`, `env`, ...
+               built_in      the commands of every app: `run`, `list`, `check`, ...; their logic is in plan/
                completion    shell completion, without importing services
                problems      reports why nothing was started
 run/           one run of the program
