@@ -61,6 +61,7 @@ class Waiter(Protocol):
     @property
     def subject(self) -> str:
         """Return where the message goes."""
+        ...
 
     def receive(self, msg: Message, /) -> None:
         """Take an answer."""

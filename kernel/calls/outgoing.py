@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from anyio import CancelScope, current_time, move_on_after, sleep
 
 from kernel.calls import wire
@@ -16,8 +17,9 @@ from kernel.calls.shape import Misfit
 from kernel.errors import BadRequest, CallError, CallFailed, DeadlineExceeded, Overloaded, Unavailable
 
 if TYPE_CHECKING:
-    from kernel.calls.client import Client
+    from kernel.calls.instances import Instances
     from kernel.calls.interface import Method
+    from kernel.calls.nats import Link
 
 FIRST, LONGEST = 0.01, 1.0  # seconds between two attempts, doubled from one to the next
 CHECK = 0.6  # seconds to find out that there is no instance, if something else listens on the subject
@@ -31,47 +33,68 @@ KINDS: dict[str, type[CallError]] = {
 }
 
 
+@attrs.frozen
+class Target:
+    """What the calls of one method have in common.
+
+    Args:
+        link: The connection.
+        instances: The instances of the service.
+        service: The service's name.
+        method: The method.
+        subject: Where calls go.
+        cancel: Where cancellations of calls go.
+        digest: The hash of the contract that the caller was written for.
+
+    """
+
+    link: Link
+    instances: Instances
+    service: str
+    method: Method
+    subject: str
+    cancel: str
+    digest: str
+
+
 class OutgoingCall:
     """One call, and the receiver of the answer to it.
 
     Args:
-        client: The client of the service.
-        method: The method.
-        subject: Its subject.
+        target: What is called.
         payload: The arguments.
         deadline: When it ends, on the clock of the event loop.
-        own: Whether it ends itself at its deadline. Otherwise its caller is cancelled then.
+        timeout: Seconds after which it ends itself, at its deadline; None if its caller is cancelled then.
 
     Attributes:
         headers: The headers in addition to those of each call: the trace.
         sent: When it was sent, on the clock of the event loop.
+        subject: Where it goes.
 
     """
 
     __slots__ = (
         "_answer",
-        "_client",
         "_deadline",
         "_foreign",
+        "_instances",
         "_link",
-        "_method",
-        "_own",
         "_payload",
+        "_target",
+        "_timeout",
         "_timer",
         "headers",
         "sent",
         "subject",
     )
 
-    def __init__(
-        self, client: Client, method: Method, subject: str, payload: bytes, deadline: float, *, own: bool
-    ) -> None:
-        self._client, self._link, self._method = client, client.link, method
-        self._payload, self._deadline, self._own = payload, deadline, own
+    def __init__(self, target: Target, payload: bytes, deadline: float, timeout: float | None) -> None:
+        self._target, self._link, self._instances = target, target.link, target.instances
+        self._payload, self._deadline, self._timeout = payload, deadline, timeout
         self._answer: asyncio.Future[Message | str | None]  # the answer; why the server refused it; None: too late
         self._timer: asyncio.TimerHandle | None = None
         self._foreign = False
-        self.subject = subject
+        self.subject = target.subject
         self.sent = 0.0
         self.headers: dict[str, str] = {}
 
@@ -84,7 +107,7 @@ class OutgoingCall:
                 return self._result(found)
             pause_now = pause * random.uniform(0.5, 1.0)  # noqa: S311
             pause = min(2 * pause, LONGEST)
-            if current_time() + pause_now >= self._deadline - (CHECK if self._client.foreign else 0):
+            if current_time() + pause_now >= self._deadline - (CHECK if self._instances.foreign else 0):
                 raise self._error(Unavailable, found)
             await self._pause(pause_now)
 
@@ -97,8 +120,8 @@ class OutgoingCall:
 
     async def _send(self) -> Message | str:
         """Send it once; return the answer, or in words why it has not begun."""
-        client, link = self._client, self._link
-        if client.foreign and not await client.present():
+        instances, link = self._instances, self._link
+        if instances.foreign and not await instances.present():
             return f"nobody serves {self.subject}"
         token = link.token()
         self.sent = asyncio.get_running_loop().time()
@@ -106,7 +129,7 @@ class OutgoingCall:
             **self.headers,
             wire.TIMEOUT: f"{max(self._deadline - self.sent, 0):.6f}",
             wire.ID: f"{link.id}.{token}",
-            wire.CONTRACT: client.digest,
+            wire.CONTRACT: self._target.digest,
         }
         excess = link.excess(self._payload, headers)
         if excess:
@@ -120,7 +143,7 @@ class OutgoingCall:
         if isinstance(msg, str):
             raise self._error(Unavailable, msg)
         status = msg.headers.get(wire.STATUS)
-        client.reached(answered=status is not None)
+        instances.reached(answered=status is not None)
         if status is None:
             return f"nobody serves {self.subject}"
         return msg.headers.get(wire.ERROR, status) if status == wire.NOT_BEGUN else msg
@@ -135,7 +158,7 @@ class OutgoingCall:
         link = self._link
         self._answer = asyncio.get_running_loop().create_future()
         reply = link.wait(token, self)
-        self._client.watch(self)
+        self._instances.watch(self)
         if self._deadline - self.sent < SOON:
             self._end_in_time()
         posted = False
@@ -149,7 +172,7 @@ class OutgoingCall:
             raise
         finally:
             link.forget(token)
-            self._client.pending.pop(self, None)
+            self._instances.pending.pop(self, None)
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
@@ -161,7 +184,7 @@ class OutgoingCall:
         if wire.STATUS in msg.headers or msg.headers.get(wire.SERVER_STATUS) == wire.NO_RESPONDERS:
             self._end(msg)
         else:
-            self._foreign = self._client.foreign = True  # from a stream, say, that stores what we have sent
+            self._foreign = self._instances.foreign = True  # from a stream, say, that stores what we have sent
 
     def refuse(self, words: str) -> None:
         """End it, since the server refuses to publish it."""
@@ -172,7 +195,7 @@ class OutgoingCall:
             self._answer.set_result(found)
 
     def _end_in_time(self) -> None:
-        if self._own and self._timer is None:
+        if self._timeout is not None and self._timer is None:
             self._timer = asyncio.get_running_loop().call_at(self._deadline, self._end)
 
     def be_late(self) -> None:
@@ -183,11 +206,11 @@ class OutgoingCall:
 
     async def _look(self, answer: asyncio.Future[Any]) -> None:
         """End it at its deadline if there is no instance, and the server would not report that."""
-        client = self._client
-        if self._foreign or client.foreign or not await client.tapped():
+        instances = self._instances
+        if self._foreign or instances.foreign or not await instances.tapped():
             return  # known before it was sent: an instance was there, and has begun it
-        client.foreign = True
-        if not await client.ask() and answer is self._answer:
+        instances.foreign = True
+        if not await instances.contracts() and answer is self._answer:
             words = f"nobody serves {self.subject}"
             asyncio.get_running_loop().call_at(self._deadline - EARLY, self._end, words)
 
@@ -195,27 +218,26 @@ class OutgoingCall:
         """Return the error of a call that was not answered in time."""
         if self._foreign:
             with CancelScope(deadline=current_time() + CHECK):
-                if not await self._client.ask():
+                if not await self._instances.contracts():
                     return self._error(Unavailable, f"nobody serves {self.subject}")
-        return self._error(DeadlineExceeded, f"no answer after {self._client.interface.timeout:g} s")
+        return self._error(DeadlineExceeded, f"no answer after {self._timeout:g} s")
 
     def _tell_cancelled(self, name: str) -> None:
         """Let the instance that runs the call cancel it, unless it has ended by now."""
         if current_time() < self._deadline:
-            subject = wire.subject(self._client.prefix, self._client.service, wire.CANCEL)
-            self._link.post_soon(subject, b"", {wire.ID: name})
+            self._link.post_soon(self._target.cancel, b"", {wire.ID: name})
 
     # -- its end -------------------------------------------------------------------------------------------------
 
     def _error(self, kind: type[CallError], words: str) -> CallError:
-        return kind(self._client.service, self._method.name, words)
+        return kind(self._target.service, self._target.method.name, words)
 
     def _result(self, msg: Message) -> Any:
         """Return the result in the answer *msg*, or raise the error in it."""
-        method, status, words = self._method, msg.headers[wire.STATUS], msg.headers.get(wire.ERROR, "")
+        target, status, words = self._target, msg.headers[wire.STATUS], msg.headers.get(wire.ERROR, "")
         try:
             if status == wire.OK:
-                return read(method.result.decode, msg.data)
+                return read(target.method.result.decode, msg.data)
             if status == wire.RAISED:
                 raise read(self._raised, msg.data)
         except Misfit as misfit:
@@ -225,16 +247,16 @@ class OutgoingCall:
                 told = read(_told, msg.data)
             except Misfit:
                 told = ("", words, "")
-            raise CallFailed(self._client.service, method.name, told[1], told[0], told[2])
+            raise CallFailed(target.service, target.method.name, told[1], told[0], told[2])
         raise self._error(KINDS.get(status, CallFailed), words or status)
 
     def _raised(self, data: Any) -> BaseException:
         if type(data) is not dict:
             raise Misfit("expected an error")
         name = str(data.get("type", ""))
-        shape = self._method.raises.get(name)
+        shape = self._target.method.raises.get(name)
         if shape is None:
-            return CallFailed(self._client.service, self._method.name, str(data.get("message", "")), name)
+            return CallFailed(self._target.service, self._target.method.name, str(data.get("message", "")), name)
         return shape.decode(data)
 
 
