@@ -45,7 +45,7 @@ observe/       what can be seen of a run
 bricks/        building blocks for services, imported at first use
                asgi          `serve_asgi`: an ASGI app as a service's work
                uvicorn_server hypercorn_server  the servers that run it
-               program       `program`: an external program as a resource
+               program program_run  `program`: an external program as a resource
                ready output  when it is ready; what it writes
                guard         the process that ends a program when the kernel is gone
                drain         how a server ends
