@@ -117,7 +117,7 @@ errors         every exception of the kernel
 masking        masks secrets in text, and limits its length
 stacks         the user's line where a coroutine or thread is
 identity       the app's name, version and commit
-context        which service the current code belongs to
+context        which service the current code belongs to, and whether it is traced
 annotations    inspects annotations
 ```
 """
@@ -127,6 +127,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kernel.config.values import Seconds, Secret
+from kernel.context import tracing_enabled
 from kernel.declare.app import command, lifespan, observer
 from kernel.declare.retry import Retry
 from kernel.declare.service import Service, Started, service, started
@@ -201,4 +202,5 @@ __all__ = [
     "service",
     "started",
     "tcp",
+    "tracing_enabled",
 ]
