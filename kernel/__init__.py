@@ -45,7 +45,7 @@ observe/       what can be seen of a run
 bricks/        building blocks for services, imported at first use
                asgi          `serve_asgi`: an ASGI app as a service's work
                uvicorn_server hypercorn_server  the servers that run it
-               program       `program`: an external program as a resource
+               program program_run  `program`: an external program as a resource
                ready output  when it is ready; what it writes
                guard         the process that ends a program when the kernel is gone
                drain         how a server ends
@@ -58,7 +58,7 @@ calls/         typed calls between services, in one process or many; imported on
                contract      which changes of an interface are compatible with its callers
                proxy failures  a call within the process, and its error if the service raised one
                nats nats_client wire  the connection to NATS, by nats-py; subjects, headers and statuses
-               client exporter  calls to services in other processes, and from them
+               client exporter  calls to services in other processes, and from them: `instances outgoing`
                discovery     NATS' protocol of services: found, described and counted by any client
                telemetry     spans and durations of calls
                wiring        link, stand-ins and exports, as services in the plan
@@ -117,7 +117,7 @@ errors         every exception of the kernel
 masking        masks secrets in text, and limits its length
 stacks         the user's line where a coroutine or thread is
 identity       the app's name, version and commit
-context        which service the current code belongs to
+context        which service the current code belongs to, and whether it is traced
 annotations    inspects annotations
 ```
 """
@@ -127,6 +127,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kernel.config.values import Seconds, Secret
+from kernel.context import tracing_enabled
 from kernel.declare.app import command, lifespan, observer
 from kernel.declare.retry import Retry
 from kernel.declare.service import Service, Started, service, started
@@ -201,4 +202,5 @@ __all__ = [
     "service",
     "started",
     "tcp",
+    "tracing_enabled",
 ]

@@ -106,11 +106,11 @@ phase_of: Callable[[str], Any] = no_phase
 
 def _span_ids(service: str) -> tuple[str, str]:
     """Return the trace id and span id for a record of *service*; empty if there is no span."""
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
+    current_span = getattr(sys.modules.get("opentelemetry.trace"), "get_current_span", None)
+    if current_span is None:  # nobody has imported it, or another thread is just doing so
         return "", ""
     # A transition may be reported in the context of the service that caused it; that span is not the right one.
-    span = trace.get_current_span().get_span_context() if service == current_service.get() else None
+    span = current_span().get_span_context() if service == current_service.get() else None
     if span is None or not span.is_valid:
         span = phase_of(service)
     return (f"{span.trace_id:032x}", f"{span.span_id:016x}") if span is not None else ("", "")

@@ -17,6 +17,7 @@ from kernel.observe import metrics
 from kernel.observe.logs import LIFECYCLE
 from kernel.observe.spans import NAMES
 from tests.conformance.program import REPO, App
+from tests.ports import free_port
 from tests.receiver import receiving
 
 PAGE = (REPO / "docs" / "observability.md").read_text()
@@ -56,6 +57,126 @@ def test_the_service_of_the_page(app: App) -> None:
     assert spans == {*NAMES.values(), "attempt", "restart", "waiting"}
     told = {name for span in collector.spans for name in span.attributes if name.startswith("kernel.")}
     assert told <= {*re.findall(r"kernel\.\w+", PAGE)}
+
+
+STOCK = """
+import sqlite3
+from contextlib import closing
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+def count(connection: Any) -> int:
+    with closing(connection.cursor()) as cursor:
+        return cursor.execute("SELECT 3").fetchone()[0]
+
+async def answer(request: Any) -> JSONResponse:
+    log.info("counting")
+    return JSONResponse(await anyio.to_thread.run_sync(count, request.app.state.connection))
+
+@service
+async def stock(serving: Serving[None]) -> None:
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    {DATABASE}
+    app = Starlette(routes=[Route("/stock", answer)])
+    app.state.connection = connection
+    {REQUESTS}
+    with closing(connection):
+        await serve_asgi(app, port={PORT}, serving=serving, server="uvicorn")
+"""
+SHOP = """
+import httpx
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+async def answer(request: Any) -> JSONResponse:
+    found = await request.app.state.client.get("http://127.0.0.1:{STOCK}/stock")
+    return JSONResponse(10 * found.json())
+
+@service(depends=["stock"])
+async def shop(serving: Serving[None]) -> None:
+    app = Starlette(routes=[Route("/price", answer)])
+    async with httpx.AsyncClient(trust_env=False) as client:
+        app.state.client = client
+        {CLIENT}
+        {REQUESTS}
+        await serve_asgi(app, port={PORT}, serving=serving, server="uvicorn")
+"""
+CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"  # trace and span of whoever sends the request
+
+
+def filled(source: str, **places: object) -> str:
+    """*source* with each place filled, and what has several lines indented as its place is."""
+    for name, value in places.items():
+        source = re.sub(
+            rf"^( *)(.*){{{name}}}",
+            lambda found, value=value: found[1] + found[2] + str(value).replace("\n", f"\n{found[1]}"),  # type: ignore[misc]
+            source,
+            flags=re.MULTILINE,
+        )
+    return source
+
+
+def shop(app: App) -> int:
+    """Write two services with the lines that the page shows; the port of the first."""
+    requests, client, database = re.findall(r"```python\n(if tracing_enabled.*?)\n```", PAGE, re.DOTALL)
+    ports = [free_port(), free_port()]
+    app.service("stock", filled(STOCK, DATABASE=database, REQUESTS=requests, PORT=ports[1]))
+    app.service("shop", filled(SHOP, CLIENT=client, REQUESTS=requests, PORT=ports[0], STOCK=ports[1]))
+    return ports[0]
+
+
+def test_from_the_request_to_the_query(app: App) -> None:
+    """What the page adds to a server, a client and a database makes one trace, in which each service has its name."""
+    port = shop(app)
+    with receiving() as collector:
+        run = app.run(
+            "shop", "stock", OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces", ADMIN_ADDR="off"
+        )
+        run.wait_for("all ready")
+        with httpx.Client(trust_env=False) as client:
+            headers = {"traceparent": "00-{}-{}-01".format(*CALLER)}
+            assert client.get(f"http://127.0.0.1:{port}/price", headers=headers).json() == 30
+        run.send(signal.SIGTERM)
+        result = run.result()
+    assert result.code == 0
+    (tree,) = re.findall(r"```text\n(shop: GET.*?)```", PAGE, re.DOTALL)
+    parent, trace = tuple(bytes.fromhex(one) for one in CALLER), set()
+    for line in tree.splitlines():
+        span = collector.one(line.strip().replace(": ", " "))
+        assert span.parent == parent
+        parent = span.ids
+        trace.add(span.ids)
+    assert {one.ids for one in collector.spans if one.ids[0].hex() == CALLER[0]} == trace
+    (record,) = (one for one in result.records if one["message"] == "counting")
+    request = collector.one("stock GET /stock").ids
+    assert (record["trace_id"], record["span_id"]) == tuple(one.hex() for one in request)
+
+
+def test_without_traces_nothing_is_loaded_for_requests(app: App) -> None:
+    """The lines of the page cost a run without traces no import."""
+    shop(app)
+    app.write("services/last.py", LAST)
+    run = app.run("shop", "stock", "last", ADMIN_ADDR="off")
+    run.wait_for("all ready")
+    run.send(signal.SIGTERM)
+    result = run.result()
+    assert result.code == 0
+    assert "httpx" in result.stdout.split()
+    assert not [name for name in result.stdout.split() if name.startswith(("opentelemetry", "wrapt", "asgiref"))]
+
+
+LAST = """
+import atexit, sys
+from kernel import service
+
+atexit.register(lambda: print(*sys.modules))
+
+@service(oneshot=True)
+async def last() -> None:
+    pass
+"""
 
 
 def leaves(value: object, path: str = "") -> Iterator[str]:
