@@ -39,9 +39,9 @@ class Nats:
         nkey: NATS_NKEY, the path of a file that holds a seed, or the seed itself.
         user: NATS_USER.
         password: NATS_PASSWORD.
-        ca: NATS_CA, the path of the certificates to check the server's by; empty for the system's.
-        cert: NATS_CERT, the path of the client's own certificate.
-        key: NATS_KEY, the path of its key.
+        ca: NATS_CA, the path of the certificates to verify the server with; empty for the system's.
+        cert: NATS_CERT, the path of the app's own certificate.
+        key: NATS_KEY, the path of that certificate's key.
         prefix: NATS_PREFIX, the prefix of all subjects; empty for the app's name.
 
     """
@@ -58,7 +58,7 @@ class Nats:
 
     @property
     def shown(self) -> str:
-        """The servers for people, without the secrets in their URLs."""
+        """The servers as shown to people, without the secrets in their URLs."""
         return ", ".join(shown_url(url.reveal()) for url in self.urls)
 
 
@@ -70,7 +70,7 @@ def shown_url(url: str) -> str:
 
 
 def read_nats(environ: Mapping[str, str]) -> tuple[Nats | None, list[ConfigError]]:
-    """Return the settings, or None if NATS_URL is not set, and an error for each wrong variable."""
+    """Return the settings, and an error for each wrong variable. The settings are None if NATS_URL is not set."""
     errors: list[ConfigError] = []
     values = {name: environ.get(name, "").strip() for name in NATS_VARIABLES}
     if not values["NATS_URL"]:
@@ -83,7 +83,9 @@ def read_nats(environ: Mapping[str, str]) -> tuple[Nats | None, list[ConfigError
     for url in urls:
         if not _URL.fullmatch(url):
             refuse(
-                "NATS_URL", f"is {shown_url(url)!r}", "expected nats://host:4222 or tls://host:4222, or several of them"
+                "NATS_URL",
+                f"is {shown_url(url)!r}",
+                "expected nats://host:4222 or tls://host:4222, or several with commas between",
             )
     for name in _FILES:
         _check_file(name, values[name], refuse)
@@ -92,10 +94,12 @@ def read_nats(environ: Mapping[str, str]) -> tuple[Nats | None, list[ConfigError
         refuse("NATS_NKEY", f"is {MASK}", "expected the path of a file that holds a seed, or the seed of a user")
     if bool(values["NATS_CERT"]) != bool(values["NATS_KEY"]):
         missing = "NATS_KEY" if values["NATS_CERT"] else "NATS_CERT"
-        refuse(missing, "is not set", "a client's certificate needs both NATS_CERT and NATS_KEY")
+        refuse(missing, "is not set", "set both NATS_CERT and NATS_KEY, or neither")
     if values["NATS_PREFIX"] and not _PREFIX.fullmatch(values["NATS_PREFIX"]):
         refuse(
-            "NATS_PREFIX", f"is {values['NATS_PREFIX']!r}", "expected words of letters, digits, - and _, joined by dots"
+            "NATS_PREFIX",
+            f"is {values['NATS_PREFIX']!r}",
+            "expected words of letters, digits, - and _, with dots between",
         )
     if errors:
         return None, errors
@@ -117,4 +121,4 @@ def read_nats(environ: Mapping[str, str]) -> tuple[Nats | None, list[ConfigError
 
 def _check_file(name: str, path: str, refuse: Callable[[str, str, str], None]) -> None:
     if path and not os.path.isfile(path):  # noqa: PTH113  (pathlib costs 5 ms at every start)
-        refuse(name, f"is {path!r}", "expected the path of a file that is there")
+        refuse(name, f"is {path!r}", "expected the path of an existing file")

@@ -32,18 +32,18 @@ class Variable:
         name: The variable.
         reader: The service that reads it, or `KERNEL`, `NATS` or `OPENTELEMETRY`.
         type: Its type.
-        expected: The format of its text; empty if the type says it all.
+        expected: The expected format; empty if the type is explanation enough.
         default: The value if it is not set; None if it has no default.
         value: The current value; None if there is none.
         source: Where the current value comes from.
         required: Whether it must be set.
         secret: Whether its values are masked.
         meaning: Its description.
-        declared: Where it is declared; empty for the kernel's own.
+        declared: Where it is declared; empty for the kernel's own variables.
         problem: What is wrong with the value; empty if nothing is.
         common: Whether it is commonly set; the others are for fine tuning.
-        line: The default as a `.env` file writes it; empty if it is better not set, None if no text represents it.
-        active: Whether the line in the `.env` file is active rather than a comment.
+        line: The default as written in a `.env` file; empty if it should stay unset, None if no text represents it.
+        active: Whether that line is active in the `.env` file, rather than a comment.
 
     """
 
@@ -64,7 +64,7 @@ class Variable:
     active: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """Return its fields for the JSON format."""
+        """Return the fields of the variable for the JSON format."""
         return {
             "name": self.name,
             "reader": self.reader,
@@ -83,11 +83,11 @@ class Variable:
 
 @attrs.frozen
 class Surroundings:
-    """The variables that are set, and those in a `.env` file.
+    """The variables in the environment and those in a `.env` file.
 
     Args:
         environ: The environment.
-        file: The variables in the file.
+        file: The variables in the `.env` file.
 
     """
 
@@ -114,7 +114,7 @@ class Surroundings:
 
     @property
     def not_loaded(self) -> list[str]:
-        """Return the variables in the file that are not set: the file was not loaded."""
+        """Return the variables in the file that are not set, which means that the file was not loaded."""
         return [name for name in self.file if name not in self.environ]
 
 
@@ -141,7 +141,7 @@ def _of_service(name: str, service: Service[..., Any], around: Surroundings) -> 
 
 
 def _configs(service: Service[..., Any]) -> Iterator[tuple[Any, object]]:
-    """Yield the config class that a service takes, with its default; if it takes none, those of its commands."""
+    """Yield the config class of a service, with its default; if it has none, those of its commands."""
     needs = needs_of(service)
     if needs is None or needs.config is not None:
         takers = [needs] if needs else []
@@ -156,7 +156,7 @@ def _configs(service: Service[..., Any]) -> Iterator[tuple[Any, object]]:
 
 
 def _problem(error: ConfigError) -> str:
-    """Return what is wrong with a value, without the value and the variable, which are shown beside it."""
+    """Return what is wrong with a value, without the variable and the value, which are shown beside it."""
     if error.hint.startswith("expected"):
         return error.hint.partition(" (")[0]
     return error.what.partition(": ")[2] or error.what
@@ -190,7 +190,7 @@ def _of_field(service: str, entry: Entry, around: Surroundings, problem: str) ->
 
 
 def _default(entry: Entry) -> tuple[str | None, str | None]:
-    """Return a default for people, and as a `.env` file writes it; None for what does not exist."""
+    """Return a default as shown to people, and as written in a `.env` file; None for what does not exist."""
     default, reader = entry.default, entry.leaf.reader
     if default is attrs.NOTHING:
         return None, ""
@@ -234,7 +234,7 @@ def _of_kernel(setting: Setting, around: Surroundings) -> Variable:
 
 
 def _described(reader: str, table: Iterable[Described], around: Surroundings) -> Iterator[Variable]:
-    """Yield the variables in a table of descriptions."""
+    """Yield the variables in a table of descriptions, with their values."""
     for one in table:
         text = around.environ.get(one.name, "")
         yield Variable(

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from kernel.plan.environment import Variable
 
-WIDEST = 30  # the most characters in a column of the table, except in the first and the last
+WIDEST = 30  # maximum characters in a column of the table; the first and last are not limited
 
 
 def as_table(variables: Sequence[Variable], _: str = "") -> str:
-    """Return a table for people, with a heading for each reader; rare variables that are not set are only counted."""
+    """Return a table for people, with a heading for each reader. Rare variables that are not set are only counted."""
     shown = [one for one in variables if one.common]
     head = ("variable", "type", "default", "value", "from", "meaning")
     rows = {
@@ -35,7 +35,7 @@ def as_table(variables: Sequence[Variable], _: str = "") -> str:
     for reader in dict.fromkeys(one.reader for one in shown):
         lines += [reader, *(f"  {line(rows[one.name])}" for one in shown if one.reader == reader), ""]
     rest = len(variables) - len(shown)
-    closing = f"and {rest} more of OpenTelemetry's, none of them set: `--format json` lists them"
+    closing = f"and {rest} more variables of OpenTelemetry, none of them set: `--format json` lists them"
     return "\n".join([f"  {line(head)}", "", *lines, *([closing] if rest else [])]).rstrip()
 
 
@@ -46,7 +46,7 @@ def _cut(text: str) -> str:
 def as_dotenv(variables: Sequence[Variable], app: str) -> str:
     """Return a `.env.example`: every default, with comments. It contains no current value."""
     lines = [
-        f"# What {app} reads from the environment, and the defaults. Copy it to .env, which the recipes load;",
+        f"# What {app} reads from the environment, with defaults. Copy this file to .env, which the recipes load;",
         "# variables that are set in the environment take precedence. An empty variable counts as not set.",
     ]
     for reader in dict.fromkeys(one.reader for one in variables if one.common):
@@ -59,7 +59,7 @@ def as_dotenv(variables: Sequence[Variable], app: str) -> str:
 
 
 def _untold(one: Variable) -> str:
-    """Return the default, if the line below the comment does not show it."""
+    """Return the default if the line below the comment does not show it."""
     return f"default: {one.default}" if one.default and one.default != one.line else ""
 
 

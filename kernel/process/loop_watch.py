@@ -93,6 +93,6 @@ class LoopWatch:
                     self._free(time.monotonic() - asked)
 
     def _rests(self) -> bool:
-        with contained("the look for a debugger"):
+        with contained("the check for a debugger"):
             return self._resting()
         return False

@@ -424,5 +424,5 @@ def test_a_value_that_is_written_comes_back(tp: Any, values: st.SearchStrategy[A
 )
 def test_what_cannot_be_written(tp: Any, value: object) -> None:
     """Where no text would come back as the value, there is none."""
-    with pytest.raises(ValueError, match="no text stands for this"):
+    with pytest.raises(ValueError, match="no text represents this"):
         reader_of(tp).written(value)

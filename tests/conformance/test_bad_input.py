@@ -130,13 +130,13 @@ MISTAKES = {
     # -- files
     "syntax error": Mistake(
         {"api.py": "x = 1\nasync def api(:\n"},
-        [r"services/api.py:2: service 'api' does not import: SyntaxError: invalid syntax.*; fix the file, or leave"],
+        [r"services/api.py:2: service 'api' cannot be imported: SyntaxError: invalid syntax.*; fix the file, or leave"],
     ),
     "missing package": Mistake(
         {"api.py": "import os\nimport nosuch\n"},
         [
             (
-                r"services/api.py:2: service 'api' does not import: ModuleNotFoundError: No module named 'nosuch'"
+                r"services/api.py:2: service 'api' cannot be imported: ModuleNotFoundError: No module named 'nosuch'"
                 r"; install the missing package, or leave the service out by SERVICES_ENABLED"
             )
         ],
@@ -150,7 +150,7 @@ MISTAKES = {
                 raise OSError("no seven") from error
             """
         },
-        [r"services/api.py:4: service 'api' does not import: OSError: no seven; fix the file"],
+        [r"services/api.py:4: service 'api' cannot be imported: OSError: no seven; fix the file"],
         also=[r"^  caused by ValueError: invalid literal for int\(\) with base 10: 'seven'$"],
     ),
     "sys.exit": Mistake({"api": "sys.exit(3)"}, [r"services/api.py: service 'api' called sys.exit\(3\) when imported"]),
@@ -180,7 +180,7 @@ MISTAKES = {
     ),
     "init that does not import": Mistake(
         {"api": API, "../app/init.py": "import nosuch\n"},
-        [r"app/init.py:1: does not import: ModuleNotFoundError: No module named 'nosuch'; install the .* package$"],
+        [r"app/init.py:1: cannot be imported: ModuleNotFoundError: No module named 'nosuch'; install the .* package$"],
     ),
     # -- values
     "wrong values, all in one go": Mistake(

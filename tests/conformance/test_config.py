@@ -320,7 +320,7 @@ def test_what_cannot_be_listed_is_told(app: App) -> None:
     result = app.call("env")
     assert result.code == 2
     assert "API_BATCH" in result.stdout
-    assert result.said("service 'broken' does not import: OSError: broken")
+    assert result.said("service 'broken' cannot be imported: OSError: broken")
     assert result.said("C_TAGS cannot be read")
     assert "Traceback" not in result.stderr
     assert app.call("env", "nosuch").code == 2
