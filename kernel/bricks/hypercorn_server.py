@@ -1,8 +1,8 @@
-"""Run an ASGI app on hypercorn, on asyncio or trio, with an accept loop of our own.
+"""Run an ASGI app on hypercorn, on asyncio or trio, with our own accept loop.
 
-With hypercorn's own loop on trio, an error of one connection ends the server; here it ends the connection. On asyncio,
-a connection that does not end keeps the server from ending. Connections that wait to be accepted when the sockets close
-are reset; here they are accepted first.
+With hypercorn's accept loop on trio, an error in one connection ends the server; here it ends only the connection. On
+asyncio, a connection that does not end keeps the server from ending. Connections that wait to be accepted when the
+sockets close are reset; here they are accepted first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kernel.bricks.listen import BACKLOG
 if TYPE_CHECKING:
     import asyncio
 
-FIRST = 0.1  # seconds that a connection without a request gets to send the one that it was opened for
+FIRST = 0.1  # seconds for a connection without a request to send its first one
 GOING_AWAY = {"type": "websocket.close", "code": 1012, "reason": "the service restarts"}
 
 log = logging.getLogger(__name__)
@@ -34,14 +34,14 @@ def prepare(app: ASGIApp, options: dict[str, Any]) -> Serve:
     """Return the server of *app*, without lifespan, with *options* as attributes of `hypercorn.Config`.
 
     Raises:
-        TypeError: It has no such attribute.
+        TypeError: An option is not an attribute of it.
 
     """
     config = Config()
-    config.errorlog = logging.getLogger("hypercorn.error")  # as it is: the root's handlers, not one of its own
+    config.errorlog = logging.getLogger("hypercorn.error")  # uses the root's handlers instead of a separate one
     for name, value in options.items():
         if not hasattr(config, name):
-            raise TypeError(f"serve_asgi got {name!r}, which is no attribute of hypercorn.Config")
+            raise TypeError(f"serve_asgi got {name!r}, which is not an attribute of hypercorn.Config")
         setattr(config, name, value)
     serve_on: Any = _on_trio if sniffio.current_async_library() == "trio" else _on_asyncio
 
@@ -82,7 +82,7 @@ async def _on_trio(app: ASGIWrapper, config: Config, drain: Drain) -> None:
     async def handle(stream: Any) -> None:
         try:
             await TCPServer(app, config, context, {}, stream)
-        except Exception as error:  # one connection's error is no other's
+        except Exception as error:  # one connection's error must not affect others
             log.warning("a connection failed", exc_info=error)
 
     def listener(sock: socket.socket) -> Any:
@@ -122,7 +122,7 @@ async def _on_asyncio(app: ASGIWrapper, config: Config, drain: Drain) -> None:
         connections.add(task)
         try:
             await TCPServer(app, loop, config, context, {}, reader, writer)
-        except Exception as error:  # one connection's error is no other's
+        except Exception as error:  # one connection's error must not affect others
             log.warning("a connection failed", exc_info=error)
         finally:
             connections.discard(task)
@@ -150,4 +150,4 @@ async def _on_asyncio(app: ASGIWrapper, config: Config, drain: Drain) -> None:
 
 
 def _say_cut() -> None:
-    log.warning("requests were still in flight, and are cut")
+    log.warning("requests were still in flight, and were cancelled")

@@ -1,8 +1,8 @@
-"""Run an ASGI app on uvicorn. It differs from `uvicorn.run` in signal handling and draining.
+"""Run an ASGI app on uvicorn. Signal handling and draining differ from `uvicorn.run`.
 
-Signals are the kernel's. uvicorn closes its sockets while connections wait to be accepted, and idle connections whose
-first request is on its way; both would be lost, so here these are handled first. It also waits in steps of 0.1 s, which
-is most of the time that an idle server takes to stop.
+The kernel handles signals. uvicorn closes its sockets while connections wait to be accepted, and closes idle
+connections whose first request is on its way. Both would be lost, so here they are handled first. It also waits in
+steps of 0.1 s, which is most of the time that an idle server takes to stop.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from kernel.bricks.drain import Drain, Serve
 from kernel.bricks.lifespan import ASGIApp, Receive, Scope, Send
 
 TICK = 1.0  # seconds after which the Date header is renewed
-STEP = 0.005  # seconds between two looks at what is still in flight
-FIRST = 0.25  # seconds that a connection without a request gets to send the one that it was opened for
-AWARE = 0.05  # seconds that apps get to notice that their client is gone
+STEP = 0.005  # seconds between two checks for requests in flight
+FIRST = 0.25  # seconds for a connection without a request to send its first one
+AWARE = 0.05  # seconds for apps to notice that their client is gone
 
 log = logging.getLogger(__name__)
 
 
 def prepare(app: ASGIApp, options: dict[str, Any]) -> Serve:
-    """Return the server of *app*, without lifespan; *options* of `uvicorn.Config` override those that are set here.
+    """Return the server of *app*, without lifespan. *options* of `uvicorn.Config` override the defaults set here.
 
     Raises:
         TypeError: There is no such option.
@@ -37,14 +37,14 @@ def prepare(app: ASGIApp, options: dict[str, Any]) -> Serve:
     """
     errors = logging.getLogger("uvicorn.error")
     if errors.level == logging.NOTSET:
-        errors.setLevel(logging.WARNING)  # its "Press CTRL+C to quit" is the kernel's to say
+        errors.setLevel(logging.WARNING)  # hides its "Press CTRL+C to quit"
     ours = {"log_config": None, "lifespan": "off", "loop": "none", "access_log": False, "interface": "asgi3"}
     over = asyncio.Event()
 
     async def quiet(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await app(scope, receive, send)
-        except asyncio.CancelledError:  # noqa: ASYNC103  (by `abandon`: uvicorn would log a traceback)
+        except asyncio.CancelledError:  # noqa: ASYNC103  (caused by `abandon`; uvicorn would log a traceback)
             if not over.is_set():
                 raise
 
@@ -69,7 +69,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Leave signals to the kernel."""
+        """Do nothing, since the kernel handles signals."""
         yield
 
     async def main_loop(self) -> None:
@@ -80,11 +80,11 @@ class _Server(uvicorn.Server):
                 self.should_exit = True
 
     async def shutdown(self, sockets: Any = None) -> None:  # noqa: ARG002  (uvicorn's name)
-        """Finish what is in flight."""
+        """Finish the requests in flight."""
         await self._drain.settle()
         for server in self.servers:
             server.close()
-        await checkpoint()  # uvloop: what it accepted in the meantime becomes a connection in its next step
+        await checkpoint()  # uvloop sets up connections that it accepted meanwhile in its next step
         state, told = self.server_state, set[Any]()
         patient_until = current_time() + FIRST
         with move_on_after(self._drain.seconds):
@@ -96,10 +96,10 @@ class _Server(uvicorn.Server):
                         connection.shutdown()
                 await sleep(STEP)
             return
-        log.warning("%d requests were still in flight, and are cut", len(state.tasks))
+        log.warning("%d requests were still in flight, and were cancelled", len(state.tasks))
 
     async def abandon(self) -> None:
-        """Close the remaining connections. Apps see that their client is gone; those that ignore it are cancelled."""
+        """Close the remaining connections. Apps see that their client is gone; apps that ignore it are cancelled."""
         for server in self.servers:
             server.close()
         state = self.server_state

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 SECONDS = "a duration"  # marks a float as a duration
 Seconds = Annotated[float, SECONDS]
-"""A config field of this type is a float in seconds, written ``10s``, ``1m30s``, ``500ms`` or as a number of seconds."""
+"""A config field of this type is a float in seconds, written ``10s``, ``1m30s``, ``500ms`` or as a plain number."""
 
 
 class Secret(Generic[T]):

@@ -48,7 +48,7 @@ class Explained(Protocol):
 
 
 def describe(service: Explained, now: float) -> str:
-    """Describe its state, attempt, last error, next try and position: ``starting for 4.2 s, attempt 2, at api.py:3``."""
+    """Describe its state, attempt, last error, next try and line: ``starting for 4.2 s, attempt 2, at api.py:3``."""
     words = [f"{service.state.value} for {now - service.since:.1f} s"]
     if service.attempt > 1:
         words.append(f"attempt {service.attempt}")

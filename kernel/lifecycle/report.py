@@ -86,7 +86,7 @@ class Report:
             words = f"{names_of(abandoned)} could not be cancelled and were abandoned"
         elif self.late and cause is None:
             words = f"shutdown took {duration(self.stopping)}, exceeding the deadline (RUNNER_SHUTDOWNTIMEOUT)"
-            words += f"; {names_of(overran)} overran" if overran else ""
+            words += f"; {names_of(overran)} did not stop in time" if overran else ""
         elif cause is not None and cause.state is State.FAILED and not cause.fatal:
             words = f"every service failed; the first was {cause.service}{why(cause)}"
         elif cause is not None:

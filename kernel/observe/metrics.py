@@ -1,6 +1,6 @@
 """Publish the lifecycle as metrics, by OpenTelemetry's API.
 
-Imported only if metrics are read, since importing the SDK takes 60 ms. Most numbers are looked up when they are
+Imported only if metrics are read, since importing the SDK takes 60 ms. Most values are looked up when they are
 collected, so they cost a service nothing.
 """
 
@@ -21,7 +21,7 @@ from kernel.observe.status import View
 Observe: TypeAlias = Callable[[View], Iterable[Observation]]
 
 SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-"""Bounds of the histograms: from a service that opens nothing to one that waits for a migration."""
+"""Histogram bounds, from a service that opens nothing to one that waits for a migration."""
 
 
 def provide(view: View, resource: Resource, readers: Sequence[MetricReader]) -> MeterProvider:
@@ -56,7 +56,7 @@ def _instrument(meter: Meter, view: View) -> None:
         durations[kind].record(seconds, {"service": service})
 
     known = {one.name for one in view.supervisors}
-    for kind, last in view.stats.last.items():  # recorded before anybody asked
+    for kind, last in view.stats.last.items():  # recorded before the instruments existed
         for service in known & last.keys():
             record(kind, service, last[service])
     view.stats.record = record
@@ -100,11 +100,11 @@ Instrument: TypeAlias = tuple[str, str, str, Observe]
 _GAUGES: tuple[Instrument, ...] = (
     ("kernel.service.state", "", "Whether the service is in the state: 1 for the current one", _states),
     ("kernel.service.ready.time", "s", "Time since the service became ready; 0 while it is not", _ready_for),
-    ("kernel.ready", "", "Whether the app is ready, as /readyz tells", _ready),
-    ("kernel.loop.delay", "s", "Time that the event loop took to answer when it was last asked", _delay),
-    ("kernel.loop.share", "", "Part of the event loop's time that the service takes, an estimate", _shares),
+    ("kernel.ready", "", "Whether the app is ready, as reported by /readyz", _ready),
+    ("kernel.loop.delay", "s", "Time that the event loop took to respond to the last check", _delay),
+    ("kernel.loop.share", "", "Estimated part of the event loop's time that the service takes", _shares),
 )
 _COUNTERS: tuple[Instrument, ...] = (
-    ("kernel.service.attempts", "{attempt}", "Times that the service was launched", _attempts),
-    ("kernel.service.restarts", "{restart}", "Times that the service was launched again", _restarts),
+    ("kernel.service.attempts", "{attempt}", "Number of times that the service was launched", _attempts),
+    ("kernel.service.restarts", "{restart}", "Number of times that the service was launched again", _restarts),
 )

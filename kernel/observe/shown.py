@@ -1,4 +1,4 @@
-"""Prepare records and tracebacks for display: without secrets, and bounded in length."""
+"""Prepare records and tracebacks for display: mask secrets, and limit their length."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Masked(logging.Formatter):
 
 
 def mask_record(record: logging.LogRecord, told: Callable[[BaseException], str]) -> None:
-    """Remove secrets, and what is too long, from *record*, for any formatter.
+    """Remove secrets, and text that is too long, from *record*, for any formatter.
 
     Args:
         record: Changed only if there is something to remove.
@@ -52,7 +52,7 @@ def mask_record(record: logging.LogRecord, told: Callable[[BaseException], str])
     if record.stack_info:
         record.stack_info = shown(record.stack_info)
     if masking.known() and record.exc_info and record.exc_info[1] is not None and not record.exc_text:
-        record.exc_text = told(record.exc_info[1])  # other formatters use this text as it is
+        record.exc_text = told(record.exc_info[1])  # other formatters use this text unchanged
 
 
 def traceback_text(
@@ -60,7 +60,7 @@ def traceback_text(
     trace: TracebackType | None,
     edit: Callable[[traceback.TracebackException], object] = lambda _: None,
 ) -> str:
-    """Return the traceback of *error* from *trace* on, including causes; *edit* may change it first."""
+    """Return the traceback of *error* from *trace* on, including causes. *edit* may change it before formatting."""
     made = traceback.TracebackException(type(error), error, trace)
     cut = _cut(made)
     edit(made)
@@ -70,7 +70,7 @@ def traceback_text(
 
 
 def _cut(made: traceback.TracebackException) -> bool:
-    """Remove the causes from *made* that come after the first `CAUSES`, and return whether there were any."""
+    """Remove the causes from *made* after the first `CAUSES`, and return whether there were any."""
     left, cut = CAUSES, False
     todo = deque([made])
     while todo:

@@ -192,7 +192,7 @@ def _given_type(provider: Service[..., Any]) -> Any:
 
 
 def _annotation(fn: Callable[..., Any], parameter: str) -> Any:
-    """Return the annotation of *parameter* as an object; None if there is none, or it cannot be evaluated at run time."""
+    """Return the annotation of *parameter* as an object; None if there is none, or evaluating it fails at run time."""
     annotation = evaluate(signature_of(fn).parameters[parameter], fn, "", spare=True)
     return None if annotation in {inspect.Parameter.empty, Any, object} else annotation
 

@@ -46,7 +46,7 @@ def test_all_of_them(tmp_path: Path) -> None:
     [
         ("NATS_URL", "http://me:hidden@x:1", "is 'http://********@x:1'; expected nats://host:4222"),
         ("NATS_URL", "nats://a b", "expected nats://host:4222"),
-        ("NATS_CREDS", "/nowhere", "is '/nowhere'; expected the path of a file that is there"),
+        ("NATS_CREDS", "/nowhere", "is '/nowhere'; expected the path of an existing file"),
         ("NATS_CA", "/nowhere", "expected the path"),
         ("NATS_NKEY", "hidden", "is ********; expected the path of a file that holds a seed"),
         ("NATS_PREFIX", "a..b", "expected words"),

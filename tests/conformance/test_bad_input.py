@@ -65,7 +65,10 @@ MISTAKES = {
         env={"SERVICES_ENABLED": "api,apy"},
     ),
     "no service at all": Mistake(
-        {"_helper": "x = 1"}, [r"services: there is no service; write one: services/hello.py with an async function"]
+        {"_helper": "x = 1"},
+        [
+            r"services: there is no service; write an async function with @service in services/hello.py with an async function"
+        ],
     ),
     "pattern that matches nothing": Mistake(
         {"api": API},
@@ -123,8 +126,8 @@ MISTAKES = {
         {"my-api": API, "Api": API, "class": API},
         [
             r"services/Api.py: 'Api' is not a valid service name; use lower-case letters, digits and underscores",
-            r"services/class.py: 'class' is not a valid module name; rename it, as in my_service.py",
-            r"services/my-api.py: 'my-api' is not a valid module name; rename it, as in my_service.py",
+            r"services/class.py: 'class' is not a valid module name; rename it, for example to my_service.py",
+            r"services/my-api.py: 'my-api' is not a valid module name; rename it, for example to my_service.py",
         ],
     ),
     # -- files
@@ -137,7 +140,7 @@ MISTAKES = {
         [
             (
                 r"services/api.py:2: service 'api' cannot be imported: ModuleNotFoundError: No module named 'nosuch'"
-                r"; install the missing package, or leave the service out by SERVICES_ENABLED"
+                r"; install the missing package, or exclude the service by SERVICES_ENABLED"
             )
         ],
     ),
@@ -160,7 +163,7 @@ MISTAKES = {
     ),
     "two services": Mistake(
         {"api": API + API.replace("api", "other")},
-        [r"services/api.py: 2 services in one file: api, other; give each a file of its own"],
+        [r"services/api.py: 2 services in one file: api, other; move each to a separate file"],
     ),
     "a plain function": Mistake(
         {"api": "@service\ndef api() -> None: ..."},
@@ -173,7 +176,7 @@ MISTAKES = {
         {"billing/__init__.py": "", "billing/worker": idle("worker"), "billing/web": idle("web")},
         [
             (
-                r"services/billing/__init__.py: contains no service, and hides those in web.py, worker.py; delete the"
+                r"services/billing/__init__.py: contains no service, and hides the services in web.py, worker.py; delete the"
                 r" __init__.py to make the folder a group, or import one service in it"
             )
         ],
@@ -229,7 +232,7 @@ MISTAKES = {
     ),
     "a drain delay as long as the deadline": Mistake(
         {"api": API},
-        [r"RUNNER_DRAINDELAY is 1 s, which leaves nothing of RUNNER_SHUTDOWNTIMEOUT \(1 s\); .*raise"],
+        [r"RUNNER_DRAINDELAY is 1 s, which leaves no time within RUNNER_SHUTDOWNTIMEOUT \(1 s\); .*raise"],
         env={"RUNNER_DRAINDELAY": "1s"},
     ),
     # -- the command line itself

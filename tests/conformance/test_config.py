@@ -36,7 +36,7 @@ UNREADABLE_ERRORS = [
     r"C_REST cannot be read: its field is of type Mapping\[str, int\]; write dict\[str, int\]",
     r"C_HOOK cannot be read: its field is of type Callable\[\[\], int\]; what does not come from the environment is",
     r"C_ROWS cannot be read: its field is of type list\[list\[int\]\]; a list in a list needs two kinds of separators",
-    r"C_WHAT cannot be read: its field is of type complex; write str, and make what you need of it in the service",
+    r"C_WHAT cannot be read: its field is of type complex; write str, and convert it in the service",
 ]
 CHECKED = takes(
     "batch: int = attrs.field(default=1, validator=attrs.validators.ge(1))\nevery: Seconds = 1.0\n"

@@ -73,7 +73,7 @@ def call(method: str, arguments: str = "{}") -> None:
 
 @app.command(name="--install-completion")
 def install_completion() -> None:
-    """Complete words in this shell."""
+    """Install completion for this shell."""
 
 
 @app.command
