@@ -324,7 +324,7 @@ class Telemetry:
         self._ends: list[Callable[[], object]] = []
         self.dispatcher: Dispatcher | None = None
         self.log_handler: logging.Handler | None = None
-        self.metric_readers: list[Any] = []
+        self._reports: list[tuple[Any, Delivery]] = []
 
     def _exporters(
         self, exports: Exports, variable: str, what: str, otlp: str, console: Callable[..., Any]
@@ -386,26 +386,37 @@ class Telemetry:
         trace.set_tracer_provider(self.dispatcher)
 
     def _start_metrics(self, exports: Exports) -> None:
-        from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+        from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
 
-        made = self._exporters(
+        self._reports = self._exporters(
             exports,
             "OTEL_METRICS_EXPORTER",
             "metric report",
             "metric_exporter:OTLPMetricExporter",
             ConsoleMetricExporter,
         )
+
+    def metric_readers(self) -> list[Any]:
+        """Return the readers that export metrics.
+
+        They work from now on, in threads of their own, and complain if there is nothing to read.
+        """
+        if not self._reports:
+            return []
+        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
         limits = many_series()
-        self.metric_readers = [
+        readers = [
             PeriodicExportingMetricReader(
                 counted(one, to, at_once=True),
                 export_interval_millis=self._otel.sdk.interval,
                 export_timeout_millis=self._otel.sdk.timeout,
                 cardinality_limits=limits,
             )
-            for one, to in made
+            for one, to in self._reports
         ]
-        self._ends += [reader.shutdown for reader in self.metric_readers]
+        self._ends += [reader.shutdown for reader in readers]
+        return readers
 
     def _start_logs(self, exports: Exports) -> None:
         from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter

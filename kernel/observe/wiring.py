@@ -135,7 +135,10 @@ class Outside:
         from kernel.observe.otel_resource import resource_of
 
         assert self._view is not None
-        exporting = self._telemetry.metric_readers if self._telemetry is not None else []
+        exporting: list[Any] = []
+        if self._telemetry is not None:
+            with contained("the export of metrics"):
+                exporting = self._telemetry.metric_readers()
         provide(self._view, resource_of(self._identity), [*readers, *exporting])
 
     def serve(self) -> None:
