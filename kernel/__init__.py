@@ -58,7 +58,7 @@ calls/         typed calls between services, in one process or many; imported on
                contract      which changes of an interface are compatible with its callers
                proxy failures  a call within the process, and its error if the service raised one
                nats nats_client wire  the connection to NATS, by nats-py; subjects, headers and statuses
-               client exporter  calls to services in other processes, and from them
+               client exporter  calls to services in other processes, and from them: `instances outgoing`
                discovery     NATS' protocol of services: found, described and counted by any client
                telemetry     spans and durations of calls
                wiring        link, stand-ins and exports, as services in the plan

@@ -58,7 +58,7 @@ def call(nats: Nats | None, app: str, method: str, arguments: str, timeout: floa
 async def _ask(nats: Nats, app: str, target: tuple[str, str], payload: bytes, seconds: float) -> tuple[str, bytes, str]:
     """Return the status, the payload and the message of the answer."""
     service, method = target
-    from kernel.calls.nats import Link, Waiter
+    from kernel.calls.nats import Callbacks, Link
 
     link = Link(nats, f"{app} call")
     prefix = nats.prefix or app
@@ -73,7 +73,7 @@ async def _ask(nats: Nats, app: str, target: tuple[str, str], payload: bytes, se
 
     async with link.open(seconds):
         subject = wire.subject(prefix, service, method)
-        reply = link.wait(token := link.token(), Waiter(subject, receive, lambda _: done.set()))
+        reply = link.wait(token := link.token(), Callbacks(subject, receive, lambda _: done.set()))
         headers = {wire.TIMEOUT: f"{seconds:g}", wire.ID: f"{link.id}.{token}"}
         await link.post(subject, payload, reply, headers)
         with anyio.move_on_after(seconds):
@@ -98,9 +98,9 @@ async def _nobody(link: Any, prefix: str, service: str, method: str) -> str:
         name, methods = described(msg.data, prefix)
         found.setdefault(name, methods)
 
-    from kernel.calls.nats import Waiter
+    from kernel.calls.nats import Callbacks
 
-    reply = link.wait(link.token(), Waiter("$SRV.INFO", receive, lambda _: None))
+    reply = link.wait(link.token(), Callbacks("$SRV.INFO", receive, lambda _: None))
     await link.post("$SRV.INFO", b"", reply)
     await anyio.sleep(0.3)
     found.pop("", None)

@@ -12,12 +12,11 @@ import attrs
 
 from kernel.calls import wire
 from kernel.calls.contract import contract_of, digest
-from kernel.calls.nats import Link, NotConnected, Subscribed
+from kernel.calls.nats import Link, Subscribed
 
 if TYPE_CHECKING:
-    from nats.aio.msg import Msg
-
     from kernel.calls.interface import Interface
+    from kernel.calls.nats_client import Message
 
 TYPE = "io.nats.micro.v1"
 SCHEMA, CONTRACT, PREFIX = "schema", "contract", "prefix"  # of the metadata
@@ -74,12 +73,9 @@ class Announcement:
         ]
 
     def _answering(self, page: Any) -> Any:
-        async def receive(msg: Msg) -> None:
+        def receive(msg: Message) -> None:
             if msg.reply:
-                try:
-                    await self._link.post(msg.reply, json.dumps(page()).encode())
-                except NotConnected:
-                    return
+                self._link.post_soon(msg.reply, json.dumps(page()).encode())
 
         return receive
 

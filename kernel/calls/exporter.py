@@ -26,9 +26,8 @@ from kernel.context import current_service
 from kernel.errors import BadRequest, CallFailed, text_of
 
 if TYPE_CHECKING:
-    from nats.aio.msg import Msg
-
     from kernel.calls.interface import Interface, Method
+    from kernel.calls.nats_client import Message
     from kernel.calls.telemetry import Telemetry
 
 logger = logging.getLogger("kernel.calls")
@@ -151,10 +150,10 @@ class Exporter:
 
         now = asyncio.get_running_loop().time  # a quarter of what anyio's takes, for each call
 
-        async def receive(msg: Msg) -> None:
+        def receive(msg: Message) -> None:
             if not msg.reply:
                 return  # nobody waits for an answer, so it is no call
-            headers = msg.headers or {}
+            headers = msg.headers
             timeout = _seconds(headers.get(wire.TIMEOUT), default)
             call = _Call(
                 method,
@@ -182,9 +181,9 @@ class Exporter:
 
         return receive
 
-    async def _cancel(self, msg: Msg) -> None:
+    def _cancel(self, msg: Message) -> None:
         """Handle the cancellation of a call, which may be ours, or may not have arrived yet."""
-        name = (msg.headers or {}).get(wire.ID, "")
+        name = msg.headers.get(wire.ID, "")
         call = self._by_id.get(name)
         if call is None:
             if name:

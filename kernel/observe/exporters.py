@@ -324,7 +324,7 @@ class Telemetry:
         self._ends: list[Callable[[], object]] = []
         self.dispatcher: Dispatcher | None = None
         self.log_handler: logging.Handler | None = None
-        self._reports: list[tuple[Any, Delivery]] = []
+        self.make_metric_readers: Callable[[], Sequence[Any]] = list  # to be called once, when the provider is made
 
     def _exporters(
         self, exports: Exports, variable: str, what: str, otlp: str, console: Callable[..., Any]
@@ -386,37 +386,32 @@ class Telemetry:
         trace.set_tracer_provider(self.dispatcher)
 
     def _start_metrics(self, exports: Exports) -> None:
-        from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
+        from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
 
-        self._reports = self._exporters(
+        made = self._exporters(
             exports,
             "OTEL_METRICS_EXPORTER",
             "metric report",
             "metric_exporter:OTLPMetricExporter",
             ConsoleMetricExporter,
         )
-
-    def metric_readers(self) -> list[Any]:
-        """Return the readers that export metrics.
-
-        They work from now on, in threads of their own, and complain if there is nothing to read.
-        """
-        if not self._reports:
-            return []
-        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-
         limits = many_series()
-        readers = [
-            PeriodicExportingMetricReader(
-                counted(one, to, at_once=True),
-                export_interval_millis=self._otel.sdk.interval,
-                export_timeout_millis=self._otel.sdk.timeout,
-                cardinality_limits=limits,
-            )
-            for one, to in self._reports
-        ]
-        self._ends += [reader.shutdown for reader in readers]
-        return readers
+
+        def make() -> list[PeriodicExportingMetricReader]:
+            # Its thread collects from now on, and the SDK complains until a provider has taken the reader.
+            readers = [
+                PeriodicExportingMetricReader(
+                    counted(one, to, at_once=True),
+                    export_interval_millis=self._otel.sdk.interval,
+                    export_timeout_millis=self._otel.sdk.timeout,
+                    cardinality_limits=limits,
+                )
+                for one, to in made
+            ]
+            self._ends += [reader.shutdown for reader in readers]
+            return readers
+
+        self.make_metric_readers = make
 
     def _start_logs(self, exports: Exports) -> None:
         from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter
