@@ -233,6 +233,33 @@ def test_no_network_for_uv(tree: Tree) -> None:
     assert_refused(tree.just(ON_SYNC=says), "requirements.lock", "(Connection refused)", "network")
 
 
+@pytest.mark.parametrize(
+    ("config", "env", "expected"),
+    [
+        ("[global]\nindex-url = http://mirror/simple\ncert = /ca.pem\n", {}, "http://mirror/simple /ca.pem"),
+        (
+            "[global]\nindex-url = http://mirror/simple\n[install]\nindex-url = http://near/simple\n",
+            {},
+            "http://near/simple ",
+        ),
+        ("[global]\nindex-url = http://mirror/simple\n", {"PIP_INDEX_URL": "http://env/simple"}, "http://env/simple "),
+        ("[global]\nindex-url = http://mirror/simple\n", {"UV_DEFAULT_INDEX": "http://uv/simple"}, "http://uv/simple "),
+        ("[global]\ncert = /ca.pem\n", {"SSL_CERT_FILE": "/own.pem", "PIP_CERT": "/pip.pem"}, " /own.pem"),
+        ("no section = here\n", {"PIP_CERT": "/pip.pem"}, " /pip.pem"),
+    ],
+    ids=["a file", "for install", "a variable", "uv has its own index", "uv has its own certificate", "a broken file"],
+)
+def test_what_pip_was_told_reaches_uv(made: Tree, config: str, env: dict[str, str], expected: str) -> None:
+    """Without a uv of one's own, a mirror or a certificate that only pip knows of is used; uv's own settings go first."""
+    (made.bin / "uv").unlink()
+    (made.root / "pyproject.toml").write_text("changed")
+    file = made.root / "pip.conf"
+    file.write_text(config)
+    says = 'printf "%s %s" "$UV_DEFAULT_INDEX" "$SSL_CERT_FILE" > told'
+    assert made.just(ON_SYNC=says, PIP_CONFIG_FILE=str(file), **env)[0] == 0
+    assert (made.root / "told").read_text() == expected
+
+
 def test_a_failed_update_gives_its_reason_and_is_no_new_beginning(made: Tree) -> None:
     (made.root / ".venv/mine").touch()
     (made.root / "pyproject.toml").write_text("changed")
