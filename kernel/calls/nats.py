@@ -21,7 +21,7 @@ from anyio import CancelScope, Event, current_time, fail_after, move_on_after, s
 from nats.errors import Error as NatsError
 from nats.nuid import NUID
 
-from kernel.calls.nats_client import FastClient, Message, Receive, nkey_options, tls_context, words
+from kernel.calls.nats_client import FastClient, Message, Receive, login, tls_context, words
 from kernel.config.nats import Nats, shown_url
 
 if TYPE_CHECKING:
@@ -221,10 +221,7 @@ class Link:
                     ping_interval=PING_INTERVAL,
                     skip_subject_validation=True,  # they are made of names that were checked
                     tls=tls_context(settings, url),
-                    user=settings.user or None,
-                    password=settings.password.reveal() or None,
-                    user_credentials=settings.creds or None,
-                    **nkey_options(settings.nkey.reveal()),
+                    **login(settings),
                 )
             for subscribed in list(self._subscribed):
                 await self._begin(client, subscribed)

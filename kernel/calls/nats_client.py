@@ -1,4 +1,4 @@
-"""nats-py's client with a shorter way for messages, and its options for TLS and keys."""
+"""nats-py's client with a shorter way for messages, and its options for TLS and logins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 
 from kernel.calls import wire
-from kernel.config.nats import Nats
+from kernel.config.nats import Nats, tls_of
 
 logger = logging.getLogger("kernel.calls")
 LINE = "NATS/1.0"  # begins the headers of each message
@@ -141,16 +141,17 @@ def words(error: BaseException | None) -> str:
 
 def tls_context(settings: Nats, url: str) -> ssl.SSLContext | None:
     """Return the client's TLS option; None if the server decides."""
-    if not (settings.ca or settings.cert or url.startswith(("tls://", "wss://"))):
-        return None
-    context = ssl.create_default_context(cafile=settings.ca or None)
-    if settings.cert:
-        context.load_cert_chain(settings.cert, settings.key)
-    return context
+    if settings.ca or settings.cert or url.startswith(("tls://", "wss://")):
+        return tls_of(settings)
+    return None
 
 
-def nkey_options(given: str) -> dict[str, Any]:
-    """Return the client's options for a seed, given as itself or as the path of its file."""
-    if not given:
-        return {}
-    return {"nkeys_seed_str": given} if given.startswith("SU") else {"nkeys_seed": given}
+def login(settings: Nats) -> dict[str, Any]:
+    """Return the client's options for its login; a user without a password is a token, as in the nats command line."""
+    user, password, seed = settings.user.reveal(), settings.password.reveal(), settings.nkey.reveal()
+    found: dict[str, Any] = {"user": user, "password": password} if password else {"token": user} if user else {}
+    if settings.creds:
+        found["user_credentials"] = settings.creds
+    if seed:
+        found["nkeys_seed_str" if seed.startswith("SU") else "nkeys_seed"] = seed
+    return found
