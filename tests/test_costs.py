@@ -305,7 +305,7 @@ ONLY_HELP_NEEDS = ["rich", "cyclopts.help"]
         (["--help"], ONLY_A_RUN_NEEDS),
         (["list"], [*ONLY_A_RUN_NEEDS, "cyclopts", "rich"]),
         (["version"], [*ONLY_A_RUN_NEEDS, "cyclopts", "rich"]),
-        (["run"], ["cyclopts", "rich", "random", "kernel.plan.check", "kernel.plan.drawing"]),
+        (["run"], ["cyclopts", "rich", "random", "kernel.config.otel", "kernel.config.nats", "kernel.plan.check"]),
         (["calm", "tell"], [*(set(ONLY_A_RUN_NEEDS) - {"services.calm"}), *ONLY_HELP_NEEDS, "kernel.plan.check"]),
     ],
     ids=["--help", "list", "version", "run", "calm tell"],

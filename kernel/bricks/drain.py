@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import attrs
-from anyio import sleep
+import sniffio
+from anyio import current_time, sleep
 
 from kernel.bricks.lifespan import ASGIApp
 from kernel.declare.serving import Work
 
-TAKEN_OVER = 3  # looks in a row, a millisecond apart: the loop has then made a connection of all that it has accepted
+WAITING = 5.0  # seconds at most, and a quarter of the time there is, to accept what waits: under load something does
+TAKEN_OVER = 3  # pauses of a millisecond: the loop has then made a connection of all that it has accepted
 MARGIN = 1.0  # seconds of the time to stop that are left to what is closed after the requests
 
 
@@ -25,12 +28,14 @@ class Drain:
         work: The service's work, which says when a stop is requested.
         sockets: What the server accepts connections from.
         limit: Seconds that requests in flight may take; None for as long as the service has.
+        held: Whether systemd holds the sockets, too, and hands them to the next process.
 
     """
 
     work: Work
     sockets: Sequence[socket.socket]
     limit: float | None
+    held: bool
 
     @property
     def seconds(self) -> float:
@@ -42,16 +47,22 @@ class Drain:
         return left if self.limit is None else min(left, self.limit)
 
     async def settle(self) -> None:
-        """Wait until no connection waits to be accepted, or is just being taken over by the loop.
+        """Accept the connections that wait, then stop accepting, and wait until the server knows them all.
 
-        A waiting connection would be reset when the sockets close, and one that the server does not know yet would be
-        reset when it ends.
+        A waiting connection would be reset when the sockets close, unless systemd holds them: then the next process
+        accepts it. One that the server does not know yet would be reset when it ends.
         """
-        quiet = 0
-        for _ in range(1000):
-            quiet = 0 if select.select(self.sockets, [], [], 0)[0] else quiet + 1
-            if quiet > TAKEN_OVER:
-                return
+        poll = select.poll()
+        for one in self.sockets:
+            poll.register(one, select.POLLIN)
+        end = current_time() + min(WAITING, self.seconds / 4)
+        while not self.held and poll.poll(0) and current_time() < end:  # noqa: ASYNC110  (nobody tells)
+            await sleep(0.001)
+        if sniffio.current_async_library() == "asyncio":
+            # Its server cannot be closed yet: what it has accepted becomes a connection some steps later.
+            for one in self.sockets:
+                asyncio.get_running_loop().remove_reader(one)
+        for _ in range(TAKEN_OVER):
             await sleep(0.001)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 from anyio import CancelScope, current_time, move_on_after, sleep
+from anyio.lowlevel import checkpoint
 
 from kernel.bricks.drain import Drain, Serve
 from kernel.bricks.lifespan import ASGIApp, Receive, Scope, Send
@@ -83,6 +84,7 @@ class _Server(uvicorn.Server):
         await self._drain.settle()
         for server in self.servers:
             server.close()
+        await checkpoint()  # uvloop: what it accepted in the meantime becomes a connection in its next step
         state, told = self.server_state, set[Any]()
         patient_until = current_time() + FIRST
         with move_on_after(self._drain.seconds):

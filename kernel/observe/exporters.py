@@ -324,7 +324,7 @@ class Telemetry:
         self._ends: list[Callable[[], object]] = []
         self.dispatcher: Dispatcher | None = None
         self.log_handler: logging.Handler | None = None
-        self.metric_readers: list[Any] = []
+        self.make_metric_readers: Callable[[], Sequence[Any]] = list  # to be called once, when the provider is made
 
     def _exporters(
         self, exports: Exports, variable: str, what: str, otlp: str, console: Callable[..., Any]
@@ -396,16 +396,22 @@ class Telemetry:
             ConsoleMetricExporter,
         )
         limits = many_series()
-        self.metric_readers = [
-            PeriodicExportingMetricReader(
-                counted(one, to, at_once=True),
-                export_interval_millis=self._otel.sdk.interval,
-                export_timeout_millis=self._otel.sdk.timeout,
-                cardinality_limits=limits,
-            )
-            for one, to in made
-        ]
-        self._ends += [reader.shutdown for reader in self.metric_readers]
+
+        def make() -> list[PeriodicExportingMetricReader]:
+            # Its thread collects from now on, and the SDK complains until a provider has taken the reader.
+            readers = [
+                PeriodicExportingMetricReader(
+                    counted(one, to, at_once=True),
+                    export_interval_millis=self._otel.sdk.interval,
+                    export_timeout_millis=self._otel.sdk.timeout,
+                    cardinality_limits=limits,
+                )
+                for one, to in made
+            ]
+            self._ends += [reader.shutdown for reader in readers]
+            return readers
+
+        self.make_metric_readers = make
 
     def _start_logs(self, exports: Exports) -> None:
         from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter

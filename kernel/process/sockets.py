@@ -154,6 +154,10 @@ class HandedOver:
         """Return whether there are any sockets."""
         return bool(self._socks)
 
+    def has(self, name: str) -> bool:
+        """Return whether there are sockets named *name*."""
+        return name in self._socks
+
     def take(self, name: str) -> list[socket.socket]:
         """Return duplicates of the sockets named *name*, which the caller must close; each call returns new ones."""
         self._taken.add(name)

@@ -334,7 +334,7 @@ def connected(
         dev=settings.dev,
         backend=settings.backend,
         export=export,
-        telemetry=bool(otel.traces or otel.metrics or (admin is not None and admin.asked_for)),
+        telemetry=bool(otel and (otel.traces or otel.metrics)) or (admin is not None and admin.asked_for),
     )
     if wiring.link is not None:
         outside.tells("nats", wiring.status)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from kernel.observe import http_server
 from kernel.observe.http_connection import Answer, Later, Limits, Request, plain
 from kernel.observe.http_server import CLOSING, YOUNG, Server
 
@@ -149,3 +150,23 @@ def test_an_answer_under_way_is_finished(serve: Serve) -> None:
         got = rest(reader)
     closing.join()
     assert len(got) > 5_000_000
+
+
+def test_a_request_on_its_way_when_it_ends_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is open, so the client cannot know better."""
+    for limit in ("YOUNG", "CLOSING"):
+        monkeypatch.setattr(http_server, limit, PATIENCE)  # this machine may be slow
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = Server([sock], lambda _: plain(200, "hello"))
+    server.start()
+    port = sock.getsockname()[1]
+    with client(port) as early, client(port, GET % b"/") as later:
+        assert b"hello" in later.recv(1000)  # so the other is accepted
+        closing = threading.Thread(target=server.close)
+        closing.start()
+        with contextlib.suppress(ConnectionRefusedError):
+            while True:
+                client(port).close()
+        early.sendall(GET % b"/")
+        assert b"hello" in rest(early)
+    closing.join()
