@@ -250,12 +250,12 @@ def test_no_network_for_uv(tree: Tree) -> None:
     ids=["a file", "for install", "a variable", "uv has its own index", "uv has its own certificate", "a broken file"],
 )
 def test_what_pip_was_told_reaches_uv(made: Tree, config: str, env: dict[str, str], expected: str) -> None:
-    """Without a uv of one's own, a mirror or a certificate that only pip knows of is used; uv's own settings go first."""
+    """Without a uv on PATH, a mirror or a certificate that only pip knows of is used; what uv was told goes first."""
     (made.bin / "uv").unlink()
     (made.root / "pyproject.toml").write_text("changed")
     file = made.root / "pip.conf"
     file.write_text(config)
-    says = 'printf "%s %s" "$UV_DEFAULT_INDEX" "$SSL_CERT_FILE" > told'
+    says = 'printf "%s %s" "$UV_DEFAULT_INDEX" "$SSL_CERT_FILE" > told; exit 0'
     assert made.just(ON_SYNC=says, PIP_CONFIG_FILE=str(file), **env)[0] == 0
     assert (made.root / "told").read_text() == expected
 
