@@ -4,13 +4,15 @@
 every existing logger. In a process with one log pipeline, that would silence everybody. So their changes to the root
 logger's level and to kept handlers are ignored, and so is the disabling. What a program does itself
 (`logger.disabled = True`, `removeHandler`) still works, and `app/init.py` may configure what it likes, since the
-console is guarded only once it has been imported.
+console is guarded only once it has been imported. A library that replaces `Logger.callHandlers` hears our records, too.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+
+_CALL_HANDLERS = logging.Logger.callHandlers  # as it was before any library came
 
 kept: list[logging.Handler] = []
 """The handlers that stay on the root logger; they always get the kernel's own records."""
@@ -79,6 +81,27 @@ def drop(handler: logging.Handler) -> None:
     if handler in kept:
         kept.remove(handler)
     armed = armed and bool(kept)
+
+
+class _Nobody(logging.Logger):
+    """A logger for hooks: what they call in the end finds no handler that would get the record a second time."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.propagate = False
+        self.addHandler(logging.NullHandler())
+
+
+def tell_hook(record: logging.LogRecord) -> None:
+    """Tell *record* to a library that has replaced `Logger.callHandlers`, as Sentry does: our logger has its own."""
+    hook = logging.Logger.callHandlers
+    if hook is not _CALL_HANDLERS:
+        hook(_Nobody(record.name), record)
+
+
+def unhook() -> None:
+    """Take the library's function away again."""
+    logging.Logger.callHandlers = _CALL_HANDLERS  # type: ignore[method-assign]
 
 
 def on_console(handler: logging.Handler) -> bool:

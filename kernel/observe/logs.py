@@ -58,6 +58,11 @@ class _Logger(logging.Logger):
                 self._ask(handler, record, logging.getLogger())
         if not asked and logging.lastResort is not None and record.levelno >= logging.lastResort.level:
             logging.lastResort.handle(record)
+        try:
+            guard.tell_hook(record)
+        except BaseException as error:  # noqa: ASYNC103, BLE001  (the hook is not ours)
+            guard.unhook()
+            self.error("a hook of Logger.callHandlers failed and was removed", exc_info=error)
 
     def _ask(self, handler: logging.Handler, record: logging.LogRecord, whose: logging.Logger) -> None:
         if record.levelno < handler.level:

@@ -157,6 +157,43 @@ def test_the_users_own_configuration_holds(app: App, *, exported: bool) -> None:
     assert exported is ("early" in {one.body.string_value for _, one in collector.logs})
 
 
+HOOK = """
+    usual = logging.Logger.callHandlers
+    def hooked(self, record):
+        try:
+            return usual(self, record)
+        finally:
+            {does}
+    logging.Logger.callHandlers = hooked
+"""
+
+
+def test_a_library_that_replaces_call_handlers(app: App) -> None:
+    """It hears the kernel's records as well as a service's, each once; and nothing is printed twice."""
+    app.init(HOOK.format(does='print(record.name, getattr(record, "service", ""), record.getMessage(), flush=True)'))
+    app.service("guest", "@service\nasync def guest() -> None:\n    log.error('mine')\n    raise OSError('no route')")
+    result = app.run().result()
+    heard = result.stdout.splitlines()
+    assert heard.count("kernel guest failed: OSError: no route") == 1
+    assert heard.count("test guest mine") == 1
+    assert heard[-1] == "kernel  exit 1: guest failed: OSError: no route"
+    assert len([line for line in result.messages if line.startswith("exit 1")]) == 1
+    assert result.said("guest: mine")
+    assert all(line.startswith("{") for line in result.lines), result.stderr
+
+
+def test_a_library_that_replaces_call_handlers_and_fails(app: App) -> None:
+    """It is removed, and said so; nothing else changes."""
+    app.init(HOOK.format(does='raise LookupError("no hook") if record.name != "test" else None'))
+    app.service("calm", CALM)
+    result = app.run().stop()
+    assert result.code == 0
+    assert (
+        len([line for line in result.messages if "a hook of Logger.callHandlers failed and was removed" in line]) == 1
+    )
+    assert result.said("all ready")
+
+
 # -- texts that do not fit -------------------------------------------------------------------------------------------
 
 ODD = """
