@@ -6,12 +6,13 @@ one more field of `Settings`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from kernel.config.setting import Setting, read_each
 from kernel.config.values import parse_bool, parse_duration, parse_list
 from kernel.errors import ConfigError
 
@@ -100,32 +101,6 @@ class Settings:
 LONGEST = 100 * 86400.0  # seconds of a deadline: what is longer was meant in another unit, as in nanoseconds
 
 # -- the table ---------------------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Setting:
-    """A variable of the kernel's own.
-
-    Args:
-        name: The variable.
-        field: The field of `Settings` that it becomes.
-        type: Its type, for people.
-        default: The default, for people; if possible, a text that reads as the default.
-        meaning: What it does, in a few words.
-        expected: What a text looks like, as in "expected dev or prod".
-        parse: Return the value of a text that is stripped and not empty; raise ValueError if there is none.
-        secret: Whether its text must not be shown.
-
-    """
-
-    name: str
-    field: str
-    type: str
-    default: str
-    meaning: str
-    expected: str
-    parse: Callable[[str], Any]
-    secret: bool = False
 
 
 def _choice(name: str, field: str, known: Mapping[str, Any], default: str, meaning: str) -> Setting:
@@ -228,16 +203,7 @@ KERNEL_VARIABLES: tuple[str, ...] = tuple(one.name for one in SETTINGS)
 
 def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[ConfigError]]:
     """Return the kernel's settings, with defaults in place of wrong values, and an error for each wrong value."""
-    errors: list[ConfigError] = []
-    values: dict[str, Any] = {}
-    for setting in SETTINGS:
-        text = environ.get(setting.name, "").strip()
-        if text:
-            try:
-                values[setting.field] = setting.parse(text)
-            except ValueError:
-                what = "is not valid" if setting.secret else f"is {text!r}"
-                errors.append(ConfigError(what, where=setting.name, hint=f"expected {setting.expected}"))
+    values, errors = read_each(SETTINGS, environ)
     if values.get("backend") == "uvloop" and find_spec("uvloop") is None:
         errors.append(
             ConfigError(
