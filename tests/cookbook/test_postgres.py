@@ -150,11 +150,14 @@ async def test_sqlalchemy_without_a_database(page: Callable[..., Page], postgres
 async def test_sqlalchemy_naive(page: Callable[..., Page], postgres: Postgres) -> None:
     """A session is for one task."""
     read = page("sqlalchemy", URL=with_driver(postgres.database()))
+    engine = read.create_async_engine(read.URL)
+    read.naive.fn.__globals__["create_async_engine"] = lambda _: engine
     async with running(attrs.evolve(read.naive, allowed_failure=True)) as run:
         session = run.value(read.naive)
         tries = (session.execute(read.text("SELECT pg_sleep(0.1)")) for _ in range(2))
         found = await asyncio.gather(*tries, return_exceptions=True)
     assert any(isinstance(one, InvalidRequestError) for one in found)
+    await engine.dispose()  # which nobody else does
 
 
 # -- alembic ---------------------------------------------------------------------------------------------------------
