@@ -93,10 +93,11 @@ config/        what the environment says
                readers       how a text becomes a value of a field's type, and back
                schema        the variables of a config class
                service_config  the config of each service, and the errors in it
-               settings      the kernel's own variables, in one table
-               otel nats     OTEL_* and NATS_*
+               setting settings  the kernel's own variables, in one table
+               nats          NATS_*, in a table
+               otel          OTEL_*
                otel_sdk      OTEL_*, how exports are made: batches, limits, samplers
-               described     OTEL_* and NATS_*, for people
+               described     OTEL_*, for people
                near_misses   variables that nobody reads
                field_texts   what comments and docstrings say of a field
 events         the events that an `@observer` gets: the public names of lifecycle/events

@@ -21,7 +21,7 @@ from anyio import CancelScope, Event, current_time, fail_after, move_on_after, s
 from nats.errors import Error as NatsError
 from nats.nuid import NUID
 
-from kernel.calls.nats_client import FastClient, Message, Receive, nkey_options, tls_context, words
+from kernel.calls.nats_client import FastClient, Message, Receive, login, refusal, tls_context, words
 from kernel.config.nats import Nats, shown_url
 
 if TYPE_CHECKING:
@@ -169,10 +169,10 @@ class Link:
         """Try each server in turn, for as long as it takes.
 
         Raises:
-            PermissionError: The first server to answer refused the login; only the *first* time.
+            PermissionError: The first server to answer refused the login, or is not trusted; only the *first* time.
 
         """
-        pause, told = FIRST, ""
+        pause, told = FIRST, set[str]()
         while True:
             for url in list(self._servers):
                 try:
@@ -186,14 +186,15 @@ class Link:
                 else:
                     self.error = ""
                     return
-            if self.error != told:
+            if self.error not in told:
                 logger.warning("cannot connect to NATS: %s; trying again until it answers", self.error)
-                told = self.error
+                told.add(self.error)
             await sleep(pause)
             pause = min(2 * pause, LONGEST)
 
     async def _try(self, url: str) -> None:
-        client = FastClient()
+        tls = tls_context(self.settings, url)
+        client = FastClient(encrypted=tls is not None)
         errors: list[Exception] = []
 
         async def failed(error: Exception) -> None:
@@ -202,15 +203,16 @@ class Link:
 
         async def closed() -> None:
             if self._client is client:
+                self._learn_servers(client, url)
                 self._client, self.server = None, ""
                 self.error = words(client.last_error) if client.last_error else ""
                 self._tell()
 
-        settings = self.settings
         try:
             with fail_after(2 * CONNECT_TIMEOUT):
+                address, options = login(self.settings, url)
                 await client.connect(
-                    url,
+                    address,
                     name=self.name,
                     error_cb=failed,
                     closed_cb=closed,
@@ -220,30 +222,35 @@ class Link:
                     max_reconnect_attempts=1,
                     ping_interval=PING_INTERVAL,
                     skip_subject_validation=True,  # they are made of names that were checked
-                    tls=tls_context(settings, url),
-                    user=settings.user or None,
-                    password=settings.password.reveal() or None,
-                    user_credentials=settings.creds or None,
-                    **nkey_options(settings.nkey.reveal()),
+                    tls=tls,
+                    **options,
                 )
             for subscribed in list(self._subscribed):
                 await self._begin(client, subscribed)
         except BaseException as error:
             with CancelScope(shield=True), move_on_after(LAST_WORDS):
                 await client.close()
-            if "authorization" in words(error).lower():
-                names = "NATS_USER, NATS_PASSWORD, NATS_CREDS and NATS_NKEY"
-                raise PermissionError(f"{shown_url(url)} refused the login: {words(error)}; see {names}") from error  # noqa: ASYNC104
-            if isinstance(error, NatsError) and errors:
-                raise errors[-1] from error  # noqa: ASYNC104
+            real = errors[-1] if isinstance(error, NatsError) and errors else error
+            reason = refusal(real)
+            if reason:
+                raise PermissionError(f"{shown_url(url)} {reason}") from error  # noqa: ASYNC104
+            if real is not error:
+                raise real from error  # noqa: ASYNC104
             raise
         self._client = client
-        for found in client.discovered_servers:
-            if found.geturl() not in self._servers:
-                self._servers.append(found.geturl())
+        self._learn_servers(client, url)
         self.server = client.connected_url.netloc.rpartition("@")[2] if client.connected_url else shown_url(url)
         self.since = time.monotonic()
         self._tell()
+
+    def _learn_servers(self, client: FastClient, url: str) -> None:
+        """Add the servers that the one at *url* told of, with the same scheme and login."""
+        scheme, marks, rest = url.rpartition("://")
+        login, at, _ = rest.rpartition("@")
+        known = {known.rpartition("@")[2].rpartition("://")[2] for known in self._servers}
+        for found in client.discovered_servers:
+            if found.netloc not in known:
+                self._servers.append(f"{scheme}{marks}{login}{at}{found.netloc}")
 
     def _tell(self) -> None:
         self._changed.set()

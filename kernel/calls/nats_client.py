@@ -1,4 +1,4 @@
-"""nats-py's client with a shorter way for messages, and its options for TLS and keys."""
+"""nats-py's client with a shorter way for messages, and its options for TLS and logins."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import logging
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import attrs
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
+from nats.errors import Error
 
 from kernel.calls import wire
-from kernel.config.nats import Nats
+from kernel.config.nats import Nats, tls_of
 
 logger = logging.getLogger("kernel.calls")
 LINE = "NATS/1.0"  # begins the headers of each message
@@ -32,6 +34,10 @@ class Message:
 Receive = Callable[[Message], None]
 
 
+class NoTLS(Error):
+    """Raised when a server has no TLS, and the settings ask for it."""
+
+
 class FastClient(Client):
     """The library's client, but messages do not wait for the turns of its tasks.
 
@@ -39,10 +45,15 @@ class FastClient(Client):
     to a task that flushes. Here the reader calls the receiver. The first message that is sent in a turn of the event
     loop is written at once; those that follow in the same turn are written together in the next one. Messages wait
     for the library's flusher only while the connection is full.
+
+    Args:
+        encrypted: Whether it must not talk to a server without TLS, which the library would do.
+
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, encrypted: bool = False) -> None:
         super().__init__()
+        self._encrypted = encrypted
         self._receivers: dict[int, Receive] = {}
         self._written = False  # whether something was written in this turn of the event loop
 
@@ -109,6 +120,13 @@ class FastClient(Client):
         found = transport._io_writer.transport  # noqa: SLF001
         return None if found.get_write_buffer_size() else found
 
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002
+        if initial_connection and self._encrypted and not info.get("tls_required"):
+            if not info.get("tls_available"):
+                raise NoTLS
+            info["tls_required"] = True  # the library then uses it
+        await super()._process_info(info, initial_connection)
+
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         receive = self._receivers.get(sid)
         if receive is None:
@@ -139,18 +157,44 @@ def words(error: BaseException | None) -> str:
     return text or type(error).__name__
 
 
+def refusal(error: BaseException) -> str:
+    """Return why trying again would not help, and what to do; empty if it might help."""
+    if isinstance(error, NoTLS):
+        return "has no TLS, which tls:// in NATS_URL, NATS_CA and NATS_CERT require"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"is not trusted: {error.verify_message}; see NATS_CA"
+    if isinstance(error, ssl.SSLError) and error.reason and "CERTIFICATE" in error.reason:
+        return f"refused our certificate, or the lack of one: {_plain(error.reason)}; see NATS_CERT and NATS_KEY"
+    if "authorization" in words(error).lower():
+        names = "NATS_USER, NATS_PASSWORD, NATS_CREDS and NATS_NKEY"
+        return f"refused the login: {words(error)}; see {names}"
+    return ""
+
+
+def _plain(reason: str) -> str:
+    return reason.partition("ALERT_")[2].lower().replace("_", " ") or reason
+
+
 def tls_context(settings: Nats, url: str) -> ssl.SSLContext | None:
     """Return the client's TLS option; None if the server decides."""
-    if not (settings.ca or settings.cert or url.startswith(("tls://", "wss://"))):
-        return None
-    context = ssl.create_default_context(cafile=settings.ca or None)
-    if settings.cert:
-        context.load_cert_chain(settings.cert, settings.key)
-    return context
+    if settings.ca or settings.cert or url.startswith(("tls://", "wss://")):
+        return tls_of(settings)
+    return None
 
 
-def nkey_options(given: str) -> dict[str, Any]:
-    """Return the client's options for a seed, given as itself or as the path of its file."""
-    if not given:
-        return {}
-    return {"nkeys_seed_str": given} if given.startswith("SU") else {"nkeys_seed": given}
+def login(settings: Nats, url: str) -> tuple[str, dict[str, Any]]:
+    """Return the *url* without its login, and the client's options for the login: the URL's, else the settings'.
+
+    A user without a password is a token, as in the nats command line.
+    """
+    scheme, marks, rest = url.rpartition("://")
+    pair, at, host = rest.rpartition("@")
+    user, password, seed = settings.user.reveal(), settings.password.reveal(), settings.nkey.reveal()
+    if at:
+        user, password = (unquote(part) for part in pair.partition(":")[::2])
+    found: dict[str, Any] = {"user": user, "password": password} if password else {"token": user} if user else {}
+    if settings.creds:
+        found["user_credentials"] = settings.creds
+    if seed:
+        found["nkeys_seed_str" if seed.startswith("SU") else "nkeys_seed"] = seed
+    return f"{scheme}{marks}{host}", found

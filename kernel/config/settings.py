@@ -6,12 +6,13 @@ Reading, near misses, `app env` and the docs all use `SETTINGS`: to add a variab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from kernel.config.setting import Setting, read_each
 from kernel.config.values import parse_bool, parse_duration, parse_list
 from kernel.errors import ConfigError
 
@@ -100,32 +101,6 @@ class Settings:
 LONGEST = 100 * 86400.0  # longest deadline in seconds: longer ones are meant in another unit, such as nanoseconds
 
 # -- the table ---------------------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Setting:
-    """A variable of the kernel.
-
-    Args:
-        name: The variable.
-        field: The field of `Settings` that holds its value.
-        type: Its type, in words.
-        default: Its default as shown to people; if possible, a text that can be parsed.
-        meaning: What it does, in a few words.
-        expected: The expected format, to complete "expected ...".
-        parse: Returns the value of a text that is stripped and not empty; raises ValueError if it is not valid.
-        secret: Whether its value must not be shown.
-
-    """
-
-    name: str
-    field: str
-    type: str
-    default: str
-    meaning: str
-    expected: str
-    parse: Callable[[str], Any]
-    secret: bool = False
 
 
 def _choice(name: str, field: str, known: Mapping[str, Any], default: str, meaning: str) -> Setting:
@@ -228,16 +203,7 @@ KERNEL_VARIABLES: tuple[str, ...] = tuple(one.name for one in SETTINGS)
 
 def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[ConfigError]]:
     """Return the kernel's settings, with defaults instead of wrong values, and an error for each wrong value."""
-    errors: list[ConfigError] = []
-    values: dict[str, Any] = {}
-    for setting in SETTINGS:
-        text = environ.get(setting.name, "").strip()
-        if text:
-            try:
-                values[setting.field] = setting.parse(text)
-            except ValueError:
-                what = "is not valid" if setting.secret else f"is {text!r}"
-                errors.append(ConfigError(what, where=setting.name, hint=f"expected {setting.expected}"))
+    values, errors = read_each(SETTINGS, environ)
     if values.get("backend") == "uvloop" and find_spec("uvloop") is None:
         errors.append(
             ConfigError(

@@ -31,7 +31,7 @@ from kernel.process.contain import contained, say_once
 
 NOT_TAKEN = frozenset({404, 405, 415, 501})
 """HTTP statuses of a collector that does not accept a signal at all, such as Jaeger, which rejects metrics."""
-LAST = 0.9  # seconds to send the remaining items at the end
+LAST = 0.8  # seconds to send the remaining items at the end; with the rest of the exit it takes at most one more
 
 
 class Delivery:
