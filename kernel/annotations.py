@@ -38,7 +38,7 @@ def without_none(tp: Any) -> tuple[Any, bool]:
     """Return X and True for ``X | None``; return any other type unchanged, and False."""
     bare = unwrap(tp)
     if is_union(bare):
-        rest = [one for one in get_args(bare) if one is not NoneType]
+        rest = [member for member in get_args(bare) if member is not NoneType]
         if len(rest) == 1 and len(rest) < len(get_args(bare)):
             return unwrap(rest[0]), True
     return bare, False
@@ -98,7 +98,7 @@ def substitute(tp: Any, types: Mapping[Any, Any]) -> Any:
     parameters = getattr(tp, "__parameters__", ())
     if not parameters or isinstance(tp, type):
         return tp
-    return tp[tuple(types.get(one, one) for one in parameters)]
+    return tp[tuple(types.get(parameter, parameter) for parameter in parameters)]
 
 
 def type_variables(cls: Any) -> dict[type, dict[Any, Any]]:
@@ -108,8 +108,8 @@ def type_variables(cls: Any) -> dict[type, dict[Any, Any]]:
     def visit(tp: Any, outer: Mapping[Any, Any]) -> None:
         origin = origin_of(tp)
         parameters = getattr(origin, "__parameters__", ())
-        args = [substitute(one, outer) for one in get_args(tp)]
-        own = dict(zip(parameters, args, strict=False)) or {one: _fallback(one) for one in parameters}
+        args = [substitute(argument, outer) for argument in get_args(tp)]
+        own = dict(zip(parameters, args, strict=False)) or {parameter: _fallback(parameter) for parameter in parameters}
         found.setdefault(origin, own)
         for base in getattr(origin, "__orig_bases__", None) or origin.__bases__:
             if isinstance(origin_of(base), type) and origin_of(base) is not object:

@@ -105,8 +105,8 @@ def hint_at_backend(error: BaseException, backend: str) -> None:
     if backend != "trio":
         return
     if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            hint_at_backend(one, backend)
+        for member in error.exceptions:
+            hint_at_backend(member, backend)
     elif isinstance(error, RuntimeError | TypeError) and any(text in text_of(error) for text in NO_ASYNCIO):
         hint = "the library needs asyncio, but KERNEL_BACKEND is trio; unset it, or use a library that supports trio"
         add_note(error, f"{HINT}{hint}", instead_of=HINT)

@@ -56,11 +56,11 @@ def _forms_of(part: str) -> str:
         return rf"(?i:\\{{{count},{count * 8}}}|(?:%5c|&\#92;|{_ESCAPE}x5c){{{count}}})"
     forms = [
         rf"\\{{0,8}}{re.escape(part)}",
-        _ESCAPE + "".join(rf"x{one:02x}{_ESCAPE}" for one in raw).removesuffix(_ESCAPE),
+        _ESCAPE + "".join(rf"x{byte:02x}{_ESCAPE}" for byte in raw).removesuffix(_ESCAPE),
         rf"{_ESCAPE}x{number:02x}",
         rf"{_ESCAPE}u{number:04x}",
         rf"{_ESCAPE}U{number:08x}",
-        "".join(f"%{one:02x}" for one in raw),
+        "".join(f"%{byte:02x}" for byte in raw),
         f"&#0*{number};",
         f"&#x0*{number:x};",
         *_NAMED.get(part, ()),
@@ -164,8 +164,8 @@ def learn(environ: Mapping[str, str]) -> None:
         elif name in _SECRETS or (name == "NATS_USER" and not environ.get("NATS_PASSWORD")):
             add(text)
         elif name.upper() in _ADDRESSES or (name.startswith(_OTLP) and name.endswith("ENDPOINT")):
-            for one in text.split(","):
-                add(*secrets_of_address(one))
+            for address in text.split(","):
+                add(*secrets_of_address(address))
 
 
 def _secrets_of_headers(text: str) -> Iterable[str]:
@@ -174,9 +174,9 @@ def _secrets_of_headers(text: str) -> Iterable[str]:
     yield text
     for part in text.split(","):
         _, equals, value = part.partition("=")
-        for one in (part, value) if equals else (part,):
-            yield from (one, unquote(one))
-            yield from re.split(r"\s+|%20", one)[1:]  # the token after "Bearer"
+        for piece in (part, value) if equals else (part,):
+            yield from (piece, unquote(piece))
+            yield from re.split(r"\s+|%20", piece)[1:]  # the token after "Bearer"
 
 
 def secrets_of_address(address: str) -> Iterable[str]:

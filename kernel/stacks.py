@@ -95,7 +95,7 @@ def _wrapped(awaited: object) -> object:
     import gc
 
     inside = (Coroutine, AsyncGeneratorType)
-    return next((one for one in gc.get_referents(awaited) if isinstance(one, inside)), None)
+    return next((referent for referent in gc.get_referents(awaited) if isinstance(referent, inside)), None)
 
 
 def runs_at(frame: FrameType | None) -> str:
@@ -151,12 +151,12 @@ def forget_frames(error: BaseException) -> None:
     seen: set[int] = set()
     todo: list[BaseException | None] = [error]
     while todo:
-        one = todo.pop()
-        if one is None or id(one) in seen:
+        current = todo.pop()
+        if current is None or id(current) in seen:
             continue
-        seen.add(id(one))
+        seen.add(id(current))
         with contextlib.suppress(Exception):  # a frozen error cannot be changed
-            one.__traceback__ = None
-        todo += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            todo += one.exceptions
+            current.__traceback__ = None
+        todo += [current.__cause__, current.__context__]
+        if isinstance(current, BaseExceptionGroup):
+            todo += current.exceptions

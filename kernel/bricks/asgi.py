@@ -76,7 +76,7 @@ async def serve_asgi(
         serve = prepare(wrapped, options)
         held = HANDED_OVER.has(current_service.get())
         scheme = "https" if options.keys() & {"ssl_certfile", "certfile"} else "http"
-        log.info("listening on %s", " and ".join(f"{scheme}://{address_of(one)}" for one in sockets))
+        log.info("listening on %s", " and ".join(f"{scheme}://{address_of(sock)}" for sock in sockets))
         async with block as work:
             await serve(Drain(work, sockets, drain_timeout, held))
 

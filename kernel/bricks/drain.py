@@ -54,15 +54,15 @@ class Drain:
         accepts it. A connection that the server does not know yet would be reset when the server ends.
         """
         poll = select.poll()
-        for one in self.sockets:
-            poll.register(one, select.POLLIN)
+        for sock in self.sockets:
+            poll.register(sock, select.POLLIN)
         end = current_time() + min(WAITING, self.seconds / 4)
         while not self.held and poll.poll(0) and current_time() < end:  # noqa: ASYNC110  (nothing signals this)
             await sleep(0.001)
         if sniffio.current_async_library() == "asyncio":
             # The server cannot be closed yet: what it has accepted becomes a connection a few steps later.
-            for one in self.sockets:
-                asyncio.get_running_loop().remove_reader(one)
+            for sock in self.sockets:
+                asyncio.get_running_loop().remove_reader(sock)
         for _ in range(TAKEN_OVER):
             await sleep(0.001)
 

@@ -91,7 +91,7 @@ async def _on_trio(app: ASGIWrapper, config: Config, drain: Drain) -> None:
 
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
-            listeners = [listener(one) for one in drain.sockets]
+            listeners = [listener(sock) for sock in drain.sockets]
             serve = functools.partial(trio.serve_listeners, handle, listeners, handler_nursery=connections)
             accepting.start_soon(serve)
             await drain.work.stop_requested()
@@ -127,7 +127,7 @@ async def _on_asyncio(app: ASGIWrapper, config: Config, drain: Drain) -> None:
         finally:
             connections.discard(task)
 
-    servers = [await asyncio.start_server(handle, sock=one, ssl=tls, backlog=BACKLOG) for one in drain.sockets]
+    servers = [await asyncio.start_server(handle, sock=sock, ssl=tls, backlog=BACKLOG) for sock in drain.sockets]
     try:
         await drain.work.stop_requested()
         await drain.settle()

@@ -37,8 +37,8 @@ async def listening(host: str, port: int, hint: Callable[[], str]) -> AsyncGener
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         raise CannotListen(where, why[:1].lower() + why[1:], hint()) from error
     with contextlib.ExitStack() as opened:
-        for one in sockets:
-            opened.enter_context(one)
+        for sock in sockets:
+            opened.enter_context(sock)
         yield sockets
 
 

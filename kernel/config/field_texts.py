@@ -59,7 +59,7 @@ def _in_body(cls: type) -> dict[str, tuple[str, str, str]]:
         for name in _names(node):
             behind = [comments.get(number, "") for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)]
             above = _above(node.lineno, comments, alone)
-            found[name] = (_docstring(after), " ".join(one for one in behind if one), above)
+            found[name] = (_docstring(after), " ".join(comment for comment in behind if comment), above)
     return found
 
 

@@ -25,18 +25,18 @@ _OTLP = (
 )
 
 OTEL_VARIABLES = (
-    *(f"OTEL_{one}" for one in ("SDK_DISABLED", "SERVICE_NAME", "RESOURCE_ATTRIBUTES", "PROPAGATORS", "LOG_LEVEL")),
-    *(f"OTEL_TRACES_{one}" for one in ("SAMPLER", "SAMPLER_ARG")),
-    *(f"OTEL_METRIC_{one}" for one in ("EXPORT_INTERVAL", "EXPORT_TIMEOUT")),
+    *(f"OTEL_{name}" for name in ("SDK_DISABLED", "SERVICE_NAME", "RESOURCE_ATTRIBUTES", "PROPAGATORS", "LOG_LEVEL")),
+    *(f"OTEL_TRACES_{name}" for name in ("SAMPLER", "SAMPLER_ARG")),
+    *(f"OTEL_METRIC_{name}" for name in ("EXPORT_INTERVAL", "EXPORT_TIMEOUT")),
     "OTEL_METRICS_EXEMPLAR_FILTER",
-    *(f"OTEL_{one.upper()}_EXPORTER" for one in SIGNALS),
-    *(f"OTEL_{one}_{what}" for one in ("BSP", "BLRP") for what in _BATCH),
+    *(f"OTEL_{signal.upper()}_EXPORTER" for signal in SIGNALS),
+    *(f"OTEL_{kind}_{what}" for kind in ("BSP", "BLRP") for what in _BATCH),
     *(f"OTEL_EXPORTER_OTLP_{what}" for what in _OTLP),
-    *(f"OTEL_EXPORTER_OTLP_{one.upper()}_{what}" for one in SIGNALS for what in _OTLP),
-    *(f"OTEL_EXPORTER_OTLP_METRICS_{one}" for one in ("TEMPORALITY_PREFERENCE", "DEFAULT_HISTOGRAM_AGGREGATION")),
-    *(f"OTEL_{one}ATTRIBUTE_COUNT_LIMIT" for one in ("", "SPAN_", "EVENT_", "LINK_", "LOGRECORD_")),
-    *(f"OTEL_{one}ATTRIBUTE_VALUE_LENGTH_LIMIT" for one in ("", "SPAN_", "LOGRECORD_")),
-    *(f"OTEL_SPAN_{one}_COUNT_LIMIT" for one in ("EVENT", "LINK")),
+    *(f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}" for signal in SIGNALS for what in _OTLP),
+    *(f"OTEL_EXPORTER_OTLP_METRICS_{name}" for name in ("TEMPORALITY_PREFERENCE", "DEFAULT_HISTOGRAM_AGGREGATION")),
+    *(f"OTEL_{prefix}ATTRIBUTE_COUNT_LIMIT" for prefix in ("", "SPAN_", "EVENT_", "LINK_", "LOGRECORD_")),
+    *(f"OTEL_{prefix}ATTRIBUTE_VALUE_LENGTH_LIMIT" for prefix in ("", "SPAN_", "LOGRECORD_")),
+    *(f"OTEL_SPAN_{kind}_COUNT_LIMIT" for kind in ("EVENT", "LINK")),
 )
 """The variables of the specification, to distinguish correct names from near misses."""
 
@@ -95,8 +95,8 @@ def read_otel(environ: Mapping[str, str]) -> tuple[Otel, list[ConfigError]]:
     errors: list[ConfigError] = []
     if _get(environ, "OTEL_SDK_DISABLED").lower() == "true":
         return Otel(), errors
-    found = {one: _read_signal(environ, one, errors) for one in SIGNALS}
-    otlp, exported = ([one for one in SIGNALS if of(found[one])] for of in (lambda one: one.otlp, bool))
+    found = {signal: _read_signal(environ, signal, errors) for signal in SIGNALS}
+    otlp, exported = ([signal for signal in SIGNALS if of(found[signal])] for of in (lambda signal: signal.otlp, bool))
     wrong: list[ConfigError] = []
     sdk = read_sdk(environ, otlp, exported, wrong.append)
     if wrong:

@@ -23,7 +23,7 @@ RECORDS = (2048, 512)
 MOST = 2**31 - 1  # the specification has 32-bit numbers
 
 SAMPLERS = tuple(
-    f"{parent}{one}" for parent in ("", "parentbased_") for one in ("always_on", "always_off", "traceidratio")
+    f"{parent}{sampler}" for parent in ("", "parentbased_") for sampler in ("always_on", "always_off", "traceidratio")
 )
 _CHOICES: Mapping[str, Collection[str]] = {
     "TRACES_SAMPLER": SAMPLERS,
@@ -36,11 +36,13 @@ _CHOICES: Mapping[str, Collection[str]] = {
 }
 _LIMITS: Mapping[str, Collection[str]] = {
     "traces": (
-        *(f"{one}ATTRIBUTE_COUNT_LIMIT" for one in ("", "SPAN_", "EVENT_", "LINK_")),
-        *(f"{one}ATTRIBUTE_VALUE_LENGTH_LIMIT" for one in ("", "SPAN_")),
+        *(f"{prefix}ATTRIBUTE_COUNT_LIMIT" for prefix in ("", "SPAN_", "EVENT_", "LINK_")),
+        *(f"{prefix}ATTRIBUTE_VALUE_LENGTH_LIMIT" for prefix in ("", "SPAN_")),
         *("SPAN_EVENT_COUNT_LIMIT", "SPAN_LINK_COUNT_LIMIT"),
     ),
-    "logs": tuple(f"{one}ATTRIBUTE_{what}_LIMIT" for one in ("", "LOGRECORD_") for what in ("COUNT", "VALUE_LENGTH")),
+    "logs": tuple(
+        f"{prefix}ATTRIBUTE_{what}_LIMIT" for prefix in ("", "LOGRECORD_") for what in ("COUNT", "VALUE_LENGTH")
+    ),
     "metrics": (),
 }
 
@@ -181,7 +183,7 @@ class _Values:
 
     def pairs(self, name: str, *, secret: bool) -> None:
         """Check that the value is a list of names and values, such as ``a=1,b=2``."""
-        wrong = next((one for one in self.text(name).split(",") if one.strip() and not one.partition("=")[1]), "")
+        wrong = next((pair for pair in self.text(name).split(",") if pair.strip() and not pair.partition("=")[1]), "")
         if wrong:
             what = "has a part without '='" if secret else f"has the part {wrong.strip()!r}, which has no '='"
             self._refuse(name, "expected name=value, with commas between several", what)
@@ -193,11 +195,11 @@ class _Values:
 
     def propagators(self, name: str) -> None:
         """Check that the value names installed propagators."""
-        names = {one.strip() for one in self.text(name).split(",")} - {"", "tracecontext", "baggage", "none"}
+        names = {part.strip() for part in self.text(name).split(",")} - {"", "tracecontext", "baggage", "none"}
         if names:
             from importlib.metadata import entry_points
 
-            known = {one.name for one in entry_points(group="opentelemetry_propagator")}
+            known = {found.name for found in entry_points(group="opentelemetry_propagator")}
             if unknown := sorted(names - known):
                 hint = f"expected {', '.join(sorted(known | {'none'}))}, or install the package that provides it"
                 self._refuse(name, hint, f"is {self.text(name)!r}: unknown propagator {unknown[0]!r}")

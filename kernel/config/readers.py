@@ -181,23 +181,23 @@ def _inner(tp: Any, arg: Any) -> Reader:
 
 
 def _union(tp: Any, args: Sequence[Any]) -> Reader:
-    members = [_inner(tp, one) for one in args if one is not NoneType]
+    members = [_inner(tp, arg) for arg in args if arg is not NoneType]
     if not members:
         raise UnreadableType(tp, "annotate the field with a specific type, such as str")
 
     def read(text: str) -> Any:
         failure: Exception = ValueError(text)
-        for one in sorted(members, key=lambda one: _when(one, text)):
+        for member in sorted(members, key=lambda member: _when(member, text)):
             try:
-                return one.read(text)
+                return member.read(text)
             except Exception as error:  # noqa: BLE001  (the next member may accept it)
                 failure = error
         raise failure
 
     def write(value: Any) -> str:
-        for one in members:
+        for member in members:
             try:
-                text = one.written(value)
+                text = member.written(value)
                 again = read(text)
             except ValueError:
                 continue
@@ -206,13 +206,13 @@ def _union(tp: Any, args: Sequence[Any]) -> Reader:
         raise ValueError(value)
 
     return Reader(
-        " | ".join([*(one.type for one in members), *(["None"] if NoneType in args else [])]),
-        " or ".join(dict.fromkeys(one.words for one in members)),
+        " | ".join([*(member.type for member in members), *(["None"] if NoneType in args else [])]),
+        " or ".join(dict.fromkeys(member.words for member in members)),
         read,
         write,
-        secret=any(one.secret for one in members),
-        rank=max(one.rank for one in members),
-        mark="".join(one.mark for one in members),
+        secret=any(member.secret for member in members),
+        rank=max(member.rank for member in members),
+        mark="".join(member.mark for member in members),
     )
 
 
@@ -221,11 +221,13 @@ _LAST = 99
 
 def _when(member: Reader, text: str) -> int:
     """Return the rank of this *member* of a union for *text*: lists come last unless the text contains a comma."""
-    return member.rank if not member.mark or any(one in text for one in member.mark) else _LAST
+    return member.rank if not member.mark or any(mark in text for mark in member.mark) else _LAST
 
 
 def _literal(args: Sequence[Any]) -> Reader:
-    texts = {_plain(one) or str(one): one for one in reversed(args)}  # if two have the same text, the first wins
+    texts = {
+        _plain(choice) or str(choice): choice for choice in reversed(args)
+    }  # if two have the same text, the first wins
 
     def read(text: str) -> Any:
         for candidate in (text, text.strip()):
@@ -241,7 +243,7 @@ def _literal(args: Sequence[Any]) -> Reader:
 def _enumeration(cls: type[enum.Enum]) -> Reader:
     members = list(cls)
     flags = issubclass(cls, enum.Flag)
-    texts = {_plain(one): one for one in reversed(members)}
+    texts = {_plain(member): member for member in reversed(members)}
 
     def read(text: str) -> Any:
         for candidate in (text, text.strip()):
@@ -249,7 +251,7 @@ def _enumeration(cls: type[enum.Enum]) -> Reader:
                 return texts[candidate]
         steps: tuple[Callable[[], enum.Enum], ...] = (
             lambda: cls(text),  # calls the class's own `_missing_`
-            lambda: cls(_same(text, [one.value for one in members])),
+            lambda: cls(_same(text, [member.value for member in members])),
             lambda: cls[text.strip()],
         )
         for step in steps:
@@ -261,10 +263,10 @@ def _enumeration(cls: type[enum.Enum]) -> Reader:
 
     def write(value: Any) -> str:
         if flags and value not in members:
-            return "|".join(one.name or "" for one in value) or "0"
+            return "|".join(member.name or "" for member in value) or "0"
         return _plain(value) if texts.get(_plain(value)) is value else value.name
 
-    shown = [one.name or "" for one in members] if flags else list(texts)[::-1]
+    shown = [member.name or "" for member in members] if flags else list(texts)[::-1]
     words = f"{'any' if flags else 'one'} of {', '.join(shown)}{', with | between' if flags else ''}"
     return Reader(_choices(shown), words, read, write)
 
@@ -315,9 +317,9 @@ def _same(text: str, values: Iterable[Any]) -> Any:
 
 def _member(value: Any, values: Sequence[Any]) -> Any:
     """Return the member of *values* that equals *value* and has its type, since 1 == True."""
-    for one in values:
-        if type(one) is type(value) and one == value:
-            return one
+    for known in values:
+        if type(known) is type(value) and known == value:
+            return known
     raise ValueError(value)
 
 
@@ -344,13 +346,13 @@ def _collection(tp: Any, origin: Any, args: Sequence[Any]) -> Reader:
     name = getattr(origin, "__name__", str(origin))
 
     def write(value: Any) -> str:
-        parts = [part.written(one) for one in value]
+        parts = [part.written(item) for item in value]
         return ",".join(sorted(parts) if make in {set, frozenset} else parts) or ","
 
     return Reader(
         f"{name}[{part.type}{', ...' if origin is tuple else ''}]",
         f"a comma-separated list, each part {part.words}",
-        lambda text: make(part.read(one) for one in parse_list(text)),
+        lambda text: make(part.read(item) for item in parse_list(text)),
         write,
         secret=part.secret,
         rank=10,
@@ -359,20 +361,20 @@ def _collection(tp: Any, origin: Any, args: Sequence[Any]) -> Reader:
 
 
 def _fixed(tp: Any, args: Sequence[Any]) -> Reader:
-    parts = [_single(tp, one) for one in args]
+    parts = [_single(tp, arg) for arg in args]
 
     def read(text: str) -> tuple[Any, ...]:
-        return tuple(one.read(text) for one, text in zip(parts, parse_list(text), strict=True))
+        return tuple(part.read(text) for part, text in zip(parts, parse_list(text), strict=True))
 
     def write(value: Any) -> str:
-        return ",".join(one.written(of) for one, of in zip(parts, value, strict=True))
+        return ",".join(part.written(of) for part, of in zip(parts, value, strict=True))
 
     return Reader(
         f"tuple[{', '.join(one.type for one in parts)}]",
         f"{len(parts)} parts with commas between: {', '.join(one.words for one in parts)}",
         read,
         write,
-        secret=any(one.secret for one in parts),
+        secret=any(part.secret for part in parts),
         rank=10,
         mark=",",
     )

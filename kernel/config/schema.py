@@ -173,7 +173,7 @@ def _resolve(attribute: attrs.Attribute[Any], owner: type) -> Any:
     if isinstance(tp, type) or tp is None:
         return tp
     around = getattr(sys.modules.get(owner.__module__), "__dict__", {})
-    inside = {**{one.__name__: one for one in getattr(owner, "__type_params__", ())}, **vars(owner)}
+    inside = {**{parameter.__name__: parameter for parameter in getattr(owner, "__type_params__", ())}, **vars(owner)}
     try:
         # As in typing: names of the module take precedence over names of the class.
         hints = get_type_hints(SimpleNamespace(__annotations__={"it": tp}), inside, around, include_extras=True)

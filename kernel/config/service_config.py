@@ -195,12 +195,12 @@ class _Reading:
         def accepts(rest: Mapping[str, Any]) -> bool:
             return _tried(schema.cls, **rest)[1] is None
 
-        set_ = [name for name in values if any(self.environ.get(one) for one in members[name].variables)]
+        set_ = [name for name in values if any(self.environ.get(variable) for variable in members[name].variables)]
         blamed = [name for name in set_ if accepts({other: values[other] for other in values if other != name})]
         if len(blamed) != 1:
             blamed = set_
         why = self._reason(error, [members[name] for name in blamed])
-        names = [one for name in blamed for one in members[name].variables if self.environ.get(one)]
+        names = [variable for name in blamed for variable in members[name].variables if self.environ.get(variable)]
         shown = " and ".join(self._shown(leaf) for leaf in schema.leaves() if leaf.variable in names)
         owner, field = (members[blamed[0]].owner, members[blamed[0]].attribute.name) if blamed else (schema.cls, "")
         what = f"is {shown}: {why}" if shown else f"was refused: {why}"
@@ -222,7 +222,9 @@ class _Reading:
 
     def _reason(self, error: BaseException, blamed: Iterable[Leaf | Branch]) -> str:
         """Return the message of a user's error, or only its type if it concerns a secret."""
-        leaves = (leaf for one in blamed for leaf in ([one] if isinstance(one, Leaf) else one.schema.leaves()))
+        leaves = (
+            leaf for member in blamed for leaf in ([member] if isinstance(member, Leaf) else member.schema.leaves())
+        )
         if any(leaf.reader.secret for leaf in leaves):
             return type(error).__name__
         words = text_of(error.args[0] if error.args else error) or type(error).__name__

@@ -191,14 +191,14 @@ SETTINGS: tuple[Setting, ...] = (
     _choice(
         "KERNEL_BACKEND",
         "backend",
-        {one: one for one in ("asyncio", "uvloop", "trio")},
+        {backend: backend for backend in ("asyncio", "uvloop", "trio")},
         "asyncio",
         "the event loop; `uvloop` is a faster loop for asyncio and must be installed",
     ),
 )
 """Every variable that the kernel reads, except those of OpenTelemetry and NATS."""
 
-KERNEL_VARIABLES: tuple[str, ...] = tuple(one.name for one in SETTINGS)
+KERNEL_VARIABLES: tuple[str, ...] = tuple(setting.name for setting in SETTINGS)
 
 
 def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[ConfigError]]:

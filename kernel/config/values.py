@@ -90,8 +90,8 @@ def register(value: Any) -> None:
             add(text)
         register(inner)
     elif isinstance(value, list | tuple | set | frozenset):
-        for one in value:
-            register(one)
+        for item in value:
+            register(item)
     elif isinstance(value, dict):
         register([*value, *value.values()])
     elif attrs.has(type(value)):

@@ -81,7 +81,7 @@ class Admin:
         where = (address_of(sock) for sock in socks)
         logger.info(
             "status and health at %s",
-            " and ".join(f"http://{one}" if one[0] != "/" else one for one in where),
+            " and ".join(f"http://{address}" if address[0] != "/" else address for address in where),
             extra=AS,
         )
         server.start()

@@ -148,7 +148,7 @@ class _Exporters(logging.Handler):
 
 def _reason(record: logging.LogRecord) -> str:
     """Return the cause of a failed export from the exporter's verbose record."""
-    error = next((one for one in (record.args or ()) if isinstance(one, BaseException)), None)
+    error = next((arg for arg in (record.args or ()) if isinstance(arg, BaseException)), None)
     while error is not None and (error.__cause__ or error.__context__):
         error = error.__cause__ or error.__context__
     if error is not None:
@@ -165,7 +165,7 @@ def counted(exporter: Any, delivery: Delivery, *, at_once: bool = False) -> Any:
         if at_once:
             delivery.made()
         else:
-            batch = [sayable_span(one) for one in batch]
+            batch = [sayable_span(span) for span in batch]
         return delivery.send(lambda: inner(batch, *args, **kwargs), number)
 
     exporter.export = export
@@ -186,8 +186,8 @@ def sayable_span(span: Any) -> Any:
         parent=span.parent,
         resource=span.resource,
         attributes=_attributes(span.attributes),
-        events=[Event(_sayable(one.name), _attributes(one.attributes), one.timestamp) for one in span.events],
-        links=[Link(one.context, _attributes(one.attributes)) for one in span.links],
+        events=[Event(_sayable(event.name), _attributes(event.attributes), event.timestamp) for event in span.events],
+        links=[Link(link.context, _attributes(link.attributes)) for link in span.links],
         kind=span.kind,
         status=Status(status.status_code, _sayable(status.description) if status.description else None),
         start_time=span.start_time,
@@ -401,12 +401,12 @@ class Telemetry:
             # Its thread collects from now on, and the SDK complains until a provider has taken the reader.
             readers = [
                 PeriodicExportingMetricReader(
-                    counted(one, to, at_once=True),
+                    counted(exporter, to, at_once=True),
                     export_interval_millis=self._otel.sdk.interval,
                     export_timeout_millis=self._otel.sdk.timeout,
                     cardinality_limits=limits,
                 )
-                for one, to in made
+                for exporter, to in made
             ]
             self._ends += [reader.shutdown for reader in readers]
             return readers
@@ -420,7 +420,7 @@ class Telemetry:
             exports, "OTEL_LOGS_EXPORTER", "log record", "_log_exporter:OTLPLogExporter", ConsoleLogRecordExporter
         )
         settings = _settings(self._otel.sdk.records)
-        processors = [(BatchLogRecordProcessor(counted(one, to), **settings), to) for one, to in made]
+        processors = [(BatchLogRecordProcessor(counted(exporter, to), **settings), to) for exporter, to in made]
         self._ends += [processor.shutdown for processor, _ in processors]
 
         def emit(record: Any) -> None:
@@ -433,7 +433,7 @@ class Telemetry:
     def end(self) -> str:
         """Send the remaining items, for at most `LAST` seconds. Say what was not sent; empty if everything was."""
         until = time.monotonic() + LAST
-        threads = [threading.Thread(target=one, daemon=True) for one in self._ends]
+        threads = [threading.Thread(target=end, daemon=True) for end in self._ends]
         for thread in threads:
             with contained("the last export"):
                 thread.start()

@@ -93,7 +93,7 @@ class _Nobody(logging.Logger):
 
 
 def tell_hook(record: logging.LogRecord) -> None:
-    """Pass *record* to a library that has replaced `Logger.callHandlers`, like Sentry; our logger overrides that method."""
+    """Pass *record* to a library that has replaced `Logger.callHandlers`, as Sentry does; our logger overrides it."""
     hook = logging.Logger.callHandlers
     if hook is not _CALL_HANDLERS:
         hook(_Nobody(record.name), record)

@@ -66,8 +66,8 @@ class Server:
 
     def start(self) -> None:
         """Start serving."""
-        for one in (*self._socks, self._woken, self._wake):
-            one.settimeout(0)
+        for sock in (*self._socks, self._woken, self._wake):
+            sock.settimeout(0)
         self._selector.register(self._woken, selectors.EVENT_READ, self._drain)
         self._listen()
         self._thread.start()
@@ -146,7 +146,7 @@ class Server:
                 key.data()
         for waiting, answer in self._maker.made():
             for connection in waiting:
-                self._guarded(connection, lambda one=connection, page=answer: one.answer(page))  # type: ignore[misc]
+                self._guarded(connection, lambda client=connection, page=answer: client.answer(page))  # type: ignore[misc]
         now = time.monotonic()
         for connection in list(self._connections):
             if connection.more:
@@ -158,9 +158,9 @@ class Server:
 
     def _patience(self) -> float | None:
         """Return the seconds until the next deadline; None if there is none."""
-        if any(one.more for one in self._connections):
+        if any(connection.more for connection in self._connections):
             return 0
-        due = [one.deadline for one in self._connections]
+        due = [connection.deadline for connection in self._connections]
         if self._paused_until:
             due.append(self._paused_until)
         if self.closing:
@@ -210,7 +210,7 @@ class Server:
 
     def _evict(self) -> bool:
         """Close the oldest connection. Return False if there is none, or it is too new."""
-        oldest = min(self._connections, key=lambda one: one.born, default=None)
+        oldest = min(self._connections, key=lambda connection: connection.born, default=None)
         if oldest is None or time.monotonic() - oldest.born < YOUNG:
             return False
         oldest.close()
@@ -226,12 +226,12 @@ class Server:
             while self._socks:
                 self._socks.pop().close()
         now = time.monotonic()
-        for one in list(self._connections):
-            if one.unused and now < min(one.born + YOUNG, self._close_at):
+        for connection in list(self._connections):
+            if connection.unused and now < min(connection.born + YOUNG, self._close_at):
                 continue
-            waited = now - max(one.moved, self._close_at - CLOSING)
-            if one.idle or one.step == "linger" or waited >= STALLED or now >= self._close_at:
-                one.close()
+            waited = now - max(connection.moved, self._close_at - CLOSING)
+            if connection.idle or connection.step == "linger" or waited >= STALLED or now >= self._close_at:
+                connection.close()
         return not self._connections
 
 

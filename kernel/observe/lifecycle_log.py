@@ -143,7 +143,9 @@ def log_endings(report: Report) -> None:
         "".join(f"\n{line}" for line in report.lines),
         extra={
             **_APP,
-            "services": {one.service: one.state.value for one in report.endings if not one.internal or one.fatal},
+            "services": {
+                ending.service: ending.state.value for ending in report.endings if not ending.internal or ending.fatal
+            },
             "reason": report.reason,
         },
     )

@@ -44,14 +44,14 @@ class _Logger(logging.Logger):
 
     def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802
         asked: list[logging.Handler] = []
-        one: logging.Logger | None = self
-        while one is not None:
-            for handler in list(one.handlers):
+        source: logging.Logger | None = self
+        while source is not None:
+            for handler in list(source.handlers):
                 if guard.armed and handler not in guard.kept and guard.on_console(handler):
                     continue  # it would be printed twice
                 asked.append(handler)
-                self._ask(handler, record, one)
-            one = one.parent if one.propagate else None
+                self._ask(handler, record, source)
+            source = source.parent if source.propagate else None
         for handler in list(guard.kept):
             if handler not in asked:
                 asked.append(handler)
@@ -345,7 +345,7 @@ def configure(settings: Settings, identity: Identity, names: tuple[str, ...] = (
 def add_context(identity: Identity) -> None:
     """Configure handlers that `app/init.py` has added to the root logger like the kernel's own."""
     for handler in logging.getLogger().handlers:
-        if not any(isinstance(one, Context) for one in handler.filters):
+        if not any(isinstance(added, Context) for added in handler.filters):
             handler.addFilter(Context(identity))
             if _levels is not None:
                 handler.addFilter(_levels)

@@ -100,7 +100,7 @@ def busy_with(frame: FrameType | None) -> Iterable[str]:
     while frame is not None:
         look = _LOOKS.get(frame.f_code.co_name)
         if look is not None and frame.f_code.co_filename.endswith(look[0]):
-            return [_service(one) for one in look[1](frame.f_locals)]
+            return [_service(step) for step in look[1](frame.f_locals)]
         frame = frame.f_back
     return []
 

@@ -55,7 +55,7 @@ def _instrument(meter: Meter, view: View) -> None:
     def record(kind: str, service: str, seconds: float) -> None:
         durations[kind].record(seconds, {"service": service})
 
-    known = {one.name for one in view.supervisors}
+    known = {node.name for node in view.supervisors}
     for kind, last in view.stats.last.items():  # recorded before the instruments existed
         for service in known & last.keys():
             record(kind, service, last[service])
@@ -63,24 +63,24 @@ def _instrument(meter: Meter, view: View) -> None:
 
 
 def _states(view: View) -> Iterable[Observation]:
-    for one in view.supervisors:
-        now = one.state
+    for node in view.supervisors:
+        now = node.state
         for state in State:
-            yield Observation(int(state is now), {"service": one.name, "state": state.value})
+            yield Observation(int(state is now), {"service": node.name, "state": state.value})
 
 
 def _ready_for(view: View) -> Iterable[Observation]:
     now = view.now()
-    for one in view.supervisors:
-        yield Observation(now - one.since if one.state is State.READY else 0.0, {"service": one.name})
+    for node in view.supervisors:
+        yield Observation(now - node.since if node.state is State.READY else 0.0, {"service": node.name})
 
 
 def _attempts(view: View) -> Iterable[Observation]:
-    return [Observation(one.attempt, {"service": one.name}) for one in view.supervisors]
+    return [Observation(node.attempt, {"service": node.name}) for node in view.supervisors]
 
 
 def _restarts(view: View) -> Iterable[Observation]:
-    return [Observation(max(one.attempt - 1, 0), {"service": one.name}) for one in view.supervisors]
+    return [Observation(max(node.attempt - 1, 0), {"service": node.name}) for node in view.supervisors]
 
 
 def _ready(view: View) -> Iterable[Observation]:

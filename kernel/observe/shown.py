@@ -80,12 +80,12 @@ def _cut(made: traceback.TracebackException) -> bool:
     left, cut = CAUSES, False
     todo = deque([made])
     while todo:
-        one = todo.popleft()
-        todo += one.exceptions or ()
-        cause = one.__cause__ or one.__context__
+        error = todo.popleft()
+        todo += error.exceptions or ()
+        cause = error.__cause__ or error.__context__
         if cause is not None and left:
             left -= 1
             todo.append(cause)
         elif cause is not None:
-            one.__cause__, one.__context__, cut = None, None, True
+            error.__cause__, error.__context__, cut = None, None, True
     return cut

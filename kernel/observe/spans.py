@@ -192,10 +192,10 @@ class SpanObserver:
             new = Row(trace, name, row.service, self._sender.ticks.read(), [Link(row.context)], key=row.key)
         new.attempt = row.attempt
         trace.rows[new] = None
-        one = self._of(row)
-        one.row = new
-        if one.start is row:
-            one.start = new
+        service = self._of(row)
+        service.row = new
+        if service.start is row:
+            service.start = new
         self._begin(new, phase)
 
     # -- services ------------------------------------------------------------------------------------------------
@@ -204,26 +204,26 @@ class SpanObserver:
         return self._services[row.key]
 
     def _moved(self, event: Transition) -> None:
-        one = self._services.get(event.service)
-        if one is None:
-            one = self._services[event.service] = _Service(waits_since=self._started.root.begun)
-        state, previous, row = event.state, event.previous, one.row
+        service = self._services.get(event.service)
+        if service is None:
+            service = self._services[event.service] = _Service(waits_since=self._started.root.begun)
+        state, previous, row = event.state, event.previous, service.row
         if row is not None:
-            row = self._phase_ends(one, row, event)
+            row = self._phase_ends(service, row, event)
         if previous is State.WAITING and state is not State.STARTING:
-            self._waited(one, event)
+            self._waited(service, event)
         if state in NAMES:
             if row is None:
-                row = self._row(one, event)
+                row = self._row(service, event)
             row.attempt = event.attempt
             self._begin(row, "attempt" if state is State.STARTING and row.name == "start" else NAMES[state])
         elif state is State.WAITING:
-            one.waits_since = self._sender.ticks.last
+            service.waits_since = self._sender.ticks.last
         elif state is State.READY or state in ENDED:
-            one.served = one.served or state is State.READY
-            self._is_back(one, event.service, state)
+            service.served = service.served or state is State.READY
+            self._is_back(service, event.service, state)
 
-    def _phase_ends(self, one: _Service, row: Row, event: Transition) -> Row | None:
+    def _phase_ends(self, service: _Service, row: Row, event: Transition) -> Row | None:
         """End the phase of *row* that is in progress. Return the row if it continues."""
         row.attempt = event.attempt - (event.previous is State.BACKOFF and event.state is State.STARTING)
         error = _error(event)
@@ -234,7 +234,7 @@ class SpanObserver:
             row.name = "restart"
         if self._goes_on(event):
             return row
-        self._row_ends(one, row, event)
+        self._row_ends(service, row, event)
         return None
 
     def _goes_on(self, event: Transition) -> bool:
@@ -243,8 +243,8 @@ class SpanObserver:
             return event.error is not None
         return event.state in {State.BACKOFF, State.STARTING}
 
-    def _row_ends(self, one: _Service, row: Row, event: Transition) -> None:
-        one.row = None
+    def _row_ends(self, service: _Service, row: Row, event: Transition) -> None:
+        service.row = None
         about = _attributes(event)
         if not row.name:
             recovers = event.state is not State.DONE and bool(row.error)
@@ -263,14 +263,14 @@ class SpanObserver:
         row.trace.rows.pop(row, None)
         if event.state is State.WAITING:
             row.trace.away[event.service] = None
-            one.away = row.trace
+            service.away = row.trace
         self._check_over(row.trace)
 
     def _close(self, row: Row, about: dict[str, Any], error: Error = "") -> None:
         self._sender.close(row, about, error)
 
-    def _is_back(self, one: _Service, name: str, state: State) -> None:
-        trace, one.away = one.away, None
+    def _is_back(self, service: _Service, name: str, state: State) -> None:
+        trace, service.away = service.away, None
         if trace is not None:
             if trace.root.key == name:
                 trace.root.attributes["kernel.outcome"] = state.value
@@ -282,26 +282,26 @@ class SpanObserver:
         if trace in self._open and trace.root.key and not trace.away and not trace.rows:
             self._leave(trace, {}, trace.root.error)
 
-    def _waited(self, one: _Service, event: Transition) -> None:
+    def _waited(self, service: _Service, event: Transition) -> None:
         """Record a wait that led to no launch."""
-        if self._stopping is not None and one.waits_since >= self._stopping.root.begun:
+        if self._stopping is not None and service.waits_since >= self._stopping.root.begun:
             return  # it has only just stopped
-        row = Row(one.away or self._started, "waiting", _whose(event), one.waits_since, key=event.service)
+        row = Row(service.away or self._started, "waiting", _whose(event), service.waits_since, key=event.service)
         row.attempt, row.attributes = event.attempt, _attributes(event)
         row.attributes |= _about(row)
         self._sender.waited(row, _error(event))
 
-    def _row(self, one: _Service, event: Transition) -> Row:
+    def _row(self, service: _Service, event: Transition) -> Row:
         """Create the row that begins with this transition, in its trace."""
         name, links = "", self._launched_by(event)
         if event.state is State.STARTING:
-            name = "restart" if one.served else "start"
+            name = "restart" if service.served else "start"
         elif self._stopping is not None or event.cause or event.previous is State.STARTING:
             name = "stop"
-        if one.start is not None:
+        if service.start is not None:
             before = event.attempt - (event.state is State.STARTING)
-            links.append(Link(one.start.known, {"kernel.attempt": before}))
-        trace = self._trace_of(one, event)
+            links.append(Link(service.start.known, {"kernel.attempt": before}))
+        trace = self._trace_of(service, event)
         if trace is None:
             trace = self._crashes[event.service] = self._root(name, _whose(event), event.service, *links)
             row = trace.root
@@ -312,19 +312,19 @@ class SpanObserver:
             row = Row(trace, name, _whose(event), self._sender.ticks.read(), links, within, event.service)
             if event.cause and trace.root.key:
                 trace.away[event.service] = None
-                one.away = trace
+                service.away = trace
         if event.state is State.STARTING:
             if event.waited_for:
                 row.attributes |= {"kernel.waited": event.seconds, "kernel.waited_for": event.waited_for}
-            one.start = row
+            service.start = row
         trace.rows[row] = None
-        one.row = row
+        service.row = row
         return row
 
-    def _trace_of(self, one: _Service, event: Transition) -> Trace | None:
+    def _trace_of(self, service: _Service, event: Transition) -> Trace | None:
         """Return the trace in progress that a new row belongs to; None if the service has just crashed."""
         app = self._stopping or self._starting
-        return app or one.away or self._crashes.get(event.cause) or self._crashes.get(event.service)
+        return app or service.away or self._crashes.get(event.cause) or self._crashes.get(event.service)
 
     def _within(self, event: Transition, trace: Trace) -> Phase | None:
         """Return the provider's stop that waits for this service. Rows in the app's start are not nested."""

@@ -28,13 +28,13 @@ def text_of_traceback(error: BaseException, *, folded: bool = False) -> str:
 def _fold(told: traceback.TracebackException) -> None:
     todo: list[traceback.TracebackException | None] = [told]
     while todo:
-        one = todo.pop()
-        if one is None:
+        part = todo.pop()
+        if part is None:
             continue
         stack = _Folded()
-        stack.extend(one.stack)
-        one.stack = stack
-        todo += [one.__cause__, one.__context__, *(one.exceptions or ())]
+        stack.extend(part.stack)
+        part.stack = stack
+        todo += [part.__cause__, part.__context__, *(part.exceptions or ())]
 
 
 class _Folded(traceback.StackSummary):
@@ -51,7 +51,7 @@ class _Folded(traceback.StackSummary):
                 run.append(frame)
                 continue
             if len(run) > FEW:
-                names = list(dict.fromkeys(_library_of(one.filename) for one in run))
+                names = list(dict.fromkeys(_library_of(frame.filename) for frame in run))
                 lines.append(f"  ... {len(run)} frames in {', '.join(names)}\n")
             else:
                 lines += _format(run, options)

@@ -123,7 +123,7 @@ class Surroundings:
 def variables_of(services: Mapping[str, Service[..., Any]], around: Surroundings) -> list[Variable]:
     """Return every variable: those of *services*, then the kernel's, NATS's and OpenTelemetry's."""
     return [
-        *(one for name, service in services.items() for one in _of_service(name, service, around)),
+        *(variable for name, service in services.items() for variable in _of_service(name, service, around)),
         *(_of_kernel(KERNEL, setting, around) for setting in SETTINGS),
         *(_of_kernel(NATS, setting, around) for setting in NATS_SETTINGS),
         *_described(OPENTELEMETRY, otel_table(), around),
@@ -134,7 +134,7 @@ def _of_service(name: str, service: Service[..., Any], around: Surroundings) -> 
     seen: set[str] = set()
     for cls, default in _configs(service):
         _, errors = read_config(name, cls, around.environ, default)
-        problems = {one: _problem(error) for error in errors for one in error.where.split(", ")}
+        problems = {name: _problem(error) for error in errors for name in error.where.split(", ")}
         for entry in entries(schema_of(name, cls), around.environ, default):
             variable = entry.leaf.variable
             if variable not in seen:
@@ -237,19 +237,19 @@ def _of_kernel(reader: str, setting: Setting, around: Surroundings) -> Variable:
 
 def _described(reader: str, table: Iterable[Described], around: Surroundings) -> Iterator[Variable]:
     """Yield the variables in a table of descriptions, with their values."""
-    for one in table:
-        text = around.environ.get(one.name, "")
+    for described in table:
+        text = around.environ.get(described.name, "")
         yield Variable(
-            one.name,
+            described.name,
             reader,
-            one.type,
+            described.type,
             "",
-            one.default or None,
-            (MASK if one.secret else mask(text)) if text else one.default or None,
-            around.source(one.name, "default" if one.default else "unset"),
-            secret=one.secret,
-            meaning=one.meaning.replace("`", ""),
-            common=one.common or bool(text),
+            described.default or None,
+            (MASK if described.secret else mask(text)) if text else described.default or None,
+            around.source(described.name, "default" if described.default else "unset"),
+            secret=described.secret,
+            meaning=described.meaning.replace("`", ""),
+            common=described.common or bool(text),
             line="",
         )
 

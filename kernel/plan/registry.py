@@ -165,13 +165,13 @@ class Registry:
             cls = needs.config[1]
             configs[name], wrong = read_config(name, cls, environ, needs.config_default)
             errors.extend(wrong)
-            for one, field in variables(name, cls).items():
-                owner = owners.setdefault(one, name)
+            for read_from, field in variables(name, cls).items():
+                owner = owners.setdefault(read_from, name)
                 if owner != name:
                     errors.append(
                         ConfigError(
                             f"is read by {owner} and by {name} (for {type_name(cls)}.{field})",
-                            where=one,
+                            where=read_from,
                             hint="rename the field or the service",
                         )
                     )

@@ -61,8 +61,8 @@ def select(files: Catalogue, patterns: Sequence[str] | None, source: str) -> lis
     errors: list[PlanError] = []
     for pattern in patterns:
         name = pattern.removeprefix("!").strip()
-        matches = {one for one in files if fnmatchcase(one, name)}
-        absent = [one for one in files.absent if fnmatchcase(one, name)]
+        matches = {service for service in files if fnmatchcase(service, name)}
+        absent = [service for service in files.absent if fnmatchcase(service, name)]
         if absent and not matches and not pattern.startswith("!"):
             hint = "remove it, or build an artifact with it"
             errors.append(NamingError(f"{', '.join(absent)} is not in this artifact", where=source, hint=hint))
@@ -74,7 +74,7 @@ def select(files: Catalogue, patterns: Sequence[str] | None, source: str) -> lis
     Problems.raise_any(errors)
     if all(pattern.startswith("!") for pattern in patterns):
         chosen = set(files)
-    result = [one for one in files if one in chosen - dropped]
+    result = [service for service in files if service in chosen - dropped]
     if not result:
         raise NamingError(f"{', '.join(patterns)} leaves no service", where=source, hint="remove one of the exclusions")
     return result
@@ -186,5 +186,7 @@ def plan_command(
 
         configs[owner.name], refused = read_config(owner.name, needs.config[1], environ, needs.config_default)
         bad_values += refused
-    Problems.raise_any([*errors, *wrong, *misfits, *(one for one in own if isinstance(one, PlanError)), *bad_values])
+    Problems.raise_any(
+        [*errors, *wrong, *misfits, *(error for error in own if isinstance(error, PlanError)), *bad_values]
+    )
     return Plan(registry.units(configs)), configs.get(owner.name)

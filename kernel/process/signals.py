@@ -165,7 +165,7 @@ class Signals:
     def _is_one_with(self, number: int, now: float) -> bool:
         """Return whether the signal *number* counts as the same as one just before."""
         kin = {number, signal.SIGTERM} if number != signal.SIGTERM else SIGNALS
-        return any(now - self._last.get(one, -math.inf) < SAME for one in kin)
+        return any(now - self._last.get(other, -math.inf) < SAME for other in kin)
 
     def _handle(self, number: int) -> None:
         with self._lock:

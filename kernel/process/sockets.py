@@ -99,13 +99,13 @@ def _try_all(addresses: Sequence[Address], port: int, backlog: int | None) -> li
             here = found[0].getsockname()[1] if found else port
             both = family == socket.AF_INET6 and where == "::"
             try:
-                one = socket.create_server((where, here), family=family, backlog=backlog, dualstack_ipv6=both)
+                sock = socket.create_server((where, here), family=family, backlog=backlog, dualstack_ipv6=both)
             except OSError as error:
                 if error.errno not in NOT_HERE:
                     raise
                 absent = error  # a name may have addresses that this machine does not
                 continue
-            found.append(opened.enter_context(one))
+            found.append(opened.enter_context(sock))
         if not found and absent is not None:
             raise absent
         opened.pop_all()

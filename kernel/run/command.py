@@ -42,7 +42,9 @@ def for_command_line(fn: Callable[..., Any], needs: Needs, act: Callable[[dict[s
 
     given = kept.parameters.values()
     run.__signature__ = kept  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in given if one.annotation is not one.empty}
+    run.__annotations__ = {
+        parameter.name: parameter.annotation for parameter in given if parameter.annotation is not parameter.empty
+    }
     run.__doc__ = inspect.getdoc(fn)
     run.__name__ = fn.__name__
     run.__module__ = fn.__module__

@@ -285,7 +285,7 @@ class _Run:
         elif self._orchestrator.live:
             service = self._orchestrator.running(frame)
             what = f"{f'service {service}' if service else 'something'} blocks the event loop at {runs_at(frame)}"
-            alive = [name for name, one in self._orchestrator.supervisors.items() if one.state in LIVE]
+            alive = [name for name, node in self._orchestrator.supervisors.items() if node.state in LIVE]
             left = f"; not closed: {', '.join(alive)}"
         elif others:
             service = self._orchestrator.running(frame_of(others[0].ident))

@@ -38,7 +38,7 @@ def run_alone(call: Callable[[], Any], settings: Settings) -> int:
         stopped = signal.Signals(number).name
         raise KeyboardInterrupt
 
-    caught = [one for one in ENDING if one == signal.SIGINT or signal.getsignal(one) is not signal.SIG_IGN]
+    caught = [number for number in ENDING if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, interrupt) for number in caught}
     try:
         result = call()

@@ -89,7 +89,7 @@ class RunFailed(KernelError):
     run: Running = attrs.field(repr=False)
 
     def __str__(self) -> str:
-        fatal = [one for one in self.report.endings if one.fatal]
+        fatal = [ending for ending in self.report.endings if ending.fatal]
         failures = [
             f"{each.service} {each.state.value}: {one_line(each.error)}" for each in fatal if each.error is not None
         ]
@@ -201,11 +201,11 @@ class Running:
             await self._news.wait()
 
     def _failure(self) -> RunFailed | None:
-        fatal = [one for one in self.report.endings if one.fatal]
+        fatal = [ending for ending in self.report.endings if ending.fatal]
         if self._all_ready and not fatal:
             return None
         failed = RunFailed(self.report, self)
-        failed.__cause__ = next((one.error for one in fatal if one.service == self.report.first), None)
+        failed.__cause__ = next((ending.error for ending in fatal if ending.service == self.report.first), None)
         return failed
 
 

@@ -67,9 +67,7 @@ MISTAKES = {
     ),
     "no service at all": Mistake(
         {"_helper": "x = 1"},
-        [
-            r"services: there is no service; write an async function with @service in services/hello.py with an async function"
-        ],
+        [r"services: there is no service; write an async function with @service in services/hello.py"],
     ),
     "pattern that matches nothing": Mistake(
         {"api": API},
@@ -177,7 +175,8 @@ MISTAKES = {
         {"billing/__init__.py": "", "billing/worker": idle("worker"), "billing/web": idle("web")},
         [
             (
-                r"services/billing/__init__.py: contains no service, and hides the services in web.py, worker.py; delete the"
+                r"services/billing/__init__.py: contains no service, and hides the services in web.py, worker.py;"
+                r" delete the"
                 r" __init__.py to make the folder a group, or import one service in it"
             )
         ],
