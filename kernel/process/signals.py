@@ -53,7 +53,7 @@ class Signals:
         self._told: int | None = None
         self._listener: Callable[[int], None] | None = None
         self._last: dict[int, float] = {}
-        self._lock = threading.RLock()  # without the thread, a signal handler may interrupt the holder of the lock
+        self._lock = threading.RLock()  # without the thread, a signal handler may interrupt the owner of the lock
         self._previous: dict[int, Any] = {}
         self._masks: list[set[signal.Signals | int]] = []  # one per thread that is forking
         self._guests = Guests(self._caught, self._sent_to_itself)

@@ -60,7 +60,7 @@ def address_of(upstream: str, *, plain: bool) -> str:
     if scheme in PLAIN and not plain:
         raise Refusal(
             f"upstream {show_address(upstream)} uses {scheme}, where anybody on the network path can add code, which"
-            " an update runs; change upstream under [tool.kernel] in pyproject.toml to https:// or ssh://, or set"
+            " an update runs; change upstream under [tool.kernel] in pyproject.toml to https:// or ssh://, or use"
             " PLAIN=1"
         )
     if scheme:

@@ -31,7 +31,7 @@ def lock(words: Mapping[str, str]) -> None:
     with Change("just lock-pyinstaller") as change:
         text = f"{HEAD} {WANTED}.\n{made.partition(chr(10))[2]}"
         change.put(LOCK, text.encode())
-        change.make(f"{LOCK} is made anew.")
+        change.make(f"{LOCK} was recreated.")
     print(len(pins((ROOT / LOCK).read_text())), "packages in", LOCK)
 
 

@@ -76,7 +76,7 @@ MISTAKES = {
     ),
     "nothing left": Mistake(
         {"api": API},
-        [r"SERVICES_ENABLED: no service is left of api, !api; remove one of the exclusions"],
+        [r"SERVICES_ENABLED: api, !api selects no service; remove one of the exclusions"],
         env={"SERVICES_ENABLED": "api,!api"},
     ),
     "unknown dependency": Mistake(

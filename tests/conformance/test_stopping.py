@@ -132,7 +132,7 @@ def test_overrunning_costs_nobody_else(app: App) -> None:
     result = app.run().stop()
     assert result.code == 1
     assert result.own_seconds < 1.1
-    assert result.in_order("c: failed: overran", "b: closed", "a: closed")
+    assert result.in_order("c: failed: did not stop in time", "b: closed", "a: closed")
     assert result.messages[-1].startswith("exit 1: c failed: did not stop in time: cancelled")
 
 

@@ -46,8 +46,8 @@ def test_what_patterns_choose(patterns: list[str] | None, names: str) -> None:
         (["elsewhere", "a"], ["elsewhere is not in this artifact"]),
         (["elsewhere*"], ["elsewhere, elsewhere-too is not in this artifact"]),
         (["elsewher"], ["no service is named 'elsewher'; did you mean 'elsewhere'"]),
-        (["a", "!a"], ["a, !a leaves no service; remove one of the exclusions"]),
-        (["![abcd]"], ["![abcd] leaves no service"]),
+        (["a", "!a"], ["a, !a selects no service; remove one of the exclusions"]),
+        (["![abcd]"], ["![abcd] selects no service"]),
     ],
 )
 def test_what_chooses_nothing(patterns: list[str], told: list[str]) -> None:

@@ -154,7 +154,7 @@ def test_it_is_done_once(owned_once: Project) -> None:
     """A second time is refused, and says who it is."""
     with owned_once.unchanged():
         done = owned_once.just("own", "NAME=other")
-    assert (done.code, done.err) == (2, "just own: this project is its own already: my-app, made from 0.1.0\n")
+    assert (done.code, done.err) == (2, "just own: it is its own project already: my-app, made from 0.1.0\n")
 
 
 # -- what it looks at first ----------------------------------------------------------------------------------------

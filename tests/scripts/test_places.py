@@ -136,7 +136,7 @@ def test_own_of_files_that_came_without_a_repository(upstream: Upstream, tmp_pat
     assert ("kept in a backup first" in done.out) == (not committed)
     assert "say upstream and commit" in done.out
     assert not (bigger.root / "services" / "example_api.py").exists()
-    assert bigger.just("kernel-update").err.startswith("just kernel-update: pyproject.toml does not say commit")
+    assert bigger.just("kernel-update").err.startswith("just kernel-update: pyproject.toml does not set commit")
 
 
 def test_recipes_in_a_folder(bigger_once: Bigger, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_an_update_touches_only_the_folder(bigger_once: Bigger, upstream: Upstre
     assert done.code == 0, done.err
     commit = head_of(upstream)[:12]
     assert done.out.startswith(f"kernelpack 0.1.0 -> 0.4.0 (commit {commit})\n")
-    assert "- kernel/letters.txt: both have changed it; see the marks in it\n" in done.out
+    assert "- kernel/letters.txt: both have changed it; see the markers in it\n" in done.out
     assert "changed   kernel/logo.bin\n" in done.out
     assert top.git("branch", "--show-current") == f"kernel_update_to_0.4.0-{commit}\n"
     assert top.git("status", "--porcelain") == status

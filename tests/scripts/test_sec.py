@@ -125,7 +125,7 @@ def test_without_network_it_says_what_it_could_not_do(owned: Project) -> None:
     """The rest is done, and the report tells that a part is missing."""
     done = owned.just("sec", f"SERVICE={NOBODY}")
     assert done.code == 3, "what was not looked for was not found to be right"
-    assert "known vulnerabilities: NOT LOOKED FOR: the database of vulnerabilities does not answer (" in done.out
+    assert "known vulnerabilities: NOT CHECKED: the vulnerability database does not respond (" in done.out
     assert "secrets: none found\ndangerous code: none found\n" in done.out
     runs = report(owned)
     (missing,) = runs["known vulnerabilities"]["invocations"]
@@ -139,7 +139,7 @@ def test_who_knows_that_there_is_no_network_says_so(owned: Project) -> None:
     """Then nobody is asked, and that is no failure; a finding is one all the same."""
     done = owned.just("sec", "OFFLINE=1", "SERVICE=http://127.0.0.1:9")
     assert done.code == 0, done.out + done.err
-    assert "known vulnerabilities: NOT LOOKED FOR: OFFLINE=1 says so\n" in done.out
+    assert "known vulnerabilities: NOT CHECKED: OFFLINE=1 says so\n" in done.out
     (missing,) = report(owned)["known vulnerabilities"]["invocations"]
     assert missing["executionSuccessful"] is False
     owned.write("services/leak.py", 'import subprocess\n\nsubprocess.run("ls", shell=True)\n')

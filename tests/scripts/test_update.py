@@ -226,7 +226,7 @@ def test_conflicts_of_each_kind(project: Project) -> None:
     project.commit()
     said = update(project).out
     assert "7 conflicts:\n" in said
-    assert "- kernel/letters.txt: both have changed it; see the marks in it\n" in said
+    assert "- kernel/letters.txt: both have changed it; see the markers in it\n" in said
     assert (
         "- pyproject.toml: tool.ruff.line-length: yours is 100, the framework's 118; see pyproject.toml.conflict"
         in said
@@ -358,19 +358,19 @@ def _say(key: str, value: str) -> str:
         ("git branch kernel_update_to_9.9.9", (), "an update is pending on the branch kernel_update_to_9.9.9"),
         ("git checkout -q --detach", (), "no branch is checked out"),
         ("rm .venv/bin/uv", (), "needs what is not here: uv in .venv"),
-        ("echo 'added*' >> .gitignore; git commit -qam x", (), "git would not see kernel/added.txt"),
+        ("echo 'added*' >> .gitignore; git commit -qam x", (), "git would ignore kernel/added.txt"),
         ("true", ("VERSION=0.0.9",), "upstream has no version 0.0.9; the newest is 0.4.0"),
         ("true", ("0.4",), "'0.4' is no version"),
         ("true", ("VERSION=--upload-pack=x",), "is no version"),
         ("true", ("VERSION=0.4.0;id",), "is no version"),
-        ("true", ("AGE=young",), "is no number of days"),
+        ("true", ("AGE=young",), "is not a number of days"),
         ("true", ("0.2.0", "0.3.0"), "unexpected argument"),
         (("version", '"0.9.0"'), ("0.4.0",), "0.4.0 is older than 0.9.0"),
         (("version", '"new"'), (), "malformed"),
         (("commit", '"1234567890123456789012345678901234567890"'), (), "upstream has no commit 123456789012 any more"),
         (("commit", '"HEAD"'), (), "malformed"),
         (("commit", "1"), (), "does not say commit"),
-        (("upstream", '"nowhere"'), (), "neither a folder that is there nor an address"),
+        (("upstream", '"nowhere"'), (), "neither an existing folder nor an address"),
         (("upstream", '"ext::sh -c touch% hacked"'), (), "neither a folder"),
         (("upstream", '"--upload-pack=touch hacked"'), (), "neither a folder"),
         (("upstream", '"ssh:\\/\\/-oProxyCommand=touch hacked\\/x"'), (), "neither a folder"),
@@ -379,7 +379,7 @@ def _say(key: str, value: str) -> str:
         (("upstream", '"ssh:\\/\\/%2doProxyCommand=touch%20hacked\\/x"'), (), "neither a folder"),
         (("upstream", '"git@-oProxyCommand=touch:x"'), (), "neither a folder"),
         (("upstream", '"https:\\/\\/-x\\/y"'), (), "neither a folder"),
-        (("upstream", '"http:\\/\\/git.example.com\\/x"'), (), "is reached by http, where anybody on the way"),
+        (("upstream", '"http:\\/\\/git.example.com\\/x"'), (), "uses http, where anybody on the network path"),
         (
             ("upstream", '"git:\\/\\/git.example.com\\/x"'),
             (),
@@ -414,7 +414,7 @@ def test_what_is_refused(project: Project, prepare: str | tuple[str, str], words
 def test_a_clone_that_is_not_owned(upstream: Upstream, tmp_path: Path) -> None:
     """It is updated by git."""
     done = upstream.machine.clone(tmp_path / "clone").just("kernel-update")
-    assert (done.code, done.err.startswith("just kernel-update: this clone is no project of its own")) == (2, True)
+    assert (done.code, done.err.startswith("just kernel-update: this clone is not a project of its own")) == (2, True)
 
 
 def test_all_that_is_missing_at_once(project: Project) -> None:
@@ -454,7 +454,7 @@ def test_what_the_framework_needs_is_locked(upstream: Upstream, tmp_path: Path, 
     assert done.err.startswith("just kernel-update: the package index does not answer (")
     assert not list(project.root.glob(".kernel/backups/*"))
     said = update(project, UV_DEFAULT_INDEX=f"{index.address}/simple").out
-    assert "making the lock anew\n" in said
+    assert "recreating the lock\n" in said
     assert deps.locked("aged") == "1.4.2", "nothing younger than 7 days"
     assert deps.locked("steady") == "1.0"
     text = (project.root / "pyproject.toml").read_text()
