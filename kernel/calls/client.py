@@ -138,7 +138,7 @@ class Client:
             self.digest,
         )
 
-        async def call(*args: Any, **kwargs: Any) -> Any:
+        def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> OutgoingCall:
             try:
                 payload = write(lambda _: method.encode(args, kwargs), None)
             except Misfit as misfit:
@@ -146,15 +146,18 @@ class Client:
             deadline = current_effective_deadline()
             own = deadline == math.inf
             until = asyncio.get_running_loop().time() + timeout if own else deadline
-            sent = OutgoingCall(target, payload, until, timeout if own else None)
+            return OutgoingCall(target, payload, until, timeout if own else None)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
             self.calls += 1
             self.in_flight += 1
             try:
                 if self.telemetry is None:
-                    return await sent.run()
+                    return await begin(args, kwargs).run()
                 with self.telemetry.client(service, name, self.link.server) as span:
-                    span.inject(sent.headers)
-                    return await sent.run()
+                    outgoing = begin(args, kwargs)
+                    span.inject(outgoing.headers)
+                    return await outgoing.run()
             except CallError as error:
                 self.errors += 1
                 self.last_error = str(error)
