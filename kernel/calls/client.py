@@ -73,7 +73,7 @@ class Client:
     # -- the stand-in --------------------------------------------------------------------------------------------
 
     async def serve(self, serving: Serving[Any], *, optional: bool) -> None:
-        """Run as a service with the other one's name: ready when an instance with a compatible contract answers.
+        """Run as a service with the name of the remote one: ready when an instance with a compatible contract answers.
 
         Args:
             serving: As in any service.
@@ -96,7 +96,7 @@ class Client:
     def doing(self) -> str:
         """Return what it waits for, in words."""
         if self._serves:
-            return f"running elsewhere, by way of NATS at {self.link.server or self.link.settings.shown}"
+            return f"running elsewhere, called through NATS at {self.link.server or self.link.settings.shown}"
         if not self.link.server:
             return f"not connected to NATS at {self.link.settings.shown}"
         return self.instances.refused or self._waits_for or f"looking for an instance at {self.link.server}"

@@ -17,7 +17,7 @@ from anyio import CancelScope, Event, current_time, move_on_after
 from kernel.calls import wire
 from kernel.calls.codec import read, write
 from kernel.calls.contract import contract_of, digest
-from kernel.calls.discovery import Announcement, Stats
+from kernel.calls.discovery import Announcement, Offer, Stats
 from kernel.calls.failures import failure_of, overdue, trace_id
 from kernel.calls.nats import Link, NotConnected
 from kernel.calls.proxy import behind, methods_of
@@ -26,7 +26,7 @@ from kernel.context import current_service
 from kernel.errors import BadRequest, CallFailed, text_of
 
 if TYPE_CHECKING:
-    from kernel.calls.interface import Interface, Method
+    from kernel.calls.interface import Method
     from kernel.calls.nats_client import Message
     from kernel.calls.telemetry import Telemetry
 
@@ -71,36 +71,25 @@ class Exporter:
 
     Args:
         link: The connection.
-        prefix: The prefix of all subjects.
-        service: The service's name.
-        interface: The methods that can be called.
-        version: The app's version.
+        offer: The service.
         concurrency: How many calls run at once.
         telemetry: Spans and durations; None for none.
 
     """
 
     def __init__(
-        self,
-        link: Link,
-        prefix: str,
-        service: str,
-        interface: Interface,
-        *,
-        version: str = "0.0.0",
-        concurrency: int = CONCURRENCY,
-        telemetry: Telemetry | None = None,
+        self, link: Link, offer: Offer, *, concurrency: int = CONCURRENCY, telemetry: Telemetry | None = None
     ) -> None:
-        self._link, self._prefix, self._service, self._interface = link, prefix, service, interface
-        self._concurrency, self._telemetry = concurrency, telemetry
-        self._contract = digest(contract_of(interface))
-        self.stats = {name: Stats() for name in interface.methods}
+        self._link, self._concurrency, self._telemetry = link, concurrency, telemetry
+        self._prefix, self._service, self._interface = offer.prefix, offer.service, offer.interface
+        self._contract = digest(contract_of(offer.interface))
+        self.stats = {name: Stats() for name in offer.interface.methods}
         self.running: set[_Call] = set()
         self.waiting: deque[_Call] = deque()
         self._by_id: dict[str, _Call] = {}
         self._never: dict[str, None] = {}  # ids that were cancelled before they came
         self._idle: Event | None = None
-        self._announcement = Announcement(link, prefix, service, interface, version=version, stats=self.stats)
+        self._announcement = Announcement(link, offer, self.stats)
         self._context = contextvars.copy_context()
 
     # -- its life ------------------------------------------------------------------------------------------------
@@ -263,7 +252,7 @@ class Exporter:
                 scope.cancel()
             try:
                 value = await call.fn(**given)
-            except BaseException as error:  # noqa: ASYNC103  (a failure is told as a call's; a cancellation goes on)
+            except BaseException as error:  # noqa: ASYNC103  (the caller gets a failure; a cancellation goes on)
                 found = self._understand(call, error)
                 if found is None:
                     raise
@@ -296,8 +285,8 @@ class Exporter:
                     service, method.name, f"{text_of(error)} ({misfit})", type(error).__name__, trace_id()
                 )
         logger.error("a call of %s.%s failed", service, method.name, exc_info=error, extra={"service": service})
-        told = {"type": failure.type, "message": failure.message, "trace_id": failure.trace_id}
-        return _Answer(wire.FAILED, write(_same, told), f"{failure.type}: {failure.message}", error)
+        fields = {"type": failure.type, "message": failure.message, "trace_id": failure.trace_id}
+        return _Answer(wire.FAILED, write(_same, fields), f"{failure.type}: {failure.message}", error)
 
     # -- answers -------------------------------------------------------------------------------------------------
 

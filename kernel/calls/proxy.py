@@ -1,6 +1,6 @@
 """Proxies: what callers of a service get. They have the methods of its interface, and nothing else.
 
-A call goes straight to the object (`thin`), to the object by way of JSON (`checked`), or to another process (`client`).
+A call goes straight to the object (`thin`), to the object through JSON (`checked`), or to another process (`client`).
 """
 
 from __future__ import annotations
@@ -114,12 +114,12 @@ def thin(interface: Interface, service: str, value: object, telemetry: Telemetry
     for name, fn in methods_of(interface, service, value).items():
         method = interface.methods[name]
         call = _thin(service, method, fn)
-        calls[name] = call if telemetry is None else _told(call, service, method, telemetry)
+        calls[name] = call if telemetry is None else _traced(call, service, method, telemetry)
     return make_proxy(interface, calls, f"{service}, local", value)
 
 
 def checked(interface: Interface, service: str, value: object, telemetry: Telemetry | None = None) -> Proxy:
-    """Return a proxy that calls *value* as if it ran elsewhere: by way of JSON, and within the interface's timeout.
+    """Return a proxy that calls *value* as if it ran elsewhere: through JSON, and within the interface's timeout.
 
     Args and errors are those of `thin`.
     """
@@ -153,10 +153,10 @@ def _thin(service: str, method: Method, fn: Call) -> Call:
     return named(call, method)
 
 
-def _told(call: Call, service: str, method: Method, telemetry: Telemetry) -> Call:
+def _traced(call: Call, service: str, method: Method, telemetry: Telemetry) -> Call:
     """Return *call* with the spans and durations of both sides, as for a call to another process."""
 
-    async def told(*args: Any, **kwargs: Any) -> Any:
+    async def traced(*args: Any, **kwargs: Any) -> Any:
         with telemetry.client(service, method.name):
             caller = current_service.get()
             current_service.set(service)  # the service that the span belongs to
@@ -166,7 +166,7 @@ def _told(call: Call, service: str, method: Method, telemetry: Telemetry) -> Cal
             finally:
                 current_service.set(caller)
 
-    return named(told, method)
+    return named(traced, method)
 
 
 def named(call: Any, method: Method) -> Call:

@@ -142,9 +142,9 @@ class Telemetry:
             call.raised(error)
             raise
         finally:
-            told = {"rpc.response.status_code": call.status}
+            ended = {"rpc.response.status_code": call.status}
             if call.status != wire.OK:
-                told["error.type"] = call.error
-            span.set_attributes(told)
+                ended["error.type"] = call.error
+            span.set_attributes(ended)
             span.end()
-            self._durations[side].record(time.perf_counter() - began, {**attributes, **told})
+            self._durations[side].record(time.perf_counter() - began, {**attributes, **ended})

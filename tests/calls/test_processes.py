@@ -280,12 +280,29 @@ def test_a_frozen_instance(app: App, nats: str, prefix: str) -> None:
     assert users.stop().code == 0
 
 
+ALONE = """
+import sys
+from kernel import service
+
+def told() -> None:
+    parts = {name.removeprefix("kernel.calls.") for name in sys.modules if name.startswith("kernel.calls.")}
+    print(*sorted(parts), "nats" in sys.modules)
+
+@service(oneshot=True)
+async def alone() -> None:
+    told()
+"""
+
+LOCAL = "codec containers contract failures interface proxy raised records scalars shape wiring"
+"""What a call within the process takes."""
+
+
 def test_nothing_is_imported_where_nothing_is_called(app: App, nats: str, prefix: str) -> None:
     """NATS_URL alone makes no connection, and an interface within one process needs no client."""
-    told = "import sys; print(*[name for name in ('nats', 'kernel.calls.nats', 'kernel.calls') if name in sys.modules])"
-    app.service("alone", f"@service(oneshot=True)\nasync def alone() -> None:\n    {told}")
-    assert app.call("run", "alone", NATS_URL=nats).stdout in {"\n", "kernel.calls\n"}
-    app.service("also", f"@service(depends=['users'], oneshot=True)\nasync def also() -> None:\n    {told}")
+    app.write("services/alone.py", ALONE)
+    assert app.call("run", "alone", NATS_URL=nats).stdout == "False\n"
+    also = "@service(depends=['users'], oneshot=True)\nasync def also(users: object) -> None:\n    told()"
+    app.service("also", f"from services.alone import told\n{also}")
     local = app.run("users", "also")
     local.wait_for("also: done|done")
-    assert local.stop().stdout == "kernel.calls\n"
+    assert local.stop().stdout == f"{LOCAL} False\n"

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from kernel import CallFailed, Serving, service
 from kernel.calls.proxy import Proxy
 from tests.calls.conftest import App, apps, until
-from tests.calls.scene import BY_REFERENCE, SCRIPT, NoSuchUser, Users, UsersHere, play, users_of, web_of
+from tests.calls.scene import BY_REFERENCE, SCRIPT, NoSuchUser, Users, UsersHere, hops, play, users_of, web_of
 
 pytestmark = pytest.mark.anyio
 
@@ -28,29 +28,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     return exporter
 
 
-class Middle(UsersHere):
-    """Passes on what it is asked."""
-
-    def __init__(self, users: Users) -> None:
-        super().__init__()
-        self.users = users
-
-    async def get(self, id: int) -> Any:  # noqa: A002
-        return await self.users.get(id)
-
-
-@service(depends=["users"])
-async def middle(users: Users, serving: Serving[Users]) -> None:
-    """Stands between."""
-    async with serving(Middle(users)):
-        await anyio.sleep_forever()
-
-
-@service(depends=["middle"])
-async def web(middle: Users, serving: Serving[Any]) -> None:
-    """Calls."""
-    async with serving(middle):
-        await anyio.sleep_forever()
+web, middle = hops()
 
 
 def chain(spans: list[ReadableSpan]) -> list[tuple[str, str]]:
