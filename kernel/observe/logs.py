@@ -47,7 +47,7 @@ class _Logger(logging.Logger):
         one: logging.Logger | None = self
         while one is not None:
             for handler in list(one.handlers):
-                if guard.kept and handler not in guard.kept and guard.on_console(handler):
+                if guard.armed and handler not in guard.kept and guard.on_console(handler):
                     continue  # it would be printed twice
                 asked.append(handler)
                 self._ask(handler, record, one)
@@ -364,7 +364,7 @@ def drop_handler(handler: logging.Handler) -> None:
 
 def keep_handlers() -> None:
     """From now on, keep the root logger's handlers when a library configures logging."""
-    guard.keep(*logging.getLogger().handlers)
+    guard.arm()
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
