@@ -23,7 +23,7 @@ import tomlkit
 from addresses import without_password
 from backup import make_backup
 from bootstrap import LOCK, VENV
-from change import Change, fingerprint
+from change import fingerprint
 from kernel_files import SHIPPED, cloned_commit, owners, shipped_text
 from lock import header, pins, read_project, without
 from recipe import (
@@ -39,6 +39,7 @@ from recipe import (
     refuse_uncommitted,
     run,
 )
+from staging import Change
 from switch import as_in
 
 STUBS = Path(__file__).with_name("stubs")
