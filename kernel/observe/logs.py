@@ -22,10 +22,10 @@ from kernel.context import current_service
 from kernel.errors import encodable, one_line, text_of
 from kernel.identity import Identity
 from kernel.observe import console, guard
-from kernel.observe.journal import Prioritized, is_journal
+from kernel.observe.journal import is_journal, prioritized
 from kernel.observe.levels import Levels, set_levels
 from kernel.observe.plain import escaped, json_encoder, message_of
-from kernel.observe.shown import Masked, mask_record
+from kernel.observe.shown import Rewritten, mask_record, masked
 from kernel.observe.tracebacks import text_of_traceback
 
 
@@ -47,7 +47,7 @@ class _Logger(logging.Logger):
         one: logging.Logger | None = self
         while one is not None:
             for handler in list(one.handlers):
-                if guard.kept and handler not in guard.kept and guard.on_console(handler):
+                if guard.armed and handler not in guard.kept and guard.on_console(handler):
                     continue  # it would be printed twice
                 asked.append(handler)
                 self._ask(handler, record, one)
@@ -326,8 +326,10 @@ def configure(settings: Settings, identity: Identity, names: tuple[str, ...] = (
         colour = _coloured(sys.stderr)
         formatter = TextFormatter(width, colour=colour, source=settings.log_source, folded=folded, clock=not journal)
     handler = _ToStderr(sys.stderr)
-    masked = Masked(formatter)
-    handler.setFormatter(Prioritized(masked) if journal else masked)
+    shown = masked(formatter)
+    if journal:
+        shown = Rewritten(shown, lambda text, record: prioritized(text, record.levelno))
+    handler.setFormatter(shown)
     guard.install()
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -362,7 +364,7 @@ def drop_handler(handler: logging.Handler) -> None:
 
 def keep_handlers() -> None:
     """From now on, keep the root logger's handlers when a library configures logging."""
-    guard.keep(*logging.getLogger().handlers)
+    guard.arm()
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

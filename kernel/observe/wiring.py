@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -136,7 +136,10 @@ class Outside:
         from kernel.observe.otel_resource import resource_of
 
         assert self._view is not None
-        exporting = self._telemetry.make_metric_readers() if self._telemetry is not None else []
+        exporting: Sequence[Any] = []
+        if self._telemetry is not None:
+            with contained("the export of metrics"):
+                exporting = self._telemetry.make_metric_readers()
         provide(self._view, resource_of(self._identity), [*readers, *exporting])
 
     def serve(self) -> None:

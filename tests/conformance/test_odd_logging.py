@@ -130,11 +130,16 @@ def test_alembic(app: App) -> None:
     assert all(line.startswith("{") for line in result.lines), result.stderr
 
 
-def test_the_users_own_configuration_holds(app: App) -> None:
-    """What `app/init.py` does to logging is the user's wish; a later call of a library changes nothing of it."""
+@pytest.mark.parametrize("exported", [False, True], ids=["stderr", "exported too"])
+def test_the_users_own_configuration_holds(app: App, *, exported: bool) -> None:
+    """What `app/init.py` does to logging is the user's wish; a later call of a library changes nothing of it.
+
+    What the kernel logs before `app/init.py` is imported goes to stderr as well, whether records are exported or not.
+    """
     app.init(
         """
         import logging.config
+        logging.getLogger("kernel").warning("early")
         logging.config.dictConfig({
             "version": 1,
             "formatters": {"own": {"format": "OWN %(message)s"}},
@@ -144,8 +149,12 @@ def test_the_users_own_configuration_holds(app: App) -> None:
         """
     )
     app.service("once", "@service(oneshot=True)\nasync def once() -> None:\n    logging.basicConfig(force=True)")
-    result = app.run().result()
+    with receiving() as collector:
+        env = {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"{collector.url}/v1/logs"} if exported else {}
+        result = app.run(**env).result()
+    assert [line for line in result.messages if "early" in line], result.stderr
     assert result.lines[-1] == "OWN exit 0: every service has ended"
+    assert exported is ("early" in {one.body.string_value for _, one in collector.logs})
 
 
 HOOK = """

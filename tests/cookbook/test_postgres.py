@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import alembic
 import anyio
 import asyncpg
 import attrs
+import httpx
 import pytest
 from sqlalchemy.exc import InvalidRequestError
 
@@ -23,6 +25,7 @@ from tests.conformance.program import App
 from tests.cookbook.pages import ENOUGH, Page, code_of, needs, until
 from tests.cookbook.postgres import BIN, USER, Postgres
 from tests.ports import free_port
+from tests.receiver import Receiver, receiving
 
 pytestmark = [pytest.mark.anyio, needs(str(BIN / "postgres"))]
 
@@ -147,11 +150,14 @@ async def test_sqlalchemy_without_a_database(page: Callable[..., Page], postgres
 async def test_sqlalchemy_naive(page: Callable[..., Page], postgres: Postgres) -> None:
     """A session is for one task."""
     read = page("sqlalchemy", URL=with_driver(postgres.database()))
+    engine = read.create_async_engine(read.URL)
+    read.naive.fn.__globals__["create_async_engine"] = lambda _: engine
     async with running(attrs.evolve(read.naive, allowed_failure=True)) as run:
         session = run.value(read.naive)
         tries = (session.execute(read.text("SELECT pg_sleep(0.1)")) for _ in range(2))
         found = await asyncio.gather(*tries, return_exceptions=True)
     assert any(isinstance(one, InvalidRequestError) for one in found)
+    await engine.dispose()  # which nobody else does
 
 
 # -- alembic ---------------------------------------------------------------------------------------------------------
@@ -282,3 +288,58 @@ async def test_postgresql_on_a_laptop_naive(
     stays.terminate()
     async with running(read.naive):
         await until(lambda: "not properly shut down" in caplog.text)
+
+
+# -- traces ----------------------------------------------------------------------------------------------------------
+
+
+def traced(app: App, name: str, path: str, port: int, **env: str) -> Receiver:
+    """Run service *name*, ask it for *path* in a trace of ours, and stop it; what was received."""
+    with receiving() as collector:
+        env["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = f"{collector.url}/v1/traces"
+        run = app.run(name, "--with-dependencies", RUNNER_SHUTDOWNTIMEOUT="10s", **env)
+        run.wait_for("all ready")
+        headers = {"traceparent": "00-{}-{}-01".format(*CALLER)}
+        answer = httpx.get(f"http://127.0.0.1:{port}{path}", headers=headers, trust_env=False, timeout=ENOUGH)
+        assert answer.json() == 42
+        assert run.stop().code == 0
+    return collector
+
+
+CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"  # trace and span of whoever sends the request
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[App]:
+    """An app with the services of the page on OpenTelemetry."""
+    app = App(tmp_path / "tree")
+    for path, code in code_of("opentelemetry").items():
+        if path != "naive":
+            app.write(path, code)
+    yield app
+    app.close()
+
+
+def test_opentelemetry(tree: App, postgres: Postgres) -> None:
+    """A request and its query are one trace, the caller's."""
+    port = free_port()
+    collector = traced(tree, "api", "/double/21", port, API_PORT=str(port), DATABASE_URL=postgres.database())
+    request = collector.one("api GET /double/{number}")
+    assert request.parent == tuple(bytes.fromhex(one) for one in CALLER)
+    query = collector.one("api SELECT")
+    assert query.parent == request.ids
+    assert query.attributes["db.query.text"] == "SELECT 2 * $1::int"
+    assert {one.ids for one in collector.spans if one.ids[0].hex() == CALLER[0]} == {request.ids, query.ids}
+
+
+def test_opentelemetry_naive(tree: App) -> None:
+    """Its span is of no service that the viewer knows."""
+    port = free_port()
+    with receiving() as own:
+        places = {"PORT": str(port), "URL": repr(f"{own.url}/v1/traces")}
+        naive = re.sub(r"\b(PORT|URL)\b", lambda found: places[found[0]], code_of("opentelemetry")["naive"])
+        tree.write("services/naive.py", naive)
+        collector = traced(tree, "naive", "/double/21", port)
+    assert collector.one("naive start")
+    assert not [one for one in collector.spans if one.ids[0].hex() == CALLER[0]]
+    assert {one.service for one in own.spans if one.ids[0].hex() == CALLER[0]} == {"unknown_service:python"}

@@ -6,11 +6,13 @@ import re
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import attrs
 import httpx
 import pytest
 
+from kernel import events
 from kernel.config.otel import OTEL_VARIABLES
 from kernel.lifecycle.events import State
 from kernel.observe import metrics
@@ -242,6 +244,13 @@ def test_the_commands_are_recipes() -> None:
     assert {"jaeger", "jaeger-stop"} <= {*names}
     for name in names:
         assert re.search(rf"^{name}( \*args)?:", recipes, re.MULTILINE), name
+
+
+def test_the_table_of_events() -> None:
+    """Each event that an observer gets is in it, with all of its fields."""
+    table = {named(cell[0])[0]: {*named(cell[2])} for cell in rows("| event | when | its fields |")}
+    found = {one.__name__: {field.name for field in attrs.fields(one)} for one in get_args(events.Event)}
+    assert table == found
 
 
 LIFE = """
