@@ -109,6 +109,7 @@ class Outside:
 
                 self._spans = SpanObserver(self._telemetry.dispatcher)
                 logs.phase_of = self._telemetry.dispatcher.phase_of
+                logs.left_by = self._telemetry.dispatcher.left_by
         metrics = otel is not None and bool(otel.metrics)
         if metrics or self._serves:
             from kernel.observe.status import View
