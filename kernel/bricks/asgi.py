@@ -49,12 +49,10 @@ async def serve_asgi(
         serving: The `Serving` of the service.
         value: The value for the consumers of the service.
         server: "uvicorn" (asyncio only) or "hypercorn"; None for uvicorn if it is installed and supports the current
-            event
-            loop, otherwise hypercorn.
+            event loop, otherwise hypercorn.
         drain_timeout: Seconds for requests in flight, including endless streams, after a stop is requested; then their
             connections are closed. None for as long as the ``stop_timeout`` and the app's shutdown deadline allow,
-            minus
-            a second for resources that close afterwards.
+            minus a second for resources that close afterwards.
         options: Options of the server: those of `uvicorn.Config` or `hypercorn.Config`.
 
     Raises:

@@ -38,14 +38,12 @@ async def program(
     The block begins when the program is ready. When the block ends, the program's process group gets *stop_signal*, and
     after *stop_timeout* all its descendants are killed. This holds in every case, even if the kernel itself is killed.
     Ctrl+C in a terminal does not reach the program. Its output becomes log records of the service; a line that is a
-    JSON
-    object sets level, message and fields. If it writes too fast, lines are dropped, but never the last ones.
+    JSON object sets level, message and fields. If it writes too fast, lines are dropped, but never the last ones.
 
     Args:
         command: The program, which is looked up on PATH, and its arguments. No shell is used.
         ready: How to tell that it is ready: ``tcp(port)``, ``http(url)``, ``output(pattern)``, or a coroutine function
-            that
-            takes the `Program`; None for at once. The service's ``start_timeout`` is the limit.
+            that takes the `Program`; None for at once. The service's ``start_timeout`` is the limit.
         env: Variables in addition to the app's own environment.
         cwd: Its working directory; None for the app's.
         user: The user to run it as, with this user's groups, HOME and USER; None for the app's user. Only root can use

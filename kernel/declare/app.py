@@ -53,10 +53,8 @@ def observer(fn: ObserverFunction) -> ObserverFunction:
     """Call *fn* with each event of a run, in order: ``@observer def page(event: Event) -> None: ...``.
 
     Each event is an instance of one of the frozen classes in `kernel.events`. The observer is called in the event
-    loop's
-    thread, from the first launch to the last end, and must not block. If it raises, it is reported and disabled, and
-    the
-    run continues. Commands have no observers.
+    loop's thread, from the first launch to the last end, and must not block. If it raises, it is reported and disabled,
+    and the run continues. Commands have no observers.
 
     Args:
         fn: A plain function, or anything else that can be called with an event.

@@ -8,6 +8,8 @@ from typing import Any
 
 import attrs
 
+MOST = 100  # maximum retries that `within` allows, however short the delays are
+
 
 def _not_negative(_: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
     if value is not None and not value >= 0:  # also refuses NaN
@@ -58,6 +60,20 @@ class Retry:
     def of(cls, retries: int | Retry) -> Retry:
         """Return *retries* if it is a `Retry`; else a `Retry` with that many *times* and the defaults."""
         return retries if isinstance(retries, Retry) else cls(times=retries)
+
+    def within(self, seconds: float | None) -> Retry:
+        """Return a `Retry` limited to the retries whose delays fit into *seconds*; unchanged if it has a limit already.
+
+        Args:
+            seconds: The time for all delays; None for no limit, which returns this `Retry` unchanged.
+
+        """
+        if self.times is not None or seconds is None:
+            return self
+        times, waited, exact = 0, 0.0, attrs.evolve(self, jitter=0.0)
+        while times < MOST and (waited := waited + (exact.delay_after(times + 1) or 0.0)) <= seconds:
+            times += 1
+        return attrs.evolve(self, times=times)
 
     def covers(self, error: BaseException) -> bool:
         """Return whether *error* is retried."""

@@ -97,8 +97,7 @@ class Service(Generic[P, R]):
         """Make *fn* a command of this service: ``app <service> <command>``.
 
         Parameters are filled like those of a service, and one may be named after this service to take its value. All
-        other
-        parameters come from the command line. A command that takes no value may be a plain ``def``.
+        other parameters come from the command line. A command that takes no value may be a plain ``def``.
 
         Raises:
             DeclarationError: A command with that name already exists.
@@ -116,8 +115,15 @@ class Service(Generic[P, R]):
         """Return the same service under another name; both share their commands."""
         if name == self.name:
             return self
+        return self._changed(name=name)
+
+    def needing(self, needs: Needs) -> Service[P, R]:
+        """Return the same service with *needs* instead of those of its signature; both share their commands."""
+        return self._changed(asks=needs)
+
+    def _changed(self, **fields: Any) -> Service[P, R]:
         made = copy.copy(self)
-        vars(made).update(name=name)
+        vars(made).update(fields)
         vars(made).pop("needs", None)
         return made
 

@@ -67,8 +67,7 @@ class Serving(Protocol[T_contra]):
     `Work.stop_requested`, finish what is in flight, and end by itself within the service's ``stop_timeout``.
 
     Leaving the block waits until the consumers of the value have stopped. Each attempt can serve only once; serving
-    again
-    raises `kernel.errors.ServedTwice`.
+    again raises `kernel.errors.ServedTwice`.
     """
 
     @overload

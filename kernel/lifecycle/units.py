@@ -20,8 +20,7 @@ class Unit:
         internal: Whether it belongs to the kernel or the app's lifespan. Internal services do not count in "all
             ready", "every service has ended" or "every service failed".
         command: Whether it is a command: the app ends when a command ends, and a command is not restarted when it loses
-            a
-            provider.
+            a provider.
         awaited: Whether "all ready" waits for it although it is internal.
         wrap: Converts the value that the service provides to the one that consumers get; None to pass it unchanged.
         doing: Describes what the service is waiting for; None to show its current line of code.

@@ -109,15 +109,24 @@ phase_of: Callable[[str], Any] = no_phase
 """Returns the context of the span for the current phase of a service, if there is one."""
 
 
-def _span_ids(service: str) -> tuple[str, str]:
-    """Return the trace id and span id for a record of *service*; empty if there is no span."""
+def no_span(_: BaseException) -> Any:
+    """Return no span: the default if nothing is traced."""
+    return None
+
+
+left_by: Callable[[BaseException], Any] = no_span
+"""Returns the context of the span that an exception has just left, if there is one."""
+
+
+def _span_ids(service: str, error: BaseException | None) -> tuple[str, str]:
+    """Return the trace id and span id for a record of *service* about *error*; empty if there is no span."""
     current_span = getattr(sys.modules.get("opentelemetry.trace"), "get_current_span", None)
     if current_span is None:  # not imported, or another thread is importing it
         return "", ""
     # A transition may be reported in the context of the service that caused it, whose span is not the right one.
     span = current_span().get_span_context() if service == current_service.get() else None
     if span is None or not span.is_valid:
-        span = phase_of(service)
+        span = (left_by(error) if error is not None else None) or phase_of(service)
     return (f"{span.trace_id:032x}", f"{span.span_id:016x}") if span is not None else ("", "")
 
 
@@ -141,7 +150,9 @@ class Context(logging.Filter):
         if not all(_is_id(fields.get(name), length) for name, length in _LENGTHS.items()):
             for name in _LENGTHS.keys() & fields.keys():  # the user has given this name to another field
                 fields[f"extra_{name}"] = fields[name]
-            fields["trace_id"], fields["span_id"] = _span_ids(fields["service"])
+            fields["trace_id"], fields["span_id"] = _span_ids(
+                fields["service"], record.exc_info[1] if record.exc_info else None
+            )
         mask_record(record, text_of_traceback)
         return True
 

@@ -18,8 +18,7 @@ def text_of_traceback(error: BaseException, *, folded: bool = False) -> str:
     Args:
         error: The error.
         folded: Whether successive frames of libraries become one line that names the libraries. A traceback without a
-            line
-            of the user's code is not folded.
+            line of the user's code is not folded.
 
     """
     return traceback_text(error, without_kernel(error), _fold if folded else lambda _: None)

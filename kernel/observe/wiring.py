@@ -55,8 +55,7 @@ class Outside:
     """The observability of one run, as a context manager around it.
 
     Inside the block: call `serve` when the services are known, `observers` and `runs` when the loop runs, `ended` when
-        all
-    services have ended, and `close` to send the remaining items. An exit without `close`, for example by an error,
+    all services have ended, and `close` to send the remaining items. An exit without `close`, for example by an error,
     closes.
 
     Args:
@@ -111,6 +110,7 @@ class Outside:
 
                 self._spans = SpanObserver(self._telemetry.dispatcher)
                 logs.phase_of = self._telemetry.dispatcher.phase_of
+                logs.left_by = self._telemetry.dispatcher.left_by
         metrics = otel is not None and bool(otel.metrics)
         if metrics or self._serves:
             from kernel.observe.status import View

@@ -29,8 +29,7 @@ class Registry:
         absent: The names of services that the artifact was built without.
         remote: Whether services that are not enabled here can be called in other processes.
         chosen: The names of the services to import, including any whose import failed. That failure is reported
-            elsewhere;
-            errors that follow from it are left out.
+            elsewhere; errors that follow from it are left out.
 
     """
 

@@ -76,7 +76,9 @@ def select(files: Catalogue, patterns: Sequence[str] | None, source: str) -> lis
         chosen = set(files)
     result = [service for service in files if service in chosen - dropped]
     if not result:
-        raise NamingError(f"{', '.join(patterns)} selects no service", where=source, hint="remove one of the exclusions")
+        raise NamingError(
+            f"{', '.join(patterns)} selects no service", where=source, hint="remove one of the exclusions"
+        )
     return result
 
 

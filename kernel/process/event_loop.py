@@ -69,8 +69,7 @@ def _new_loop(backend: str) -> Any:
         """Continues when a task raises SystemExit or KeyboardInterrupt.
 
         asyncio passes the exception to the task, but then also raises it from the loop, which would cancel every
-        service.
-        The task group has received it and treats it as a crash, so the loop continues.
+        service. The task group has received it and treats it as a crash, so the loop continues.
         """
 
         _ended = False

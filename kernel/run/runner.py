@@ -63,8 +63,7 @@ def execute(
             starts.
         outside: The observability of the run.
         to_the_end: Whether the process ends with this run. If so, signals and the deadline apply until the interpreter
-            has
-            exited, which exit handlers and threads may delay.
+            has exited, which exit handlers and threads may delay.
         outcome: The command's outcome; None if this is not a command.
         observers: The user's observers; `prepare` may add to them.
 
@@ -392,4 +391,14 @@ def command_unit(name: str, needs: Needs, call: Callable[..., Any], outcome: Out
     return Unit(Service(run, name, retry=Retry(), oneshot=True, start_timeout=None, asks=asks), command=True)
 
 
-__all__ = ["around", "command_unit", "connected", "execute"]
+def provider_unit(unit: Unit) -> Unit:
+    """Return the unit of a command's provider. Unlimited retries are limited to its start_timeout.
+
+    A service may wait forever, but the user of a command should be told that it cannot run.
+    """
+    service = unit.service
+    retry = service.retry.within(service.start_timeout)
+    return unit if retry is service.retry else attrs.evolve(unit, service=attrs.evolve(service, retry=retry))
+
+
+__all__ = ["around", "command_unit", "connected", "execute", "provider_unit"]

@@ -99,7 +99,7 @@ def collect(root: Path, services: str) -> Contents:
     try:
         files = find_services(str(root))
         tracked = Catalogue({name: file for name, file in files.items() if _path_of(file.module, own)})
-        patterns = [one.strip() for one in services.split(",") if one.strip()] or None
+        patterns = [pattern.strip() for pattern in services.split(",") if pattern.strip()] or None
         kept = select(tracked, patterns, "SERVICES")
     except PlanError as error:
         raise Refusal(str(error)) from None
@@ -122,7 +122,7 @@ def _refuse_links(root: Path, own: Iterable[str]) -> None:
     known: set[Path] = set()
     for path in own:
         if (root / path).is_symlink():
-            known = known or {(root / one).resolve() for one in project_files(root) if not (root / one).is_symlink()}
+            known = known or {(root / file).resolve() for file in project_files(root) if not (root / file).is_symlink()}
             if (root / path).resolve() not in known:
                 raise Refusal(
                     f"{path} is a link to {(root / path).readlink()}, which git does not track here, and which would"
@@ -136,8 +136,7 @@ def _refuse_without_values(root: Path, kept: Sequence[str], others: Collection[s
     Values that are interfaces may be called in another process.
 
     The services are imported in a separate process to find out. If that fails, for example because a device exists only
-    on
-    the server, warn that this was not checked.
+    on the server, warn that this was not checked.
     """
     command = [sys.executable, "-m", "app", "graph", "--format=json", *kept]
     env = {name: value for name, value in os.environ.items() if name not in {"LOG_FORMAT", "PYTHONPATH"}}
@@ -158,7 +157,7 @@ def _refuse_without_values(root: Path, kept: Sequence[str], others: Collection[s
     }
     told = [f"{name} needs the value of {' and '.join(some)}" for name, some in missing.items() if some]
     if told:
-        wanted = ",".join(sorted({*kept, *(one for some in missing.values() for one in some)}))
+        wanted = ",".join(sorted({*kept, *(name for some in missing.values() for name in some)}))
         raise Refusal(
             f"{'; '.join(told)}, which SERVICES excludes, so it could not start; set SERVICES={wanted}, or give the"
             " parameter a default"
@@ -171,7 +170,7 @@ def _metadata(project: Mapping[str, Any]) -> dict[str, File]:
     lines = ["Metadata-Version: 2.1", f"Name: {project['name']}", f"Version: {version}"]
     lines += [f"Summary: {project['description']}"] if "description" in project else []
     lines += [f"Requires-Python: {project['requires-python']}"]
-    lines += [f"Requires-Dist: {one}" for one in project.get("dependencies", ())]
+    lines += [f"Requires-Dist: {requirement}" for requirement in project.get("dependencies", ())]
     groups = {"console_scripts": project.get("scripts", {}), "gui_scripts": project.get("gui-scripts", {})}
     groups |= project.get("entry-points", {})
     points = [
@@ -229,10 +228,10 @@ def _with_helpers(begin: Iterable[str], code: Mapping[str, bytes]) -> list[str]:
         for name in imports(path, code[path]):
             target = _path_of(name, code)
             files = _files_of(name, code) if target.endswith("__init__.py") else [target]
-            for one in files if target.startswith("services/") else ():
-                if one not in found:
-                    found[one] = None
-                    todo.append(one)
+            for file in files if target.startswith("services/") else ():
+                if file not in found:
+                    found[file] = None
+                    todo.append(file)
     return list(found)
 
 
@@ -243,7 +242,7 @@ def _with_data(kept: Collection[str], own: Iterable[str]) -> list[str]:
     staying = {path.parent for path in code if str(path) in kept}
     found = list(kept)
     for path in own:
-        home = next((one for one in PurePosixPath(path).parents if one in folders), PurePosixPath("services"))
+        home = next((folder for folder in PurePosixPath(path).parents if folder in folders), PurePosixPath("services"))
         if not path.endswith(".py") and path not in kept and home in staying:
             found.append(path)
     return found
@@ -289,17 +288,17 @@ def _packages(root: Path, code: Mapping[str, bytes], left_out: Mapping[str, byte
     used = {name for path, source in code.items() for name in _provided(imports(path, source), providers)}
     unused = {name for path, source in left_out.items() for name in _provided(imports(path, source), providers)} - used
     allowed = _closure([*always, *grouped])
-    wanted = [one for one in always if canonicalize_name(one.name) not in unused]
-    wanted += [one for one in grouped if canonicalize_name(one.name) in used]
-    named = {canonicalize_name(one.name) for one in wanted}
+    wanted = [requirement for requirement in always if canonicalize_name(requirement.name) not in unused]
+    wanted += [requirement for requirement in grouped if canonicalize_name(requirement.name) in used]
+    named = {canonicalize_name(requirement.name) for requirement in wanted}
     wanted += [Requirement(name) for name in sorted(used & allowed.keys() - named)]
     found = _closure(wanted)
     locked = pins((root / "scripts" / "requirements.lock").read_text())
-    for name, one in found.items():
-        if one.version not in locked.get(name, "").split(" and "):
+    for name, package in found.items():
+        if package.version not in locked.get(name, "").split(" and "):
             raise Refusal(
-                f"{name} {one.version} in .venv is not the version in scripts/requirements.lock; if you installed it by"
-                " hand, `rm -r .venv`, and the next recipe recreates it; if the lock should contain it, `just lock`"
+                f"{name} {package.version} in .venv is not the version in scripts/requirements.lock; if you installed it"
+                " by hand, `rm -r .venv`, and the next recipe recreates it; if the lock should contain it, `just lock`"
             )
     return tuple(found[name] for name in sorted(found))
 
@@ -307,9 +306,9 @@ def _packages(root: Path, code: Mapping[str, bytes], left_out: Mapping[str, byte
 def _providers() -> dict[str, set[str]]:
     """Return, by dotted name, the distributions that have files of a top-level module or of a package in it."""
     found: dict[str, set[str]] = {}
-    for one in distributions():
-        distribution_name = canonicalize_name(one.name)  # reads a file each time
-        for file in one.files or ():
+    for package in distributions():
+        distribution_name = canonicalize_name(package.name)  # reads a file each time
+        for file in package.files or ():
             parts = file.with_suffix("").parts if file.suffix in {".py", ".so"} else ()
             for depth in range(1, min(len(parts), 4) + 1):
                 name = ".".join(part.split(".")[0] for part in parts[:depth])
@@ -335,15 +334,15 @@ def _closure(wanted: Iterable[Requirement]) -> dict[str, Distribution]:
     seen: set[tuple[str, str]] = set()
     todo = list(wanted)
     while todo:
-        one = todo.pop()
-        name = canonicalize_name(one.name)
-        if one.marker and not one.marker.evaluate({"extra": ""}):
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
             found.setdefault(name, distribution(name))
         except PackageNotFoundError:
             raise Refusal(f"{name} is not in .venv; run `scripts/just --version`, which brings it up to date") from None
-        for extra in ("", *one.extras):
+        for extra in ("", *requirement.extras):
             if (name, extra) in seen:
                 continue
             seen.add((name, extra))

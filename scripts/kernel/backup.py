@@ -22,8 +22,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from change import Change, Conflict, fingerprint, home
+from change import Conflict, fingerprint, home
 from recipe import ROOT, Refusal, git, project_files, run, show
+from staging import Change
 
 FOLDER = ".kernel/backups"
 BEFORE = "before-"  # marks an automatic backup, made before a restore or an update

@@ -119,7 +119,7 @@ def runtime(folder: Path | None = None) -> Path:
     """
     folder = folder or home(ROOT)
     inputs = f"{sys.version} {sys.base_prefix}".encode() + b"".join(
-        one.read_bytes() for one in (PYINSTALLER, LAUNCHER, Path(__file__))
+        path.read_bytes() for path in (PYINSTALLER, LAUNCHER, Path(__file__))
     )
     made = folder / f"runtime-{hashlib.sha256(inputs).hexdigest()[:16]}"
     if made.is_file() and _beside(made).is_file():

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bootstrap import LOCK, VENV_UV
-from change import Change
 from lock import Unsolved, pins, read_age, read_project, resolve, run_uv
 from recipe import NAME, ROOT, Refusal, bring_venv_up_to_date, run, show
+from staging import Change
 
 REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)"
@@ -28,13 +28,13 @@ def add(words: Mapping[str, str]) -> None:
     with Change(f"just deps-add {words['PKG']}") as change:
         project, before = _copy(change)
         uv_add = [str(VENV_UV), "add", "--frozen", "--quiet", *(["--group", group] if group else [])]
-        run_uv([*uv_add, *(one[0] for one in wanted)], project)
+        run_uv([*uv_add, *(requirement[0] for requirement in wanted)], project)
         text = resolve(project, before, [], age)
         found = pins(text)
-        for one in wanted:
-            if not one["versions"]:
-                least = ".".join(found[_canonical(one["name"])].split(" ")[0].split(".")[:2])
-                run_uv([*uv_add, f"{one['name']}{one['extras'] or ''}>={least}"], project)
+        for requirement in wanted:
+            if not requirement["versions"]:
+                least = ".".join(found[_canonical(requirement["name"])].split(" ")[0].split(".")[:2])
+                run_uv([*uv_add, f"{requirement['name']}{requirement['extras'] or ''}>={least}"], project)
         done = f"{_told(wanted)} a dependency." if len(wanted) == 1 else f"{_told(wanted)} dependencies."
         _make(change, project, before, resolve(project, text, [], age), done)
 
@@ -44,8 +44,8 @@ def remove(words: Mapping[str, str]) -> None:
     wanted, given = _requirements(words["PKG"], USE_REMOVE), _group(words["GROUP"])
     with Change(f"just deps-remove {words['PKG']}") as change:
         project, before = _copy(change)
-        for one in wanted:
-            name, group = one["name"], given or _group_of(one["name"], project)
+        for requirement in wanted:
+            name, group = requirement["name"], given or _group_of(requirement["name"], project)
             words_of_group = ["--group", group] if group else []
             run_uv([str(VENV_UV), "remove", "--frozen", "--quiet", *words_of_group, name], project)
         done = f"{_told(wanted)} no dependenc{'y of its' if len(wanted) == 1 else 'ies of their'} own any more."
@@ -53,7 +53,7 @@ def remove(words: Mapping[str, str]) -> None:
 
 
 def _told(wanted: Sequence[re.Match[str]]) -> str:
-    names = [one["name"] for one in wanted]
+    names = [requirement["name"] for requirement in wanted]
     return f"{names[0]} is" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} are"
 
 
@@ -64,7 +64,7 @@ def update(words: Mapping[str, str]) -> None:
         project, before = _copy(change)
         names = list(pins(before))
         if words["PKG"]:
-            names = [_canonical(one["name"]) for one in _requirements(words["PKG"], USE_UPDATE)]
+            names = [_canonical(requirement["name"]) for requirement in _requirements(words["PKG"], USE_UPDATE)]
             for name in names:
                 if name not in pins(before):
                     raise Refusal(f"{show(name)} is not in scripts/requirements.lock; `just deps-add` adds it")
@@ -86,10 +86,10 @@ def update(words: Mapping[str, str]) -> None:
         _make(change, project, before, text, "scripts/requirements.lock is up to date.")
 
 
-def _is_older(one: str, other: str) -> bool:
+def _is_older(version: str, other: str) -> bool:
     from packaging.version import Version
 
-    return one != other and " " not in one + other and Version(one) < Version(other)
+    return version != other and " " not in version + other and Version(version) < Version(other)
 
 
 def _requirements(words: str, use: str) -> list[re.Match[str]]:
@@ -100,12 +100,12 @@ def _requirements(words: str, use: str) -> list[re.Match[str]]:
 
     """
     found = {word: REQUIREMENT.fullmatch(word) for word in words.split()}
-    for word, one in found.items():
-        if one is None:
+    for word, requirement in found.items():
+        if requirement is None:
             raise Refusal(f"{show(word)} is not a requirement; usage: {use}")
     if not found:
         raise Refusal(f"it needs the name of a package; usage: {use}")
-    return [one for one in found.values() if one is not None]
+    return [requirement for requirement in found.values() if requirement is not None]
 
 
 def _group(name: str) -> str:

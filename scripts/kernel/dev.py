@@ -181,8 +181,8 @@ class Dev:
     def run(self) -> int:
         """Run until a signal ends it, and return the app's exit code."""
         while not (self._over and self._current is None and not self._leaving):
-            heard = [one for one in (self._trying, self._current) if one is not None and not one.silent]
-            select.select([self._wake, *(one.gate.fileno() for one in heard)], [], [])
+            heard = [version for version in (self._trying, self._current) if version is not None and not version.silent]
+            select.select([self._wake, *(version.gate.fileno() for version in heard)], [], [])
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake, 4096)
             if self._current is not None:
@@ -201,9 +201,9 @@ class Dev:
         while self._asked:
             number = self._asked.pop(0)
             self._over = True
-            for one in (self._trying, self._good):
-                if one is not None:
-                    one.discard()
+            for version in (self._trying, self._good):
+                if version is not None:
+                    version.discard()
             self._trying = self._good = None
             if self._current is not None:
                 self._current.stop(number)
@@ -234,10 +234,10 @@ class Dev:
             self._current.release()
 
     def _look_at_current(self) -> None:
-        for one in self._leaving.copy():
-            if one.ended() is not None:
-                one.gate.close()
-                self._leaving.remove(one)
+        for version in self._leaving.copy():
+            if version.ended() is not None:
+                version.gate.close()
+                self._leaving.remove(version)
         if self._current is None or (code := self._current.ended()) is None:
             return
         if not self._current.asked:

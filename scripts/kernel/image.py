@@ -58,7 +58,7 @@ def write_context(contents: Contents, folder: Path) -> None:
     stamp = {**contents.stamp, "built": "image"}
     (folder / "app" / STAMP).write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n")
     lock = (ROOT / "scripts" / "requirements.lock").read_text()
-    names = [canonicalize_name(one.name) for one in contents.packages]
+    names = [canonicalize_name(package.name) for package in contents.packages]
     (folder / "requirements.txt").write_text("".join(locked(lock, names)))
 
 

@@ -93,8 +93,8 @@ def _config(host: str, ports: dict[str, int]) -> str:
 
 def _leave(number: int, _: object) -> None:
     """Exit, and ignore further signals, also in the programs called to clean up: just forwards those of a terminal."""
-    for one in SIGNALS:
-        signal.signal(one, signal.SIG_IGN)
+    for ignored in SIGNALS:
+        signal.signal(ignored, signal.SIG_IGN)
     sys.exit(128 + number)
 
 

@@ -30,7 +30,7 @@ def owners_by(manifest: str, paths: Iterable[str]) -> dict[str, str]:
     table: dict[str, list[str]] = tomllib.loads(manifest)
     patterns = {owner: re.compile("|".join(map(_as_regex, lines))) for owner, lines in table.items()}
     order = ("user", "template", "framework")  # the first match wins
-    return {path: next((one for one in order if patterns[one].fullmatch(path)), "user") for path in paths}
+    return {path: next((owner for owner in order if patterns[owner].fullmatch(path)), "user") for path in paths}
 
 
 def _as_regex(pattern: str) -> str:

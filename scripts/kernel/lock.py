@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from bootstrap import LOCK, NO_NETWORK, ROOT, VENV_UV, reason, settings_of_pip
-from change import Change
 from recipe import Refusal, is_help, run, show
+from staging import Change
 
 USE = "just lock --upgrade"
 AGE = 7  # minimum age of a new version in days: most malicious ones are found by then
@@ -170,14 +170,17 @@ class _Block:
     def needed_by(self, wanted: Collection[str], groups: Collection[str]) -> list[str]:
         """Return what needs it and stays: packages in *wanted*, and the project except for these *groups*."""
         gone = {f"(pyproject.toml:{group})" for group in groups}
-        return [one for one in self.via if one in wanted or ("(" in one and one.split()[1] not in gone)]
+        return [
+            package for package in self.via if package in wanted or ("(" in package and package.split()[1] not in gone)
+        ]
 
     def text(self, wanted: Collection[str], groups: Collection[str], name: str) -> str:
         """Return the lines as uv writes them."""
         via = [
-            f"{name} {one.split()[1]}" if "(pyproject.toml" in one else one for one in self.needed_by(wanted, groups)
+            f"{name} {package.split()[1]}" if "(pyproject.toml" in package else package
+            for package in self.needed_by(wanted, groups)
         ]
-        told = f" {via[0]}" if len(via) == 1 else "".join(f"\n    #   {one}" for one in via)
+        told = f" {via[0]}" if len(via) == 1 else "".join(f"\n    #   {package}" for package in via)
         return f"{self.pin}    # via{told}\n"
 
 

@@ -1,8 +1,7 @@
 """Merge the framework's files three-way: the old version, the user's version, and the new version.
 
 git merges them like branches: content by lines, modes, links, and renames by upstream. Whatever it cannot merge becomes
-a
-conflict, and no version is lost:
+a conflict, and no version is lost:
 
 - A text that both have changed contains git's conflict markers.
 - For other conflicts the user's version stays, and the framework's is put beside it, as PATH.conflict.
@@ -231,7 +230,7 @@ class _Merge:
     def _put_aside(self, path: str, why: str, entry: tuple[str, str], aside: str = "") -> None:
         aside = aside or path + ASIDE
         taken = self.all_ours.keys() | self.wanted.keys() | self.tree.keys()
-        while any(f"{one}/".startswith(f"{aside}/") for one in taken):
+        while any(f"{other}/".startswith(f"{aside}/") for other in taken):
             aside += "_"
         self.tree[aside] = entry
         self.clashes.append(Clash(path, why, aside))

@@ -1,8 +1,7 @@
 """Merge pyproject.toml three-way, value by value. The user's comments, order and layout stay.
 
 In lists, each item is a separate value: requirements are identified by name, other items by value. A value that only
-one
-side has changed is taken from that side. If both have changed it, the user's value stays, and it is a conflict.
+one side has changed is taken from that side. If both have changed it, the user's value stays, and it is a conflict.
 """
 
 from __future__ import annotations

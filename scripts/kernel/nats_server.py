@@ -1,8 +1,7 @@
 """`just nats` and `just nats-stop`: run a local NATS server, which connects `just run` in several terminals.
 
 It listens only on loopback, stores nothing, and runs until it is stopped. Its address is stored in `.kernel/nats`,
-which
-`just run` reads; NATS_URL takes precedence.
+which `just run` reads; NATS_URL takes precedence.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ The new project is first created aside: its files, its lock, and its repository 
 in place: if that is killed, the next recipe completes or undoes it. Nothing is lost: the template's repository is kept
 in `.kernel`, and ignored files stay where they are.
 
-A project in a folder of a larger repository becomes a part of that: it gets no repository of its own, and the result is
-left for the next commit there.
+In a folder of a larger repository, a second worktree or a submodule, the project gets no repository of its own, and the
+result is left for the next commit there. Files without any history, for example from an archive, get a repository.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import tomlkit
 from addresses import without_password
 from backup import make_backup
 from bootstrap import LOCK, VENV
-from change import Change, fingerprint
+from change import fingerprint
 from kernel_files import SHIPPED, cloned_commit, owners, shipped_text
 from lock import header, pins, read_project, without
 from recipe import (
@@ -39,6 +39,7 @@ from recipe import (
     refuse_uncommitted,
     run,
 )
+from staging import Change
 from switch import as_in
 
 STUBS = Path(__file__).with_name("stubs")
@@ -65,7 +66,7 @@ def own(words: Mapping[str, str]) -> None:
     name = words["NAME"]
     refuse_name(name, "a project", USE)
     _refuse_taken(name)
-    around = _repository_around()
+    around = str(ROOT) if (ROOT / ".git").is_file() else _repository_around()
     template, origin = _look_around(around)
     made_from = f"{template['project-name']} {template['version']}"
     done = f"{name} is yours: one commit on main, made from {made_from}."
@@ -73,13 +74,13 @@ def own(words: Mapping[str, str]) -> None:
         done = f"{name} is yours, made from {made_from}; commit it in the repository at {around}."
     with Change(f"just own NAME={name}") as change:
         tree = change.folder / "tree"
-        if (ROOT / ".git").exists():
+        if (ROOT / ".git").is_dir():
             index = str(change.folder / "index")  # a new index without the user's flags, such as skip-worktree
             git("read-tree", "HEAD", env={"GIT_INDEX_FILE": index}, hold=[change.turn])
             git("checkout-index", "--all", f"--prefix={tree}/", env={"GIT_INDEX_FILE": index}, hold=[change.turn])
             change.expected = {path: as_in(tree / path, ROOT / path) for path in in_git()}
         else:
-            change.expected = _copy(tree)
+            change.expected = _copy(tree, tracked=bool(around and in_git()))
         for path in _left_out(origin.get("commit", "")):
             (tree / path).unlink(missing_ok=True)
         _write_stubs(tree, name, made_from)
@@ -103,9 +104,9 @@ def _repository_around() -> str:
     return "" if ignored else found
 
 
-def _copy(tree: Path) -> dict[str, str | None]:
+def _copy(tree: Path, *, tracked: bool) -> dict[str, str | None]:
     """Copy the project's files to *tree*, and return their fingerprints. Uncommitted work is backed up first."""
-    tracked, paths = in_git(), [path for path in project_files() if os.path.lexists(ROOT / path)]
+    paths = [path for path in project_files() if os.path.lexists(ROOT / path)]
     if not tracked:
         print(f"kept in a backup first: {make_backup('before-own')}")
     for path in paths:
@@ -132,7 +133,7 @@ def _look_around(around: str) -> tuple[dict[str, str], dict[str, str]]:
     """Check that the clone can be owned. Return the template's table in pyproject.toml, and the origin.
 
     Args:
-        around: The repository that contains the folder.
+        around: The repository that the project remains a part of.
 
     Raises:
         Refusal: It cannot be owned, or not now.
@@ -146,17 +147,13 @@ def _look_around(around: str) -> tuple[dict[str, str], dict[str, str]]:
         "project-name": str(table.get("template", "the template")),
         "version": str(project["project"].get("version", "0")),
     }
-    if around and not (ROOT / ".git").exists():
+    if around and not (ROOT / ".git").is_dir():
         if in_git():
             refuse_uncommitted()
-        return template, _origin_in(around)
-    if (ROOT / ".git").is_file():
-        raise Refusal("this folder is a worktree or a submodule of another repository; own a clone of the template")
-    if not (ROOT / ".git").is_dir():
-        raise Refusal(
-            "this folder is not a clone, since it has no folder .git; clone the template with git, or put it into your"
-            " own repository, and own that"
-        )
+        return template, _origin() if (ROOT / ".git").exists() else _origin_in(around)
+    if not (ROOT / ".git").exists():
+        refuse_nobody("the first commit")
+        return template, {}
     if Path(git("rev-parse", "--show-toplevel").rstrip("\n")) != ROOT:
         raise Refusal("git treats this folder as a part of another repository; clone the template again, and own that")
     if git("worktree", "list", "--porcelain").count("worktree ") > 1:
@@ -243,7 +240,7 @@ def rewrite(text: str, name: str, template: Mapping[str, str]) -> str:
     if "commit" in template:
         tool["kernel"]["commit"].comment("pragma: allowlist secret")  # not a secret
     ignores = tool.get("ruff", {}).get("lint", {}).get("per-file-ignores", {})
-    for pattern in [one for one in ignores if one.startswith("scripts/template/")]:
+    for pattern in [pattern for pattern in ignores if pattern.startswith("scripts/template/")]:
         ignores.pop(pattern)
     mypy = tool.get("mypy", {})
     if "mypy_path" in mypy:
@@ -260,7 +257,8 @@ def _commit(tree: Path, message: str, turn: int) -> None:
     """Create the repository of the new project, with everything in one commit."""
     git("init", "--quiet", root=tree, hold=[turn])
     git("symbolic-ref", "HEAD", "refs/heads/main", root=tree)
-    copy_settings(STAYS, tree / ".git")
+    if (ROOT / ".git").exists():
+        copy_settings(STAYS, tree / ".git")
     git("add", "--all", "--force", root=tree, hold=[turn])
     quiet = ["-c", f"core.hooksPath={os.devnull}", "-c", "gc.auto=0", "-c", "maintenance.auto=false"]
     git(*quiet, "commit", "--quiet", "--no-verify", "--message", message, root=tree, hold=[turn])

@@ -143,7 +143,7 @@ class Progress:
             text += f", {100 * done / (self._all_before or 1):.0f} % of the time that the last run took"
         if self._failed:
             text += f", {self._failed} failed"
-        running = sorted(self._running.copy().items(), key=lambda one: one[1])
+        running = sorted(self._running.copy().items(), key=lambda item: item[1])
         names = [f"{_short(name)} {now - began:.0f} s" for name, began in running]
         return text + (f"; running: {', '.join(names)}" if names else "")
 

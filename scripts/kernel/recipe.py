@@ -39,8 +39,7 @@ def run(recipe: str, use: str, act: Callable[[dict[str, str]], object], *keys: s
         use: Its usage, for errors.
         act: Does the work. Takes the values by key, with an empty value for each that is not given.
         keys: The keys it takes. A value without a key belongs to the first one. If that ends with `...`, it takes
-            several
-            values, joined by spaces.
+            several values, joined by spaces.
 
     """
     for number in signal.SIGTERM, signal.SIGHUP:
@@ -252,8 +251,7 @@ def project_files(root: Path = ROOT) -> list[str]:
     """Return the files of the project at *root*: all that git tracks or would track.
 
     Without a repository, for example in a downloaded archive, or if git refuses it because the folder belongs to
-    another
-    user, these are all files that no .gitignore matches.
+    another user, these are all files that no .gitignore matches.
     """
     try:
         found = in_git("--cached", "--others", "--exclude-standard", root=root)

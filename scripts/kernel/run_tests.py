@@ -2,9 +2,8 @@
 
 With arguments, as in `just test -k billing`, only pytest runs with these arguments, without checks and coverage. Two
 settings in `[tool.kernel]` of pyproject.toml are for slow suites: with `test-workers-per-core = 2` pytest-xdist runs
-two
-tests at a time per core, which then must not share anything; with `test-coverage = false`, coverage is measured only by
-`just test-all`.
+two tests at a time per core, which then must not share anything; with `test-coverage = false`, coverage is measured
+only by `just test-all`.
 """
 
 from __future__ import annotations

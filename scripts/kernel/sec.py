@@ -1,8 +1,7 @@
 """`just sec`: look for known vulnerabilities in the lock, secrets in the tree, and dangerous code.
 
 All findings go into one SARIF file, for tools that read it; the terminal shows a line for each. Any finding is a
-failure.
-A check that cannot run, for example without a network, is reported, and the others run.
+failure. A check that cannot run, for example without a network, is reported, and the others run.
 
     just sec                                    queries osv.dev, the public vulnerability database
     just sec SERVICE=https://osv.example.com    queries another database with the same API
@@ -77,16 +76,16 @@ def check(words: Mapping[str, str]) -> None:
     report.parent.mkdir(exist_ok=True)
     report.write_text(json.dumps(sarif(found, {**skipped, **missing}), indent=1) + "\n")
     for part, findings in found.items():
-        counted = [one for one in findings if not one.excused]
-        for one in counted:
-            print(f"{one.path}:{one.line}: {one.rule}: {one.text}")
+        counted = [finding for finding in findings if not finding.excused]
+        for finding in counted:
+            print(f"{finding.path}:{finding.line}: {finding.rule}: {finding.text}")
         print(f"{part}: {len(counted) or 'none'} found")
     for part, why in {**skipped, **missing}.items():
         print(f"{part}: NOT CHECKED: {why}")
-    if excused := sum(one.excused for findings in found.values() for one in findings):
+    if excused := sum(finding.excused for findings in found.values() for finding in findings):
         print(f"{excused} dangerous lines are excused by a `# noqa` that names the rule.")
     print(f"The report is {REPORT}.")
-    if any(not one.excused for findings in found.values() for one in findings):
+    if any(not finding.excused for findings in found.values() for finding in findings):
         sys.exit(FOUND)
     if missing:
         sys.exit(NOT_LOOKED)
@@ -165,8 +164,10 @@ def dangerous_code() -> Iterator[Finding]:
         found, excused = sec_code.dangers(ignored)
     except sec_code.NotLooked as error:
         raise NotDone(str(error)) from None
-    told = [Finding(one.rule, one.text, one.path, one.line) for one in found]
-    return iter([*told, *(Finding(one.rule, one.text, one.path, one.line, excused=True) for one in excused)])
+    told = [Finding(danger.rule, danger.text, danger.path, danger.line) for danger in found]
+    return iter(
+        [*told, *(Finding(danger.rule, danger.text, danger.path, danger.line, excused=True) for danger in excused)]
+    )
 
 
 def sarif(found: Mapping[str, list[Finding]], missing: Mapping[str, str]) -> dict[str, Any]:
@@ -174,12 +175,15 @@ def sarif(found: Mapping[str, list[Finding]], missing: Mapping[str, str]) -> dic
     return {
         "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json",
         "version": "2.1.0",
-        "runs": [*(_run(part, findings) for part, findings in found.items()), *(_run(*one) for one in missing.items())],
+        "runs": [
+            *(_run(part, findings) for part, findings in found.items()),
+            *(_run(*part) for part in missing.items()),
+        ],
     }
 
 
 def _run(part: str, outcome: list[Finding] | str) -> dict[str, Any]:
-    findings = [one for one in outcome if not one.excused] if isinstance(outcome, list) else []
+    findings = [finding for finding in outcome if not finding.excused] if isinstance(outcome, list) else []
     invocation: dict[str, Any] = {"executionSuccessful": isinstance(outcome, list)}
     if isinstance(outcome, str):
         invocation["toolExecutionNotifications"] = [{"level": "error", "message": {"text": outcome}}]
@@ -187,25 +191,25 @@ def _run(part: str, outcome: list[Finding] | str) -> dict[str, Any]:
         "tool": {
             "driver": {
                 "name": f"just sec: {part}",
-                "rules": [{"id": rule} for rule in sorted({one.rule for one in findings})],
+                "rules": [{"id": rule} for rule in sorted({finding.rule for finding in findings})],
             }
         },
         "invocations": [invocation],
         "results": [
             {
-                "ruleId": one.rule,
+                "ruleId": finding.rule,
                 "level": "error",
-                "message": {"text": one.text},
+                "message": {"text": finding.text},
                 "locations": [
                     {
                         "physicalLocation": {
-                            "artifactLocation": {"uri": one.path},
-                            "region": {"startLine": one.line},
+                            "artifactLocation": {"uri": finding.path},
+                            "region": {"startLine": finding.line},
                         }
                     }
                 ],
             }
-            for one in findings
+            for finding in findings
         ],
     }
 

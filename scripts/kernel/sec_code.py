@@ -94,10 +94,10 @@ def _by_ruff(ignored: Sequence[str]) -> Iterator[Danger]:
     )
     if done.returncode:
         raise NotLooked(f"ruff fails ({done.stderr.strip().splitlines()[-1]})")
-    for one in json.loads(done.stdout):
-        if re.fullmatch(r"S\d+", one["code"] or ""):
-            path = Path(one["filename"]).relative_to(ROOT).as_posix()
-            yield Danger(path, one["location"]["row"], one["code"], one["message"])
+    for found in json.loads(done.stdout):
+        if re.fullmatch(r"S\d+", found["code"] or ""):
+            path = Path(found["filename"]).relative_to(ROOT).as_posix()
+            yield Danger(path, found["location"]["row"], found["code"], found["message"])
 
 
 def inspect(path: str, source: str) -> Iterator[Danger]:
@@ -143,7 +143,7 @@ def _within(scope: ast.AST) -> Iterator[ast.AST]:
             yield node
             yield from _within(node)
         else:
-            yield from (one for decorator in node.decorator_list for one in ast.walk(decorator))
+            yield from (child for decorator in node.decorator_list for child in ast.walk(decorator))
 
 
 def _assigned(scope: ast.AST) -> dict[str, list[ast.expr]]:
@@ -209,7 +209,7 @@ def _is_made(node: ast.expr, values: Mapping[str, list[ast.expr]]) -> bool:
     """Return whether the value is a string that is built from other values."""
     if isinstance(node, ast.Name) and node.id in values:
         made = values[node.id]
-        texts = [one.value for value in made for one in ast.walk(value) if isinstance(one, ast.Constant)]
+        texts = [part.value for value in made for part in ast.walk(value) if isinstance(part, ast.Constant)]
         return any(_is_made(value, {}) for value in made) and any(SQL.match(str(text)) for text in texts)
     if isinstance(node, ast.Call):
         is_format = isinstance(node.func, ast.Attribute) and node.func.attr in {

@@ -13,10 +13,10 @@ from itertools import chain
 from pathlib import Path
 
 from backup import make_backup
-from change import Change
 from deps import add as add_packages
 from lock import read_project
 from recipe import ROOT, Refusal, commit_of_head, git, is_yes, project_files, refuse_name, run, show
+from staging import Change
 
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
@@ -54,7 +54,7 @@ def add(words: Mapping[str, str]) -> None:
     }
     _refuse_taken(name, made)
     for packages, group in zip(KINDS[kind], ("", "dev"), strict=True):
-        if missing := " ".join(one for one in packages.split() if one not in _required()):
+        if missing := " ".join(package for package in packages.split() if package not in _required()):
             add_packages({"PKG": missing, "GROUP": group, "AGE": words["AGE"]})
     with Change(f"just service NAME={name}") as change:
         for path, stub in made.items():
@@ -156,7 +156,9 @@ def remove(words: Mapping[str, str]) -> None:
         raise Refusal(f"there is no service {name!r}; {hint}")
     file = services[name]
     paths = [_path(file), f"tests/services/test_{module(name)}.py"]
-    gone = [path for path in project_files() if any(path == one or path.startswith(f"{one}/") for one in paths)]
+    gone = [
+        path for path in project_files() if any(path == folder or path.startswith(f"{folder}/") for folder in paths)
+    ]
     changed = gone  # if there is no commit
     if commit_of_head():
         status = git("status", "--porcelain", "-uall", "-z", "--", *paths).split("\0")

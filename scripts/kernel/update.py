@@ -2,8 +2,8 @@
 
 An update consists of two parts. This script, part of the old version, does what must not change: it checks that an
 update is possible, fetches upstream, makes a backup, and puts the project on the branch. The new version defines what
-an
-update does: its `scripts/kernel/update_to.py` runs from a checkout aside. So an old project can take any newer version.
+an update does: its `scripts/kernel/update_to.py` runs from a checkout aside. So an old project can take any newer
+version.
 
 The protocol between the two, which every version must keep:
 
@@ -31,9 +31,9 @@ from typing import Any
 
 from backup import make_backup
 from bootstrap import VENV_UV
-from change import Change
 from lock import read_age, read_project
 from recipe import ROOT, Refusal, git, is_yes, refuse_nobody, refuse_uncommitted, run, show
+from staging import Change
 from switch import QUIET, commit_of, prefix, put_branch, put_files, put_head, refuse_unusual_git
 from upstream import SAID, Aside, address_of, choose
 

@@ -124,9 +124,9 @@ class Report:
 
     def median(self, group: str, case: str, metric: str) -> float | None:
         """The median of what was measured, if it was."""
-        for one in self.results:
-            if (one.group, one.case) == (group, case) and metric in one.numbers:
-                return statistics.median(one.numbers[metric])
+        for result in self.results:
+            if (result.group, result.case) == (group, case) and metric in result.numbers:
+                return statistics.median(result.numbers[metric])
         return None
 
 
@@ -319,17 +319,17 @@ def render(report: Report) -> str:
     rows = [target.row(report) for target in TARGETS if target.group in report.groups]
     parts += ["## Targets", table(["what", "target", "measured", ""], rows)] if rows else []
     for name, (text, base) in report.groups.items():
-        results = [one for one in report.results if one.group == name]
-        metrics = list(dict.fromkeys(metric for one in results for metric in one.numbers))
-        bases = next((one.numbers for one in results if one.case == base), {})
+        results = [result for result in report.results if result.group == name]
+        metrics = list(dict.fromkeys(metric for result in results for metric in result.numbers))
+        bases = next((result.numbers for result in results if result.case == base), {})
         rows = [
-            [one.case, *(cell(one.numbers[metric], bases.get(metric, [])) for metric in metrics)]
-            for one in results
-            if one.numbers
+            [result.case, *(cell(result.numbers[metric], bases.get(metric, [])) for metric in metrics)]
+            for result in results
+            if result.numbers
         ]
         parts += [f"## {name}", textwrap.fill(text, 120, break_on_hyphens=False)]
         parts += [table(["", *metrics], rows)] if rows else []
-        parts += [f"{one.case}: {one.error}" for one in results if one.error]
+        parts += [f"{result.case}: {result.error}" for result in results if result.error]
     return "\n\n".join(parts) + "\n"
 
 
@@ -377,7 +377,9 @@ def main(words: Sequence[str]) -> int:
         if not report.results:
             say(f"error: CASES={options['CASES']} names nothing; {USE}")
             return 2
-        outcome = [dict(zip(("what", "target", "measured", "met"), one.row(report), strict=True)) for one in TARGETS]
+        outcome = [
+            dict(zip(("what", "target", "measured", "met"), target.row(report), strict=True)) for target in TARGETS
+        ]
         path = Path(options["JSON"])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({**cattrs.unstructure(report), "targets": outcome}, indent=1) + "\n")
@@ -386,7 +388,7 @@ def main(words: Sequence[str]) -> int:
     print(text, end="")
     if options["PAGE"]:
         Path(options["PAGE"]).write_text(f"{INTRO}\n{text}")
-    return int(any(one.error for one in report.results if one.case.startswith(KERNEL)))
+    return int(any(result.error for result in report.results if result.case.startswith(KERNEL)))
 
 
 if __name__ == "__main__":

@@ -1033,26 +1033,25 @@ this one, and nothing is wrong with it:
 def render(said: Mapping[str, str]) -> str:
     """Return the page, with what the terminal *said* by title."""
     parts = [INTRO, _contents(said)]
-    for one in SCENARIOS:
-        if one.group:
-            parts.append(f"## {one.group}\n")
-        parts.append(
-            f"### {one.title}\n\n{textwrap.fill(one.text, 120, break_long_words=False, break_on_hyphens=False)}\n"
-        )
-        shown = {path: source for path, source in one.paths.items() if source != IDLE.lstrip("\n")}
+    for scenario in SCENARIOS:
+        if scenario.group:
+            parts.append(f"## {scenario.group}\n")
+        text = textwrap.fill(scenario.text, 120, break_long_words=False, break_on_hyphens=False)
+        parts.append(f"### {scenario.title}\n\n{text}\n")
+        shown = {path: source for path, source in scenario.paths.items() if source != IDLE.lstrip("\n")}
         parts += [f"```python\n# {path}\n{source}```\n" for path, source in shown.items()]
-        parts.append(f"```text\n$ {one.command}\n{said[one.title]}\n```\n")
+        parts.append(f"```text\n$ {scenario.command}\n{said[scenario.title]}\n```\n")
     return "\n".join(parts)
 
 
 def _contents(said: Mapping[str, str]) -> str:
     """Return a table of all scenarios with their exit codes."""
     rows = ["| what happened | exit |", "| --- | --- |"]
-    for one in SCENARIOS:
-        if one.group:
-            rows.append(f"| **{one.group}** | |")
-        anchor = re.sub(r"[^\w -]", "", one.title.lower()).replace(" ", "-")
-        rows.append(f"| [{one.title}](#{anchor}) | {said[one.title].splitlines()[-1]} |")
+    for scenario in SCENARIOS:
+        if scenario.group:
+            rows.append(f"| **{scenario.group}** | |")
+        anchor = re.sub(r"[^\w -]", "", scenario.title.lower()).replace(" ", "-")
+        rows.append(f"| [{scenario.title}](#{anchor}) | {said[scenario.title].splitlines()[-1]} |")
     return "\n".join(rows) + "\n"
 
 
@@ -1065,7 +1064,7 @@ def read(page: str) -> dict[str, str]:
 def main() -> None:
     """Play all scenarios, four at a time, and write the page."""
     with ThreadPoolExecutor(4) as pool:
-        said = dict(zip((one.title for one in SCENARIOS), pool.map(play, SCENARIOS), strict=True))
+        said = dict(zip((scenario.title for scenario in SCENARIOS), pool.map(play, SCENARIOS), strict=True))
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(render(said))
 

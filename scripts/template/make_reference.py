@@ -134,7 +134,9 @@ def write() -> str:
         parts.append(f"## {module.__name__}\n")
         for name in names:
             value = getattr(module, name)
-            home = next((one for one in (kernel, kernel.events) if one is not module and name in one.__all__), None)
+            home = next(
+                (public for public in (kernel, kernel.events) if public is not module and name in public.__all__), None
+            )
             if home is not None and module is not kernel:
                 continue  # it has its entry there
             if name in NOTES:

@@ -181,11 +181,11 @@ def of_expression(node: ast.expr) -> Iterator[str]:  # noqa: C901, PLR0912  (a t
             yield ast.unparse(ast.Call(ast.Name(NAMES[name]), args, keywords))
         case ast.Call(func=func, args=args, keywords=[_, *_] as keywords):
             for left_out in keywords:
-                yield ast.unparse(ast.Call(func, args, [one for one in keywords if one is not left_out]))
+                yield ast.unparse(ast.Call(func, args, [keyword for keyword in keywords if keyword is not left_out]))
         case ast.ListComp() | ast.SetComp() | ast.GeneratorExp():
             for place, generator in enumerate(node.generators):
                 for condition in generator.ifs:
-                    ifs = [one for one in generator.ifs if one is not condition]
+                    ifs = [kept for kept in generator.ifs if kept is not condition]
                     fewer = ast.comprehension(generator.target, generator.iter, ifs, generator.is_async)
                     generators = [*node.generators[:place], fewer, *node.generators[place + 1 :]]
                     yield ast.unparse(type(node)(node.elt, generators))
@@ -232,10 +232,10 @@ def stages(path: str, *, deep: bool, programs: str = "") -> list[list[str]]:
     met: set[Path] = set()
     result = []
     for stage in found:
-        files = {file for one in stage for file in (one.rglob("test_*.py") if one.is_dir() else [one])}
+        files = {file for path in stage for file in (path.rglob("test_*.py") if path.is_dir() else [path])}
         if files - met:
             again = [f"--ignore={file.relative_to(ROOT).as_posix()}" for file in sorted(files & met)]
-            result.append([one.relative_to(ROOT).as_posix() for one in sorted(stage)] + again)
+            result.append([path.relative_to(ROOT).as_posix() for path in sorted(stage)] + again)
         met |= files
     return result
 
@@ -337,7 +337,9 @@ def run(module: Module, options: Mapping[str, str], copy: Copy) -> tuple[int, in
             RESULTS.mkdir(exist_ok=True)
             path.write_text(json.dumps(told, indent=1))
             print(f"{'noticed' if noticed else 'LIVES  '} {module.path}:{key}", flush=True)
-    lives = [key for key in (f"{one.line}: {one.what}" for one in chosen) if not told["mutants"][key]["noticed"]]
+    lives = [
+        key for key in (f"{mutant.line}: {mutant.what}" for mutant in chosen) if not told["mutants"][key]["noticed"]
+    ]
     print(f"{module.path}: {len(chosen) - len(lives)} of {len(chosen)} noticed, of {len(everyone)} that there are")
     return len(chosen), len(lives)
 

@@ -96,9 +96,12 @@ async def answer(request: Any) -> JSONResponse:
     found = await request.app.state.client.get("http://127.0.0.1:{STOCK}/stock")
     return JSONResponse(10 * found.json())
 
+async def broken(request: Any) -> JSONResponse:
+    raise LookupError("no price")
+
 @service(depends=["stock"])
 async def shop(serving: Serving[None]) -> None:
-    app = Starlette(routes=[Route("/price", answer)])
+    app = Starlette(routes=[Route("/price", answer), Route("/broken", broken)])
     async with httpx.AsyncClient(trust_env=False) as client:
         app.state.client = client
         {CLIENT}
@@ -140,6 +143,7 @@ def test_from_the_request_to_the_query(app: App) -> None:
         with httpx.Client(trust_env=False) as client:
             headers = {"traceparent": "00-{}-{}-01".format(*CALLER)}
             assert client.get(f"http://127.0.0.1:{port}/price", headers=headers).json() == 30
+            assert client.get(f"http://127.0.0.1:{port}/broken").status_code == 500
         run.send(signal.SIGTERM)
         result = run.result()
     assert result.code == 0
@@ -151,9 +155,18 @@ def test_from_the_request_to_the_query(app: App) -> None:
         parent = span.ids
         trace.add(span.ids)
     assert {one.ids for one in collector.spans if one.ids[0].hex() == CALLER[0]} == trace
-    (record,) = (one for one in result.records if one["message"] == "counting")
-    request = collector.one("stock GET /stock").ids
-    assert (record["trace_id"], record["span_id"]) == tuple(one.hex() for one in request)
+    (counting,) = (one for one in result.records if one["message"] == "counting")
+    assert ids_of(counting) == collector.one("stock GET /stock").ids
+    (failed,) = (one for one in result.records if "no price" in one.get("error", ""))
+    broken = collector.one("shop GET /broken")
+    assert ids_of(failed) == broken.ids
+    assert broken.failed
+    assert "in broken" in failed["exception"]
+
+
+def ids_of(record: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """The trace and the span of a record."""
+    return bytes.fromhex(record["trace_id"]), bytes.fromhex(record["span_id"])
 
 
 def test_without_traces_nothing_is_loaded_for_requests(app: App) -> None:

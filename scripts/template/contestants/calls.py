@@ -142,9 +142,9 @@ async def _kernel(url: str, size: int) -> AsyncGenerator[Call]:
         orchestrator.request_stop("it is measured")
 
 
-def _app(url: str, one: Any) -> Orchestrator:
+def _app(url: str, service: Any) -> Orchestrator:
     nats, _ = read_nats({"NATS_URL": url})
-    registry = Registry({one.name: one}, remote=True)
+    registry = Registry({service.name: service}, remote=True)
     return Orchestrator(connect(registry.units({}), app="bench", version="0.0.0", nats=nats).units)
 
 
