@@ -297,8 +297,9 @@ def _packages(root: Path, code: Mapping[str, bytes], left_out: Mapping[str, byte
     for name, package in found.items():
         if package.version not in locked.get(name, "").split(" and "):
             raise Refusal(
-                f"{name} {package.version} in .venv is not the version in scripts/requirements.lock; if you installed it"
-                " by hand, `rm -r .venv`, and the next recipe recreates it; if the lock should contain it, `just lock`"
+                f"{name} {package.version} in .venv is not the version in scripts/requirements.lock; if"
+                " you installed it by hand, `rm -r .venv`, and the next recipe recreates it; if the lock should"
+                " contain it, `just lock`"
             )
     return tuple(found[name] for name in sorted(found))
 

@@ -48,7 +48,7 @@ def remove(words: Mapping[str, str]) -> None:
             name, group = requirement["name"], given or _group_of(requirement["name"], project)
             words_of_group = ["--group", group] if group else []
             run_uv([str(VENV_UV), "remove", "--frozen", "--quiet", *words_of_group, name], project)
-        done = f"{_told(wanted)} no dependenc{'y of its' if len(wanted) == 1 else 'ies of their'} own any more."
+        done = f"{_told(wanted)} no longer {'a direct dependency' if len(wanted) == 1 else 'direct dependencies'}."
         _make(change, project, before, resolve(project, before, [], 0), done)
 
 

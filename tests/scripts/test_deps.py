@@ -160,7 +160,7 @@ def test_add_takes_nothing_young_and_remove_undoes_it(deps: Deps) -> None:
     assert done.out == "aged: not locked -> 1.4.2\naged is a dependency.\n"
     assert deps.asks_for()[0] == "aged>=1.4"
     assert deps.project.just("--version").err == "", ".venv is up to date already"
-    assert deps.just("deps-remove", "aged").out == "aged: 1.4.2 -> gone\naged is no dependency of its own any more.\n"
+    assert deps.just("deps-remove", "aged").out == "aged: 1.4.2 -> gone\naged is no longer a direct dependency.\n"
     assert deps.texts == before
 
 

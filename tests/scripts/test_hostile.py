@@ -119,7 +119,7 @@ def test_there_are_forty() -> None:
         (("kernel-files", "x"), "usage: just kernel-files"),
         (("deps-add", "-r requirements.txt"), "is not a requirement; usage: just deps-add httpx"),
         (("deps-add", "x @ file:///etc/passwd"), "no requirement"),
-        (("deps-add", "httpx", "-e", "attrs"), "'-e' is no requirement"),
+        (("deps-add", "httpx", "-e", "attrs"), "'-e' is not a requirement"),
         (("check", "x"), "usage: just check"),
         (("deps-add", "httpx", "AGE=-1"), "AGE='-1' is not a number of days"),
         (("deps-add", "httpx", "GROUP=../x"), "GROUP='../x' is not a valid name for a group"),

@@ -227,7 +227,7 @@ def test_a_program_on_the_path(runtime: Runtime, project: Project, tmp_path: Pat
     assert done.code == 0, done.err
     project.write("services/once.py", SHOWS)
     assert shown(runtime) == f"http://127.0.0.1:{runtime.otlp}/v1/traces"
-    assert "it runs already" in runtime.start().err
+    assert "it is running already" in runtime.start().err
     assert runtime.just("jaeger-stop").out == "Jaeger is stopped, and its traces are gone.\n"
     assert runtime.just("jaeger-stop").out == "Jaeger is not running; nothing is sent to it.\n"
     assert shown(runtime) == ""

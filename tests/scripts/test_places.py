@@ -361,7 +361,7 @@ def test_any_tag_branch_or_commit(bigger_once: Bigger, upstream: Upstream, tmp_p
     assert project.just("kernel-update-merge").code == 0
     for word, told in (
         (second, "is older than 0.4.0"),
-        ("nowhere", "'nowhere' is no version, tag, branch or commit"),
+        ("nowhere", "'nowhere' is not a version, tag, branch or commit"),
     ):
         done = project.just("kernel-update", word)
         assert (done.code, told in done.err) == (2, True), done.err

@@ -152,7 +152,7 @@ def test_an_address_that_is_none(owned: Project, address: str) -> None:
         done = owned.just("sec", f"SERVICE={address}")
     assert done.code == 2
     assert done.err.count("\n") == 1
-    assert "is no address" in done.err
+    assert "is not an address" in done.err
 
 
 # -- secrets -------------------------------------------------------------------------------------------------------

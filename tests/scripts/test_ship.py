@@ -375,7 +375,7 @@ def test_the_image_is_built_by_what_is_there(built: Project, tmp_path: Path) -> 
     *_, third, _ = (tmp_path / "log").read_text().splitlines()
     assert f"--build-arg BUILDER=here:2 --secret id=pip.conf,src={tmp_path}/pip.conf " in third
     refused = built.just("image", "PIP_CONF=/nowhere", PATH=path)
-    assert (refused.code, "is no file" in refused.err) == (2, True)
+    assert (refused.code, "is not a file" in refused.err) == (2, True)
 
 
 def test_what_is_fetched_is_pinned() -> None:
