@@ -55,8 +55,8 @@ class Outside:
     """The observability of one run, as a context manager around it.
 
     Inside the block: call `serve` when the services are known, `observers` and `runs` when the loop runs, `ended` when
-    all services have ended, and `close` to send the remaining items. An exit without `close`, for example by an error,
-    closes.
+    all services have ended, and `close` to send the remaining items. If `close` was not called, for example because of
+    an error, leaving the block calls it.
 
     Args:
         settings: The settings of the kernel.

@@ -30,7 +30,7 @@ def _pending() -> dict[str, Any]:
     left = git("for-each-ref", "--format=%(refname:lstrip=2)", f"refs/heads/{BRANCH}*").split()
     if left:
         raise Refusal(
-            f"{NOTE}, which describes the branch {left[0]}, is missing: it was made in another clone or worktree;"
+            f"{NOTE}, which describes the branch {left[0]}, is missing; another clone or worktree has made the update:"
             f" merge it with `git merge {left[0]}`, or delete it with `git branch -D {left[0]}`"
         )
     raise Refusal("no update is pending; `just kernel-update` makes one")
