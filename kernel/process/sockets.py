@@ -106,7 +106,7 @@ def _try_all(addresses: Sequence[Address], port: int, backlog: int | None) -> li
                 absent = error  # a name may have addresses that this machine does not
                 continue
             # Connections inherit this option. asyncio sets it only if the socket has a protocol, which sockets from
-            # `create_server` have not. Without it, an answer in two parts would wait 40 ms for the client's acknowledgement.
+            # `create_server` have not. Without it, an answer in two parts would wait 40 ms for an acknowledgement.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             found.append(opened.enter_context(sock))
         if not found and absent is not None:

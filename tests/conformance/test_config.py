@@ -35,7 +35,7 @@ UNREADABLE_ERRORS = [
     r"C_TAGS cannot be read: its field is of type deque\[str\]; write list\[str\] \(C.tags, services/c.py:\d+\)$",
     r"C_REST cannot be read: its field is of type Mapping\[str, int\]; write dict\[str, int\]",
     r"C_HOOK cannot be read: its field is of type Callable\[\[\], int\]; use attrs.field(init=False) for what does not",
-    r"C_ROWS cannot be read: its field is of type list\[list\[int\]\]; a list in a list needs two kinds of separators",
+    r"C_ROWS cannot be read: its field is of type list\[list\[int\]\]; lists cannot be nested: write str",
     r"C_WHAT cannot be read: its field is of type complex; write str, and convert it in the service",
 ]
 CHECKED = takes(
@@ -117,7 +117,7 @@ MISTAKES = {
             "c.py": f"{HEAD}from typing import Generic, TypeVar\nT = TypeVar('T')\n@attrs.frozen\n"
             f"class C(Generic[T]):\n    x: T\n{TAKES_C}"
         },
-        [r"C_X cannot be read: its field is of type T; give the class the type .+, as in Config\[int\]"],
+        [r"C_X cannot be read: its field is of type T; give the class a type argument, such as Config\[int\]"],
     ),
     "a typo in depends": Mistake(
         {"api": idle("api", "depends=['databse']", "database: int"), "database": idle("database")},

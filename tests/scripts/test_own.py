@@ -175,7 +175,7 @@ def _a_worktree(project: Project) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (_dirty, "not committed (services/mine.py); commit"),
+        (_dirty, "uncommitted changes (services/mine.py); commit"),
         (_nobody, "git config --global user.name"),
         (_a_worktree, "git worktree remove"),
     ],
@@ -199,7 +199,7 @@ def test_a_name_that_stands_for_something_else(project: Project, name: str) -> N
     with project.unchanged():
         done = project.just("own", name)
     assert done.code == 2
-    assert done.err.endswith("take another name\n")
+    assert done.err.endswith("choose another name\n")
 
 
 # -- killed --------------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def test_own_of_files_that_came_without_a_repository(upstream: Upstream, tmp_pat
     done = bigger.just("own", "NAME=my-app")
     assert done.code == 0, done.err
     assert ("kept in a backup first" in done.out) == (not committed)
-    assert "say upstream and commit" in done.out
+    assert "set upstream and commit" in done.out
     assert not (bigger.root / "services" / "example_api.py").exists()
     assert bigger.just("kernel-update").err.startswith("just kernel-update: pyproject.toml does not set commit")
 
@@ -279,7 +279,7 @@ def test_an_update_in_a_second_worktree(bigger_once: Bigger, upstream: Upstream,
         branch = second.git("branch", "--show-current").strip()
         assert branch.startswith("kernel_update_to_0.4.0-")
         assert not second.git("status", "--porcelain")
-        assert "made in another clone or worktree" in first.just("kernel-update-merge").err
+        assert "another clone or worktree has made the update" in first.just("kernel-update-merge").err
     first.git("checkout", "-q", "work")
     for word in ("merge", "revert"):
         done = second.just(f"kernel-update-{word}")
@@ -334,7 +334,7 @@ def test_own_of_an_archive(upstream: Upstream, tmp_path: Path) -> None:
     done = project.just("own", "NAME=my-app")
     assert done.code == 0, done.err
     assert "kept in a backup first" in done.out
-    assert "say upstream and commit" in done.out
+    assert "set upstream and commit" in done.out
     assert project.git("log", "--format=%s") == "my-app, made from kernelpack 0.1.0\n"
     assert project.git("status", "--porcelain") == ""
     assert project.git("branch", "--show-current") == "main\n"
@@ -418,7 +418,7 @@ def test_backups_and_builds_need_no_history(strange: tuple[Project, dict[str, st
     assert project.just("service-remove", "billing", "FORCE=1", **env).code == 0
     update = project.just("kernel-update", **env)
     assert update.code == 2
-    assert ("in no repository" in update.err) or ("dubious ownership" in update.err)
+    assert ("not in a repository" in update.err) or ("dubious ownership" in update.err)
 
 
 # -- line ends -----------------------------------------------------------------------------------------------------

@@ -341,7 +341,7 @@ def test_nothing_pending(project: Project, word: str) -> None:
     expected = f"just kernel-update-{word}: no update is pending; `just kernel-update` makes one\n"
     assert (done.code, done.err) == (2, expected)
     project.git("branch", BRANCH)
-    assert "was made in another clone" in project.just(f"kernel-update-{word}").err
+    assert "another clone or worktree has made the update" in project.just(f"kernel-update-{word}").err
 
 
 # -- what is refused -----------------------------------------------------------------------------------------------
@@ -357,7 +357,7 @@ def _say(key: str, value: str) -> str:
         ("touch new", (), "not committed (new)"),
         ("git branch kernel_update_to_9.9.9", (), "an update is pending on the branch kernel_update_to_9.9.9"),
         ("git checkout -q --detach", (), "no branch is checked out"),
-        ("rm .venv/bin/uv", (), "needs what is not here: uv in .venv"),
+        ("rm .venv/bin/uv", (), "needs something that is missing: uv in .venv"),
         ("echo 'added*' >> .gitignore; git commit -qam x", (), "git would ignore kernel/added.txt"),
         ("true", ("VERSION=0.0.9",), "upstream has no version 0.0.9; the newest is 0.4.0"),
         ("true", ("0.4",), "'0.4' is not a version"),
@@ -369,21 +369,21 @@ def _say(key: str, value: str) -> str:
         (("version", '"new"'), (), "malformed"),
         (("commit", '"1234567890123456789012345678901234567890"'), (), "upstream has no commit 123456789012 any more"),
         (("commit", '"HEAD"'), (), "malformed"),
-        (("commit", "1"), (), "does not say commit"),
+        (("commit", "1"), (), "does not set commit"),
         (("upstream", '"nowhere"'), (), "neither an existing folder nor an address"),
-        (("upstream", '"ext::sh -c touch% hacked"'), (), "neither a folder"),
-        (("upstream", '"--upload-pack=touch hacked"'), (), "neither a folder"),
-        (("upstream", '"ssh:\\/\\/-oProxyCommand=touch hacked\\/x"'), (), "neither a folder"),
-        (("upstream", '"-oProxyCommand=touch:x"'), (), "neither a folder"),
-        (("upstream", '"ssh:\\/\\/git@-oProxyCommand=touch hacked\\/x"'), (), "neither a folder"),
-        (("upstream", '"ssh:\\/\\/%2doProxyCommand=touch%20hacked\\/x"'), (), "neither a folder"),
-        (("upstream", '"git@-oProxyCommand=touch:x"'), (), "neither a folder"),
-        (("upstream", '"https:\\/\\/-x\\/y"'), (), "neither a folder"),
+        (("upstream", '"ext::sh -c touch% hacked"'), (), "neither an existing folder"),
+        (("upstream", '"--upload-pack=touch hacked"'), (), "neither an existing folder"),
+        (("upstream", '"ssh:\\/\\/-oProxyCommand=touch hacked\\/x"'), (), "neither an existing folder"),
+        (("upstream", '"-oProxyCommand=touch:x"'), (), "neither an existing folder"),
+        (("upstream", '"ssh:\\/\\/git@-oProxyCommand=touch hacked\\/x"'), (), "neither an existing folder"),
+        (("upstream", '"ssh:\\/\\/%2doProxyCommand=touch%20hacked\\/x"'), (), "neither an existing folder"),
+        (("upstream", '"git@-oProxyCommand=touch:x"'), (), "neither an existing folder"),
+        (("upstream", '"https:\\/\\/-x\\/y"'), (), "neither an existing folder"),
         (("upstream", '"http:\\/\\/git.example.com\\/x"'), (), "uses http, where anybody on the network path"),
         (
             ("upstream", '"git:\\/\\/git.example.com\\/x"'),
             (),
-            "let upstream under [tool.kernel] in pyproject.toml begin",
+            "set upstream under [tool.kernel] in pyproject.toml to",
         ),
         (("upstream", '"http:\\/\\/git.example.com\\/x"'), ("PLAIN=perhaps",), "neither yes nor no"),
         ("true", ("VERIFY=1",), "git cannot verify the tag v0.4.0"),
@@ -479,7 +479,7 @@ def test_the_newer_version_says_what_an_update_is(tmp_path: Path) -> None:
     own.release("0.3.1", "A broken way.")
     with project.unchanged():
         done = project.just("kernel-update", "0.3.0")
-        assert (done.code, "cannot be updated to" in done.err) == (2, True)
+        assert (done.code, "choose another version" in done.err) == (2, True)
         assert project.just("kernel-update").code == 9
     own.write(script, text)
     update(project, "0.2.0")
@@ -550,7 +550,7 @@ def test_a_password_in_an_address_is_not_shown(project: Project, server: str, se
             project.git("commit", "-qam", "Elsewhere")
             done = project.just("kernel-update", "PLAIN=1")
             assert done.code == 2
-            assert "cannot be fetched" in done.err or "neither a folder" in done.err
+            assert "cannot be fetched" in done.err or "neither an existing folder" in done.err
             assert not any(part in done.err + done.out for part in (secret, "hunter2", "w0rd", "slash", "c#d"))
 
 
