@@ -102,7 +102,7 @@ def near_misses(environ: Mapping[str, str], known: Collection[str]) -> Iterable[
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """Return the nearest name, unless the variable only lacks a first word: ``USER`` is not meant as ``API_USER``."""
+    """Return the most similar name, unless it only has one more word in front: ``USER`` does not mean ``API_USER``."""
     from difflib import get_close_matches
 
     near = get_close_matches(name, list(known), n=1, cutoff=0.8)

@@ -79,7 +79,7 @@ def lost(state: State, error: BaseException | None) -> str:
 
 
 def spent(attempts: int, refused: BaseException | None) -> str:
-    """Say why a service is not retried: its retries are used up, or *refused* is an error that is not retried."""
+    """Say why a service is not retried: its retries are used up, or the error *refused* is not in `Retry.on`."""
     words = [f"after {attempts} attempts"] if attempts > 1 else []
     if refused is not None:
         words.append(f"not retried: {type(refused).__name__} is not in Retry(on=...)")

@@ -121,7 +121,7 @@ class Outside:
 
             self._prometheus = Prometheus(self._provide)
             if self._address is None or self._address.asked_for or metrics:
-                self._prometheus.start()  # under `dev` at the first request: it takes 0.1 s
+                self._prometheus.start()  # takes 0.1 s; under `dev` it waits for the first request
         elif metrics:
             self._provide()
         return self

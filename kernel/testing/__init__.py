@@ -104,7 +104,7 @@ class StateMissed(ServiceError):
     ended: State
 
     def __str__(self) -> str:
-        return f"{self.service} has ended ({self.ended.value}): so it will never be {self.wanted.value}"
+        return f"{self.service} has ended ({self.ended.value}); it will never be {self.wanted.value}"
 
 
 class Running:

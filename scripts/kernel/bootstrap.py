@@ -98,7 +98,7 @@ def make_venv(python: Path, turn: int) -> None:
 
 
 def install_uv(turn: int) -> None:
-    """Install the lock's version of uv, using the pip bundled with Python, since neither may be installed."""
+    """Install the lock's version of uv with the pip that is bundled with Python. Neither has to be installed."""
     pip = next(bundled_pips(), None)
     if not pip:
         fail(f"{sys.executable} comes without ensurepip; {REMEDY}, or put uv on PATH.")

@@ -163,7 +163,7 @@ class _Merge:
             if above:
                 self._keep_ours(path, f"you have a file {above}", above + ASIDE + path.removeprefix(above))
             elif path in folders:
-                self._keep_ours(path, f"you have a folder of that name, with {folders[path]}")
+                self._keep_ours(path, f"you have a folder with that name, which contains {folders[path]}")
 
     def _refuse_kinds(self) -> None:
         """Handle a link or a repository where the other side has a file: the user's stays."""

@@ -526,7 +526,7 @@ SCENARIOS = (
     ),
     Scenario(
         "It returns without ever serving",
-        "Its dependents would wait for ever, so this is a failure: find the path through the function that never "
+        "Its dependents would wait forever, so this is a failure: find the path through the function that never "
         "reaches `serving`.",
         {
             "database": """

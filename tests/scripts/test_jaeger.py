@@ -308,7 +308,7 @@ def test_a_container_that_is_gone(runtime: Runtime, project: Project, tmp_path: 
     end(tmp_path)
     done = runtime.just("run", "once", ADMIN_ADDR="off")
     assert (done.code, done.out) == (0, "to \n"), done.err
-    assert done.err.startswith("scripts/kernel/run: Jaeger does not answer any more, so no traces are sent to it;")
+    assert done.err.startswith("scripts/kernel/run: Jaeger does not respond any more, so no traces are sent to it;")
     assert runtime.start().code == 0
     assert shown(runtime).startswith("http://127.0.0.1")
 

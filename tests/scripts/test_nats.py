@@ -69,7 +69,7 @@ def test_one_that_was_killed_is_not_used(started: tuple[Project, int]) -> None:
     project.write("services/once.py", SHOWS)
     done = project.just("run", "once", ADMIN_ADDR="off")
     assert done.code == 0
-    assert "NATS does not answer any more" in done.err
+    assert "NATS does not respond any more" in done.err
 
 
 @pytest.mark.parametrize("port", ["0", "x", "70000", "-1"])

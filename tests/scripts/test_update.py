@@ -383,7 +383,7 @@ def _say(key: str, value: str) -> str:
         (
             ("upstream", '"git:\\/\\/git.example.com\\/x"'),
             (),
-            "set upstream under [tool.kernel] in pyproject.toml to",
+            "change upstream under [tool.kernel] in pyproject.toml to",
         ),
         (("upstream", '"http:\\/\\/git.example.com\\/x"'), ("PLAIN=perhaps",), "neither yes nor no"),
         ("true", ("VERIFY=1",), "git cannot verify the tag v0.4.0"),

@@ -73,7 +73,7 @@ async def test_a_block_may_wait_for_a_state_and_stop_all() -> None:
         await run.wait_for(reader, State.STOPPING)
         await run.wait_for("store", State.STOPPED)
         run.stop()
-        with pytest.raises(StateMissed, match=r"store has ended \(stopped\): so it will never be ready"):
+        with pytest.raises(StateMissed, match=r"store has ended \(stopped\); it will never be ready"):
             await run.wait_for(store, State.READY)
     assert run.report.reason == "requested by the test"
 
