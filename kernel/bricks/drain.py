@@ -10,10 +10,13 @@ from typing import Any
 import attrs
 from anyio import sleep
 
+from kernel.bricks.clients import Limits
 from kernel.bricks.lifespan import ASGIApp
+from kernel.bricks.listen import BACKLOG
 from kernel.declare.serving import Work
 
 TAKEN_OVER = 3  # looks in a row, a millisecond apart: the loop has then made a connection of all that it has accepted
+LOOKS = BACKLOG // 64  # at most: the loop accepts at least 64 between two of them, if so many wait
 MARGIN = 1.0  # seconds of the time to stop that are left to what is closed after the requests
 
 
@@ -45,11 +48,14 @@ class Drain:
         """Wait until no connection waits to be accepted, or is just being taken over by the loop.
 
         A waiting connection would be reset when the sockets close, and one that the server does not know yet would be
-        reset when it ends.
+        reset when it ends. Those that come later are not waited for: there may be no end of them.
         """
+        waiting = select.poll()
+        for one in self.sockets:
+            waiting.register(one, select.POLLIN)
         quiet = 0
-        for _ in range(1000):
-            quiet = 0 if select.select(self.sockets, [], [], 0)[0] else quiet + 1
+        for _ in range(LOOKS):
+            quiet = 0 if waiting.poll(0) else quiet + 1
             if quiet > TAKEN_OVER:
                 return
             await sleep(0.001)
@@ -58,5 +64,6 @@ class Drain:
 Serve = Callable[[Drain], Awaitable[None]]
 """Serves until a stop is requested and what was in flight has ended."""
 
-Prepare = Callable[[ASGIApp, dict[str, Any]], Serve]
-"""Takes an app without lifespan and a server's options: `prepare` of `uvicorn_server` and of `hypercorn_server`."""
+Prepare = Callable[[ASGIApp, dict[str, Any], Limits], Serve]
+"""Takes an app without lifespan, a server's options, and the limits of its clients: `prepare` of `uvicorn_server` and
+of `hypercorn_server`."""
