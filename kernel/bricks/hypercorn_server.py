@@ -254,9 +254,9 @@ async def _on_trio(app: ASGIWrapper, config: Config, drain: Drain, clients: _Cli
     context = WorkerContext(None)
     tls = config.create_ssl_context() if config.ssl_enabled else None
 
-    async def handle(stream: Any) -> None:
+    async def handle(stream: Any, sock: trio.socket.SocketType) -> None:
         if clients.full(len(connections.child_tasks)):
-            await trio.aclose_forcefully(stream)
+            sock.close()
             return
         with CancelScope() as scope:
             _connection.set(scope)
@@ -265,13 +265,15 @@ async def _on_trio(app: ASGIWrapper, config: Config, drain: Drain, clients: _Cli
             except Exception as error:  # noqa: BLE001
                 clients.failed(error)
             finally:
+                sock.close()  # also where hypercorn was cancelled before it had closed it
                 clients.ended(scope)
 
     def join(sock: socket.socket) -> None:
-        stream: Any = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        theirs = trio.socket.from_stdlib_socket(sock)
+        stream: Any = trio.SocketStream(theirs)
         if tls is not None:
             stream = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
-        connections.start_soon(handle, stream)
+        connections.start_soon(handle, stream, theirs)
 
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
@@ -280,6 +282,8 @@ async def _on_trio(app: ASGIWrapper, config: Config, drain: Drain, clients: _Cli
             await drain.work.stop_requested()
             await drain.settle()
             accepting.cancel_scope.cancel()
+        for one in drain.sockets:
+            one.close()
         clients.hurry()
         connections.cancel_scope.deadline = trio.current_time() + drain.seconds
         if connections.child_tasks:
@@ -340,6 +344,7 @@ async def _on_asyncio(app: ASGIWrapper, config: Config, drain: Drain, clients: _
         except Exception as error:  # noqa: BLE001
             clients.failed(error)
         finally:
+            writer.transport.abort()
             connections.discard(task)
             clients.ended(scope)
 
