@@ -47,7 +47,7 @@ bricks/        building blocks for services, imported at first use
                asgi          `serve_asgi`: an ASGI app as a service's work
                uvicorn_server hypercorn_server  the servers that run it
                clients uvicorn_clients  what their clients may take
-               program       `program`: an external program as a resource
+               program program_run  `program`: an external program as a resource
                ready output  when it is ready; what it writes
                guard         the process that ends a program when the kernel is gone
                drain         how a server ends
@@ -60,7 +60,7 @@ calls/         typed calls between services, in one process or many; imported on
                contract      which changes of an interface are compatible with its callers
                proxy failures  a call within the process, and its error if the service raised one
                nats nats_client wire  the connection to NATS, by nats-py; subjects, headers and statuses
-               client exporter  calls to services in other processes, and from them
+               client exporter  calls to services in other processes, and from them: `instances outgoing`
                discovery     NATS' protocol of services: found, described and counted by any client
                telemetry     spans and durations of calls
                wiring        link, stand-ins and exports, as services in the plan
@@ -95,10 +95,11 @@ config/        what the environment says
                readers       how a text becomes a value of a field's type, and back
                schema        the variables of a config class
                service_config  the config of each service, and the errors in it
-               settings      the kernel's own variables, in one table
-               otel nats     OTEL_* and NATS_*
+               setting settings  the kernel's own variables, in one table
+               nats          NATS_*, in another
+               otel          OTEL_*
                otel_sdk      OTEL_*, how exports are made: batches, limits, samplers
-               described     OTEL_* and NATS_*, for people
+               described     OTEL_*, for people
                near_misses   variables that nobody reads
                field_texts   what comments and docstrings say of a field
 events         the events that an `@observer` gets: the public names of lifecycle/events
@@ -119,7 +120,7 @@ errors         every exception of the kernel
 masking        masks secrets in text, and limits its length
 stacks         the user's line where a coroutine or thread is
 identity       the app's name, version and commit
-context        which service the current code belongs to
+context        which service the current code belongs to, and whether it is traced
 annotations    inspects annotations
 ```
 """
@@ -129,6 +130,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kernel.config.values import Seconds, Secret
+from kernel.context import tracing_enabled
 from kernel.declare.app import command, lifespan, observer
 from kernel.declare.retry import Retry
 from kernel.declare.service import Service, Started, service, started
@@ -203,4 +205,5 @@ __all__ = [
     "service",
     "started",
     "tcp",
+    "tracing_enabled",
 ]

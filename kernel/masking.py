@@ -131,7 +131,7 @@ def mask(text: str) -> str:
 
 # As strings, which `re` compiles at first use: this module is loaded at every start.
 _AFTER_USER = r"(://[^\s/?#\"'<>@:]*:)[^\s/?#\"'<>]*@"
-_AS_USER = r"(?i)(https?://)[^\s/?#\"'<>@:]+@"
+_AS_USER = r"(?i)((?:https?|nats)://)[^\s/?#\"'<>@:]+@"
 _IN_QUERY = r"(?i)([?&][\w.-]*(?:key|token|secret|passw(?:or)?d|pwd|sig(?:nature)?|auth|credential)s?=)[^\s&\"'<>#]+"
 
 
@@ -151,7 +151,8 @@ def shown(text: str, limit: int = TEXT) -> str:
 # -- what the environment holds ----------------------------------------------------------------------------------
 
 _ADDRESSES = frozenset({"NATS_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"})
-_SECRETS = frozenset({"NATS_AFTER_USER", "NATS_NKEY"})
+_SECRETS = frozenset({"NATS_PASSWORD", "NATS_NKEY"})
+_WITH_TOKEN = ("http", "nats", "tls", "ws")  # schemes of addresses in which a user without a password is a token
 _OTLP = "OTEL_EXPORTER_OTLP_"
 
 
@@ -160,7 +161,7 @@ def learn(environ: Mapping[str, str]) -> None:
     for name, text in environ.items():
         if name.startswith(_OTLP) and name.endswith("HEADERS"):
             add(*_secrets_of_headers(text))
-        elif name in _SECRETS:
+        elif name in _SECRETS or (name == "NATS_USER" and not environ.get("NATS_PASSWORD")):
             add(text)
         elif name.upper() in _ADDRESSES or (name.startswith(_OTLP) and name.endswith("ENDPOINT")):
             for one in text.split(","):
@@ -182,13 +183,15 @@ def secrets_of_address(address: str) -> Iterable[str]:
     """Yield the password in a URL, or the user if there is no password, and the values of its query."""
     from urllib.parse import unquote, unquote_plus
 
-    scheme, _, rest = address.strip().partition("://")
+    scheme, marks, rest = address.strip().partition("://")
+    if not marks:
+        scheme, rest = "nats", scheme  # the only addresses that need no scheme
     before, at, after = rest.rpartition("@")  # the last @: a password may contain @ and /
     if at and "?" in before and "/" in before.partition("?")[0]:  # the @ is in the query
         before, at, after = "", "", rest
     if at:
         user, colon, password = before.partition(":")
-        secret = password if colon else user if scheme.startswith("http") else ""
+        secret = password if colon else user if scheme.startswith(_WITH_TOKEN) else ""
         yield from (secret, unquote(secret))
     for part in after.partition("#")[0].partition("?")[2].split("&"):
         value = part.partition("=")[2]

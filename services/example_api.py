@@ -13,8 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from kernel import DeadlineExceeded, Seconds, Serving, Unavailable, serve_asgi, service
+from kernel import DeadlineExceeded, Seconds, Serving, Unavailable, serve_asgi, service, tracing_enabled
 from services._catalog import Catalog, NotMigrated
 
 MAX_BODY = 64 * 1024  # bytes of a request
@@ -46,7 +47,7 @@ async def example_api(example_catalog: Catalog, config: ApiConfig, serving: Serv
     The catalog stays available until then: a dependency is asked to stop only after its dependents have ended.
     """
     await serve_asgi(
-        make_app(example_catalog),
+        traced(make_app(example_catalog)),
         config.host,
         config.port,
         serving=serving,
@@ -54,6 +55,18 @@ async def example_api(example_catalog: Catalog, config: ApiConfig, serving: Serv
         drain_timeout=config.drain_timeout,
         ws="none",  # it has no websockets
     )
+
+
+def traced(app: ASGIApp) -> ASGIApp:
+    """Return *app* with a span for each request, in the caller's trace if there is one.
+
+    Without tracing, return it as it is, and import nothing.
+    """
+    if not tracing_enabled():
+        return app
+    from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+
+    return OpenTelemetryMiddleware(app, exclude_spans=["receive", "send"])
 
 
 def make_app(catalog: Catalog) -> Starlette:

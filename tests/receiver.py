@@ -18,6 +18,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext
 
 PATIENCE = 15.0  # seconds after which what does not come is a failure
 ERROR = 2  # the status of a span that failed, in the protocol
@@ -35,6 +38,12 @@ def plain(value: AnyValue) -> Any:
 def attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
     """Attributes by name."""
     return {pair.key: plain(pair.value) for pair in pairs}
+
+
+def _context(ids: tuple[bytes, bytes]) -> SpanContext:
+    """What identifies a span."""
+    trace, span = ids
+    return SpanContext(int.from_bytes(trace), int.from_bytes(span), is_remote=True)
 
 
 @attrs.frozen
@@ -81,6 +90,18 @@ class Received:
     def links(self) -> list[tuple[bytes, bytes]]:
         """Trace and span of each link."""
         return [(link.trace_id, link.span_id) for link in self.raw.links]
+
+    @property
+    def readable(self) -> ReadableSpan:
+        """The span as the SDK has it, with what a viewer draws its critical path from."""
+        return ReadableSpan(
+            self.raw.name,
+            _context(self.ids),
+            _context(self.parent) if self.parent else None,
+            Resource({"service.name": self.service}),
+            start_time=self.raw.start_time_unix_nano,
+            end_time=self.raw.end_time_unix_nano,
+        )
 
     @property
     def failed(self) -> bool:

@@ -250,6 +250,24 @@ def test_imports(module: str) -> None:
     assert loaded(f"import {module}", ROOT, HEAVY) == []
 
 
+TRACES = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+"""
+ASKS = """
+from services.example_api import make_app, traced
+app = make_app(None)
+"""
+
+
+def test_requests_are_instrumented_only_where_traces_are_made() -> None:
+    """Without a tracer provider the example's app stays as it is, and nothing of OpenTelemetry is imported."""
+    instrumentation = "opentelemetry.instrumentation.asgi"
+    assert loaded(f"{ASKS}assert traced(app) is app", ROOT, ["opentelemetry", "asgiref", "wrapt"]) == []
+    assert loaded(f"{TRACES}{ASKS}assert traced(app) is not app", ROOT, [instrumentation]) == [instrumentation]
+
+
 def loaded(code: str, root: Path, unwanted: Sequence[str]) -> list[str]:
     """Those of the *unwanted* modules that a process has loaded in the end, which has run *code* in *root*."""
     told = f"print('loaded', *[name for name in {tuple(unwanted)!r} if name in sys.modules], file=sys.stderr)"
@@ -287,7 +305,7 @@ ONLY_HELP_NEEDS = ["rich", "cyclopts.help"]
         (["--help"], ONLY_A_RUN_NEEDS),
         (["list"], [*ONLY_A_RUN_NEEDS, "cyclopts", "rich"]),
         (["version"], [*ONLY_A_RUN_NEEDS, "cyclopts", "rich"]),
-        (["run"], ["cyclopts", "rich", "random", "kernel.plan.check", "kernel.plan.drawing"]),
+        (["run"], ["cyclopts", "rich", "random", "kernel.config.otel", "kernel.config.nats", "kernel.plan.check"]),
         (["calm", "tell"], [*(set(ONLY_A_RUN_NEEDS) - {"services.calm"}), *ONLY_HELP_NEEDS, "kernel.plan.check"]),
     ],
     ids=["--help", "list", "version", "run", "calm tell"],

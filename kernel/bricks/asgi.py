@@ -18,7 +18,7 @@ from kernel.config.values import variable
 from kernel.context import current_service
 from kernel.declare.serving import Serving
 from kernel.errors import ServerMissing
-from kernel.process.sockets import address_of
+from kernel.process.sockets import HANDED_OVER, address_of
 
 log = logging.getLogger(__name__)
 
@@ -83,10 +83,11 @@ async def serve_asgi(
 
     async with listening(host, port, hint) as sockets, lifespan(app) as wrapped:
         serve = prepare(wrapped, options, limits)
+        held = HANDED_OVER.has(current_service.get())
         scheme = "https" if options.keys() & {"ssl_certfile", "certfile"} else "http"
         log.info("listening on %s", " and ".join(f"{scheme}://{address_of(one)}" for one in sockets))
         async with block as work:
-            await serve(Drain(work, sockets, drain_timeout))
+            await serve(Drain(work, sockets, drain_timeout, held))
 
 
 def _server(wanted: str | None) -> Prepare:

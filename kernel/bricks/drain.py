@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import attrs
-from anyio import sleep
+import sniffio
+from anyio import current_time, sleep
 
 from kernel.bricks.clients import Limits
 from kernel.bricks.lifespan import ASGIApp
 from kernel.bricks.listen import BACKLOG
 from kernel.declare.serving import Work
 
-TAKEN_OVER = 3  # looks in a row, a millisecond apart: the loop has then made a connection of all that it has accepted
-LOOKS = BACKLOG // 64  # at most: the loop accepts at least 64 between two of them, if so many wait
+WAITING = 5.0  # seconds at most, and a quarter of the time there is, to accept what waits: under load something does
+LOOKS = BACKLOG // 64  # at most: the loop accepts at least 64 between two of them; new clients may come for ever
+TAKEN_OVER = 3  # pauses of a millisecond: the loop has then made a connection of all that it has accepted
 MARGIN = 1.0  # seconds of the time to stop that are left to what is closed after the requests
 
 
@@ -28,12 +31,14 @@ class Drain:
         work: The service's work, which says when a stop is requested.
         sockets: What the server accepts connections from.
         limit: Seconds that requests in flight may take; None for as long as the service has.
+        held: Whether systemd holds the sockets, too, and hands them to the next process.
 
     """
 
     work: Work
     sockets: Sequence[socket.socket]
     limit: float | None
+    held: bool
 
     @property
     def seconds(self) -> float:
@@ -45,19 +50,24 @@ class Drain:
         return left if self.limit is None else min(left, self.limit)
 
     async def settle(self) -> None:
-        """Wait until no connection waits to be accepted, or is just being taken over by the loop.
+        """Accept the connections that wait, then stop accepting, and wait until the server knows them all.
 
-        A waiting connection would be reset when the sockets close, and one that the server does not know yet would be
-        reset when it ends. Those that come later are not waited for: there may be no end of them.
+        A waiting connection would be reset when the sockets close, unless systemd holds them: then the next process
+        accepts it. One that the server does not know yet would be reset when it ends.
         """
-        waiting = select.poll()
+        poll = select.poll()
         for one in self.sockets:
-            waiting.register(one, select.POLLIN)
-        quiet = 0
+            poll.register(one, select.POLLIN)
+        end = current_time() + min(WAITING, self.seconds / 4)
         for _ in range(LOOKS):
-            quiet = 0 if waiting.poll(0) else quiet + 1
-            if quiet > TAKEN_OVER:
-                return
+            if self.held or not poll.poll(0) or current_time() >= end:
+                break
+            await sleep(0.001)
+        if sniffio.current_async_library() == "asyncio":
+            # Its server cannot be closed yet: what it has accepted becomes a connection some steps later.
+            for one in self.sockets:
+                asyncio.get_running_loop().remove_reader(one)
+        for _ in range(TAKEN_OVER):
             await sleep(0.001)
 
 

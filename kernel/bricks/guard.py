@@ -5,7 +5,8 @@ socket to the kernel. It tells there ``pid N``, or ``failed ERRNO``, then ``exit
 to; it closes the socket when nothing is left. It is told there a number of seconds within which to end the program.
 The end of that socket means that the kernel is gone.
 
-    argv: number of the signal that asks the program to end, seconds that it then gets, the program, its arguments
+    argv: number of the signal that asks the program to end, seconds that it then gets, its user (uid:gid:name; empty
+    for the own one), the program, its arguments
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ASK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SET_DEATH_SIGNAL, SET_SUBREAPER = 1, 36  # of prctl
 
 
-def main(stop_signal: int, seconds: float, command: list[str]) -> None:
+def main(stop_signal: int, seconds: float, user: str, command: list[str]) -> None:
     """Run *command* until it and all its descendants have ended."""
     wake, woken = os.pipe()
     for fd in (wake, woken):
@@ -38,7 +39,7 @@ def main(stop_signal: int, seconds: float, command: list[str]) -> None:
     prctl = _find_prctl()
     adopts = prctl(SET_SUBREAPER, 1, 0, 0, 0) == 0  # orphans among its descendants come to it, and not to init
     prctl(SET_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
-    pid = _start(command, prctl)
+    pid = _start(command, user, prctl)
     if pid:
         _Guard(pid, stop_signal, seconds, adopts).run(wake)
 
@@ -148,13 +149,20 @@ def tell(word: str) -> None:
         os.write(KERNEL, f"{word}\n".encode())
 
 
-def _start(command: list[str], prctl: Callable[..., int]) -> int:
+def _start(command: list[str], user: str, prctl: Callable[..., int]) -> int:
     """Start the program in a session of its own; 0 where there is none of that name."""
+    if user:
+        os.get_exec_path()  # what `execvp` imports: that user may not be able to read it
     error, failed = os.pipe()  # which the program does not inherit: it closes when the program is there
     pid = os.fork()
     if pid == 0:
         try:
             os.setsid()
+            if user:
+                uid, gid, name = user.split(":", 2)
+                os.initgroups(name, int(gid))
+                os.setgid(int(gid))
+                os.setuid(int(uid))  # which clears the signal of the parent's death
             prctl(SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
             null = os.open(os.devnull, os.O_RDONLY)
             os.dup2(null, 0)
@@ -191,4 +199,4 @@ def _find_prctl() -> Callable[..., int]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])
+    main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3], sys.argv[4:])

@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 from anyio import CancelScope, move_on_after, sleep
+from anyio.lowlevel import checkpoint
 
 from kernel.bricks.clients import Complaints, Limits, forgiving
 from kernel.bricks.drain import Drain, Serve
@@ -97,6 +98,7 @@ class _Server(uvicorn.Server):
         await self._drain.settle()
         for server in self.servers:
             server.close()
+        await checkpoint()  # uvloop: what it accepted in the meantime becomes a connection in its next step
         state = self.server_state
         with move_on_after(self._drain.seconds):
             while state.connections or state.tasks:

@@ -31,7 +31,7 @@ def call(nats: Nats | None, app: str, method: str, arguments: str, timeout: floa
 
     """
     if nats is None:
-        raise ConfigError("is not set", where="NATS_URL", hint="calls from the terminal go by way of NATS: `just nats`")
+        raise ConfigError("is not set", where="NATS_URL", hint="calls from the terminal go through NATS: `just nats`")
     service, dot, name = method.rpartition(".")
     if not (dot and service.replace("-", "").isalnum() and name.isidentifier()):
         raise NamingError(f"{method!r} is no method", hint=f"as in: {USE}")
@@ -46,12 +46,12 @@ def call(nats: Nats | None, app: str, method: str, arguments: str, timeout: floa
     except (OSError, TimeoutError) as error:
         status, data, words = wire.FAILED, b"", one_line(error)
     if status == wire.OK:
-        print(json.dumps(json.loads(data), indent=2, ensure_ascii=False))  # noqa: T201  (it is what was asked for)
+        print(json.dumps(json.loads(data), indent=2, ensure_ascii=False))  # noqa: T201  (the result)
         return 0
     kind = ""
     if data:
-        told = json.loads(data)
-        kind = f"{told['type']}: " if isinstance(told, dict) and not words.startswith(str(told.get("type"))) else ""
+        found = json.loads(data)
+        kind = f"{found['type']}: " if isinstance(found, dict) and not words.startswith(str(found.get("type"))) else ""
     print(mask(f"error: {method}: {kind}{words or status}"), file=sys.stderr)  # noqa: T201
     return 1
 
@@ -59,7 +59,7 @@ def call(nats: Nats | None, app: str, method: str, arguments: str, timeout: floa
 async def _ask(nats: Nats, app: str, target: tuple[str, str], payload: bytes, seconds: float) -> tuple[str, bytes, str]:
     """Return the status, the payload and the message of the answer."""
     service, method = target
-    from kernel.calls.nats import Link, Waiter
+    from kernel.calls.nats import Callbacks, Link
 
     link = Link(nats, f"{app} call")
     prefix = nats.prefix or app
@@ -74,7 +74,7 @@ async def _ask(nats: Nats, app: str, target: tuple[str, str], payload: bytes, se
 
     async with link.open(seconds):
         subject = wire.subject(prefix, service, method)
-        reply = link.wait(token := link.token(), Waiter(subject, receive, lambda _: done.set()))
+        reply = link.wait(token := link.token(), Callbacks(subject, receive, lambda _: done.set()))
         headers = {wire.TIMEOUT: f"{seconds:g}", wire.ID: f"{link.id}.{token}"}
         await link.post(subject, payload, reply, headers)
         with anyio.move_on_after(seconds):
@@ -99,9 +99,9 @@ async def _nobody(link: Any, prefix: str, service: str, method: str) -> str:
         name, methods = described(msg.data, prefix)
         found.setdefault(name, methods)
 
-    from kernel.calls.nats import Waiter
+    from kernel.calls.nats import Callbacks
 
-    reply = link.wait(link.token(), Waiter("$SRV.INFO", receive, lambda _: None))
+    reply = link.wait(link.token(), Callbacks("$SRV.INFO", receive, lambda _: None))
     await link.post("$SRV.INFO", b"", reply)
     await anyio.sleep(0.3)
     found.pop("", None)

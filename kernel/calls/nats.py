@@ -13,26 +13,21 @@ import math
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
-import anyio.lowlevel
 import attrs
 from anyio import CancelScope, Event, current_time, fail_after, move_on_after, sleep, sleep_forever
 from nats.errors import Error as NatsError
 from nats.nuid import NUID
 
-from kernel.calls.nats_client import FastClient, nkey_options, tls_context, words
+from kernel.calls.nats_client import FastClient, Message, Receive, login, refusal, tls_context, words
 from kernel.config.nats import Nats, shown_url
 
 if TYPE_CHECKING:
-    from nats.aio.msg import Msg
-    from nats.aio.subscription import Subscription
-
     from kernel.declare.serving import Serving
 
 Headers = Mapping[str, str]
-Receive = Callable[["Msg"], Awaitable[None]]
 
 NAME = "nats"
 logger = logging.getLogger("kernel.calls")
@@ -57,15 +52,30 @@ class Subscribed:
     subject: str
     queue: str
     receive: Receive
-    now: Subscription | None = None
+    now: tuple[FastClient, int] | None = None  # on which connection, and its number there
+
+
+class Waiter(Protocol):
+    """Receives the answers to a message, or the reason why there is none."""
+
+    @property
+    def subject(self) -> str:
+        """Return where the message goes."""
+        ...
+
+    def receive(self, msg: Message, /) -> None:
+        """Take an answer."""
+
+    def refuse(self, words: str, /) -> None:
+        """Take the reason why the server refuses the message."""
 
 
 @attrs.define(eq=False)
-class Waiter:
-    """Receives the answers to a message, or the reason why there is none."""
+class Callbacks:
+    """A waiter that calls functions."""
 
     subject: str
-    receive: Callable[[Msg], None]
+    receive: Receive
     refuse: Callable[[str], None]
 
 
@@ -159,10 +169,10 @@ class Link:
         """Try each server in turn, for as long as it takes.
 
         Raises:
-            PermissionError: The first server to answer refused the login; only the *first* time.
+            PermissionError: The first server to answer refused the login, or is not trusted; only the *first* time.
 
         """
-        pause, told = FIRST, ""
+        pause, logged = FIRST, set[str]()
         while True:
             for url in list(self._servers):
                 try:
@@ -176,14 +186,15 @@ class Link:
                 else:
                     self.error = ""
                     return
-            if self.error != told:
+            if self.error not in logged:
                 logger.warning("cannot connect to NATS: %s; trying again until it answers", self.error)
-                told = self.error
+                logged.add(self.error)
             await sleep(pause)
             pause = min(2 * pause, LONGEST)
 
     async def _try(self, url: str) -> None:
-        client = FastClient()
+        tls = tls_context(self.settings, url)
+        client = FastClient(encrypted=tls is not None)
         errors: list[Exception] = []
 
         async def failed(error: Exception) -> None:
@@ -192,15 +203,16 @@ class Link:
 
         async def closed() -> None:
             if self._client is client:
+                self._learn_servers(client, url)
                 self._client, self.server = None, ""
                 self.error = words(client.last_error) if client.last_error else ""
                 self._tell()
 
-        settings = self.settings
         try:
             with fail_after(2 * CONNECT_TIMEOUT):
+                address, options = login(self.settings, url)
                 await client.connect(
-                    url,
+                    address,
                     name=self.name,
                     error_cb=failed,
                     closed_cb=closed,
@@ -210,30 +222,35 @@ class Link:
                     max_reconnect_attempts=1,
                     ping_interval=PING_INTERVAL,
                     skip_subject_validation=True,  # they are made of names that were checked
-                    tls=tls_context(settings, url),
-                    user=settings.user or None,
-                    password=settings.password.reveal() or None,
-                    user_credentials=settings.creds or None,
-                    **nkey_options(settings.nkey.reveal()),
+                    tls=tls,
+                    **options,
                 )
-            for one in self._subscribed:
-                await self._begin(client, one)
+            for subscribed in list(self._subscribed):
+                await self._begin(client, subscribed)
         except BaseException as error:
             with CancelScope(shield=True), move_on_after(LAST_WORDS):
                 await client.close()
-            if "authorization" in words(error).lower():
-                names = "NATS_USER, NATS_PASSWORD, NATS_CREDS and NATS_NKEY"
-                raise PermissionError(f"{shown_url(url)} refused the login: {words(error)}; see {names}") from error  # noqa: ASYNC104
-            if isinstance(error, NatsError) and errors:
-                raise errors[-1] from error  # noqa: ASYNC104
+            real = errors[-1] if isinstance(error, NatsError) and errors else error
+            reason = refusal(real)
+            if reason:
+                raise PermissionError(f"{shown_url(url)} {reason}") from error  # noqa: ASYNC104
+            if real is not error:
+                raise real from error  # noqa: ASYNC104
             raise
         self._client = client
-        for found in client.discovered_servers:
-            if found.geturl() not in self._servers:
-                self._servers.append(found.geturl())
+        self._learn_servers(client, url)
         self.server = client.connected_url.netloc.rpartition("@")[2] if client.connected_url else shown_url(url)
         self.since = time.monotonic()
         self._tell()
+
+    def _learn_servers(self, client: FastClient, url: str) -> None:
+        """Add the servers that the server at *url* named, with the same scheme and login."""
+        scheme, marks, rest = url.rpartition("://")
+        login, at, _ = rest.rpartition("@")
+        known = {known.rpartition("@")[2].rpartition("://")[2] for known in self._servers}
+        for found in client.discovered_servers:
+            if found.netloc not in known:
+                self._servers.append(f"{scheme}{marks}{login}{at}{found.netloc}")
 
     def _tell(self) -> None:
         self._changed.set()
@@ -293,19 +310,25 @@ class Link:
             NotConnected: There is no connection, or the server accepts nothing: the message was not sent.
 
         """
-        client = self._client
-        while client is not None and client.pending_data_size > FULL and current_time() < until:
+        while not self._post(subject, payload, reply, headers):
+            if self._client is None or not self._client.is_connected or current_time() >= until:
+                raise NotConnected
             await sleep(0.005)
-            client = self._client
-        if client is None or not client.is_connected or client.pending_data_size > FULL:
-            raise NotConnected
-        await client.send(subject, payload, reply, headers)
 
     def post_soon(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> None:
         """Send a message without waiting, even from a cancelled scope; it is lost if it cannot be sent."""
-        self.spawn(self._try_to_post(subject, payload, headers))
+        if not self._post(subject, payload, "", headers):
+            self.spawn(self._post_later(subject, payload, headers))
 
-    async def _try_to_post(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> None:
+    def _post(self, subject: str, payload: bytes, reply: str, headers: dict[str, str] | None) -> bool:
+        """Send a message if the connection takes it now, and return whether it does."""
+        client = self._client
+        if client is None or not client.is_connected or client.pending_data_size > FULL:
+            return False
+        client.send(subject, payload, reply, headers)
+        return True
+
+    async def _post_later(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> None:
         try:
             await self.post(subject, payload, "", headers)
         except NotConnected:
@@ -344,7 +367,7 @@ class Link:
         """Ignore further answers for *token*."""
         self._waiting.pop(token, None)
 
-    async def _answered(self, msg: Msg) -> None:
+    def _answered(self, msg: Message) -> None:
         waiter = self._waiting.get(msg.subject.rpartition(".")[2])
         if waiter is not None:
             waiter.receive(msg)
@@ -367,7 +390,7 @@ class Link:
             done.set()
 
         token = self.token()
-        reply = self.wait(token, Waiter(f"{self.inbox}.*", lambda _: done.set(), refuse))
+        reply = self.wait(token, Callbacks(f"{self.inbox}.*", lambda _: done.set(), refuse))
         try:
             with fail_after(PATIENCE):
                 await self.post(reply, b"")
@@ -385,9 +408,9 @@ class Link:
 
     def subscribe(self, subject: str, receive: Receive, queue: str = "") -> Subscribed:
         """Route messages for *subject* to *receive* from the next connection on; `begin` does so on the current one."""
-        one = Subscribed(subject, queue, receive)
-        self._subscribed[one] = None
-        return one
+        subscribed = Subscribed(subject, queue, receive)
+        self._subscribed[subscribed] = None
+        return subscribed
 
     async def begin(self, subscriptions: list[Subscribed]) -> None:
         """Subscribe on the current connection.
@@ -397,30 +420,28 @@ class Link:
 
         """
         if self._client is not None:
-            for one in subscriptions:
-                await self._begin(self._client, one)
+            for subscribed in subscriptions:
+                await self._begin(self._client, subscribed)
             await self.fence()
-        for one in subscriptions:
-            if one.subject in self.denied:
-                raise PermissionError(self.denied[one.subject])
+        for subscribed in subscriptions:
+            if subscribed.subject in self.denied:
+                raise PermissionError(self.denied[subscribed.subject])
 
-    async def _begin(self, client: FastClient, one: Subscribed) -> None:
-        one.now = await client.subscribe(
-            one.subject, one.queue, one.receive, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+    async def _begin(self, client: FastClient, subscribed: Subscribed) -> None:
+        if subscribed.now is not None and subscribed.now[0] is client:
+            return  # the connection was made after `subscribe`
+        number = await client.listen(subscribed.subject, subscribed.queue, subscribed.receive)
+        subscribed.now = client, number
 
     async def leave(self, subscriptions: list[Subscribed]) -> None:
         """Stop getting messages, once those that the server had already sent have arrived."""
-        client = self._client
-        for one in subscriptions:
-            self._subscribed.pop(one, None)
-            if client is not None and one.now is not None:
-                # Unlike `unsubscribe`, this keeps messages that are on their way.
-                await client._send_unsubscribe(one.now._id)  # noqa: SLF001
+        current = [subscribed.now for subscribed in subscriptions if subscribed.now is not None]
+        for subscribed in subscriptions:
+            self._subscribed.pop(subscribed, None)
+            subscribed.now = None
+        for client, number in current:
+            if client is self._client:
+                await client.unlisten(number)
         await self.fence()
-        for one in subscriptions:
-            if one.now is not None:
-                while one.now.pending_msgs:
-                    await anyio.lowlevel.checkpoint()
-                with contextlib.suppress(NatsError):
-                    await one.now.unsubscribe()
+        for client, number in current:
+            client.forget(number)

@@ -227,7 +227,7 @@ class Program(BuiltIn):
         if "LOG_LEVEL" not in os.environ:
             logs.logger.setLevel("WARNING")  # a command's output is what it prints
         if needs.edges:
-            from kernel.run.runner import command_unit, connected, execute
+            from kernel.run.runner import command_unit, connected, execute, provider_unit
 
             outcome = Outcome()
             outside = self._outside(serve=False)
@@ -239,7 +239,7 @@ class Program(BuiltIn):
                 unit = command_unit(
                     f"{service.name} {name}", needs, lambda **values: call_with(fn, {**known, **values}), outcome
                 )
-                units = [*made.units, unit]
+                units = [*map(provider_unit, made.units), unit]
                 return connected(units, self.settings, self.identity, outside, export=False), ()
 
             return execute(self.settings, prepare, outside, to_the_end=self.process, outcome=outcome)

@@ -1,4 +1,4 @@
-"""Describe the variables of OpenTelemetry and NATS for `app env`: type, default and meaning of each."""
+"""Describe the variables of OpenTelemetry for `app env`: type, default and meaning of each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import attrs
 
-from kernel.config.nats import NATS_VARIABLES
 from kernel.config.otel import LOCAL, OTEL_VARIABLES, SIGNALS, TIMEOUT
 
 
@@ -108,23 +107,3 @@ def _by_pattern(name: str) -> tuple[str, str, str]:
     if attribute:
         return "int", "128", f"how many attributes {_WHOSE[whose]} may have"
     return "int", "128", f"how many {name.split('_')[2].lower()}s a span may have"
-
-
-_NATS = {
-    "NATS_URL": ("list of URLs", "where services that run elsewhere are called, as in nats://host:4222"),
-    "NATS_CREDS": ("path", "a file of credentials"),
-    "NATS_NKEY": ("path", "a file that holds a seed, or the seed itself"),
-    "NATS_USER": ("str", "the user"),
-    "NATS_PASSWORD": ("str", "the user's password"),
-    "NATS_CA": ("path", "the certificates by which the server is trusted; empty for the system's"),
-    "NATS_CERT": ("path", "the app's own certificate"),
-    "NATS_KEY": ("path", "the key of the app's own certificate"),
-    "NATS_PREFIX": ("str", "what all subjects begin with; empty for the app's name"),
-}
-
-
-def nats_table() -> Iterator[Described]:
-    """Return every variable in `NATS_VARIABLES`."""
-    for name in NATS_VARIABLES:
-        tp, meaning = _NATS.get(name, ("str", ""))
-        yield Described(name, tp, "", meaning, common=True, secret=name in {"NATS_PASSWORD", "NATS_NKEY"})

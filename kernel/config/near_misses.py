@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 
-from kernel.config.nats import NATS_VARIABLES
-from kernel.config.otel import OTEL_VARIABLES
 from kernel.config.settings import KERNEL_VARIABLES
 
 _SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT)\w*|PORT(_\d+_(TCP|UDP)\w*)?)$")
@@ -81,7 +79,12 @@ def near_misses(environ: Mapping[str, str], known: Collection[str]) -> Iterable[
 
     Variables that every machine has are ignored.
     """
-    every = {*known, *KERNEL_VARIABLES, *NATS_VARIABLES, *OTEL_VARIABLES}
+    every = {*known, *KERNEL_VARIABLES}
+    if any(name.startswith(("OTEL", "NATS")) for name in environ):  # else their tables need not be loaded
+        from kernel.config.nats import NATS_VARIABLES
+        from kernel.config.otel import OTEL_VARIABLES
+
+        every.update(NATS_VARIABLES, OTEL_VARIABLES)
     joined = {name.replace("_", ""): name for name in every}
     # Comparing texts is slow, so only those are compared that share their first or last word with one of ours.
     firsts = {name.partition("_")[0] for name in every}

@@ -6,16 +6,19 @@ one more field of `Settings`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from kernel.config.nats import Nats, read_nats
-from kernel.config.otel import Otel, read_otel
+from kernel.config.setting import Setting, read_each
 from kernel.config.values import parse_bool, parse_duration, parse_list
 from kernel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kernel.config.nats import Nats
+    from kernel.config.otel import Otel
 
 
 @attrs.frozen
@@ -75,7 +78,7 @@ class Settings:
         dev: Whether ENV is ``dev``.
         backend: KERNEL_BACKEND.
         admin: ADMIN_ADDR, where health, metrics and status are served; None for off.
-        otel: OTEL_*, what is exported.
+        otel: OTEL_*, what is exported; None for nothing.
         nats: NATS_*, the server for calls to other processes; None for no such calls.
         log_folded: LOG_TRACEBACK, whether frames of libraries are folded; None folds them on a terminal.
 
@@ -90,7 +93,7 @@ class Settings:
     dev: bool = False
     backend: str = "asyncio"
     admin: Address | None = None
-    otel: Otel = attrs.field(factory=Otel)
+    otel: Otel | None = None
     nats: Nats | None = None
     log_folded: bool | None = None
 
@@ -98,32 +101,6 @@ class Settings:
 LONGEST = 100 * 86400.0  # seconds of a deadline: what is longer was meant in another unit, as in nanoseconds
 
 # -- the table ---------------------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Setting:
-    """A variable of the kernel's own.
-
-    Args:
-        name: The variable.
-        field: The field of `Settings` that it becomes.
-        type: Its type, for people.
-        default: The default, for people; if possible, a text that reads as the default.
-        meaning: What it does, in a few words.
-        expected: What a text looks like, as in "expected dev or prod".
-        parse: Return the value of a text that is stripped and not empty; raise ValueError if there is none.
-        secret: Whether its text must not be shown.
-
-    """
-
-    name: str
-    field: str
-    type: str
-    default: str
-    meaning: str
-    expected: str
-    parse: Callable[[str], Any]
-    secret: bool = False
 
 
 def _choice(name: str, field: str, known: Mapping[str, Any], default: str, meaning: str) -> Setting:
@@ -226,16 +203,7 @@ KERNEL_VARIABLES: tuple[str, ...] = tuple(one.name for one in SETTINGS)
 
 def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[ConfigError]]:
     """Return the kernel's settings, with defaults in place of wrong values, and an error for each wrong value."""
-    errors: list[ConfigError] = []
-    values: dict[str, Any] = {}
-    for setting in SETTINGS:
-        text = environ.get(setting.name, "").strip()
-        if text:
-            try:
-                values[setting.field] = setting.parse(text)
-            except ValueError:
-                what = "is not valid" if setting.secret else f"is {text!r}"
-                errors.append(ConfigError(what, where=setting.name, hint=f"expected {setting.expected}"))
+    values, errors = read_each(SETTINGS, environ)
     if values.get("backend") == "uvloop" and find_spec("uvloop") is None:
         errors.append(
             ConfigError(
@@ -246,10 +214,18 @@ def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[ConfigErro
         )
     if values.get("dev"):
         values.setdefault("admin", IN_DEV)
-    values["otel"], wrong = read_otel(environ)
-    errors += wrong
-    values["nats"], wrong = read_nats(environ)
-    errors += wrong
+    # Most apps set none of these, and the two modules take a fiftieth of the start of a small app.
+    if _any_of("OTEL_", environ):
+        from kernel.config.otel import read_otel
+
+        otel, wrong = read_otel(environ)
+        values["otel"] = otel or None
+        errors += wrong
+    if _any_of("NATS_", environ):
+        from kernel.config.nats import read_nats
+
+        values["nats"], wrong = read_nats(environ)
+        errors += wrong
     settings = Settings(**values)
     if settings.drain_delay and settings.drain_delay >= settings.shutdown_timeout:
         errors.append(
@@ -261,3 +237,7 @@ def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[ConfigErro
             )
         )
     return settings, errors
+
+
+def _any_of(prefix: str, environ: Mapping[str, str]) -> bool:
+    return any(name.startswith(prefix) for name in environ)

@@ -8,6 +8,8 @@ from typing import Any
 
 import attrs
 
+MOST = 100  # retries within some seconds, if they hardly wait for each other
+
 
 def _not_negative(_: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
     if value is not None and not value >= 0:  # also refuses NaN
@@ -58,6 +60,20 @@ class Retry:
     def of(cls, retries: int | Retry) -> Retry:
         """Return *retries* if it is a `Retry`; else a `Retry` with that many *times* and the defaults."""
         return retries if isinstance(retries, Retry) else cls(times=retries)
+
+    def within(self, seconds: float | None) -> Retry:
+        """Return it with as many retries as fit into *seconds*, by their delays alone, if it has no limit; else itself.
+
+        Args:
+            seconds: None for no limit; then it stays as it is.
+
+        """
+        if self.times is not None or seconds is None:
+            return self
+        times, waited, exact = 0, 0.0, attrs.evolve(self, jitter=0.0)
+        while times < MOST and (waited := waited + (exact.delay_after(times + 1) or 0.0)) <= seconds:
+            times += 1
+        return attrs.evolve(self, times=times)
 
     def covers(self, error: BaseException) -> bool:
         """Return whether *error* is retried."""

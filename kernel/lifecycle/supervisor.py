@@ -105,6 +105,11 @@ class Supervisor(Alarmed):
         self.since = self._now()
 
     @property
+    def cancellation(self) -> type[BaseException]:
+        """The exception that the running loop cancels with."""
+        return self.host.cancellation
+
+    @property
     def value(self) -> object:
         """The value it provides; None unless it is ready."""
         return self._block.value if self._block else None
@@ -401,11 +406,7 @@ class Supervisor(Alarmed):
 
     def _starts_over(self) -> None:
         if self.once:
-            going = (
-                provider
-                for provider in self.holds
-                if provider.state is not State.READY or provider.wanted is not Want.RUN
-            )
+            going = (held for held in self.holds if held.state is not State.READY or held.wanted is not Want.RUN)
             lost = next(going, self.holds[0])
             error = ValueLost(self.name, lost.name, "crashed or ended while it was in use")
             self._end(State.FAILED, error, str(error))

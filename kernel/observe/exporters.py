@@ -31,7 +31,7 @@ from kernel.process.contain import contained, say_once
 
 NOT_TAKEN = frozenset({404, 405, 415, 501})
 """Statuses of a collector that does not accept a signal at all, as Jaeger does not accept metrics."""
-LAST = 0.9  # seconds to send what is left at the end
+LAST = 0.8  # seconds to send what is left at the end: with the rest of the exit, it takes at most one longer
 
 
 class Delivery:
@@ -276,7 +276,7 @@ class Telemetry:
         self._ends: list[Callable[[], object]] = []
         self.dispatcher: Dispatcher | None = None
         self.log_handler: logging.Handler | None = None
-        self.metric_readers: list[Any] = []
+        self.make_metric_readers: Callable[[], Sequence[Any]] = list  # to be called once, when the provider is made
 
     def _exporters(
         self, exports: Exports, variable: str, what: str, otlp: str, console: Callable[..., Any]
@@ -348,16 +348,22 @@ class Telemetry:
             ConsoleMetricExporter,
         )
         limits = many_series()
-        self.metric_readers = [
-            PeriodicExportingMetricReader(
-                counted(one, to, at_once=True),
-                export_interval_millis=self._otel.sdk.interval,
-                export_timeout_millis=self._otel.sdk.timeout,
-                cardinality_limits=limits,
-            )
-            for one, to in made
-        ]
-        self._ends += [reader.shutdown for reader in self.metric_readers]
+
+        def make() -> list[PeriodicExportingMetricReader]:
+            # Its thread collects from now on, and the SDK complains until a provider has taken the reader.
+            readers = [
+                PeriodicExportingMetricReader(
+                    counted(one, to, at_once=True),
+                    export_interval_millis=self._otel.sdk.interval,
+                    export_timeout_millis=self._otel.sdk.timeout,
+                    cardinality_limits=limits,
+                )
+                for one, to in made
+            ]
+            self._ends += [reader.shutdown for reader in readers]
+            return readers
+
+        self.make_metric_readers = make
 
     def _start_logs(self, exports: Exports) -> None:
         from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter

@@ -125,6 +125,7 @@ class Connection:
         self._out: deque[memoryview] = deque()  # the page itself is shared by all clients that get it
         self._head = False
         self._events = 0
+        self.unused = True  # whether its first request has not begun to arrive
         self._begun = False  # whether the next request has begun to arrive
         self._close = False
         self._dropped = 0
@@ -158,7 +159,7 @@ class Connection:
                     self.close()
             else:
                 if not self._begun:
-                    self._begun = True
+                    self._begun, self.unused = True, False
                     self._enter("read", self._limits.request)
                 self._http.receive_data(data)  # empty data is its end; whole requests may come before it
                 self.more = True

@@ -30,7 +30,8 @@ from kernel.observe.http_connection import Answer, Connection, Later, Limits, Re
 log = logging.getLogger("kernel")
 
 ACCEPTS = 16  # connections accepted per round: fewer than the maximum, so each is read before it may be closed
-YOUNG = 0.25  # seconds that a connection has at least before it may be closed for another
+YOUNG = 0.25  # seconds that a connection has at least to send the request that it was opened for
+FIRST = 0.1  # seconds that it has when the server closes
 PAUSE = 0.05  # seconds without accepting if no connection can be closed for a new one
 STALLED = 0.05  # seconds since a client took some part of its answer, after which it is dropped when the server closes
 CLOSING = 0.5  # seconds after which all connections are closed, whatever their progress
@@ -74,6 +75,8 @@ class Server:
 
     def close(self, *, wait: bool = True) -> None:
         """Stop accepting, and close every connection: at once, unless it gets an answer, which has `CLOSING` seconds.
+
+        One that has just been opened is not idle: its request is on its way, and is answered.
 
         Args:
             wait: Whether to return only when that is done.
@@ -225,6 +228,8 @@ class Server:
                 self._socks.pop().close()
         now = time.monotonic()
         for one in list(self._connections):
+            if one.unused and now < min(one.born + FIRST, self._close_at):
+                continue
             if now >= self._close_at or not (
                 (one.step == "read" and one.more)  # maybe a whole request
                 or one.step == "wait"

@@ -35,20 +35,3 @@ def prioritized(text: str, level: int) -> str:
     """
     prefix = f"<{next((priority for least, priority in _PRIORITIES if level >= least), _DEBUG)}>"
     return prefix + text.replace("\n", f"\n{prefix}")
-
-
-class Prioritized(logging.Formatter):
-    """Adds the priority to the output of another formatter, for the journal.
-
-    Args:
-        formatter: The other formatter.
-
-    """
-
-    def __init__(self, formatter: logging.Formatter) -> None:
-        super().__init__()
-        self._formatter = formatter
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the record as text."""
-        return prioritized(self._formatter.format(record), record.levelno)

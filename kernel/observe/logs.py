@@ -22,10 +22,10 @@ from kernel.context import current_service
 from kernel.errors import encodable, one_line, text_of
 from kernel.identity import Identity
 from kernel.observe import console, guard
-from kernel.observe.journal import Prioritized, is_journal
+from kernel.observe.journal import is_journal, prioritized
 from kernel.observe.levels import Levels, set_levels
 from kernel.observe.plain import escaped, json_encoder, message_of
-from kernel.observe.shown import Masked, mask_record
+from kernel.observe.shown import Rewritten, mask_record, masked
 from kernel.observe.tracebacks import text_of_traceback
 
 
@@ -47,7 +47,7 @@ class _Logger(logging.Logger):
         one: logging.Logger | None = self
         while one is not None:
             for handler in list(one.handlers):
-                if guard.kept and handler not in guard.kept and guard.on_console(handler):
+                if guard.armed and handler not in guard.kept and guard.on_console(handler):
                     continue  # it would be printed twice
                 asked.append(handler)
                 self._ask(handler, record, one)
@@ -58,6 +58,11 @@ class _Logger(logging.Logger):
                 self._ask(handler, record, logging.getLogger())
         if not asked and logging.lastResort is not None and record.levelno >= logging.lastResort.level:
             logging.lastResort.handle(record)
+        try:
+            guard.tell_hook(record)
+        except BaseException as error:  # noqa: ASYNC103, BLE001  (the hook is not ours)
+            guard.unhook()
+            self.error("a hook of Logger.callHandlers failed and was removed", exc_info=error)
 
     def _ask(self, handler: logging.Handler, record: logging.LogRecord, whose: logging.Logger) -> None:
         if record.levelno < handler.level:
@@ -104,15 +109,24 @@ phase_of: Callable[[str], Any] = no_phase
 """Returns the context of the span for the present phase of a service, if there is one."""
 
 
-def _span_ids(service: str) -> tuple[str, str]:
-    """Return the trace id and span id for a record of *service*; empty if there is no span."""
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
+def no_span(_: BaseException) -> Any:
+    """Return no span: the default if nothing is traced."""
+    return None
+
+
+left_by: Callable[[BaseException], Any] = no_span
+"""Returns the context of the span that an exception has just left, if there is one."""
+
+
+def _span_ids(service: str, error: BaseException | None) -> tuple[str, str]:
+    """Return the trace id and span id for a record of *service* about *error*; empty if there is no span."""
+    current_span = getattr(sys.modules.get("opentelemetry.trace"), "get_current_span", None)
+    if current_span is None:  # nobody has imported it, or another thread is just doing so
         return "", ""
     # A transition may be reported in the context of the service that caused it; that span is not the right one.
-    span = trace.get_current_span().get_span_context() if service == current_service.get() else None
+    span = current_span().get_span_context() if service == current_service.get() else None
     if span is None or not span.is_valid:
-        span = phase_of(service)
+        span = (left_by(error) if error is not None else None) or phase_of(service)
     return (f"{span.trace_id:032x}", f"{span.span_id:016x}") if span is not None else ("", "")
 
 
@@ -136,7 +150,9 @@ class Context(logging.Filter):
         if not all(_is_id(fields.get(name), length) for name, length in _LENGTHS.items()):
             for name in _LENGTHS.keys() & fields.keys():  # a name that the user has given to something else
                 fields[f"extra_{name}"] = fields[name]
-            fields["trace_id"], fields["span_id"] = _span_ids(fields["service"])
+            fields["trace_id"], fields["span_id"] = _span_ids(
+                fields["service"], record.exc_info[1] if record.exc_info else None
+            )
         mask_record(record, text_of_traceback)
         return True
 
@@ -321,8 +337,10 @@ def configure(settings: Settings, identity: Identity, names: tuple[str, ...] = (
         colour = _coloured(sys.stderr)
         formatter = TextFormatter(width, colour=colour, source=settings.log_source, folded=folded, clock=not journal)
     handler = _ToStderr(sys.stderr)
-    masked = Masked(formatter)
-    handler.setFormatter(Prioritized(masked) if journal else masked)
+    shown = masked(formatter)
+    if journal:
+        shown = Rewritten(shown, lambda text, record: prioritized(text, record.levelno))
+    handler.setFormatter(shown)
     guard.install()
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -357,7 +375,7 @@ def drop_handler(handler: logging.Handler) -> None:
 
 def keep_handlers() -> None:
     """From now on, keep the root logger's handlers when a library configures logging."""
-    guard.keep(*logging.getLogger().handlers)
+    guard.arm()
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

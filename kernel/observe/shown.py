@@ -16,21 +16,27 @@ CAUSES = 20  # maximum number of errors in a chain of causes
 _STANDARD = frozenset(vars(logging.makeLogRecord({})))
 
 
-class Masked(logging.Formatter):
-    """Masks secrets in the output of another formatter, including those in the text of objects.
+class Rewritten(logging.Formatter):
+    """Changes the output of another formatter.
 
     Args:
         formatter: The other formatter.
+        change: Returns the text to write, given the other's text and the record.
 
     """
 
-    def __init__(self, formatter: logging.Formatter) -> None:
+    def __init__(self, formatter: logging.Formatter, change: Callable[[str, logging.LogRecord], str]) -> None:
         super().__init__()
-        self._formatter = formatter
+        self._formatter, self._change = formatter, change
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
-        return mask(self._formatter.format(record))
+        return self._change(self._formatter.format(record), record)
+
+
+def masked(formatter: logging.Formatter) -> logging.Formatter:
+    """Return a formatter that masks secrets in the output of *formatter*, including those in the text of objects."""
+    return Rewritten(formatter, lambda text, _: mask(text))
 
 
 def mask_record(record: logging.LogRecord, told: Callable[[BaseException], str]) -> None:

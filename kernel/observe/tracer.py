@@ -8,17 +8,32 @@ one pipeline for all.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, SynchronousMultiSpanProcessor, TracerProvider
-from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Tracer
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, Tracer
 from opentelemetry.util._decorator import _agnosticcontextmanager  # the API's own, which every tracer needs
 from opentelemetry.util.types import Attributes
 
 from kernel.context import current_service
+
+_left: ContextVar[tuple[int, SpanContext] | None] = ContextVar("left", default=None)
+"""The id of the last exception that ended a span in this task, and the span; the exception itself holds frames."""
+
+
+class _Leavings(SpanProcessor):
+    """Remembers which span an exception has left: whoever logs it, as a server does, comes after the span's end."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if span.status.status_code is StatusCode.ERROR and span.context is not None:
+            error = sys.exc_info()[1]  # a span that an exception ends is ended while that is on its way
+            if error is not None:
+                _left.set((id(error), span.context))
 
 
 class Dispatcher(trace.TracerProvider):
@@ -32,6 +47,7 @@ class Dispatcher(trace.TracerProvider):
     def __init__(self, resource: Callable[[str], Resource]) -> None:
         self.resource = resource
         self._pipeline = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
+        self._pipeline.add_span_processor(_Leavings())
         self._providers: dict[str, TracerProvider] = {}
         self._open: dict[str, SpanContext] = {}
         app = self.of("")
@@ -75,6 +91,11 @@ class Dispatcher(trace.TracerProvider):
     def phase_of(self, service: str) -> SpanContext | None:
         """Return the present phase of *service*, if it has a span."""
         return self._open.get(service)
+
+    def left_by(self, error: BaseException) -> SpanContext | None:
+        """Return the outermost span that *error* has left, if that was the last to fail in this task."""
+        found = _left.get()
+        return found[1] if found is not None and found[0] == id(error) else None
 
 
 class _Tracer(Tracer):

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -94,7 +94,7 @@ class Outside:
     def __enter__(self) -> Self:
         """Set up before any of the user's code runs, so that everything it makes is exported."""
         otel = self._settings.otel
-        if otel:
+        if otel is not None:
             from kernel.observe.exporters import Telemetry
 
             self._telemetry = Telemetry(otel, self._identity)
@@ -109,7 +109,9 @@ class Outside:
 
                 self._spans = SpanObserver(self._telemetry.dispatcher)
                 logs.phase_of = self._telemetry.dispatcher.phase_of
-        if otel.metrics or self._serves:
+                logs.left_by = self._telemetry.dispatcher.left_by
+        metrics = otel is not None and bool(otel.metrics)
+        if metrics or self._serves:
             from kernel.observe.status import View
 
             self._view = View(self._identity, backend=self._settings.backend)
@@ -117,9 +119,9 @@ class Outside:
             from kernel.observe.prometheus import Prometheus
 
             self._prometheus = Prometheus(self._provide)
-            if self._address is None or self._address.asked_for or otel.metrics:
+            if self._address is None or self._address.asked_for or metrics:
                 self._prometheus.start()  # else at the first request: it takes 0.1 s, and in `dev` few need it
-        elif otel.metrics:
+        elif metrics:
             self._provide()
         return self
 
@@ -135,7 +137,10 @@ class Outside:
         from kernel.observe.otel_resource import resource_of
 
         assert self._view is not None
-        exporting = self._telemetry.metric_readers if self._telemetry is not None else []
+        exporting: Sequence[Any] = []
+        if self._telemetry is not None:
+            with contained("the export of metrics"):
+                exporting = self._telemetry.make_metric_readers()
         provide(self._view, resource_of(self._identity), [*readers, *exporting])
 
     def serve(self) -> None:

@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 import attrs
 
-from kernel.config.described import Described, nats_table, otel_table
+from kernel.config.described import Described, otel_table
 from kernel.config.field_texts import text_of_field
+from kernel.config.nats import NATS_SETTINGS
 from kernel.config.schema import UNKNOWN, Entry, entries, place, schema_of
 from kernel.config.service_config import read_config
-from kernel.config.settings import SETTINGS, Setting, Settings
+from kernel.config.setting import Setting
+from kernel.config.settings import SETTINGS, Settings
 from kernel.declare.service import Service, command_needs
 from kernel.errors import ConfigError, PlanError
 from kernel.masking import MASK, mask
@@ -122,8 +124,8 @@ def variables_of(services: Mapping[str, Service[..., Any]], around: Surroundings
     """Return every variable: those of *services*, then the kernel's, NATS's and OpenTelemetry's."""
     return [
         *(one for name, service in services.items() for one in _of_service(name, service, around)),
-        *(_of_kernel(setting, around) for setting in SETTINGS),
-        *_described(NATS, nats_table(), around),
+        *(_of_kernel(KERNEL, setting, around) for setting in SETTINGS),
+        *(_of_kernel(NATS, setting, around) for setting in NATS_SETTINGS),
         *_described(OPENTELEMETRY, otel_table(), around),
     ]
 
@@ -205,11 +207,11 @@ def _default(entry: Entry) -> tuple[str | None, str | None]:
     return text if text.isprintable() else repr(text)[1:-1], text
 
 
-def _of_kernel(setting: Setting, around: Surroundings) -> Variable:
+def _of_kernel(reader: str, setting: Setting, around: Surroundings) -> Variable:
     text = around.environ.get(setting.name, "").strip()
     shown = setting.default.replace("`", "")
     try:
-        same = setting.parse(setting.default) == getattr(Settings(), setting.field)
+        same = bool(setting.default) and setting.parse(setting.default) == getattr(Settings(), setting.field)
     except ValueError:
         same = False
     problem = ""
@@ -220,11 +222,11 @@ def _of_kernel(setting: Setting, around: Surroundings) -> Variable:
             problem = f"expected {setting.expected}"
     return Variable(
         setting.name,
-        KERNEL,
+        reader,
         setting.type,
         setting.expected,
         shown or None,
-        (MASK if setting.secret else text) if text else shown or None,
+        setting.shown(text) if text else shown or None,
         around.source(setting.name, "default" if shown else "unset"),
         secret=setting.secret,
         meaning=setting.meaning.replace("`", ""),

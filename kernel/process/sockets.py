@@ -105,6 +105,9 @@ def _try_all(addresses: Sequence[Address], port: int, backlog: int | None) -> li
                     raise
                 absent = error  # a name may have addresses that this machine does not
                 continue
+            # Connections inherit it. asyncio sets it only if the socket names its protocol, which those of
+            # `create_server` do not; an answer in two parts would then wait 40 ms for the client's acknowledgement.
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             found.append(opened.enter_context(one))
         if not found and absent is not None:
             raise absent
@@ -153,6 +156,10 @@ class HandedOver:
     def __bool__(self) -> bool:
         """Return whether there are any sockets."""
         return bool(self._socks)
+
+    def has(self, name: str) -> bool:
+        """Return whether there are sockets named *name*."""
+        return name in self._socks
 
     def take(self, name: str) -> list[socket.socket]:
         """Return duplicates of the sockets named *name*, which the caller must close; each call returns new ones."""

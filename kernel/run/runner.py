@@ -334,7 +334,7 @@ def connected(
         dev=settings.dev,
         backend=settings.backend,
         export=export,
-        telemetry=bool(otel.traces or otel.metrics or (admin is not None and admin.asked_for)),
+        telemetry=bool(otel and (otel.traces or otel.metrics)) or (admin is not None and admin.asked_for),
     )
     if wiring.link is not None:
         outside.tells("nats", wiring.status)
@@ -390,4 +390,14 @@ def command_unit(name: str, needs: Needs, call: Callable[..., Any], outcome: Out
     return Unit(Service(run, name, retry=Retry(), oneshot=True, start_timeout=None, asks=asks), command=True)
 
 
-__all__ = ["around", "command_unit", "connected", "execute"]
+def provider_unit(unit: Unit) -> Unit:
+    """Return the unit of a command's provider: without a limit, it is retried for as long as its start_timeout.
+
+    A service may wait for ever; whoever waits for a command wants to know that it cannot run.
+    """
+    service = unit.service
+    retry = service.retry.within(service.start_timeout)
+    return unit if retry is service.retry else attrs.evolve(unit, service=attrs.evolve(service, retry=retry))
+
+
+__all__ = ["around", "command_unit", "connected", "execute", "provider_unit"]

@@ -339,6 +339,11 @@ class FakeServing:
         """Record *value*, and return the block of the service's work. Each call of the service can enter one."""
         return Block(self, value, drain)
 
+    @property
+    def cancellation(self) -> type[BaseException]:
+        """The exception that the running loop cancels with."""
+        return anyio.get_cancelled_exc_class()
+
     async def served(self) -> Any:
         """Wait without limit until the service serves, and return the value. The wait may be cancelled."""
         await self._served.wait()

@@ -22,8 +22,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from change import Change, Conflict, fingerprint, home
+from change import Conflict, fingerprint, home
 from recipe import ROOT, Refusal, git, project_files, run, show
+from staging import Change
 
 FOLDER = ".kernel/backups"
 BEFORE = "before-"  # marks one that nobody asked for: what a restore has replaced, or an update was made from

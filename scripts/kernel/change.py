@@ -1,9 +1,4 @@
-"""Change several files as a whole, even if the process is killed half-way.
-
-    with Change("just own NAME=shop") as change:
-        change.put("pyproject.toml", text)
-        change.remove("services/example_api.py")
-        change.make("shop is yours.")
+"""Finish a change to several files that staging.py has prepared, even if the process was killed half-way.
 
 What is new is written aside, in `.kernel/change`. Then comes the journal, in one step: the list of moves. From there on
 there is only forward. Each move is one rename or one unlink, and does nothing where it was made already. So what a kill
@@ -37,13 +32,11 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 GITS_PATIENCE = 50  # tenths of a second to wait for git to let go of its lock
@@ -59,108 +52,6 @@ GITS_POINTERS = {
 
 class Conflict(Exception):
     """A file cannot be put where it belongs, since something else is in the way; nothing was changed."""
-
-
-class Change:
-    """One change; a project has at most one change in progress.
-
-    Args:
-        what: The command that makes it, for people.
-        root: The project.
-
-    Attributes:
-        expected: What `fingerprint` says of files as they were when the change was thought out, by path. What is not in
-            here is taken as it is when it is put or removed.
-        folder: Where everything is prepared; on the project's own file system.
-        turn: The descriptor that says that somebody is at work. A child that holds it too may outlive this process.
-
-    """
-
-    def __init__(self, what: str, root: Path = ROOT) -> None:
-        self.what = what
-        self.root = root
-        self.folder = home(root) / "change"
-        self.expected: dict[str, str | None] = {}
-        self.turn = -1
-        self._moves: list[tuple[str, str, str | None]] = []
-
-    def __enter__(self) -> Self:
-        self.turn = take_turn(self.root)
-        recover(self.root)
-        begun = Path(tempfile.mkdtemp(prefix="new-", dir=home(self.root)))
-        (begun / "what").write_text(self.what)
-        (begun / "files").mkdir()
-        begun.rename(self.folder)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.folder.is_dir() and not (self.folder / "journal").exists():
-            _throw_away(self.folder)
-        os.close(self.turn)
-
-    def put(self, path: str, content: bytes | Path, mode: int = 0o644) -> None:
-        """Put a file at *path*.
-
-        Args:
-            path: Within the project, with forward slashes.
-            content: What is in it; or a file or link that is moved from there, with the mode that it has.
-            mode: For what is given as bytes.
-
-        Raises:
-            Conflict: There is a folder at *path*, or no folder where one would have to be.
-
-        """
-        self._refuse_conflict(path)
-        staged = self.folder / "files" / path
-        staged.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, Path):
-            shutil.move(content, staged)
-        else:
-            staged.write_bytes(content)
-            staged.chmod(mode)
-        if not staged.is_symlink():
-            with staged.open("rb") as file:
-                os.fsync(file.fileno())
-        self._moves.append(("put", path, self._was(path)))
-
-    def remove(self, path: str) -> None:
-        """Remove the file at *path*, and the folders above it that become empty."""
-        self._moves.append(("remove", path, self._was(path)))
-
-    def replace_folder(self, path: str, new: Path, keep: str) -> None:
-        """Replace the folder at *path* by *new*, which is in `folder`; keep the old one at *keep*."""
-        self._moves.append(("folder", path, f"{new.relative_to(self.folder)}:{keep}"))
-
-    def take_away(self, path: str, keep: str) -> None:
-        """Move the folder at *path* to *keep*."""
-        self._moves.append(("away", path, keep))
-
-    def make(self, done: str) -> None:
-        """Make the change. A signal waits until it is made.
-
-        Args:
-            done: What is then true, for people: it is told where somebody else has to finish it.
-
-        """
-        journal = self.folder / "journal"
-        written = self.folder / "journal.new"
-        content = json.dumps({"what": self.what, "done": done, "moves": self._moves}).encode()
-        _write(written, content)
-        if any(_is_gits(path) for _, path, _ in self._moves) and not (self.root / ".git").is_dir():
-            _write(git_folders(self.root)[0] / SEAL, _seal(content))
-        with _no_signals():
-            written.rename(journal)
-            _finish(self.root, self.folder)
-
-    def _was(self, path: str) -> str | None:
-        return self.expected[path] if path in self.expected else fingerprint(place(self.root, path))
-
-    def _refuse_conflict(self, path: str) -> None:
-        target = place(self.root, path)
-        if target.is_dir() and not target.is_symlink():
-            raise Conflict(f"{path} cannot be written, since there is a folder of that name")
 
 
 def inside(root: Path, path: str) -> Path:
@@ -197,7 +88,8 @@ def place(root: Path, path: str) -> Path:
     return inside(own if inner in {"HEAD", "index"} else common, inner)
 
 
-def _is_gits(path: str) -> bool:
+def is_gits(path: str) -> bool:
+    """Return whether *path* is a file of git's own."""
     return path.startswith(".git/")
 
 
@@ -223,15 +115,16 @@ def git_folders(root: Path) -> tuple[Path, Path]:
     raise Conflict(f"{root} is in no repository of git's")
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file, and waits until the disk has it."""
+def write(path: Path, content: bytes) -> None:
+    """Write a file, and wait until the disk has it."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _seal(journal: bytes) -> bytes:
+def seal(journal: bytes) -> bytes:
+    """Return what tells this journal from a stranger's."""
     return hashlib.sha256(journal).hexdigest().encode()
 
 
@@ -249,7 +142,7 @@ def take_turn(root: Path) -> int:
 
 
 def recover(root: Path) -> None:
-    """Finish the change that somebody was killed in, or undoes it, and says so. The caller has the turn."""
+    """Finish the change that somebody was killed in, or undo it, and say so. The caller has the turn."""
     for left in [*home(root).glob("new-*"), *home(root).glob("old-*")]:
         shutil.rmtree(left, ignore_errors=True)  # a beginning, or an end, of which nothing depends any more
     folder = home(root) / "change"
@@ -259,11 +152,11 @@ def recover(root: Path) -> None:
         raise Conflict(f"{folder} is a link, which no recipe makes; delete it")
     what = ascii((folder / "what").read_text(errors="replace"))[1:-1]
     if (folder / "journal").exists():
-        with _no_signals():
-            done = _finish(root, folder)
+        with no_signals():
+            done = finish(root, folder)
         say(f"`{what}` had been interrupted, and is finished now: {done}")
     else:
-        _throw_away(folder)
+        throw_away(folder)
         say(f"`{what}` had been interrupted before it changed anything; what it had begun is undone.")
 
 
@@ -335,9 +228,9 @@ def _read(root: Path, folder: Path) -> tuple[list[tuple[str, str, Any]], str]:
         raise Conflict(f"{folder.relative_to(root)}/journal is damaged; delete that folder") from None
     for move in moves:
         _refuse_strange(root, folder, *move)
-    if any(_is_gits(path) for _, path, _ in moves) and not (root / ".git").is_dir():
-        seal = git_folders(root)[0] / SEAL
-        if not seal.is_file() or seal.read_bytes() != _seal(content):
+    if any(is_gits(path) for _, path, _ in moves) and not (root / ".git").is_dir():
+        sealed = git_folders(root)[0] / SEAL
+        if not sealed.is_file() or sealed.read_bytes() != seal(content):
             raise Conflict(f"{folder.relative_to(root)}/journal is not from here; delete that folder")
     return moves, done
 
@@ -361,8 +254,8 @@ def _refuse_strange(root: Path, folder: Path, kind: str, path: str, was: Any) ->
         place(root, path)
 
 
-def _finish(root: Path, folder: Path) -> str:
-    """Make the moves that are left, ends the change, and returns what is true now."""
+def finish(root: Path, folder: Path) -> str:
+    """Make the moves that are left, end the change, and return what is true now."""
     moves, done = _read(root, folder)
     for kind, path, was in moves:
         _refuse_strange(root, folder, kind, path, was)  # again: the move before may have made a link
@@ -375,26 +268,26 @@ def _finish(root: Path, folder: Path) -> str:
         else:
             new, _, keep = was.partition(":")
             _replace_folder(folder / new, root / path, root / keep)
-    _throw_away(folder)
+    throw_away(folder)
     with contextlib.suppress(Conflict):
         (git_folders(root)[0] / SEAL).unlink(missing_ok=True)
     return done
 
 
 def _put(root: Path, staged: Path, path: str, was: str | None) -> None:
-    target, is_gits = place(root, path), _is_gits(path)
+    target, gits = place(root, path), is_gits(path)
     lock = target.with_name(f"{target.name}.lock")
     if not os.path.lexists(staged):  # done already
-        if is_gits and _is_same(lock, target):
+        if gits and _is_same(lock, target):
             lock.unlink()
         return
-    if is_gits:
+    if gits:
         target.parent.mkdir(parents=True, exist_ok=True)
         _take_gits_lock(lock, staged)
     _set_aside_unless(root, path, {was, fingerprint(staged)})
     target.parent.mkdir(parents=True, exist_ok=True)
     staged.replace(target)
-    if is_gits:
+    if gits:
         lock.unlink()
 
 
@@ -423,7 +316,7 @@ def _is_same(one: Path, other: Path) -> bool:
 def _remove(root: Path, path: str, was: str | None) -> None:
     _set_aside_unless(root, path, {was})
     place(root, path).unlink(missing_ok=True)
-    if _is_gits(path):
+    if is_gits(path):
         return  # there an empty folder has its meaning
     for folder in Path(path).parents[:-2]:  # those at the top stay: tools are told of them
         if (root / folder).is_dir():
@@ -458,7 +351,7 @@ def _free(path: Path) -> Path:
     return path.with_name(f"{path.name}.{time.time_ns()}") if os.path.lexists(path) else path
 
 
-def _throw_away(folder: Path) -> None:
+def throw_away(folder: Path) -> None:
     """End a change in one step; what is left of its folder after a kill is thrown away by the next."""
     old = folder.with_name(f"old-{time.time_ns()}")
     folder.rename(old)
@@ -466,7 +359,7 @@ def _throw_away(folder: Path) -> None:
 
 
 @contextmanager
-def _no_signals() -> Iterator[None]:
+def no_signals() -> Iterator[None]:
     """Hold back the signals that would end the process."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     try:

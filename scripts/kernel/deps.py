@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bootstrap import LOCK, VENV_UV
-from change import Change
 from lock import Unsolved, pins, read_age, read_project, resolve, run_uv
 from recipe import NAME, ROOT, Refusal, bring_venv_up_to_date, run, show
+from staging import Change
 
 REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)"

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from bootstrap import LOCK, NO_NETWORK, ROOT, VENV_UV, reason, settings_of_pip
-from change import Change
 from recipe import Refusal, is_help, run, show
+from staging import Change
 
 USE = "just lock --upgrade"
 AGE = 7  # days that a version has to be public before it is taken: most of what is malicious is found by then

@@ -4,8 +4,9 @@ The new project is made aside as a whole: its files, its lock, and its repositor
 put in place, by a `Change`: whenever it is killed, the next recipe finishes it or undoes it. Nothing is lost by it: the
 repository of the template is kept in `.kernel`, and files that git ignores stay where they are.
 
-In a folder of a bigger repository the project is a part of that: it gets no repository of its own, and what was done is
-left for the next commit there.
+In a folder of a bigger repository the project is a part of that, and in a second worktree or a submodule it stays in
+that: it gets no repository of its own, and what was done is left for the next commit there. Files that came without any
+history, as in an archive, get a repository.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import tomlkit
 from addresses import without_password
 from backup import make_backup
 from bootstrap import LOCK, VENV
-from change import Change, fingerprint
+from change import fingerprint
 from kernel_files import SHIPPED, cloned_commit, owners, shipped_text
 from lock import header, pins, read_project, without
 from recipe import (
@@ -39,6 +40,7 @@ from recipe import (
     refuse_uncommitted,
     run,
 )
+from staging import Change
 from switch import as_in
 
 STUBS = Path(__file__).with_name("stubs")
@@ -65,7 +67,7 @@ def own(words: Mapping[str, str]) -> None:
     name = words["NAME"]
     refuse_name(name, "a project", USE)
     _refuse_taken(name)
-    around = _repository_around()
+    around = str(ROOT) if (ROOT / ".git").is_file() else _repository_around()
     template, origin = _look_around(around)
     made_from = f"{template['project-name']} {template['version']}"
     done = f"{name} is yours: one commit on main, made from {made_from}."
@@ -73,13 +75,13 @@ def own(words: Mapping[str, str]) -> None:
         done = f"{name} is yours, made from {made_from}; commit it in the repository at {around}."
     with Change(f"just own NAME={name}") as change:
         tree = change.folder / "tree"
-        if (ROOT / ".git").exists():
+        if (ROOT / ".git").is_dir():
             index = str(change.folder / "index")  # one without the marks of the user's, as skip-worktree
             git("read-tree", "HEAD", env={"GIT_INDEX_FILE": index}, hold=[change.turn])
             git("checkout-index", "--all", f"--prefix={tree}/", env={"GIT_INDEX_FILE": index}, hold=[change.turn])
             change.expected = {path: as_in(tree / path, ROOT / path) for path in in_git()}
         else:
-            change.expected = _copy(tree)
+            change.expected = _copy(tree, tracked=bool(around and in_git()))
         for path in _left_out(origin.get("commit", "")):
             (tree / path).unlink(missing_ok=True)
         _write_stubs(tree, name, made_from)
@@ -103,9 +105,9 @@ def _repository_around() -> str:
     return "" if ignored else found
 
 
-def _copy(tree: Path) -> dict[str, str | None]:
+def _copy(tree: Path, *, tracked: bool) -> dict[str, str | None]:
     """Copy the project's files to *tree*; their fingerprints. What is in no commit is in a backup, too."""
-    tracked, paths = in_git(), [path for path in project_files() if os.path.lexists(ROOT / path)]
+    paths = [path for path in project_files() if os.path.lexists(ROOT / path)]
     if not tracked:
         print(f"kept in a backup first: {make_backup('before-own')}")
     for path in paths:
@@ -132,7 +134,7 @@ def _look_around(around: str) -> tuple[dict[str, str], dict[str, str]]:
     """See that the clone can be owned; returns what the template says of itself, and where it comes from.
 
     Args:
-        around: The repository that the folder is a part of.
+        around: The repository that the project stays a part of.
 
     Raises:
         Refusal: It cannot, or not now.
@@ -146,17 +148,13 @@ def _look_around(around: str) -> tuple[dict[str, str], dict[str, str]]:
         "project-name": str(table.get("template", "the template")),
         "version": str(project["project"].get("version", "0")),
     }
-    if around and not (ROOT / ".git").exists():
+    if around and not (ROOT / ".git").is_dir():
         if in_git():
             refuse_uncommitted()
-        return template, _origin_in(around)
-    if (ROOT / ".git").is_file():
-        raise Refusal("this folder is a worktree or a submodule of another repository; own a clone of the template")
-    if not (ROOT / ".git").is_dir():
-        raise Refusal(
-            "this folder is no clone: there is no folder .git; clone the template with git, or put it into a repository"
-            " of yours, and own that"
-        )
+        return template, _origin() if (ROOT / ".git").exists() else _origin_in(around)
+    if not (ROOT / ".git").exists():
+        refuse_nobody("the first commit")
+        return template, {}
     if Path(git("rev-parse", "--show-toplevel").rstrip("\n")) != ROOT:
         raise Refusal("git takes this folder for a part of another repository; clone the template anew, and own that")
     if git("worktree", "list", "--porcelain").count("worktree ") > 1:
@@ -260,7 +258,8 @@ def _commit(tree: Path, message: str, turn: int) -> None:
     """Make the repository of the new project, with all of it in one commit."""
     git("init", "--quiet", root=tree, hold=[turn])
     git("symbolic-ref", "HEAD", "refs/heads/main", root=tree)
-    copy_settings(STAYS, tree / ".git")
+    if (ROOT / ".git").exists():
+        copy_settings(STAYS, tree / ".git")
     git("add", "--all", "--force", root=tree, hold=[turn])
     quiet = ["-c", f"core.hooksPath={os.devnull}", "-c", "gc.auto=0", "-c", "maintenance.auto=false"]
     git(*quiet, "commit", "--quiet", "--no-verify", "--message", message, root=tree, hold=[turn])

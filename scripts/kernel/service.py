@@ -13,10 +13,10 @@ from itertools import chain
 from pathlib import Path
 
 from backup import make_backup
-from change import Change
 from deps import add as add_packages
 from lock import read_project
 from recipe import ROOT, Refusal, commit_of_head, git, is_yes, project_files, refuse_name, run, show
+from staging import Change
 
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))

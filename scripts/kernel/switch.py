@@ -11,8 +11,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from change import Change, fingerprint, git_folders
+from change import fingerprint, git_folders
 from recipe import ROOT, Refusal, git, unix
+from staging import Change
 
 HEADS = ".git/refs/heads"
 QUIET = ["-c", "gc.auto=0", "-c", "maintenance.auto=false"]

@@ -30,9 +30,9 @@ from typing import Any
 
 from backup import make_backup
 from bootstrap import VENV_UV
-from change import Change
 from lock import read_age, read_project
 from recipe import ROOT, Refusal, git, is_yes, refuse_nobody, refuse_uncommitted, run, show
+from staging import Change
 from switch import QUIET, commit_of, prefix, put_branch, put_files, put_head, refuse_unusual_git
 from upstream import SAID, Aside, address_of, choose
 

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from change import Change
 from merge_files import YOURS
 from recipe import ROOT, Refusal, bring_venv_up_to_date, git, refuse_nobody, refuse_uncommitted, run
+from staging import Change
 from switch import commit_of, put_branch, put_files, put_head, refuse_elsewhere, refuse_unusual_git, remove_branch
 from update import BRANCH, NOTE
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "kernel"))
 
-from change import Change
 from lock import pins, read_age, read_project, resolve
 from recipe import ROOT, run
+from staging import Change
 
 WANTED = "pyinstaller>=6.16,<7"
 LOCK = "scripts/kernel/pyinstaller.lock"

@@ -90,12 +90,18 @@ def public(cls: type) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
+def is_made_by_us(cls: type) -> bool:
+    """Whether users get a *cls* but make none: a parameter of its constructor is private."""
+    return any(name.startswith("_") for name in inspect.signature(cls).parameters)
+
+
 def entry(name: str, value: Any) -> Iterator[str]:
     """The lines of one name."""
     yield f"### {name}\n"
     if inspect.isclass(value):
         bare = issubclass(value, BaseException | enum.Enum) and not attrs.has(value)
-        called = "" if bare or getattr(value, "_is_protocol", False) else signature(name, value)
+        ours = bare or getattr(value, "_is_protocol", False) or is_made_by_us(value)
+        called = "" if ours else signature(name, value)
     else:
         called = signature(name, value)
     if called:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
+import pwd
+import select
 import signal
 import socket
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
+from anyio import wait_readable
 
 from kernel import Program, Serving, program, service
 from kernel.bricks import output as outputs
+from kernel.bricks import program_run
 from kernel.bricks.ready import http, output, tcp
 from kernel.errors import ProgramError
 from kernel.process.programs import programs_of
@@ -166,7 +173,7 @@ async def test_it_is_killed() -> None:
 
 async def test_it_explains_the_errors_of_its_users(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost connection is noticed before the end of the program, which is the reason."""
-    monkeypatch.setattr("kernel.bricks.program.BLAME", ENOUGH)
+    monkeypatch.setattr("kernel.bricks.program_run.BLAME", ENOUGH)
     with pytest.raises(ProgramError) as caught:
         async with program(*python("sys.stdin.read(); time.sleep(0.02); sys.exit(1)")):
             raise ConnectionResetError
@@ -187,6 +194,100 @@ async def test_an_end_that_is_awaited() -> None:
         assert await run.wait() == 7
     async with program(*python("pass")) as run:
         assert await run.wait() == 0
+
+
+async def test_an_end_that_is_awaited_and_should_be_good() -> None:
+    """A code other than 0 is an error with all that the program said last."""
+    async with program(*python("pass")) as run:
+        assert await run.wait(check=True) == 0
+    says = python("print('tried'); print('no such table', file=sys.stderr); sys.exit(7)")
+    with pytest.raises(ProgramError, match="migrate exited with code 7 after") as caught:
+        async with program(*says, name="migrate") as run:
+            await run.wait(check=True)
+    assert sorted(caught.value.lines) == ["no such table", "tried"]
+
+
+async def test_the_end_may_be_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever awaits it first of all gets it, also when it comes in one message with the beginning."""
+    real, told = wait_readable, threading.Event()
+
+    async def late(thing: Any) -> None:
+        await real(thing)
+        if not told.is_set():  # the guard has said that it runs; wait until it has said all
+            told.set()
+            await anyio.to_thread.run_sync(_until_closed, thing)
+
+    monkeypatch.setattr(program_run, "wait_readable", late)
+    async with program(*python("sys.exit(3)")) as run:
+        assert await run.wait() == 3
+
+
+def _until_closed(guard: socket.socket) -> None:
+    """Wait until the other end is closed, without reading what it has sent."""
+    poll = select.poll()
+    poll.register(guard, select.POLLRDHUP)
+    assert poll.poll(ENOUGH * 1000)
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+WHO = ("sh", "-c", "id -u; id -G; echo $USER $LOGNAME $HOME; trap 'exit 5' TERM; while sleep 0.1; do :; done")
+
+
+@needs_root
+async def test_another_user(mark: str) -> None:
+    """It has his ids, none of root's groups, and his HOME; and is ended as any other."""
+    nobody = pwd.getpwnam("nobody")
+    async with program(*WHO, user="nobody", env={"MARK": mark}, ready=output("^nobody")) as run:
+        assert run.lines == (f"{nobody.pw_uid}", f"{nobody.pw_gid}", f"nobody nobody {nobody.pw_dir}")
+        assert f"Uid:\t{nobody.pw_uid}\t{nobody.pw_uid}" in await anyio.Path(f"/proc/{run.pid}/status").read_text()
+    assert run.returncode == 5
+    await none_left(mark)
+
+
+@needs_root
+async def test_another_users_program_whose_guard_is_killed(mark: str) -> None:
+    """The system ends it: the signal of its parent's death is set after it has become that user."""
+
+    async def run() -> None:
+        async with program("sleep", "99", user="nobody", env={"MARK": mark}) as run:
+            await kill_its_guard(run)
+            await anyio.sleep_forever()
+
+    with pytest.raises(ProgramError, match="was killed by SIGKILL"):
+        await run()
+    await none_left(mark)
+
+
+@needs_root
+async def test_what_another_user_may_not_run(tmp_path: Path) -> None:
+    """The error names the user."""
+    own = tmp_path / "own"
+    own.write_text("#!/bin/sh\n")
+    own.chmod(0o700)
+    with pytest.raises(ProgramError, match="own cannot be started as the user nobody: permission denied"):
+        async with program(own, user="nobody"):
+            pass
+
+
+async def test_a_user_that_it_cannot_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody of that name, or a process that is not root; one's own name is always right."""
+    with pytest.raises(ProgramError, match="true cannot be started: there is no user no-such-user-here"):
+        async with program("true", user="no-such-user-here"):
+            pass
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    async with program("true", user=me) as run:
+        await run.wait(check=True)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(ProgramError, match="cannot be started as the user nobody: this process is not root"):
+        async with program("true", user="nobody"):
+            pass
+
+
+async def test_what_users_see_of_it() -> None:
+    """Nothing that only `program` needs."""
+    async with program(*python("time.sleep(99)")) as run:
+        names = {name for name in dir(run) if not name.startswith("_")}
+    assert names == {"command", "line_found", "lines", "name", "pid", "returncode", "wait"}
 
 
 FORKS = """

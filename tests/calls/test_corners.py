@@ -15,7 +15,7 @@ from nats.micro import add_service
 from nats.micro.service import ServiceConfig
 
 from kernel import CallError, DeadlineExceeded, Serving, Unavailable, interface, service
-from kernel.calls import client as client_module
+from kernel.calls import instances as instances_module
 from tests.calls.conftest import App, Server, apps, until
 from tests.calls.scene import NoSuchUser, User, UsersHere, outcome, users_of, web_of
 
@@ -322,7 +322,7 @@ async def test_the_protocol_of_services(nats: str, prefix: str) -> None:
 
 async def test_the_deadline_of_a_killed_provider(nats: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody answers what had begun: DeadlineExceeded, at the deadline."""
-    monkeypatch.setattr(client_module, "ASK", 0.2)
+    monkeypatch.setattr(instances_module, "ANSWER", 0.2)
     raw = await connect(nats)
 
     async def swallow(msg: Any) -> None: ...

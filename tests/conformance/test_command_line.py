@@ -340,6 +340,49 @@ def test_signals_clean_up_after_a_command(shop: App, backend: str, number: signa
         assert "Traceback" not in result.stderr
 
 
+AWAY = """
+@service(retries=Retry(times=None, delay=0.1, on=OSError), start_timeout={timeout}{more})
+async def {name}({takes}serving: Serving[int]) -> None:
+    raise OSError("no route")
+
+@{name}.command
+async def use({name}: int) -> None:
+    print("used")
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("below", [False, True])
+def test_a_command_whose_provider_never_becomes_ready(app: App, backend: str, below: bool) -> None:
+    """Without a limit of its own, it is retried for as long as its start_timeout: the command fails and says why."""
+    app.service("database", AWAY.format(name="database", timeout=1, takes="", more=""))
+    cache = AWAY.format(name="cache", timeout=1, takes="database: int, ", more=', depends=["database"]')
+    app.service("cache", cache)
+    result = app.call("cache" if below else "database", "use", KERNEL_BACKEND=backend)
+    assert result.code == 1
+    assert result.said(r"database: OSError: no route; retry 1 of 3 in 0\.\d+ s")  # 0.1 + 0.2 + 0.4
+    assert result.messages[-1] == "exit 1: database failed after 4 attempts: OSError: no route"
+    assert not result.stdout
+
+
+def test_a_command_that_waits_for_ever(app: App) -> None:
+    """With start_timeout=None it does, as a service does; a signal ends it."""
+    app.service("database", AWAY.format(name="database", timeout=None, takes="", more=""))
+    run = app.start("database", "use")
+    run.wait_for("retry 4 in")
+    run.send(signal.SIGINT)
+    assert run.result().code == 130
+
+
+def test_a_service_is_still_retried_for_ever(app: App) -> None:
+    """What holds for a command's provider does not for `app run`."""
+    app.service("database", AWAY.format(name="database", timeout=0.5, takes="", more=""))
+    run = app.run()
+    run.wait_for("retry 4 in")
+    run.send(signal.SIGTERM)
+    assert run.result().code == 0
+
+
 def test_closed_pipe(shop: App) -> None:
     """`app list | head -0` is no error."""
     reader, writer = os.pipe()

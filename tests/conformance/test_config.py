@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.conformance.program import App, NewApp
-from tests.conformance.test_bad_input import Mistake, check, idle, make
+from tests.conformance.test_bad_input import Mistake, check_all, idle
 
 HEAD = """\
 from __future__ import annotations
@@ -143,15 +143,7 @@ MISTAKES = {
 
 def test_each_mistake(new_app: NewApp) -> None:
     """One clear error for each, exit code 2, no traceback, and nothing starts."""
-    names = list(MISTAKES)
-    for some in (names[:6], names[6:12], names[12:]):
-        runs = {}
-        for name in some:
-            app, mistake = new_app(), MISTAKES[name]
-            make(app, mistake)
-            runs[name] = app.start(*mistake.words, LOG_FORMAT="text", COLUMNS="200", **mistake.env)
-        for name, run in runs.items():
-            check(name, MISTAKES[name], run.result())
+    check_all(new_app, MISTAKES)
 
 
 ARRIVING = """

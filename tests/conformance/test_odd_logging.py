@@ -130,11 +130,16 @@ def test_alembic(app: App) -> None:
     assert all(line.startswith("{") for line in result.lines), result.stderr
 
 
-def test_the_users_own_configuration_holds(app: App) -> None:
-    """What `app/init.py` does to logging is the user's wish; a later call of a library changes nothing of it."""
+@pytest.mark.parametrize("exported", [False, True], ids=["stderr", "exported too"])
+def test_the_users_own_configuration_holds(app: App, *, exported: bool) -> None:
+    """What `app/init.py` does to logging is the user's wish; a later call of a library changes nothing of it.
+
+    What the kernel logs before `app/init.py` is imported goes to stderr as well, whether records are exported or not.
+    """
     app.init(
         """
         import logging.config
+        logging.getLogger("kernel").warning("early")
         logging.config.dictConfig({
             "version": 1,
             "formatters": {"own": {"format": "OWN %(message)s"}},
@@ -144,8 +149,49 @@ def test_the_users_own_configuration_holds(app: App) -> None:
         """
     )
     app.service("once", "@service(oneshot=True)\nasync def once() -> None:\n    logging.basicConfig(force=True)")
-    result = app.run().result()
+    with receiving() as collector:
+        env = {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"{collector.url}/v1/logs"} if exported else {}
+        result = app.run(**env).result()
+    assert [line for line in result.messages if "early" in line], result.stderr
     assert result.lines[-1] == "OWN exit 0: every service has ended"
+    assert exported is ("early" in {one.body.string_value for _, one in collector.logs})
+
+
+HOOK = """
+    usual = logging.Logger.callHandlers
+    def hooked(self, record):
+        try:
+            return usual(self, record)
+        finally:
+            {does}
+    logging.Logger.callHandlers = hooked
+"""
+
+
+def test_a_library_that_replaces_call_handlers(app: App) -> None:
+    """It hears the kernel's records as well as a service's, each once; and nothing is printed twice."""
+    app.init(HOOK.format(does='print(record.name, getattr(record, "service", ""), record.getMessage(), flush=True)'))
+    app.service("guest", "@service\nasync def guest() -> None:\n    log.error('mine')\n    raise OSError('no route')")
+    result = app.run().result()
+    heard = result.stdout.splitlines()
+    assert heard.count("kernel guest failed: OSError: no route") == 1
+    assert heard.count("test guest mine") == 1
+    assert heard[-1] == "kernel  exit 1: guest failed: OSError: no route"
+    assert len([line for line in result.messages if line.startswith("exit 1")]) == 1
+    assert result.said("guest: mine")
+    assert all(line.startswith("{") for line in result.lines), result.stderr
+
+
+def test_a_library_that_replaces_call_handlers_and_fails(app: App) -> None:
+    """It is removed, and said so; nothing else changes."""
+    app.init(HOOK.format(does='raise LookupError("no hook") if record.name != "test" else None'))
+    app.service("calm", CALM)
+    result = app.run().stop()
+    assert result.code == 0
+    assert (
+        len([line for line in result.messages if "a hook of Logger.callHandlers failed and was removed" in line]) == 1
+    )
+    assert result.said("all ready")
 
 
 # -- texts that do not fit -------------------------------------------------------------------------------------------

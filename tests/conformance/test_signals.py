@@ -81,18 +81,26 @@ def test_nohup_is_obeyed(app: App) -> None:
     assert run.result().messages[-1] == "exit 0: stopped by SIGTERM"
 
 
-def test_forked_children_have_their_own_signals(app: App) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+def test_forked_children_have_their_own_signals(app: App, number: signal.Signals) -> None:
     """A signal to a child that a service has forked ends the child, and nothing else."""
     app.service(
         "parent",
-        """
+        f"""
         @service
         async def parent() -> None:
             import multiprocessing
-            child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(20,))
+            began = multiprocessing.get_context("fork").Event()
+
+            def wait() -> None:
+                began.set()
+                time.sleep(60)
+
+            child = multiprocessing.get_context("fork").Process(target=wait)
             child.start()
-            child.terminate()
-            child.join()
+            await anyio.to_thread.run_sync(began.wait)
+            os.kill(child.pid, signal.{number.name})
+            await anyio.to_thread.run_sync(child.join)
             log.info("the child ended with %s", child.exitcode)
             await anyio.sleep(0.1)
             log.info("still here")
@@ -101,7 +109,8 @@ def test_forked_children_have_their_own_signals(app: App) -> None:
     )
     result = app.run().stop(after="still here")
     assert result.code == 0
-    assert result.said("the child ended with -15")
+    ends = {-number} if number != signal.SIGINT else {-number, 1}  # 1: multiprocessing shows a KeyboardInterrupt
+    assert any(result.said(f"the child ended with {code}") for code in ends)
 
 
 def test_lock_held_before_the_signal(app: App) -> None:
@@ -270,6 +279,46 @@ def test_an_exit_handler_that_hangs(app: App) -> None:
     assert result.code == 3
     assert result.said("exit 3: .* services have stopped, but the interpreter has not exited; it is at app/init.py:8")
     assert result.own_seconds < 3
+
+
+def test_a_further_signal_ends_an_exit_handler_that_hangs(app: App) -> None:
+    """Who presses Ctrl+C again does not have to wait for the deadline, although every service has stopped."""
+    app.service("idle", IDLE)
+    app.init("import atexit\natexit.register(lambda: (print('hangs', file=sys.stderr, flush=True), time.sleep(60)))")
+    run = app.run(RUNNER_SHUTDOWNTIMEOUT="50s")
+    run.wait_for("all ready")
+    run.send(signal.SIGTERM)
+    run.wait_for("^hangs")
+    run.send(signal.SIGTERM, further=True)
+    result = run.result()
+    assert result.code == 130
+    assert result.messages[-1] == "exit 130: received another signal (SIGTERM); exiting now without clean-up"
+    assert result.own_seconds < 20
+
+
+def test_what_was_printed_before_the_third_signal_is_not_lost(app: App) -> None:
+    """The process ends at once, but not before it has written what it has printed into a pipe."""
+    app.service(
+        "stubborn",
+        """
+        @service
+        async def stubborn(serving: Serving[None]) -> None:
+            async with serving():
+                await anyio.sleep_forever()
+            print("printed, and not flushed")
+            log.info("blocks")
+            time.sleep(60)
+        """,
+    )
+    run = app.run(RUNNER_SHUTDOWNTIMEOUT="50s")
+    run.wait_for("all ready")
+    run.send(signal.SIGTERM)
+    run.wait_for("blocks")
+    run.send(signal.SIGTERM, further=True)
+    run.send(signal.SIGTERM, further=True)
+    result = run.result()
+    assert result.code == 130
+    assert "printed, and not flushed" in result.stdout
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -12,8 +12,10 @@ import pytest
 
 from kernel.testing import BACKENDS
 from tests.conformance.program import REPO, App, Program
+from tests.observe.spans import critical_path, identity, parent
 from tests.ports import free_port
 from tests.receiver import HANG, Received, Receiver, attributes, receiving
+from tests.stopwatch import waited_for_a_core
 
 EXAMPLES = "example-database,example-catalog,example-flaky,example-api,example-migrator,example-optional,hello-world"
 
@@ -146,6 +148,42 @@ def test_the_examples(examples: Program, collector: Receiver) -> None:
     ids = {one.ids for one in collector.spans}
     assert all(one.parent in ids or one.parent is None for one in collector.spans)
     assert {one.label for one in collector.spans if one.parent is None} == {"app start", "app stop"}
+
+
+def spent_elsewhere(examples: Program) -> float:
+    """Which part of the critical path through a start of all examples does not lie on example-flaky.
+
+    What the process waited for a core meanwhile does not count: the other services work, where example-flaky waits.
+    """
+    with receiving() as collector:
+        run = examples.run(**only_traces(collector))
+        run.wait_for("starting")
+        waited = waited_for_a_core(run.pid, run.pid)
+        collector.wait_for(lambda got: got.named("app start"))
+        waited = waited_for_a_core(run.pid, run.pid) - waited
+        run.send(signal.SIGTERM)
+        run.result()
+    start = collector.one("app start")
+    spans = [one.readable for one in collector.spans if one.ids[0] == start.ids[0]]
+    (root,) = (one for one in spans if one.parent is None)
+    rows = sum(parent(one) == identity(root) for one in spans)
+    assert rows == len(EXAMPLES.split(",")) + 1  # and example-crasher
+    assert rows + 1 <= 12  # where all are collapsed
+    path = critical_path(root, spans)
+    assert not [name for name, _ in path if name.endswith("waiting")]
+    others = sum(length for name, length in path if not name.startswith("example-flaky "))
+    return (others - waited * 1e6) / sum(length for _, length in path)
+
+
+def test_the_critical_path_of_the_examples(examples: Program) -> None:
+    """At least 95 % of the start lies on the service that took the time, by the rule that viewers follow.
+
+    The rest is 30 ms of work, which a loaded machine may stretch: one start of three has to show it.
+    """
+    seen: list[float] = []
+    while len(seen) < 3 and not any(one <= 0.05 for one in seen):
+        seen.append(spent_elsewhere(examples))
+    assert min(seen) <= 0.05, seen
 
 
 OWN = """

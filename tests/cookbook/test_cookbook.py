@@ -7,14 +7,12 @@ import gc
 import logging
 import os
 import re
-import shutil
 import signal
 import socket
-import sys
 import time
 import types
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,66 +25,8 @@ from kernel import Retry, Serving, program, service, tcp
 from kernel.errors import ServerMissing
 from kernel.testing import RunFailed, State, backend_options, running
 from tests.conformance.program import App
+from tests.cookbook.pages import ENOUGH, PAGES, Page, code_of, needs, until
 from tests.ports import free_port
-
-PAGES = Path(__file__).parents[2] / "docs" / "cookbook"
-BLOCK = re.compile(r"^```python\n# (\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-ENOUGH = 20.0  # seconds within which all that is waited for comes, also on a loaded machine
-
-
-def needs(server: str) -> pytest.MarkDecorator:
-    """Skip a test whose server is not installed; .ci/run installs it and says so: there the test runs, or fails."""
-    missing = shutil.which(server) is None and not os.environ.get("SERVERS_INSTALLED")
-    return pytest.mark.skipif(missing, reason=f"{server} is not installed")
-
-
-class Page:
-    """The code of a page; each block is a module, and sees the names of those before it."""
-
-    def __init__(self, name: str, **given: Any) -> None:
-        self.names: dict[str, Any] = {"__name__": f"cookbook_{name.replace('-', '_')}", **given}
-        text = (PAGES / f"{name}.md").read_text()
-        found = BLOCK.findall(text)
-        assert len(found) == text.count("```python"), "each block begins with its file, or with `# naive`"
-        assert found[-1][0] == "naive", "each page shows a naive version"
-        module = types.ModuleType(self.names["__name__"])
-        sys.modules[module.__name__] = module
-        module.__dict__.update(self.names)
-        for path, code in found:
-            exec(compile(code, f"docs/cookbook/{name}.md:{path}", "exec", dont_inherit=True), module.__dict__)  # noqa: S102
-        self.names = module.__dict__
-
-    def __getattr__(self, name: str) -> Any:
-        return self.names[name]
-
-
-@pytest.fixture
-def page() -> Iterator[Callable[..., Page]]:
-    """Reads pages."""
-    before = set(sys.modules)
-    yield Page
-    for name in set(sys.modules) - before:
-        if name.startswith("cookbook_"):
-            del sys.modules[name]
-
-
-@pytest.fixture
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """Real time, on asyncio unless the test says otherwise."""
-    wanted = request.node.get_closest_marker("backend")
-    return wanted.args[0] if wanted else "asyncio"
-
-
-def code_of(name: str) -> dict[str, str]:
-    """The blocks of a page, by file."""
-    return dict(BLOCK.findall((PAGES / f"{name}.md").read_text()))
-
-
-async def until(happened: Callable[[], bool]) -> None:
-    """Wait until *happened*."""
-    with anyio.fail_after(ENOUGH):
-        while not happened():  # noqa: ASYNC110
-            await anyio.sleep(0.01)
 
 
 def test_the_list_is_whole() -> None:

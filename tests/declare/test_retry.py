@@ -53,6 +53,27 @@ def test_for_ever() -> None:
     assert Retry(times=None, factor=3).delay_after(100_000, steady) == 30
 
 
+@pytest.mark.parametrize(
+    ("retry", "seconds", "times"),
+    [
+        (Retry(times=None), 60, 5),  # 1 + 2 + 4 + 8 + 16, and 30 would be too many
+        (Retry(times=None), 61, 6),
+        (Retry(times=None, delay=0.2), 60, 8),
+        (Retry(times=None, delay=90, max_delay=90), 60, 0),
+        (Retry(times=None, delay=0), 60, 100),
+        (Retry(times=None, delay=1, factor=0.5), 60, 100),
+        (Retry(times=None), None, None),
+        (Retry(times=7), 1, 7),
+        (Retry(), 1, 0),
+    ],
+)
+def test_within(retry: Retry, seconds: float | None, times: int | None) -> None:
+    """One without a limit gets the retries that fit, whatever the jitter; all others stay as they are."""
+    found = retry.within(seconds)
+    assert found == attrs.evolve(retry, times=times)
+    assert (found is retry) == (times == retry.times)
+
+
 def test_no_delay_for_ever() -> None:
     """A delay of 0 stays 0, however often it is multiplied."""
     assert {Retry(times=None, delay=0).delay_after(n, steady) for n in (1, 2, 100, 5000)} == {0}

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.conformance.program import OURS, REPO, Process, Result
+from tests.receiver import receiving
 
 
 class Demo:
@@ -109,6 +110,35 @@ def test_a_signal_stops_it_in_order(demo: Demo, path: Path) -> None:
     assert result.own_seconds < 2
     assert result.in_order("example-api: stopped", "example-database: closed 5", "example-database: stopped")
     assert items(path) == ["tea"]
+
+
+CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"  # trace and span of whoever sends the request
+
+
+def test_a_request_is_one_trace(demo: Demo) -> None:
+    """From the caller's span through the API to the catalog; a request without a caller begins a trace of its own."""
+    names = ("example-api POST /items", "example-api example-catalog/add", "example-catalog example-catalog/add")
+    with receiving() as collector:
+        env = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{collector.url}/v1/traces", "ADMIN_ADDR": "off"}
+        run = demo.start("run", SERVICES_ENABLED="!example-crasher", **env)
+        run.wait_for("all ready")
+        headers = {"traceparent": "00-{}-{}-01".format(*CALLER)}
+        with httpx.Client(base_url=demo.url) as client:  # one connection for all of them
+            for name in ("tea", "milk"):
+                assert client.post("/items", json={"name": name}, headers=headers).status_code == 201
+            assert client.get("/items").status_code == 200
+        run.send(signal.SIGTERM)
+        assert run.result().code == 0
+    requests, calls, served = (collector.named(name) for name in names)
+    parents: list[tuple[bytes, bytes]] = [(bytes.fromhex(CALLER[0]), bytes.fromhex(CALLER[1]))] * 2
+    for spans in (requests, calls, served):
+        assert [span.parent for span in spans] == parents
+        parents = [span.ids for span in spans]
+    other = collector.one("example-api GET /items")
+    assert other.parent is None
+    assert other.ids[0] != parents[0][0]
+    assert {span.resource["service.namespace"] for span in (*requests, *served, other)} == {"app"}
+    assert not [span for span in collector.spans if span.label.endswith((" receive", " send"))]
 
 
 def test_migrations_by_hand(demo: Demo, path: Path) -> None:

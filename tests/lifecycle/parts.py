@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import math
 import re
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -47,6 +48,18 @@ def sleeper(name: str, *depends: str, opening: float = 0.0, closing: float = 0.0
         await anyio.sleep(closing)
 
     return named(name, service(depends=depends, **options)(sleep))
+
+
+def crashing_at(name: str, seconds: float) -> AnyService:
+    """A service that serves, crashes once so many seconds after its start, and is back 10 s later."""
+
+    async def crash(serving: Serving[None]) -> None:
+        nonlocal seconds
+        async with serving():
+            after, seconds = seconds, math.inf
+            await crash_after(after, ValueError())
+
+    return named(name, service(retries=Retry(times=1, delay=10, jitter=0))(crash))
 
 
 def stubborn(name: str, *depends: str, seconds: float = 100.0, **options: Any) -> AnyService:

@@ -12,7 +12,7 @@ from kernel.declare.serving import Serving
 from kernel.lifecycle.events import State
 from kernel.lifecycle.units import Unit
 from tests.harness import Lab, crash_after
-from tests.lifecycle.parts import Config, fail, named, nothing, provider, sleeper
+from tests.lifecycle.parts import Config, crashing_at, fail, named, nothing, provider, sleeper
 
 pytestmark = pytest.mark.anyio
 
@@ -138,15 +138,7 @@ async def test_a_oneshot_that_failed_with_permission(lab: Lab) -> None:
 
 async def test_readiness_is_withdrawn(lab: Lab) -> None:
     """A crashed just before B became ready; C waits for both, until both are ready at once."""
-
-    @service(retries=Retry(times=1, delay=10, jitter=0))
-    async def a(serving: Serving[None]) -> None:
-        async with serving():
-            if lab.now < 2:
-                await crash_after(2.9, ValueError())
-            await anyio.sleep_forever()
-
-    await lab.stop_at(20).run(a, sleeper("b", opening=3), sleeper("c", "a", "b"))
+    await lab.stop_at(20).run(crashing_at("a", 2.9), sleeper("b", opening=3), sleeper("c", "a", "b"))
     assert lab.when("b", "ready") == 3
     assert lab.when("c", "starting") == pytest.approx(12.9)
 
@@ -154,20 +146,13 @@ async def test_readiness_is_withdrawn(lab: Lab) -> None:
 async def test_a_retry_checks_its_dependencies_again(lab: Lab) -> None:
     """A new attempt waits until the dependencies are ready again, at no cost in retries."""
 
-    @service(retries=Retry(times=1, delay=10, jitter=0))
-    async def a(serving: Serving[None]) -> None:
-        async with serving():
-            if lab.now < 2:
-                await crash_after(2, ValueError())
-            await anyio.sleep_forever()
-
     @service(depends=["a"], retries=Retry(times=1, delay=4, jitter=0))
     async def c() -> None:
         if lab.now < 3:
             await crash_after(3, ValueError())
         await anyio.sleep_forever()
 
-    await lab.stop_at(20).run(a, c)
+    await lab.stop_at(20).run(crashing_at("a", 2), c)
     assert lab.path("c") == ("waiting starting ready stopping backoff waiting starting ready stopping stopped")
     assert (lab.when("c", "waiting"), lab.when("c", "starting", 2)) == (7, 12)
     assert lab.ending("c").attempts == 2
@@ -175,15 +160,7 @@ async def test_a_retry_checks_its_dependencies_again(lab: Lab) -> None:
 
 async def test_after_a_crash_it_is_not_ready_until_it_serves_again(lab: Lab) -> None:
     """What starts while its dependency is in backoff waits."""
-
-    @service(retries=Retry(times=1, delay=10, jitter=0))
-    async def a(serving: Serving[None]) -> None:
-        async with serving():
-            if lab.now < 2:
-                await crash_after(2, ValueError())
-            await anyio.sleep_forever()
-
-    await lab.stop_at(20).run(a, sleeper("b", opening=5), sleeper("c", "b", "a"))
+    await lab.stop_at(20).run(crashing_at("a", 2), sleeper("b", opening=5), sleeper("c", "b", "a"))
     assert lab.when("c", "starting") == 12
 
 
@@ -212,17 +189,9 @@ async def test_all_ready_comes_once(lab: Lab) -> None:
 
 async def test_all_ready_waits_for_those_that_come_back(lab: Lab) -> None:
     """Ready, done, or failed with permission, all at the same time."""
-
-    @service(retries=Retry(times=1, delay=10, jitter=0))
-    async def a(serving: Serving[None]) -> None:
-        async with serving():
-            if lab.now < 2:
-                await crash_after(2, ValueError())
-            await anyio.sleep_forever()
-
     failed = named("failed", service(allowed_failure=True)(fail))
     done = named("done", service(nothing))
-    await lab.stop_at(20).run(a, failed, done, sleeper("b", opening=5))
+    await lab.stop_at(20).run(crashing_at("a", 2), failed, done, sleeper("b", opening=5))
     assert lab.all_ready[0].seconds == pytest.approx(12)
 
 

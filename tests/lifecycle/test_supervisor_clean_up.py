@@ -6,7 +6,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from kernel.declare.service import service
+from kernel.declare.service import Service, service
 from kernel.declare.serving import Serving
 from kernel.lifecycle.events import Notice, State
 from tests.harness import Lab, crash_after, hang, resource
@@ -88,10 +88,10 @@ async def test_clean_up_fails_on_a_stop_with_permission(lab: Lab) -> None:
     assert lab.exit_code == 0
 
 
-async def test_clean_up_of_a_crash_that_hangs(lab: Lab) -> None:
-    """The clean-up after a crash is on the clock too, and the crash comes first."""
+def hangs_after_its_crash(stop_timeout: float) -> Service[..., None]:
+    """A service that crashes after 1 s, and whose clean-up does not end by itself."""
 
-    @service(stop_timeout=4)
+    @service(stop_timeout=stop_timeout)
     async def api(serving: Serving[None]) -> None:
         try:
             async with serving():
@@ -99,7 +99,12 @@ async def test_clean_up_of_a_crash_that_hangs(lab: Lab) -> None:
         finally:
             await anyio.sleep_forever()
 
-    await lab.run(api)
+    return api
+
+
+async def test_clean_up_of_a_crash_that_hangs(lab: Lab) -> None:
+    """The clean-up after a crash is on the clock too, and the crash comes first."""
+    await lab.run(hangs_after_its_crash(4))
     assert lab.when("api", "failed") == 5
     assert isinstance(lab.error("api"), ValueError)
 
@@ -122,16 +127,7 @@ async def test_clean_up_of_a_crash_that_cannot_be_cut(lab: Lab) -> None:
 
 async def test_clean_up_of_a_crash_that_is_cut_by_a_stop(lab: Lab) -> None:
     """The crash survives also where its clean-up was cut in the course of a stop."""
-
-    @service(stop_timeout=60)
-    async def api(serving: Serving[None]) -> None:
-        try:
-            async with serving():
-                await crash_after(1, ValueError("the crash"))
-        finally:
-            await anyio.sleep_forever()
-
-    await lab.stop_at(2).run(api, service(bystander))
+    await lab.stop_at(2).run(hangs_after_its_crash(60), service(bystander))
     assert lab.when("api", "failed") == 11.5
     error = lab.error("api")
     assert ValueError in {type(error), type(error.__cause__)}

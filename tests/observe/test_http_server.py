@@ -173,3 +173,23 @@ def test_an_answer_under_way_is_finished(monkeypatch: pytest.MonkeyPatch) -> Non
         got = rest(reader)
     closing.join()
     assert len(got) > 5_000_000
+
+
+def test_a_request_on_its_way_when_it_ends_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is open, so the client cannot know better."""
+    for limit in ("FIRST", "CLOSING"):
+        monkeypatch.setattr(http_server, limit, PATIENCE)  # this machine may be slow
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = Server([sock], lambda _: plain(200, "hello"))
+    server.start()
+    port = sock.getsockname()[1]
+    with client(port) as early, client(port, GET % b"/") as later:
+        assert b"hello" in later.recv(1000)  # so the other is accepted
+        closing = threading.Thread(target=server.close)
+        closing.start()
+        with contextlib.suppress(ConnectionRefusedError):
+            while True:
+                client(port).close()
+        early.sendall(GET % b"/")
+        assert b"hello" in rest(early)
+    closing.join()

@@ -27,7 +27,7 @@ from kernel.observe.exporters import LogExporter
 from kernel.observe.logs import Context, JsonFormatter, TextFormatter
 from kernel.observe.otel_resource import described
 from kernel.observe.sayable import sayable_span
-from kernel.observe.shown import Masked
+from kernel.observe.shown import masked
 from kernel.observe.systemd import notifier
 from kernel.observe.tracebacks import text_of_traceback
 from tests.test_masking import SECRETS, forms_of
@@ -72,9 +72,9 @@ def logged(text: str) -> Iterator[str]:
     """What handlers make of the records: the kernel's own, somebody else's, and the one that exports them."""
     exported: list[Any] = []
     for formatter in (
-        Masked(TextFormatter(8, colour=False, source=True)),
-        Masked(TextFormatter(8, colour=True, source=False)),
-        Masked(JsonFormatter(source=True)),
+        masked(TextFormatter(8, colour=False, source=True)),
+        masked(TextFormatter(8, colour=True, source=False)),
+        masked(JsonFormatter(source=True)),
         logging.Formatter("%(levelname)s %(message)s"),
     ):
         stream = io.StringIO()

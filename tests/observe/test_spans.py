@@ -392,6 +392,32 @@ async def test_a_cancellation_is_told(spans: Spans) -> None:
     assert [event.name for event in spans.one("app fails").events] == ["exception"]
 
 
+async def test_an_exception_is_known_by_the_span_that_it_left(spans: Spans) -> None:
+    """The outermost one, for whoever logs it after the span's end; no other exception is known by it."""
+    tracer = spans.dispatcher.get_tracer("own")
+    left_by = spans.dispatcher.left_by
+
+    def fails(error: Exception) -> None:
+        with tracer.start_as_current_span("outer"), tracer.start_as_current_span("inner"):
+            raise error
+
+    first, second, third = ValueError("first"), ValueError("second"), ValueError("third")
+    with pytest.raises(ValueError, match="first"):
+        fails(first)
+    assert left_by(first) == spans.one("app outer").context
+    assert left_by(second) is None
+    try:
+        raise second
+    except ValueError:
+        with tracer.start_as_current_span("report"):  # which is well
+            pass
+        assert left_by(second) is None
+        with pytest.raises(ValueError, match="third"):
+            fails(third)
+    assert left_by(third) == spans.named("app outer")[1].context
+    assert left_by(first) is None  # only the last one is remembered
+
+
 async def test_a_decorator_dispatches_when_it_is_called(spans: Spans) -> None:
     """A function may be decorated where modules are imported, long before it is known who calls it."""
 

@@ -233,6 +233,37 @@ def test_no_network_for_uv(tree: Tree) -> None:
     assert_refused(tree.just(ON_SYNC=says), "requirements.lock", "(Connection refused)", "network")
 
 
+MIRROR = "[global]\nindex-url = http://mirror/simple\ncert = /ca.pem\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "env", "expected"),
+    [
+        (MIRROR, {}, "http://mirror/simple /ca.pem"),
+        (MIRROR + "[install]\nindex-url = http://near/simple\n", {}, "http://near/simple /ca.pem"),
+        (MIRROR, {"PIP_INDEX_URL": "http://env/simple", "PIP_CERT": "/env.pem"}, "http://env/simple /env.pem"),
+        (MIRROR, {"UV_DEFAULT_INDEX": "http://uv/simple"}, "http://uv/simple /ca.pem"),
+        (MIRROR, {"SSL_CERT_FILE": "/own.pem", "PIP_CERT": "/env.pem"}, "http://mirror/simple /own.pem"),
+        (
+            "no section = here\n",
+            {"PIP_INDEX_URL": "http://env/simple", "PIP_CERT": "/e.pem"},
+            "http://env/simple /e.pem",
+        ),
+    ],
+    ids=["a file", "for install", "variables", "uv has its own index", "uv has its own certificate", "a broken file"],
+)
+def test_what_pip_was_told_reaches_uv(made: Tree, config: str, env: dict[str, str], expected: str) -> None:
+    """Without a uv on PATH, a mirror or a certificate that only pip knows of is used; what uv was told goes first."""
+    (made.bin / "uv").unlink()
+    (made.root / "pyproject.toml").write_text("changed")
+    file = made.root / "pip.conf"
+    file.write_text(config)
+    says = 'printf "%s %s" "$UV_DEFAULT_INDEX" "$SSL_CERT_FILE" > told; exit 0'
+    code, _, err = made.just(cwd=None, program="", **{**env, "ON_SYNC": says, "PIP_CONFIG_FILE": str(file)})
+    assert code == 0, err
+    assert (made.root / "told").read_text() == expected
+
+
 def test_a_failed_update_gives_its_reason_and_is_no_new_beginning(made: Tree) -> None:
     (made.root / ".venv/mine").touch()
     (made.root / "pyproject.toml").write_text("changed")

@@ -15,13 +15,14 @@ from tests.scripts.projects import REPO
 
 sys.path.append(str(REPO / "scripts" / "kernel"))
 
-from change import Change, Conflict, take_turn
+from change import Conflict, take_turn
+from staging import Change
 
 KILLED = str(Path(__file__).with_name("killed.py"))
 SCRIPT = """
 import sys
 sys.path.insert(0, "scripts/kernel")
-from change import Change
+from staging import Change
 
 with Change("just test") as change:
     change.put("changed.txt", b"new")
@@ -49,7 +50,8 @@ def root(tmp_path: Path) -> Path:
     (root / "old" / "deep" / "__pycache__").mkdir()
     (root / "old" / "deep" / "__pycache__" / "removed.pyc").touch()
     (root / "scripts" / "kernel").mkdir(parents=True)
-    shutil.copy(REPO / "scripts" / "kernel" / "change.py", root / "scripts" / "kernel")
+    for name in ("change.py", "staging.py"):
+        shutil.copy(REPO / "scripts" / "kernel" / name, root / "scripts" / "kernel")
     (root / "scripts" / "try.py").write_text(SCRIPT)
     return root
 

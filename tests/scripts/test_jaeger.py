@@ -14,6 +14,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -252,9 +253,23 @@ def test_a_real_one(runtime: Runtime, project: Project, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{runtime.ui}/api/v3/traces"
     with httpx.Client(trust_env=False) as client:
         found = client.get(url, params=params).json()["result"]["resourceSpans"]
-    names = {span["name"] for group in found for scope in group["scopeSpans"] for span in scope["spans"]}
-    assert "start" in names
-    assert "waiting" not in names
+    spans = {
+        (service_of(group), span["name"]): span
+        for group in found
+        for scope in group["scopeSpans"]
+        for span in scope["spans"]
+    }
+    assert spans.keys() == {("app", "start"), ("once", "start")}
+    assert spans["once", "start"]["parentSpanId"] == spans["app", "start"]["spanId"]
+    assert runtime.just("jaeger-stop").out == "Jaeger is stopped, and its traces are gone.\n"
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url, trust_env=False)
+
+
+def service_of(group: dict[str, Any]) -> str:
+    """Whose spans they are, as Jaeger's API says."""
+    (name,) = (one["value"]["stringValue"] for one in group["resource"]["attributes"] if one["key"] == "service.name")
+    return str(name)
 
 
 def listening(pid: int) -> set[int]:

@@ -155,6 +155,30 @@ def test_in_scripts_the_recipes_must_go_on(bench: Bench) -> None:
     assert [clash.aside for clash in merged.clashes] == ["scripts/just.conflict"]
 
 
+def test_a_file_of_the_users_called_conflict_stays(bench: Bench) -> None:
+    """The framework's version takes the next free name beside it."""
+    base, mine, theirs = ({"kernel/x": ("100644", text)} for text in ("\0", "\0mine", "\0theirs"))
+    mine["kernel/x.conflict"] = ("100644", "notes of my own\n")
+    mine["kernel/x.conflict_"] = ("100644", "more notes\n")
+    result, merged = bench.merge(base, mine, theirs)
+    assert result == {**mine, "kernel/x.conflict__": theirs["kernel/x"]}
+    assert [clash.aside for clash in merged.clashes] == ["kernel/x.conflict__"]
+
+
+def test_two_files_renamed_to_one_name(bench: Bench) -> None:
+    """Both sides give different files the same new name: both are there, and it is told."""
+    a, b = ("100644", first("kernel/a.txt")), ("100644", first("kernel/b.txt"))
+    result, merged = bench.merge(
+        {"kernel/a.txt": a, "kernel/b.txt": b},
+        {"kernel/one.txt": a, "kernel/b.txt": b},
+        {"kernel/a.txt": a, "kernel/one.txt": b},
+    )
+    everything = "".join(content for _, content in result.values())
+    assert all(line in everything for _, content in (a, b) for line in content.splitlines())
+    assert any(clash.path == "kernel/one.txt" for clash in merged.clashes)
+    assert all(clash.aside in result for clash in merged.clashes if clash.aside)
+
+
 # -- pyproject.toml ------------------------------------------------------------------------------------------------
 
 WORDS = st.sampled_from("abcdef")
@@ -246,3 +270,14 @@ def test_two_versions_of_one_value() -> None:
         'project.dependencies: yours is "Some_Thing>=2", the framework\'s "Some_Thing>=3"',
         "tool.t.width: yours is 2, the framework's 3",
     ]
+
+
+def test_the_build_system_arrives() -> None:
+    """It is one of the tables that an update brings, and a change of the user's own stays."""
+    old, new = (f'[project]\nname = "x"\n[build-system]\nrequires = ["hatchling>={n}"]\n' for n in (1, 2))
+    assert merge_project(old, old, new) == (new, [])
+    added = '[project]\nname = "x"\n'
+    assert "hatchling>=2" in merge_project(added, added, new)[0]
+    mine = old.replace("hatchling>=1", "setuptools")
+    text, _ = merge_project(old, mine, new)
+    assert "setuptools" in text

@@ -172,17 +172,12 @@ def _a_worktree(project: Project) -> None:
     project.git("worktree", "add", "-q", "../other")
 
 
-def _no_repository(project: Project) -> None:
-    shutil.rmtree(project.root / ".git")
-
-
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
         (_dirty, "not committed (services/mine.py); commit"),
         (_nobody, "git config --global user.name"),
         (_a_worktree, "git worktree remove"),
-        (_no_repository, "no folder .git"),
     ],
 )
 def test_what_is_not_ready_is_refused(project: Project, spoil: Callable[[Project], None], words: str) -> None:
@@ -190,7 +185,7 @@ def test_what_is_not_ready_is_refused(project: Project, spoil: Callable[[Project
     spoil(project)
     before = project.files()
     done = project.just("own", "NAME=my-app", HOME=str(project.root.parent))
-    if spoil is _nobody or spoil is _no_repository or words in done.err:
+    if spoil is _nobody or words in done.err:
         assert done.code == 2
     assert words in done.err
     assert done.err.count("\n") == 1

@@ -299,6 +299,48 @@ def test_an_update_in_a_second_worktree(bigger_once: Bigger, upstream: Upstream,
     first.git("fsck", "--strict")
 
 
+def test_own_in_a_second_worktree(upstream: Upstream, tmp_path: Path) -> None:
+    """Its branch gets the project with the next commit; the first worktree and the history stay as they are."""
+    machine = upstream.machine
+    first = Project(machine, machine.clone(tmp_path / "first").root)
+    first.git("worktree", "add", "-qb", "work", str(tmp_path / "second"))
+    second = Project(machine, tmp_path / "second")
+    head = second.git("rev-parse", "HEAD")
+    second.write("LICENSE", "mine")
+    refused = second.just("own", "NAME=my-app")
+    assert (refused.code, "not committed (LICENSE)" in refused.err) == (2, True), refused.err
+    second.git("checkout", "-q", "LICENSE")
+    with first.unchanged_files():
+        done = second.just("own", "NAME=my-app")
+        assert done.code == 0, done.err
+    assert f"commit it in the repository at {second.root}" in done.out
+    assert second.git("rev-parse", "HEAD", "work") == head * 2
+    assert not (second.root / "services" / "example_api.py").exists()
+    table = tomllib.loads((second.root / "pyproject.toml").read_text())["tool"]["kernel"]
+    assert (table["commit"], table["upstream"]) == (head.strip(), str(upstream.root))
+    second.commit()
+    assert second.just("kernel-files").out.count("0 changed, 0 deleted") == 1
+    assert first.git("status", "--porcelain") == ""
+
+
+def test_own_of_an_archive(upstream: Upstream, tmp_path: Path) -> None:
+    """It gets a repository with one commit; what the user would have to say for updates is told."""
+    machine = upstream.machine
+    project = Project(machine, machine.clone(tmp_path / "archive").root)
+    shutil.rmtree(project.root / ".git")
+    nobody = project.just("own", "NAME=my-app", HOME=str(tmp_path))
+    assert (nobody.code, "git config --global user.name" in nobody.err) == (2, True), nobody.err
+    assert not (project.root / ".git").exists()
+    done = project.just("own", "NAME=my-app")
+    assert done.code == 0, done.err
+    assert "kept in a backup first" in done.out
+    assert "say upstream and commit" in done.out
+    assert project.git("log", "--format=%s") == "my-app, made from kernelpack 0.1.0\n"
+    assert project.git("status", "--porcelain") == ""
+    assert project.git("branch", "--show-current") == "main\n"
+    assert not (project.root / "services" / "example_api.py").exists()
+
+
 # -- an upstream without tags --------------------------------------------------------------------------------------
 
 
