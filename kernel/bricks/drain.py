@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import select
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,6 +22,8 @@ WAITING = 5.0  # seconds at most, and a quarter of the time there is, to accept 
 LOOKS = BACKLOG // 64  # at most: the loop accepts at least 64 between two of them; new clients may come for ever
 TAKEN_OVER = 3  # pauses of a millisecond: the loop has then made a connection of all that it has accepted
 MARGIN = 1.0  # seconds of the time to stop that are left to what is closed after the requests
+
+log = logging.getLogger(__name__)
 
 
 @attrs.frozen
@@ -69,6 +72,11 @@ class Drain:
                 asyncio.get_running_loop().remove_reader(one)
         for _ in range(TAKEN_OVER):
             await sleep(0.001)
+
+
+def say_late() -> None:
+    """Log that the time to drain was too short."""
+    log.warning("requests were still in flight when their time to drain was over; their connections are closed")
 
 
 Serve = Callable[[Drain], Awaitable[None]]

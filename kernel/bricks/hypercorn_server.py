@@ -23,7 +23,7 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 
 from kernel.bricks.clients import GOODBYE, UNREAD, Complaints, Limits, forgiving
-from kernel.bricks.drain import Drain, Serve
+from kernel.bricks.drain import Drain, Serve, say_late
 from kernel.bricks.lifespan import ASGIApp, Receive, Scope, Send
 from kernel.bricks.listen import BACKLOG
 from kernel.errors import one_line
@@ -291,7 +291,7 @@ async def _on_trio(app: ASGIWrapper, config: Config, drain: Drain, clients: _Cli
         await context.terminated.set()
     clients.complaints.tell(float("inf"))
     if connections.cancel_scope.cancelled_caught:
-        _say_cut()
+        say_late()
 
 
 async def _accept(listener: socket.socket, join: Callable[[socket.socket], object]) -> None:
@@ -360,7 +360,7 @@ async def _on_asyncio(app: ASGIWrapper, config: Config, drain: Drain, clients: _
             await sleep(FIRST)
         await context.terminated.set()
         if connections and (await asyncio.wait(connections, timeout=None if seconds == float("inf") else seconds))[1]:
-            _say_cut()
+            say_late()
     finally:
         over.set()
         clients.complaints.tell(float("inf"))
@@ -377,7 +377,3 @@ async def _cancel(connections: set[asyncio.Task[Any]]) -> None:
     with CancelScope(shield=True), move_on_after(FIRST):
         if connections:
             await asyncio.wait(connections)
-
-
-def _say_cut() -> None:
-    log.warning("requests were still in flight, and are cut")

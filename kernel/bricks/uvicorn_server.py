@@ -18,15 +18,13 @@ from anyio import CancelScope, move_on_after, sleep
 from anyio.lowlevel import checkpoint
 
 from kernel.bricks.clients import Complaints, Limits, forgiving
-from kernel.bricks.drain import Drain, Serve
+from kernel.bricks.drain import Drain, Serve, say_late
 from kernel.bricks.lifespan import ASGIApp, Receive, Scope, Send
 from kernel.bricks.uvicorn_clients import Clients
 
 TICK = 1.0  # seconds after which the Date header is renewed, and clients are looked at
 STEP = 0.005  # seconds between two looks at what is still in flight
 AWARE = 0.05  # seconds that apps get to notice that their client is gone
-
-log = logging.getLogger(__name__)
 
 
 def prepare(app: ASGIApp, options: dict[str, Any], limits: Limits) -> Serve:
@@ -105,7 +103,8 @@ class _Server(uvicorn.Server):
                 self._clients.part()
                 await sleep(STEP)
             return
-        log.warning("%d requests were still in flight, and are cut", len(state.tasks))
+        if state.tasks:
+            say_late()
 
     async def abandon(self) -> None:
         """Close the remaining connections. Apps see that their client is gone; those that ignore it are cancelled."""
