@@ -73,7 +73,7 @@ class Client:
     # -- the stand-in --------------------------------------------------------------------------------------------
 
     async def serve(self, serving: Serving[Any], *, optional: bool) -> None:
-        """Run as a service with the other one's name: ready when an instance with a compatible contract answers.
+        """Run as a service with the name of the remote one: ready when an instance with a compatible contract answers.
 
         Args:
             serving: As in any service.
@@ -96,7 +96,7 @@ class Client:
     def doing(self) -> str:
         """Return what it waits for, in words."""
         if self._serves:
-            return f"running elsewhere, by way of NATS at {self.link.server or self.link.settings.shown}"
+            return f"running elsewhere, called through NATS at {self.link.server or self.link.settings.shown}"
         if not self.link.server:
             return f"not connected to NATS at {self.link.settings.shown}"
         return self.instances.refused or self._waits_for or f"looking for an instance at {self.link.server}"
@@ -138,7 +138,7 @@ class Client:
             self.digest,
         )
 
-        async def call(*args: Any, **kwargs: Any) -> Any:
+        def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> OutgoingCall:
             try:
                 payload = write(lambda _: method.encode(args, kwargs), None)
             except Misfit as misfit:
@@ -146,15 +146,18 @@ class Client:
             deadline = current_effective_deadline()
             own = deadline == math.inf
             until = asyncio.get_running_loop().time() + timeout if own else deadline
-            sent = OutgoingCall(target, payload, until, timeout if own else None)
+            return OutgoingCall(target, payload, until, timeout if own else None)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
             self.calls += 1
             self.in_flight += 1
             try:
                 if self.telemetry is None:
-                    return await sent.run()
+                    return await begin(args, kwargs).run()
                 with self.telemetry.client(service, name, self.link.server) as span:
-                    span.inject(sent.headers)
-                    return await sent.run()
+                    outgoing = begin(args, kwargs)
+                    span.inject(outgoing.headers)
+                    return await outgoing.run()
             except CallError as error:
                 self.errors += 1
                 self.last_error = str(error)

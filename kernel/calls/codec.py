@@ -32,7 +32,7 @@ def _refuse(data: object) -> Any:
 
 _make: Any = getattr(json.encoder, "c_make_encoder", None)
 _FLAGS = (False, False, False)  # keys are not sorted, none is skipped, and there is no NaN
-# What `JSONEncoder.encode` makes anew for each value: two thirds of what a small one takes.
+# `JSONEncoder.encode` makes this anew for each value, which takes two thirds of the time for a small value.
 _parts = _make and _make(None, _refuse, json.encoder.encode_basestring, None, ":", ",", *_FLAGS)
 
 
@@ -119,7 +119,7 @@ class Shapes:
         if origin is Literal:
             return literal_of(args)
         if origin in {Union, types.UnionType}:
-            return union_of([self.of(one, binding) for one in args])
+            return union_of([self.of(member, binding) for member in args])
         try:
             plain = SCALARS.get(types.NoneType if tp is None else tp)
         except TypeError:  # it has no hash
@@ -131,7 +131,7 @@ class Shapes:
         if isinstance(origin, type) and issubclass(origin, enum.Enum):
             return enum_of(origin)
         if is_record(origin):
-            return self._record(origin, tuple(binding.get(one, one) for one in args))
+            return self._record(origin, tuple(binding.get(arg, arg) for arg in args))
         raise CannotTravel(_refusal(tp))
 
     def _container(self, tp: Any, origin: Any, args: tuple[Any, ...], binding: Binding) -> Shape:
@@ -140,7 +140,7 @@ class Shapes:
         if origin is dict:
             return dict_of(self.of(args[0], binding), self.of(args[1], binding))
         if origin is tuple and (not args or args[-1] is not ...):
-            return tuple_of([self.of(one, binding) for one in args])
+            return tuple_of([self.of(item, binding) for item in args])
         return sequence_of(origin, self.of(args[0], binding))
 
     def _record(self, cls: Any, args: tuple[Any, ...]) -> Shape:
@@ -191,7 +191,7 @@ class Shapes:
             return self.known[cls, args]
         name: str = cls.__name__
         if args:
-            name += f"[{', '.join(words(self.of(one).schema) for one in args)}]"
+            name += f"[{', '.join(words(self.of(arg).schema) for arg in args)}]"
         if name in self.described:
             name = f"{cls.__module__}.{name}"
         self.described[name] = {}

@@ -30,7 +30,7 @@ def call(nats: Nats | None, app: str, method: str, arguments: str, timeout: floa
 
     """
     if nats is None:
-        raise ConfigError("is not set", where="NATS_URL", hint="calls from the terminal go by way of NATS: `just nats`")
+        raise ConfigError("is not set", where="NATS_URL", hint="calls from the terminal go through NATS: `just nats`")
     service, dot, name = method.rpartition(".")
     if not (dot and service.replace("-", "").isalnum() and name.isidentifier()):
         raise NamingError(f"{method!r} is no method", hint=f"as in: {USE}")
@@ -45,12 +45,12 @@ def call(nats: Nats | None, app: str, method: str, arguments: str, timeout: floa
     except (OSError, TimeoutError) as error:
         status, data, words = wire.FAILED, b"", one_line(error)
     if status == wire.OK:
-        print(json.dumps(json.loads(data), indent=2, ensure_ascii=False))  # noqa: T201  (it is what was asked for)
+        print(json.dumps(json.loads(data), indent=2, ensure_ascii=False))  # noqa: T201  (the result)
         return 0
     kind = ""
     if data:
-        told = json.loads(data)
-        kind = f"{told['type']}: " if isinstance(told, dict) and not words.startswith(str(told.get("type"))) else ""
+        found = json.loads(data)
+        kind = f"{found['type']}: " if isinstance(found, dict) and not words.startswith(str(found.get("type"))) else ""
     print(f"error: {method}: {kind}{words or status}", file=sys.stderr)  # noqa: T201
     return 1
 

@@ -91,7 +91,7 @@ def dict_of(key: Shape, value: Shape) -> Shape:
     def decode(data: Any) -> dict[Any, Any]:
         found = _pairs(key.decode, value.decode, _items(name, data, by_text=by_text))
         try:
-            made = {one: other for one, other in found}  # noqa: C416  (pairs are lists)
+            made = {key: value for key, value in found}  # noqa: C416  (pairs are lists)
         except TypeError:
             raise Misfit(f"expected {name}, got keys that have no hash") from None
         if len(made) != len(found):
@@ -126,7 +126,7 @@ def _pairs(first: Convert, second: Convert, items: Iterable[Any]) -> list[list[A
 
 
 def _choice(schema: Any, values: list[Any], results: list[Any], types: tuple[type, ...]) -> Shape:
-    """Return the shape of a choice: each of *values* in JSON stands for the one of *results* at the same position."""
+    """Return the shape of a choice: each of *values* in JSON stands for the result at the same position."""
     expected = f"one of {', '.join(map(repr, values))}"
     read = {(type(value), value): result for value, result in zip(values, results, strict=True)}
     written = {(type(result), result): value for value, result in zip(values, results, strict=True)}
@@ -135,7 +135,7 @@ def _choice(schema: Any, values: list[Any], results: list[Any], types: tuple[typ
         try:
             return table[type(value), value]
         except (KeyError, TypeError):
-            raise Misfit(f"expected {expected}, got {_told(value)}") from None
+            raise Misfit(f"expected {expected}, got {_shown(value)}") from None
 
     return Shape(
         schema,
@@ -146,7 +146,7 @@ def _choice(schema: Any, values: list[Any], results: list[Any], types: tuple[typ
     )
 
 
-def _told(value: object) -> str:
+def _shown(value: object) -> str:
     return type(value).__name__ if type(value) not in {str, int, bool} else f"another {type(value).__name__}"
 
 

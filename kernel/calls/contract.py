@@ -1,7 +1,7 @@
 """Compare what a caller relies on with what a service in another process offers.
 
-A contract is plain data: each service publishes its own, and each caller compares it with the one that it was written
-for. A change is allowed if every call that was valid before is still valid after it.
+A contract is plain data: each service publishes its own, and each caller compares it with the contract that it was
+written for. A change is allowed if every call that was valid before is still valid after it.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class _Flow:
 
     def _defaults(self, where: str, sent: Mapping[str, Any], read: Mapping[str, Any]) -> Iterator[str]:
         """Return the problems with the defaults of one field: a default that is used must not change."""
-        mine, other = ({key: value for key, value in one.items() if key != "type"} for one in (sent, read))
+        mine, other = ({key: value for key, value in field.items() if key != "type"} for field in (sent, read))
         if mine and not other and (self.strict or "optional" in mine):
             yield f"{where} may be left out here, and must not be there"
         elif mine and other and mine != other:
@@ -177,12 +177,12 @@ def _parts(schema: Any) -> list[Any]:
 
 
 def _fits(sent: Any, read: Any) -> bool:  # noqa: PLR0911
-    """Whether one is of the same kind as the other, whatever is within."""
+    """Return whether both are of the same kind, whatever they contain."""
     kind, other = _kind(sent), _kind(read)
     if kind == "literal":
         values = [(type(value).__name__, value) for value in sent["literal"]]
         if other == "literal":
-            return all(value in [(type(one).__name__, one) for one in read["literal"]] for value in values)
+            return all(value in [(type(member).__name__, member) for member in read["literal"]] for value in values)
         return all({"NoneType": "None"}.get(name, name) == read for name, _ in values)
     if kind != other:
         return False

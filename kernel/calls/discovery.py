@@ -33,34 +33,40 @@ class Stats:
     seconds: float = 0.0
 
 
+@attrs.frozen
+class Offer:
+    """A service that can be called from other processes.
+
+    Args:
+        prefix: The prefix of all subjects.
+        service: The service's name.
+        interface: The methods that can be called.
+        version: The app's version.
+
+    """
+
+    prefix: str
+    service: str
+    interface: Interface
+    version: str = "0.0.0"
+
+
 class Announcement:
     """Answer questions about which services there are.
 
     Args:
         link: The connection.
-        prefix: The prefix of all subjects.
-        service: The service's name.
-        interface: The methods that can be called.
-        version: The app's version.
+        offer: The service.
         stats: The calls so far, by method.
 
     """
 
-    def __init__(
-        self,
-        link: Link,
-        prefix: str,
-        service: str,
-        interface: Interface,
-        *,
-        version: str,
-        stats: Mapping[str, Stats],
-    ) -> None:
-        self._link, self._prefix, self._service, self._interface = link, prefix, service, interface
-        self._stats = stats
-        self._id = f"{link.id}-{service}"
-        self._version = version if _VERSION.fullmatch(version) else "0.0.0"
-        self._contract = contract_of(interface)
+    def __init__(self, link: Link, offer: Offer, stats: Mapping[str, Stats]) -> None:
+        self._link, self._stats = link, stats
+        self._prefix, self._service, self._interface = offer.prefix, offer.service, offer.interface
+        self._id = f"{link.id}-{offer.service}"
+        self._version = offer.version if _VERSION.fullmatch(offer.version) else "0.0.0"
+        self._contract = contract_of(offer.interface)
         self._started = datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
     def subscriptions(self) -> list[Subscribed]:

@@ -17,7 +17,7 @@ from anyio import CancelScope, Event, current_time, move_on_after
 from kernel.calls import wire
 from kernel.calls.codec import read, write
 from kernel.calls.contract import contract_of, digest
-from kernel.calls.discovery import Announcement, Stats
+from kernel.calls.discovery import Announcement, Offer, Stats
 from kernel.calls.failures import failure_of, overdue, trace_id
 from kernel.calls.nats import Link, NotConnected
 from kernel.calls.proxy import behind, methods_of
@@ -26,7 +26,7 @@ from kernel.context import current_service
 from kernel.errors import BadRequest, CallFailed, text_of
 
 if TYPE_CHECKING:
-    from kernel.calls.interface import Interface, Method
+    from kernel.calls.interface import Method
     from kernel.calls.nats_client import Message
     from kernel.calls.telemetry import Telemetry
 
@@ -56,41 +56,40 @@ class _Call:
     stopped: bool = False
 
 
+@attrs.frozen
+class _Answer:
+    """What a call ended with: its status, the payload of the answer, its error in words, and the error itself."""
+
+    status: str
+    payload: bytes = b""
+    words: str = ""
+    error: BaseException | None = None
+
+
 class Exporter:
     """Receive calls, run them, and answer.
 
     Args:
         link: The connection.
-        prefix: The prefix of all subjects.
-        service: The service's name.
-        interface: The methods that can be called.
-        version: The app's version.
+        offer: The service.
         concurrency: How many calls run at once.
         telemetry: Spans and durations; None for none.
 
     """
 
     def __init__(
-        self,
-        link: Link,
-        prefix: str,
-        service: str,
-        interface: Interface,
-        *,
-        version: str = "0.0.0",
-        concurrency: int = CONCURRENCY,
-        telemetry: Telemetry | None = None,
+        self, link: Link, offer: Offer, *, concurrency: int = CONCURRENCY, telemetry: Telemetry | None = None
     ) -> None:
-        self._link, self._prefix, self._service, self._interface = link, prefix, service, interface
-        self._concurrency, self._telemetry = concurrency, telemetry
-        self._contract = digest(contract_of(interface))
-        self.stats = {name: Stats() for name in interface.methods}
+        self._link, self._concurrency, self._telemetry = link, concurrency, telemetry
+        self._prefix, self._service, self._interface = offer.prefix, offer.service, offer.interface
+        self._contract = digest(contract_of(offer.interface))
+        self.stats = {name: Stats() for name in offer.interface.methods}
         self.running: set[_Call] = set()
         self.waiting: deque[_Call] = deque()
         self._by_id: dict[str, _Call] = {}
         self._never: dict[str, None] = {}  # ids that were cancelled before they came
         self._idle: Event | None = None
-        self._announcement = Announcement(link, prefix, service, interface, version=version, stats=self.stats)
+        self._announcement = Announcement(link, offer, self.stats)
         self._context = contextvars.copy_context()
 
     # -- its life ------------------------------------------------------------------------------------------------
@@ -136,7 +135,7 @@ class Exporter:
     def _end_all(self) -> None:
         """Cancel the calls that still run; each of them answers."""
         for call in list(self.waiting):
-            self._answer_soon(call, wire.NOT_BEGUN, b"", "the service stops")
+            self._answer_soon(call, wire.NOT_BEGUN, "the service stops")
         self.waiting.clear()
         for call in list(self.running):
             call.stopped = True
@@ -167,7 +166,7 @@ class Exporter:
             )
             stats.requests += 1
             if math.isnan(timeout):
-                self._answer_soon(call, wire.BAD_REQUEST, b"", f"{wire.TIMEOUT} is not a number of seconds")
+                self._answer_soon(call, wire.BAD_REQUEST, f"{wire.TIMEOUT} is not a number of seconds")
             elif call.id in self._never:
                 del self._never[call.id]
             elif len(self.running) < self._concurrency:
@@ -177,7 +176,7 @@ class Exporter:
                 self.waiting.append(call)
             else:
                 words = f"{len(self.running)} calls run, and {WAITING} wait"
-                self._answer_soon(call, wire.OVERLOADED, b"", words)
+                self._answer_soon(call, wire.OVERLOADED, words)
 
         return receive
 
@@ -213,7 +212,7 @@ class Exporter:
                 self._start(following)
             else:
                 self._forget(following)
-                self._answer_soon(following, wire.LATE, b"", "it waited for its turn until its deadline")
+                self._answer_soon(following, wire.LATE, "it waited for its turn until its deadline")
         if self._idle is not None and not self.running and not self.waiting:
             self._idle.set()
 
@@ -225,76 +224,74 @@ class Exporter:
 
     async def _run(self, call: _Call) -> None:
         began = time.perf_counter()
-        status, payload, words = wire.FAILED, b"", ""
         try:
             if self._telemetry is None:
-                status, payload, words = await self._execute(call)
+                answer = await self._execute(call)
             else:
                 with self._telemetry.server(self._service, call.method.name, call.headers) as span:
-                    status, payload, words = await self._execute(call)
-                    span.ended(status, words)
+                    answer = await self._execute(call)
+                    span.ended(answer.status, answer.words, answer.error)
         except BaseException as error:  # noqa: ASYNC103, BLE001  (a call never ends its service)
-            status, payload, words = wire.FAILED, b"", f"{type(error).__name__}: {text_of(error)}"
-        spent = time.perf_counter() - began
-        call.stats.seconds += spent
+            answer = _Answer(wire.FAILED, words=f"{type(error).__name__}: {text_of(error)}", error=error)
+        call.stats.seconds += time.perf_counter() - began
         if call.cancelled:
             return  # nobody waits for it
-        await self._answer(call, status, payload, words)  # in a task of its own, which nobody cancels
+        await self._answer(call, answer)  # in a task of its own, which nobody cancels
 
-    async def _execute(self, call: _Call) -> tuple[str, bytes, str]:
-        """Run it; return the status, the payload, and the error in words."""
+    async def _execute(self, call: _Call) -> _Answer:  # noqa: PLR0911
+        """Run it, and return its end."""
         try:
             given = read(call.method.decode, call.payload)
         except Misfit as misfit:
-            theirs = call.headers.get(wire.CONTRACT, self._contract)
-            status = wire.BAD_REQUEST if theirs == self._contract else wire.NOT_BEGUN
-            return status, b"", str(misfit) if status == wire.BAD_REQUEST else f"contract: {misfit}"
+            if call.headers.get(wire.CONTRACT, self._contract) == self._contract:
+                return _Answer(wire.BAD_REQUEST, words=str(misfit))
+            return _Answer(wire.NOT_BEGUN, words=f"contract: {misfit}")
         with CancelScope(deadline=call.deadline) as scope:
             call.scope = scope
             if call.cancelled or call.stopped:
                 scope.cancel()
             try:
                 value = await call.fn(**given)
-            except BaseException as error:  # noqa: ASYNC103  (a failure is told as a call's; a cancellation goes on)
+            except BaseException as error:  # noqa: ASYNC103  (the caller gets a failure; a cancellation goes on)
                 found = self._understand(call, error)
                 if found is None:
                     raise
                 return found  # noqa: ASYNC104
             try:
-                return wire.OK, write(call.method.result.encode, value), ""
+                return _Answer(wire.OK, write(call.method.result.encode, value))
             except Misfit as misfit:
-                return wire.FAILED, b"", f"executed, but its result does not fit: {misfit}"
+                return _Answer(wire.FAILED, words=f"executed, but its result does not fit: {misfit}")
         if call.stopped:
-            return wire.FAILED, b"", STOPPED
-        return wire.LATE, b"", "it did not end before its deadline"
+            return _Answer(wire.FAILED, words=STOPPED)
+        return _Answer(wire.LATE, words="it did not end before its deadline")
 
-    def _understand(self, call: _Call, error: BaseException) -> tuple[str, bytes, str] | None:
+    def _understand(self, call: _Call, error: BaseException) -> _Answer | None:
         """Return what the caller gets for *error*; None if the call was cancelled."""
         method, service = call.method, self._service
         if overdue(error, call.deadline, current_time()):
-            return wire.LATE, b"", text_of(error)
+            return _Answer(wire.LATE, words=text_of(error), error=error)
         failure = failure_of(error, service, method.name, method.declared)
         if isinstance(failure, BadRequest):
-            return wire.BAD_REQUEST, b"", failure.message
+            return _Answer(wire.BAD_REQUEST, words=failure.message, error=error)
         assert failure is None or isinstance(failure, CallFailed)
         if failure is None:
             shape = method.raises.get(type(error).__name__)
             if shape is None or shape.cls is not type(error):
                 return None
             try:
-                return wire.RAISED, write(shape.encode, error), text_of(error)
+                return _Answer(wire.RAISED, write(shape.encode, error), text_of(error), error)
             except Misfit as misfit:
                 failure = CallFailed(
                     service, method.name, f"{text_of(error)} ({misfit})", type(error).__name__, trace_id()
                 )
         logger.error("a call of %s.%s failed", service, method.name, exc_info=error, extra={"service": service})
-        told = {"type": failure.type, "message": failure.message, "trace_id": failure.trace_id}
-        return wire.FAILED, write(_same, told), f"{failure.type}: {failure.message}"
+        fields = {"type": failure.type, "message": failure.message, "trace_id": failure.trace_id}
+        return _Answer(wire.FAILED, write(_same, fields), f"{failure.type}: {failure.message}", error)
 
     # -- answers -------------------------------------------------------------------------------------------------
 
-    async def _answer(self, call: _Call, status: str, payload: bytes, words: str) -> None:
-        headers = self._headers(call, status, words)
+    async def _answer(self, call: _Call, answer: _Answer) -> None:
+        payload, headers = answer.payload, self._headers(call, answer.status, answer.words)
         excess = self._link.excess(payload, headers)
         if excess:
             words = f"executed, but its result is too large: {excess}"
@@ -305,8 +302,8 @@ class Exporter:
             name = f"{self._service}.{call.method.name}"
             logger.warning("an answer of %s could not be given: there is no connection to NATS", name)
 
-    def _answer_soon(self, call: _Call, status: str, payload: bytes, words: str) -> None:
-        self._link.spawn(self._answer(call, status, payload, words))
+    def _answer_soon(self, call: _Call, status: str, words: str) -> None:
+        self._link.spawn(self._answer(call, _Answer(status, words=words)))
 
     def _headers(self, call: _Call, status: str, words: str) -> dict[str, str]:
         if status == wire.OK:

@@ -84,8 +84,8 @@ class Instances:
         The server then does not report that nothing serves, since there is a listener.
         """
         self._checked = current_time()
-        told = await self._question(self._nobody, lambda _: False)
-        return self.foreign if told is None else not told
+        reported = await self._question(self._nobody, lambda _: False)
+        return self.foreign if reported is None else not reported
 
     async def _question(self, subject: str, enough: Callable[[Message], bool]) -> bool | None:
         """Publish a question, and wait until *enough* of the answers or the server ends this.

@@ -275,11 +275,11 @@ class _Reader:
             self._refuse(f"{name}: {error}", where, "see that it can")
             return None
         before = len(self._problems)
-        fields = [self._parameter(name, one, hints, where) for one in _parameters(fn)]
+        fields = [self._parameter(name, parameter, hints, where) for parameter in _parameters(fn)]
         result = self._shape(f"the result of {name}", hints.get("return", NO_DEFAULT), self._results, where)
         if len(self._problems) > before or result is None:
             return None
-        parameters = tuple(one for one in fields if one is not None)
+        parameters = tuple(field for field in fields if field is not None)
         described_parameters = {field.name: described(field, shape) for field, shape in parameters}
         schema = {
             "parameters": described_parameters,
@@ -291,7 +291,7 @@ class _Reader:
             name,
             (inspect.getdoc(fn) or "").partition("\n")[0],
             parameters,
-            tuple(one.name for one in _parameters(fn) if one.kind is one.POSITIONAL_OR_KEYWORD),
+            tuple(each.name for each in _parameters(fn) if each.kind is each.POSITIONAL_OR_KEYWORD),
             result,
             errors,
             {**schema, "types": _reached(schema, self._results.described)},

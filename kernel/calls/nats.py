@@ -172,7 +172,7 @@ class Link:
             PermissionError: The first server to answer refused the login, or is not trusted; only the *first* time.
 
         """
-        pause, told = FIRST, set[str]()
+        pause, logged = FIRST, set[str]()
         while True:
             for url in list(self._servers):
                 try:
@@ -186,9 +186,9 @@ class Link:
                 else:
                     self.error = ""
                     return
-            if self.error not in told:
+            if self.error not in logged:
                 logger.warning("cannot connect to NATS: %s; trying again until it answers", self.error)
-                told.add(self.error)
+                logged.add(self.error)
             await sleep(pause)
             pause = min(2 * pause, LONGEST)
 
@@ -244,7 +244,7 @@ class Link:
         self._tell()
 
     def _learn_servers(self, client: FastClient, url: str) -> None:
-        """Add the servers that the one at *url* told of, with the same scheme and login."""
+        """Add the servers that the server at *url* named, with the same scheme and login."""
         scheme, marks, rest = url.rpartition("://")
         login, at, _ = rest.rpartition("@")
         known = {known.rpartition("@")[2].rpartition("://")[2] for known in self._servers}

@@ -244,10 +244,10 @@ class OutgoingCall:
             raise self._error(CallFailed, f"executed, but its answer does not fit: {misfit}") from None
         if status == wire.FAILED and msg.data:
             try:
-                told = read(_told, msg.data)
+                kind, message, trace_id = read(_failure, msg.data)
             except Misfit:
-                told = ("", words, "")
-            raise CallFailed(target.service, target.method.name, told[1], told[0], told[2])
+                kind, message, trace_id = "", words, ""
+            raise CallFailed(target.service, target.method.name, message, kind, trace_id)
         raise self._error(KINDS.get(status, CallFailed), words or status)
 
     def _raised(self, data: Any) -> BaseException:
@@ -260,7 +260,7 @@ class OutgoingCall:
         return shape.decode(data)
 
 
-def _told(data: Any) -> tuple[str, str, str]:
+def _failure(data: Any) -> tuple[str, str, str]:
     if type(data) is not dict:
         raise Misfit("expected an object")
     return str(data.get("type", "")), str(data.get("message", "")), str(data.get("trace_id", ""))

@@ -1,17 +1,19 @@
 """Proxies: what callers of a service get. They have the methods of its interface, and nothing else.
 
-A call goes straight to the object (`thin`), to the object by way of JSON (`checked`), or to another process (`client`).
+A call goes straight to the object (`thin`), to the object through JSON (`checked`), or to another process (`client`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from anyio import current_effective_deadline, current_time, move_on_after
+from anyio import CancelScope, current_effective_deadline, current_time
 
 from kernel.calls.codec import read, write
 from kernel.calls.failures import failure_of, overdue
@@ -92,7 +94,7 @@ def _is_plain(call: object) -> bool:
     )
 
 
-# -- thin --------------------------------------------------------------------------------------------------------
+# -- thin and checked --------------------------------------------------------------------------------------------
 
 
 def thin(interface: Interface, service: str, value: object, telemetry: Telemetry | None = None) -> Proxy:
@@ -108,11 +110,25 @@ def thin(interface: Interface, service: str, value: object, telemetry: Telemetry
         DeclarationError: *value* lacks a method.
 
     """
-    calls = {
-        name: _told(_thin(service, interface.methods[name], call), service, interface.methods[name], telemetry)
-        for name, call in methods_of(interface, service, value).items()
-    }
+    calls: dict[str, Call] = {}
+    for name, fn in methods_of(interface, service, value).items():
+        method = interface.methods[name]
+        call = _thin(service, method, fn)
+        calls[name] = call if telemetry is None else _traced(call, service, method, telemetry)
     return make_proxy(interface, calls, f"{service}, local", value)
+
+
+def checked(interface: Interface, service: str, value: object, telemetry: Telemetry | None = None) -> Proxy:
+    """Return a proxy that calls *value* as if it ran elsewhere: through JSON, and within the interface's timeout.
+
+    Args and errors are those of `thin`.
+    """
+    spans = telemetry or NO_SPANS
+    calls = {
+        name: _checked(service, interface.methods[name], fn, interface.timeout, spans)
+        for name, fn in methods_of(interface, service, value).items()
+    }
+    return make_proxy(interface, calls, f"{service}, checked", value)
 
 
 def _thin(service: str, method: Method, fn: Call) -> Call:
@@ -137,12 +153,10 @@ def _thin(service: str, method: Method, fn: Call) -> Call:
     return named(call, method)
 
 
-def _told(call: Call, service: str, method: Method, telemetry: Telemetry | None) -> Call:
+def _traced(call: Call, service: str, method: Method, telemetry: Telemetry) -> Call:
     """Return *call* with the spans and durations of both sides, as for a call to another process."""
-    if telemetry is None:
-        return call
 
-    async def told(*args: Any, **kwargs: Any) -> Any:
+    async def traced(*args: Any, **kwargs: Any) -> Any:
         with telemetry.client(service, method.name):
             caller = current_service.get()
             current_service.set(service)  # the service that the span belongs to
@@ -152,7 +166,7 @@ def _told(call: Call, service: str, method: Method, telemetry: Telemetry | None)
             finally:
                 current_service.set(caller)
 
-    return named(told, method)
+    return named(traced, method)
 
 
 def named(call: Any, method: Method) -> Call:
@@ -163,73 +177,63 @@ def named(call: Any, method: Method) -> Call:
     return call  # type: ignore[no-any-return]
 
 
-# -- checked -----------------------------------------------------------------------------------------------------
+class _NoSpans:
+    """In place of `Telemetry`, where nothing reads it."""
+
+    _nothing = contextlib.nullcontext()
+
+    def client(self, service: str, method: str) -> AbstractContextManager[Any]:  # noqa: ARG002
+        return self._nothing
+
+    server = client
 
 
-def checked(interface: Interface, service: str, value: object, telemetry: Telemetry | None = None) -> Proxy:
-    """Return a proxy that calls *value* as if it ran elsewhere: by way of JSON, and within the interface's timeout.
-
-    Args:
-        interface: The methods that can be called.
-        service: The service's name.
-        value: The value that the service provides.
-        telemetry: Spans and durations; None for neither.
-
-    Raises:
-        DeclarationError: *value* lacks a method.
-
-    """
-    calls = {
-        name: _told(
-            _checked(service, interface.methods[name], call, interface.timeout),
-            service,
-            interface.methods[name],
-            telemetry,
-        )
-        for name, call in methods_of(interface, service, value).items()
-    }
-    return make_proxy(interface, calls, f"{service}, checked", value)
+NO_SPANS = _NoSpans()
 
 
-def _checked(service: str, method: Method, fn: Call, timeout: float) -> Call:
+def _checked(service: str, method: Method, fn: Call, timeout: float, spans: Telemetry | _NoSpans) -> Call:
     name, result = method.name, method.result
 
-    async def run(given: Mapping[str, Any]) -> Any:
-        if current_effective_deadline() != math.inf:
-            return await fn(**given)
-        with move_on_after(timeout) as scope:
-            return await fn(**given)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        with spans.client(service, name):
+            try:
+                given = read(method.decode, write(lambda _: method.encode(args, kwargs), None))
+            except Misfit as misfit:
+                raise BadRequest(service, name, str(misfit)) from None
+            caller = current_service.get()
+            current_service.set(service)
+            try:
+                with spans.server(service, name):
+                    answer = await execute(given)
+            finally:
+                current_service.set(caller)
+            try:
+                return read(result.decode, answer)
+            except Misfit as misfit:
+                raise CallFailed(service, name, f"executed, but its answer does not fit: {misfit}") from None
+
+    async def execute(given: Mapping[str, Any]) -> bytes:
+        deadline = current_effective_deadline()
+        own = deadline == math.inf
+        until = current_time() + timeout if own else deadline
+        with CancelScope(deadline=until if own else math.inf) as scope:
+            try:
+                value = await fn(**given)
+            except BaseException as error:
+                failure: BaseException | None
+                if overdue(error, until, current_time()):
+                    failure = DeadlineExceeded(service, name, text_of(error))
+                else:
+                    failure = failure_of(error, service, name, method.declared) or arrived(error, service, method)
+                if failure is None:
+                    raise
+                raise failure from error  # noqa: ASYNC104
         if scope.cancelled_caught:
             raise DeadlineExceeded(service, name, f"no answer after {timeout:g} s")
-        raise AssertionError  # the scope swallows only its own cancellation
-
-    async def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            given = read(method.decode, write(lambda _: method.encode(args, kwargs), None))
-        except Misfit as error:
-            raise BadRequest(service, name, str(error)) from None
-        caller = current_service.get()
-        current_service.set(service)
-        deadline = current_effective_deadline()
-        try:
-            value = await run(given)
-        except BaseException as error:
-            failure: BaseException | None
-            if isinstance(error, DeadlineExceeded) and (
-                (deadline == math.inf and error.service == service and error.method == name)
-                or overdue(error, deadline, current_time())
-            ):
-                raise
-            failure = failure_of(error, service, name, method.declared) or arrived(error, service, method)
-            if failure is None:
-                raise
-            raise failure from error  # noqa: ASYNC104
-        finally:
-            current_service.set(caller)
-        try:
-            return read(result.decode, write(result.encode, value))
-        except Misfit as error:
-            raise CallFailed(service, name, f"executed, but its result does not fit: {error}") from None
+            return write(result.encode, value)
+        except Misfit as misfit:
+            raise CallFailed(service, name, f"executed, but its result does not fit: {misfit}") from None
 
     return named(call, method)
 

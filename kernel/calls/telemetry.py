@@ -12,7 +12,15 @@ from opentelemetry import metrics, propagate, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from kernel.calls import wire
-from kernel.errors import text_of
+from kernel.errors import (
+    BadRequest,
+    CallFailed,
+    ContractMismatch,
+    DeadlineExceeded,
+    Overloaded,
+    Unavailable,
+    text_of,
+)
 
 SYSTEM = "kernel"  # rpc.system.name
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -24,17 +32,50 @@ class CallSpan:
     """One side of one call."""
 
     span: Span
+    server: bool
     status: str = wire.OK
+    error: str = ""
 
     def inject(self, headers: dict[str, str]) -> None:
         """Add the trace to *headers*, for the other side."""
         propagate.inject(headers)
 
-    def ended(self, status: str, words: str) -> None:
-        """Record the status of the call on the wire, and its message if it failed."""
+    def ended(self, status: str, words: str, error: BaseException | None = None) -> None:
+        """Record how the call ended.
+
+        Args:
+            status: Its status on the wire.
+            words: The message of its error.
+            error: What was raised; None for nothing.
+
+        """
         self.status = status
-        if status not in {wire.OK, wire.RAISED}:
+        self.error = type(error).__name__ if error is not None else status
+        if error is not None and isinstance(error, Exception):
+            self.span.record_exception(error)
+        # To the called side, a declared error is an answer as good as any.
+        if status not in ({wire.OK, wire.RAISED} if self.server else {wire.OK}):
             self.span.set_status(Status(StatusCode.ERROR, words))
+
+    def raised(self, error: BaseException) -> None:
+        """Record how the call ended, by what it raised where its caller is."""
+        if not isinstance(error, Exception):  # it was cancelled, which is no error
+            self.status, self.error = wire.FAILED, type(error).__name__
+            return
+        real = error.__cause__ if self.server and isinstance(error, CallFailed) else error
+        status = STATUSES.get(type(error), wire.RAISED)
+        self.ended(status, text_of(error), real)
+
+
+STATUSES = {
+    CallFailed: wire.FAILED,
+    BadRequest: wire.BAD_REQUEST,
+    Overloaded: wire.OVERLOADED,
+    DeadlineExceeded: wire.LATE,
+    Unavailable: "unavailable",
+    ContractMismatch: "contract-mismatch",
+}
+"""The status of each error of a call; that of any other error is that it was declared."""
 
 
 class Telemetry:
@@ -91,24 +132,19 @@ class Telemetry:
     ) -> Generator[CallSpan]:
         attributes = {"rpc.system.name": SYSTEM, "rpc.method": f"{service}/{method}", **more}
         began = time.perf_counter()
-        found: dict[str, str] = {}
         span = self._tracer.start_span(f"{service}/{method}", context, kind, attributes)
-        call = CallSpan(span)
+        call = CallSpan(span, server=side == "server")
         try:
             # A span ended by a cancellation says so; an exception is recorded here, and not a second time.
             with trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
                 yield call
-            if call.status != wire.OK:
-                found = {"error.type": call.status}
         except BaseException as error:
-            found = {"error.type": type(error).__name__}
-            call.status = wire.FAILED
-            if isinstance(error, Exception):
-                span.record_exception(error)
-                span.set_status(Status(StatusCode.ERROR, text_of(error)))
+            call.raised(error)
             raise
         finally:
-            told = {"rpc.response.status_code": call.status, **found}
-            span.set_attributes(told)
+            ended = {"rpc.response.status_code": call.status}
+            if call.status != wire.OK:
+                ended["error.type"] = call.error
+            span.set_attributes(ended)
             span.end()
-            self._durations[side].record(time.perf_counter() - began, {**attributes, **told})
+            self._durations[side].record(time.perf_counter() - began, {**attributes, **ended})

@@ -1,4 +1,4 @@
-"""What stands on the wire: subjects, headers and statuses, for both sides."""
+"""What is on the wire: subjects, headers and statuses, for both sides."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Final
 QUEUE: Final = "q"
 CANCEL: Final = "_cancel"  # instead of a method; none of those begins with _
 
-NOBODY: Final = "_nobody"  # on which nobody listens, unless to everything
+NOBODY: Final = "_nobody"  # only those who listen to everything get this
 
 TRACE: Final = "traceparent"
 STATE: Final = "tracestate"
 BAGGAGE: Final = "baggage"
-TIMEOUT: Final = "rpc-timeout"  # seconds that are left, as a decimal number
+TIMEOUT: Final = "rpc-timeout"  # seconds left, as a decimal number
 ID: Final = "rpc-id"
 CONTRACT: Final = "rpc-contract"
 STATUS: Final = "rpc-status"
@@ -22,7 +22,7 @@ SERVER_STATUS: Final = "Status"  # of the server itself
 NO_RESPONDERS: Final = "503"
 
 OK: Final = "ok"
-RAISED: Final = "error"  # one that the interface declares
+RAISED: Final = "error"  # declared by the interface
 FAILED: Final = "failed"
 BAD_REQUEST: Final = "bad-request"
 OVERLOADED: Final = "overloaded"
@@ -40,5 +40,5 @@ CODES: Final = {
 
 
 def subject(prefix: str, service: str, method: str) -> str:
-    """Where calls of a method go."""
+    """Return where calls of a method go."""
     return f"{prefix}.{service}.{method}"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kernel.calls.telemetry import Telemetry
     from kernel.config.nats import Nats
 
+IF_THERE = " (if there)"  # ends the name of a stand-in for those who start without the service after a while
 EXPORT_TIMEOUT = 3600.0  # seconds for calls to finish; the limits of the service itself apply first
 
 
@@ -54,7 +55,7 @@ def read_interfaces(services: Iterable[Service[..., Any]]) -> list[PlanError]:
     for service in services:
         served = served_by(service)
         taken = [taken_by(service, edge) for edge in service.needs.edges]
-        found |= dict.fromkeys(one for one in (served, *taken) if one is not None)
+        found |= dict.fromkeys(interface for interface in (served, *taken) if interface is not None)
     errors: list[PlanError] = []
     for interface in found:
         try:
@@ -133,11 +134,11 @@ def connect(
         app: The app's name, the prefix of subjects if NATS_PREFIX is not set.
         version: The app's version.
         nats: How to reach services that run elsewhere; None for not at all.
-        dev: Whether calls within the process go by way of JSON, as between two processes.
+        dev: Whether calls within the process go through JSON, as between two processes.
         backend: The event loop's name.
         export: Whether to serve calls from elsewhere.
         telemetry: Whether spans or durations are read.
-        through: Whether calls within this process go by way of NATS too, as in a test.
+        through: Whether calls within this process go through NATS too, as in a test.
 
     Raises:
         DeclarationError: An interface cannot be served or called.
@@ -145,12 +146,12 @@ def connect(
 
     """
     Problems.raise_any(read_interfaces(unit.service for unit in units))
-    told = _telemetry() if telemetry else None
+    spans = _telemetry() if telemetry else None
     names = {unit.service.name for unit in units}
     served = {unit.service.name: found for unit in units if (found := served_by(unit.service)) is not None}
     wrap = checked if dev else thin
     made = [
-        attrs.evolve(unit, wrap=functools.partial(wrap, served[name], name, telemetry=told))
+        attrs.evolve(unit, wrap=functools.partial(wrap, served[name], name, telemetry=spans))
         if (name := unit.service.name) in served
         else unit
         for unit in units
@@ -169,51 +170,49 @@ def connect(
             hint="leave it out, or NATS_URL, so that all services run in this process",
         )
     from kernel.calls.client import Client
+    from kernel.calls.discovery import Offer
     from kernel.calls.exporter import Exporter
     from kernel.calls.nats import NAME, Link
 
     prefix = nats.prefix or app
     link = wiring.link = Link(nats, app)
     first = [Unit(_own(NAME, link.serve), internal=True, awaited=True, doing=link.doing)]
-    for name, (interface, optional) in away.items():
-        client = wiring.clients[name] = Client(link, prefix, name, interface, told)
-        service = _own(name, functools.partial(client.serve, optional=optional), NAME, allowed=optional)
-        first.append(Unit(service, internal=True, awaited=True, doing=client.doing))
+    for name, (interface, stand_ins) in away.items():
+        client = wiring.clients[name] = Client(link, prefix, name, interface, spans)
+        for stand_in, optional in stand_ins.items():
+            service = _own(stand_in, functools.partial(client.serve, optional=optional), NAME, allowed=optional)
+            first.append(Unit(service, internal=True, awaited=True, doing=client.doing))
+    made = [_without_waiting(unit, away) for unit in made]
     last: list[Unit] = []
     for name, service in exported.items():
-        exporter = wiring.exporters[name] = Exporter(
-            link,
-            prefix,
-            name,
-            served[name],
-            version=version,
-            concurrency=service.concurrency,
-            telemetry=told,
-        )
+        offer = Offer(prefix, name, served[name], version)
+        exporter = wiring.exporters[name] = Exporter(link, offer, concurrency=service.concurrency, telemetry=spans)
         own = _own(f"{name} export", exporter.serve, NAME, value=name, stop_timeout=EXPORT_TIMEOUT)
         last.append(Unit(own, internal=True, awaited=True))
-    if told is not None:
-        callers, served_here = wiring.clients, wiring.exporters
-        for gauge, text, count in (
-            ("kernel.calls.sent", "Calls that wait for an answer from elsewhere", lambda: _each(callers, "in_flight")),
-            ("kernel.calls.running", "Calls from elsewhere that run", lambda: _each(served_here, "running")),
-            ("kernel.calls.waiting", "Calls from elsewhere that wait", lambda: _each(served_here, "waiting")),
-        ):
-            told.watch(gauge, text, count)
+    if spans is not None:
+        _watch(spans, wiring.clients, wiring.exporters)
     if through:
         for name, interface in served.items():
-            wiring.clients[name] = Client(link, prefix, name, interface, told)
+            wiring.clients[name] = Client(link, prefix, name, interface, spans)
         made = [_through(unit, wiring.clients) for unit in made]
     wiring.units = [*first, *made, *last]
     return wiring
 
 
+def _watch(telemetry: Telemetry, clients: Mapping[str, Client], exporters: Mapping[str, Exporter]) -> None:
+    """Count calls in progress when metrics are collected."""
+    sent = "Calls that wait for an answer from elsewhere"
+    telemetry.watch("kernel.calls.sent", sent, lambda: _each(clients, "in_flight"))
+    telemetry.watch("kernel.calls.running", "Calls from elsewhere that run", lambda: _each(exporters, "running"))
+    telemetry.watch("kernel.calls.waiting", "Calls from elsewhere that wait", lambda: _each(exporters, "waiting"))
+
+
 def _each(of: Mapping[str, Client] | Mapping[str, Exporter], number: str) -> dict[str, int]:
-    return {name: one.status()[number] for name, one in of.items()}
+    return {name: side.status()[number] for name, side in of.items()}
 
 
 def _through(unit: Unit, clients: Mapping[str, Client]) -> Unit:
-    """Return *unit* with calls to and from it going by way of NATS."""
+    """Return *unit* with calls to and from it going through NATS."""
     client = clients.get(unit.service.name)
     edges = unit.service.needs.edges
     after = tuple(f"{edge.target} export" for edge in edges if edge.parameter and edge.target in clients)
@@ -226,16 +225,42 @@ def _telemetry() -> Telemetry:
     return Telemetry()
 
 
-def _elsewhere(units: Iterable[Unit], names: set[str]) -> dict[str, tuple[Interface, bool]]:
-    """Return the services that run elsewhere, by name: interface, and whether all consumers can do without it."""
-    found: dict[str, tuple[Interface, bool]] = {}
+Away = Mapping[str, tuple[Interface, Mapping[str, bool]]]
+
+
+def _elsewhere(units: Iterable[Unit], names: set[str]) -> Away:
+    """Return the services that run elsewhere, by name: interface, and the stand-ins of each.
+
+    The stand-in for consumers that require a service waits for it without limit. Those that do not start without it
+    after a while, so where there are consumers of both kinds, they have a stand-in of their own. Its value says whether
+    nobody requires it.
+    """
+    found: dict[str, tuple[Interface, dict[str, bool]]] = {}
     for unit in units:
         for edge in unit.service.needs.edges:
             interface = taken_by(unit.service, edge) if edge.target not in names else None
             if interface is not None:
-                before, optional = found.get(edge.target, (interface, True))
-                found[edge.target] = before, optional and edge.optional
+                _, kinds = found.setdefault(edge.target, (interface, {}))
+                kinds[edge.target + (IF_THERE if edge.optional else "")] = edge.optional
+    for name, (_, kinds) in found.items():
+        if name not in kinds:
+            kinds.clear()
+            kinds[name] = True
     return found
+
+
+def _without_waiting(unit: Unit, away: Away) -> Unit:
+    """Return *unit* with its optional dependencies on stand-ins of their own, where there are any."""
+    needs = unit.service.needs
+    edges = tuple(
+        attrs.evolve(edge, target=edge.target + IF_THERE)
+        if edge.optional and edge.target in away and len(away[edge.target][1]) > 1
+        else edge
+        for edge in needs.edges
+    )
+    if edges == needs.edges:
+        return unit
+    return attrs.evolve(unit, service=unit.service.needing(attrs.evolve(needs, edges=edges)))
 
 
 def _own(

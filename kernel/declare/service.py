@@ -115,8 +115,15 @@ class Service(Generic[P, R]):
         """Return the same service under another name; both share their commands."""
         if name == self.name:
             return self
+        return self._changed(name=name)
+
+    def needing(self, needs: Needs) -> Service[P, R]:
+        """Return the same service with other needs than its signature's; both share their commands."""
+        return self._changed(asks=needs)
+
+    def _changed(self, **fields: Any) -> Service[P, R]:
         made = copy.copy(self)
-        vars(made).update(name=name)
+        vars(made).update(fields)
         vars(made).pop("needs", None)
         return made
 

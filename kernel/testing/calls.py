@@ -107,7 +107,7 @@ async def server(*options: str) -> AsyncGenerator[str]:
         try:
             with anyio.fail_after(PATIENCE):
                 while not (  # noqa: ASYNC110  (another process writes the file)
-                    ports := [one async for one in anyio.Path(folder).glob("*.ports")]
+                    ports := [path async for path in anyio.Path(folder).glob("*.ports")]
                 ):
                     await anyio.sleep(0.01)
                 written = await ports[0].read_text()

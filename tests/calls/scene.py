@@ -125,6 +125,32 @@ def web_of(body: Any = None) -> Service[..., Any]:
     return web
 
 
+class Middle:
+    """Passes on what it gets."""
+
+    def __init__(self, users: Users) -> None:
+        self.users = users
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.users, name)
+
+
+def hops() -> tuple[Service[..., Any], Service[..., Any]]:
+    """Two services before `users`: one that calls it for the other."""
+
+    @service(depends=["users"])
+    async def middle(users: Users, serving: Serving[Users]) -> None:
+        async with serving(Middle(users)):
+            await anyio.sleep_forever()
+
+    @service(depends=["middle"])
+    async def web(middle: Users, serving: Serving[Any]) -> None:
+        async with serving(middle):
+            await anyio.sleep_forever()
+
+    return web, middle
+
+
 async def outcome(call: Any) -> Any:
     """What a call ends with, so that two can be compared."""
     try:
@@ -153,6 +179,9 @@ SCRIPT: list[Any] = [
     lambda users: users.fail("type"),
     lambda users: users.size("ä" * 1000),
 ]
+
+BY_REFERENCE = frozenset({5, 6, 7, 8, 9, 15})
+"""The calls with arguments or a result of a wrong type, which nobody looks at where they are passed by reference."""
 
 
 async def play(users: Any) -> list[Any]:

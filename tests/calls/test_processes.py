@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.artifacts import Artifact
+from tests.calls import scene
 from tests.conformance.program import App, Process
 from tests.ports import free_port
 
@@ -100,9 +102,9 @@ async def load(users: Users, config: LoadConfig) -> None:
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> Iterator[App]:
+def app(tmp_path: Path, artifact: Artifact | None) -> Iterator[App]:
     """A tree with a service, and two that call it."""
-    made = App(tmp_path / "tree")
+    made = App(tmp_path / "tree", artifact)
     made.write("services/_users.py", SHARED)
     made.service("users", USERS)
     made.service("web", WEB)
@@ -117,19 +119,58 @@ def loaded(process: Process) -> tuple[int, list[list[str]]]:
     return told["answers"], told["errors"]
 
 
-def test_in_one_process_and_in_two(app: App, nats: str, prefix: str) -> None:
-    """The same lines, whatever runs where; no line of the services tells."""
-    wanted = "User(id=3, name='user 3')\nNoSuchUser('no user 0') 0\n"
-    one = app.run("users", "web")
-    one.wait_for("done")
-    assert one.stop().stdout == wanted
-    dev = app.run("users", "web", ENV="dev", ADMIN_ADDR="off")
-    assert dev.stop().stdout == wanted
-    users = app.run("users", NATS_URL=nats, NATS_PREFIX=prefix)
-    web = app.run("web", NATS_URL=nats, NATS_PREFIX=prefix)
-    assert web.result().stdout == wanted
-    assert web.result().code == 0
-    assert users.stop().code == 0
+PLAYS = """
+from services._scene import Users, play
+
+@service(depends=["scene"], oneshot=True)
+async def plays(scene: Users) -> None:
+    for number, end in enumerate(await play(scene)):
+        print(number, end)
+"""
+
+SCENE = """
+from services._scene import Users, UsersHere
+
+@service
+async def scene(serving: Serving[Users]) -> None:
+    async with serving(UsersHere()):
+        await anyio.sleep_forever()
+"""
+
+
+@pytest.mark.core
+def test_in_one_process_in_two_and_in_three(app: App, nats: str, prefix: str) -> None:
+    """The whole script ends alike, whatever runs where; no line of the services tells. On trio, in one process."""
+    app.write("services/_scene.py", Path(scene.__file__).read_text())
+    app.service("scene", SCENE)
+    app.service("plays", PLAYS)
+
+    def together(**env: str) -> list[str]:
+        run = app.run("scene", "plays", **env)
+        run.wait_for("plays: done|done")
+        return run.stop().stdout.splitlines()
+
+    split = {"NATS_URL": nats, "NATS_PREFIX": prefix}
+    wanted = together(ENV="dev", ADMIN_ADDR="off")
+    assert wanted[2] == """2 ('NoSuchUser', 'there is no user 0', {'id': 0})"""
+    assert len(wanted) == len(scene.SCRIPT)
+    for instances in (1, 2):
+        others = [app.run("scene", **split) for _ in range(instances)]
+        for other in others:
+            other.wait_for("all ready")
+        caller = app.run("plays", **split).result()
+        assert (caller.stdout.splitlines(), caller.code) == (wanted, 0)
+        assert [other.stop().code for other in others] == [0] * instances
+    thin = together()
+    assert [line for index, line in enumerate(thin) if index not in scene.BY_REFERENCE] == [
+        line for index, line in enumerate(wanted) if index not in scene.BY_REFERENCE
+    ]
+    if app.artifact is None:  # which has no trio
+        on_trio = together(ENV="dev", ADMIN_ADDR="off", KERNEL_BACKEND="trio")
+        differs = {12}  # asyncio's own cancellation, which is any other error there
+        assert [line for index, line in enumerate(on_trio) if index not in differs] == [
+            line for index, line in enumerate(wanted) if index not in differs
+        ]
 
 
 def test_without_a_server_the_remedies_are_named(app: App) -> None:
@@ -239,12 +280,29 @@ def test_a_frozen_instance(app: App, nats: str, prefix: str) -> None:
     assert users.stop().code == 0
 
 
+ALONE = """
+import sys
+from kernel import service
+
+def told() -> None:
+    parts = {name.removeprefix("kernel.calls.") for name in sys.modules if name.startswith("kernel.calls.")}
+    print(*sorted(parts), "nats" in sys.modules)
+
+@service(oneshot=True)
+async def alone() -> None:
+    told()
+"""
+
+LOCAL = "codec containers contract failures interface proxy raised records scalars shape wiring"
+"""What a call within the process takes."""
+
+
 def test_nothing_is_imported_where_nothing_is_called(app: App, nats: str, prefix: str) -> None:
     """NATS_URL alone makes no connection, and an interface within one process needs no client."""
-    told = "import sys; print(*[name for name in ('nats', 'kernel.calls.nats', 'kernel.calls') if name in sys.modules])"
-    app.service("alone", f"@service(oneshot=True)\nasync def alone() -> None:\n    {told}")
-    assert app.call("run", "alone", NATS_URL=nats).stdout in {"\n", "kernel.calls\n"}
-    app.service("also", f"@service(depends=['users'], oneshot=True)\nasync def also() -> None:\n    {told}")
+    app.write("services/alone.py", ALONE)
+    assert app.call("run", "alone", NATS_URL=nats).stdout == "False\n"
+    also = "@service(depends=['users'], oneshot=True)\nasync def also(users: object) -> None:\n    told()"
+    app.service("also", f"from services.alone import told\n{also}")
     local = app.run("users", "also")
     local.wait_for("also: done|done")
-    assert local.stop().stdout == "kernel.calls\n"
+    assert local.stop().stdout == f"{LOCAL} False\n"

@@ -25,7 +25,7 @@ from kernel.errors import ConfigError
 from kernel.lifecycle.events import State
 from kernel.testing import running
 from tests.calls.conftest import App, apps, until
-from tests.calls.scene import Users, UsersHere, outcome, play, users_of, web_of
+from tests.calls.scene import BY_REFERENCE, Users, UsersHere, hops, outcome, play, users_of, web_of
 
 pytestmark = pytest.mark.anyio
 
@@ -52,10 +52,8 @@ async def test_the_same_answers_in_one_process_and_in_several(nats: str, prefix:
             played[how] = await play(web.value("web"))
     for how in ("nats", "two", "three"):
         assert played[how] == played["checked"], how
-    wrong = {5, 6, 7, 8, 9, 15}  # what is passed by reference is not looked at
-    assert [one for index, one in enumerate(played["local"]) if index not in wrong] == [
-        one for index, one in enumerate(played["checked"]) if index not in wrong
-    ]
+    for index, (local, checked) in enumerate(zip(played["local"], played["checked"], strict=True)):
+        assert local == checked or index in BY_REFERENCE
 
 
 async def test_a_caller_waits_for_an_instance(nats: str, prefix: str) -> None:
@@ -84,6 +82,33 @@ async def test_who_can_do_without_starts_without(nats: str, prefix: str, monkeyp
     app = App((web,), nats, prefix)
     async with apps(app):
         pass
+    assert got == [None]
+    assert app.report is not None
+    assert app.report.exit_code == 0
+
+
+async def test_who_can_do_without_starts_beside_one_who_cannot(
+    nats: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits as its own parameter says; when the service is there, the one that requires it starts."""
+    monkeypatch.setattr(client_module, "WITHOUT", 0.3)
+    got: list[Any] = []
+
+    @service(depends=["users"])
+    async def lenient(users: Users | None = None) -> None:
+        got.append(users)
+        await anyio.sleep_forever()
+
+    app = App((web_of(), lenient), nats, prefix)
+    async with apps(app, wait=False):
+        await until(lambda: bool(got))
+        assert got == [None]
+        assert app.orchestrator.supervisors["web"].state is State.WAITING
+        assert app.orchestrator.supervisors["users"].state is State.STARTING
+        async with apps(App((users_of(UsersHere()),), nats, prefix)):
+            with anyio.fail_after(30):
+                await app.ready.wait()
+            assert (await app.value("web").get(3)).id == 3
     assert got == [None]
     assert app.report is not None
     assert app.report.exit_code == 0
@@ -146,23 +171,7 @@ async def test_a_cancelled_caller_cancels_over_two_hops(nats: str, prefix: str) 
     """Who waits in the middle is cancelled, and so is the last one."""
     here = UsersHere()
 
-    class Middle:
-        def __init__(self, users: Users) -> None:
-            self.users = users
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.users, name)
-
-    @service(depends=["users"])
-    async def middle(users: Users, serving: Serving[Users]) -> None:
-        async with serving(Middle(users)):
-            await anyio.sleep_forever()
-
-    @service(depends=["middle"])
-    async def web(middle: Users, serving: Serving[Any]) -> None:
-        async with serving(middle):
-            await anyio.sleep_forever()
-
+    web, middle = hops()
     caller = App((web,), nats, prefix)
     async with apps(caller, App((middle,), nats, prefix), App((users_of(here),), nats, prefix)):
         async with anyio.create_task_group() as tasks:

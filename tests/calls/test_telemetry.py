@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -13,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from kernel import CallFailed, Serving, service
 from kernel.calls.proxy import Proxy
 from tests.calls.conftest import App, apps, until
-from tests.calls.scene import NoSuchUser, Users, UsersHere, users_of
+from tests.calls.scene import BY_REFERENCE, SCRIPT, NoSuchUser, Users, UsersHere, hops, play, users_of, web_of
 
 pytestmark = pytest.mark.anyio
 
@@ -27,29 +28,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     return exporter
 
 
-class Middle(UsersHere):
-    """Passes on what it is asked."""
-
-    def __init__(self, users: Users) -> None:
-        super().__init__()
-        self.users = users
-
-    async def get(self, id: int) -> Any:  # noqa: A002
-        return await self.users.get(id)
-
-
-@service(depends=["users"])
-async def middle(users: Users, serving: Serving[Users]) -> None:
-    """Stands between."""
-    async with serving(Middle(users)):
-        await anyio.sleep_forever()
-
-
-@service(depends=["middle"])
-async def web(middle: Users, serving: Serving[Any]) -> None:
-    """Calls."""
-    async with serving(middle):
-        await anyio.sleep_forever()
+web, middle = hops()
 
 
 def chain(spans: list[ReadableSpan]) -> list[tuple[str, str]]:
@@ -92,6 +71,42 @@ async def test_one_trace_in_one_process_and_in_three(nats: str, prefix: str, spa
     }
 
 
+def told(spans: Sequence[ReadableSpan]) -> list[list[tuple[object, ...]]]:
+    """What each trace tells of its calls, in order, but for where they went."""
+    traces: dict[int, list[tuple[object, ...]]] = {}
+    for span in sorted(spans, key=lambda span: span.start_time or 0):
+        assert span.context is not None
+        attributes = {name: value for name, value in (span.attributes or {}).items() if not name.startswith("server.")}
+        events = [(event.name, (event.attributes or {}).get("exception.type")) for event in span.events]
+        about = (span.name, span.kind.name, attributes, span.status.status_code.name, bool(span.parent))
+        traces.setdefault(span.context.trace_id, []).append((*about, events if span.kind.name == "SERVER" else []))
+    return list(traces.values())
+
+
+async def test_the_same_traces_wherever_it_runs(nats: str, prefix: str, spans: InMemorySpanExporter) -> None:
+    """Of each call of the script, in one process, split in two, and split in three with two instances."""
+    found: dict[str, list[Any]] = {}
+    for how, instances in (("local", 0), ("checked", 0), ("two", 1), ("three", 2)):
+        spans.clear()
+
+        def app(*services: Any, how: str = how) -> App:
+            return App(services, nats, f"{prefix}-{how}", telemetry=True, dev=how == "checked")
+
+        here = () if instances else (users_of(UsersHere()),)
+        caller, *others = app(web_of(), *here), *(app(users_of(UsersHere())) for _ in range(instances))
+        async with apps(caller, *others):
+            await play(caller.value("web"))
+        found[how] = told(spans.get_finished_spans())
+        assert len(found[how]) == len(SCRIPT)
+    assert found["two"] == found["three"] == found["checked"]
+    assert without(found["local"]) == without(found["checked"])
+
+
+def without(played: list[Any]) -> list[Any]:
+    """What is passed by reference is not looked at, so these calls of the script end in another way."""
+    return [call for index, call in enumerate(played) if index not in BY_REFERENCE]
+
+
 async def test_errors_in_spans(nats: str, prefix: str, spans: InMemorySpanExporter) -> None:
     """A failure names its kind, and its caller gets the trace's id; a declared error is an answer."""
     callers = App((web,), nats, prefix, telemetry=True)
@@ -109,9 +124,9 @@ async def test_errors_in_spans(nats: str, prefix: str, spans: InMemorySpanExport
         with pytest.raises(CallFailed) as caught:
             await users.fail("value")  # type: ignore[attr-defined]
         await until(lambda: len(spans.get_finished_spans()) == 4)
-    told = {(span.name, span.kind.name): dict(span.attributes or {}) for span in spans.get_finished_spans()}
-    assert told["middle/get", "SERVER"]["rpc.response.status_code"] == "error"
-    assert told["middle/fail", "SERVER"]["error.type"] == "failed"
-    assert told["middle/fail", "CLIENT"]["error.type"] == "CallFailed"
+    about = {(span.name, span.kind.name): dict(span.attributes or {}) for span in spans.get_finished_spans()}
+    assert about["middle/get", "SERVER"]["rpc.response.status_code"] == "error"
+    assert about["middle/fail", "SERVER"]["error.type"] == "ValueError"
+    assert about["middle/fail", "CLIENT"]["error.type"] == "CallFailed"
     traces = {f"{span.context.trace_id:032x}" for span in spans.get_finished_spans() if span.context}
     assert caught.value.trace_id in traces

@@ -299,7 +299,7 @@ class App(Program):
 
     def __init__(self, root: Path, artifact: Artifact | None = None) -> None:
         super().__init__(root)
-        self._artifact = artifact
+        self.artifact = artifact
         self._held: dict[str, bytes] | None = None
         self._archives: list[Program] = []
         (root / "services").mkdir(parents=True)
@@ -310,14 +310,14 @@ class App(Program):
 
     def open(self, words: Sequence[str], env: Mapping[str, str], **options: Any) -> Process:
         """Start it, or its artifact in a folder where there is nothing else."""
-        if self._artifact is not None:
+        if self.artifact is not None:
             files = [path for top in ("app", "services") for path in sorted((self.root / top).rglob("*.*"))]
             code = {path.relative_to(self.root).as_posix(): path.read_bytes() for path in files if path.is_file()}
             if code != self._held:
                 self._held = code
                 self.folder = self.root.with_name(f"{self.root.name}-bare{len(self._runs)}")
-                self._argv = self._artifact.holding(code, self.folder)
-                self._env["XDG_CACHE_HOME"] = str(self._artifact.cache)
+                self._argv = self.artifact.holding(code, self.folder)
+                self._env["XDG_CACHE_HOME"] = str(self.artifact.cache)
         return super().open(words, env, **options)
 
     def write(self, path: str, source: str) -> None:
@@ -357,7 +357,7 @@ class App(Program):
         for one in self._archives:
             one.close()
         super().close()
-        if self._artifact is not None:
+        if self.artifact is not None:
             for folder in self.root.parent.glob(f"{self.root.name}-bare*"):
                 shutil.rmtree(folder)  # some 40 MB each
 

@@ -93,7 +93,7 @@ async def test_arq(page: Callable[..., Page], tmp_path: Path, caplog: pytest.Log
         async with running(greeting, read.jobs, environ={"JOBS_URL": url}):
             await until(lambda: "hello, world" in caplog.messages)
         job = Job()
-        read.names["greet"] = job.as_function()
+        read.JOBS[:] = [job.as_function()]
         await enqueue(url, "greet", "again")
         async with running(greeting, read.jobs, environ={"JOBS_URL": url}) as run, anyio.create_task_group() as tasks:
             await until(lambda: job.begun == 1)
