@@ -27,10 +27,15 @@ for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Decide how much is tried before the tests are imported."""
+    shared.everything = _wants_all(config)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let the long ones begin first, and leave those that take minutes to `just test-all`."""
     items.sort(key=shared.turn)
-    if _wants_all(config):
+    if shared.everything:
         return
     minutes = [item for item in items if item.get_closest_marker("minutes") or "binary" in _fixtures(item)]
     items[:] = [item for item in items if item not in {*minutes}]

@@ -15,6 +15,8 @@ from tests.calls import scene
 from tests.conformance.program import App, Process
 from tests.ports import free_port
 
+pytestmark = pytest.mark.minutes
+
 SHARED = '''
 """What both sides share."""
 from __future__ import annotations
