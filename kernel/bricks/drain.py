@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import select
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,6 +19,8 @@ from kernel.declare.serving import Work
 WAITING = 5.0  # seconds at most, and a quarter of the time there is, to accept what waits: under load something does
 TAKEN_OVER = 3  # pauses of a millisecond: the loop has then made a connection of all that it has accepted
 MARGIN = 1.0  # seconds of the time to stop that are left to what is closed after the requests
+
+log = logging.getLogger(__name__)
 
 
 @attrs.frozen
@@ -64,6 +67,11 @@ class Drain:
                 asyncio.get_running_loop().remove_reader(one)
         for _ in range(TAKEN_OVER):
             await sleep(0.001)
+
+
+def say_late() -> None:
+    """Log that the time to drain was too short."""
+    log.warning("requests were still in flight when their time to drain was over; their connections are closed")
 
 
 Serve = Callable[[Drain], Awaitable[None]]

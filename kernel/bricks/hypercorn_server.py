@@ -17,7 +17,7 @@ from anyio import CancelScope, create_task_group, move_on_after, sleep
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 
-from kernel.bricks.drain import Drain, Serve
+from kernel.bricks.drain import Drain, Serve, say_late
 from kernel.bricks.lifespan import ASGIApp, Receive, Scope, Send
 from kernel.bricks.listen import BACKLOG
 
@@ -102,7 +102,7 @@ async def _on_trio(app: ASGIWrapper, config: Config, drain: Drain) -> None:
             await sleep(FIRST)
         await context.terminated.set()
     if connections.cancel_scope.cancelled_caught:
-        _say_cut()
+        say_late()
 
 
 async def _on_asyncio(app: ASGIWrapper, config: Config, drain: Drain) -> None:
@@ -138,7 +138,7 @@ async def _on_asyncio(app: ASGIWrapper, config: Config, drain: Drain) -> None:
             await sleep(FIRST)
         await context.terminated.set()
         if connections and (await asyncio.wait(connections, timeout=None if seconds == float("inf") else seconds))[1]:
-            _say_cut()
+            say_late()
     finally:
         for server in servers:
             server.close()
@@ -147,7 +147,3 @@ async def _on_asyncio(app: ASGIWrapper, config: Config, drain: Drain) -> None:
         with CancelScope(shield=True), move_on_after(FIRST):
             if connections:
                 await asyncio.wait(connections)
-
-
-def _say_cut() -> None:
-    log.warning("requests were still in flight, and are cut")

@@ -17,15 +17,13 @@ import uvicorn
 from anyio import CancelScope, current_time, move_on_after, sleep
 from anyio.lowlevel import checkpoint
 
-from kernel.bricks.drain import Drain, Serve
+from kernel.bricks.drain import Drain, Serve, say_late
 from kernel.bricks.lifespan import ASGIApp, Receive, Scope, Send
 
 TICK = 1.0  # seconds after which the Date header is renewed
 STEP = 0.005  # seconds between two looks at what is still in flight
 FIRST = 0.25  # seconds that a connection without a request gets to send the one that it was opened for
 AWARE = 0.05  # seconds that apps get to notice that their client is gone
-
-log = logging.getLogger(__name__)
 
 
 def prepare(app: ASGIApp, options: dict[str, Any]) -> Serve:
@@ -96,7 +94,8 @@ class _Server(uvicorn.Server):
                         connection.shutdown()
                 await sleep(STEP)
             return
-        log.warning("%d requests were still in flight, and are cut", len(state.tasks))
+        if state.tasks:
+            say_late()
 
     async def abandon(self) -> None:
         """Close the remaining connections. Apps see that their client is gone; those that ignore it are cancelled."""

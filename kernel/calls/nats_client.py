@@ -166,7 +166,7 @@ def refusal(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError) and error.reason and "CERTIFICATE" in error.reason:
         return f"refused our certificate, or the lack of one: {_plain(error.reason)}; see NATS_CERT and NATS_KEY"
     if "authorization" in words(error).lower():
-        names = "NATS_USER, NATS_PASSWORD, NATS_CREDS and NATS_NKEY"
+        names = "NATS_USER, NATS_PASSWORD, NATS_CREDS, NATS_NKEY, or the login in NATS_URL"
         return f"refused the login: {words(error)}; see {names}"
     return ""
 

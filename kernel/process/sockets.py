@@ -105,6 +105,9 @@ def _try_all(addresses: Sequence[Address], port: int, backlog: int | None) -> li
                     raise
                 absent = error  # a name may have addresses that this machine does not
                 continue
+            # Connections inherit it. asyncio sets it only if the socket names its protocol, which those of
+            # `create_server` do not; an answer in two parts would then wait 40 ms for the client's acknowledgement.
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             found.append(opened.enter_context(one))
         if not found and absent is not None:
             raise absent

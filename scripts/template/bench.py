@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -43,6 +44,7 @@ from bench_cases import (  # noqa: E402  (found only now)
     KERNEL,
     LOGGING,
     SERVING,
+    WRK,
     Case,
     Group,
     Outcome,
@@ -260,6 +262,11 @@ def _targets() -> Iterator[Target]:
     for kind in ("text", "json"):
         group = f"lines-{kind}"
         yield Target(f"logging, {kind}: to `logging`", group, "lines / s", 0.8, (group, "logging"), at_least=True)
+    for loop in ("asyncio", "uvloop"):
+        group = f"http-{loop}"
+        yield Target(
+            f"HTTP on {loop}: to uvicorn alone", group, "requests / s", 0.95, (group, "uvicorn"), at_least=True
+        )
 
 
 TARGETS = tuple(_targets())
@@ -351,6 +358,8 @@ def collect(options: Mapping[str, str]) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         every = groups(Path(folder).resolve(), short=short, peers=peers)
         chosen = [group for group in every if wanted(group.name, options["CASES"])]
+        if wanted("http", options["CASES"]) and not shutil.which(WRK):
+            say(f"http is left out: there is no {WRK}; install it, as by `apt-get install {WRK}`")
         results = [result for group in chosen for result in measure(group, runs, warm_up=not short)]
     versions = {name: version(name) for name in ("anyio", "attrs", "cattrs", "cyclopts")}
     versions |= {name: found for name in peers if (found := installed(CACHE / name / "bin" / "python", name))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,10 +14,12 @@ from typing import TypeAlias
 import attrs
 
 from tests.conformance.program import REPO, App
+from tests.ports import free_port
 
 SCRIPTS = REPO / "scripts" / "template"
 KERNEL, BY_HAND = "kernel", "anyio, by hand"
 SERVING = "kernel, with `Serving`"
+WRK = "wrk"  # Debian's package of that name
 LOGGING, BY_HAND_LOGGING = "kernel, LOG_LEVEL=info", "anyio, by hand, each step logged"
 
 
@@ -103,6 +106,35 @@ GREETER = '''
 '''
 
 
+ANSWER = '''
+    """The smallest ASGI app."""
+
+
+    async def answer(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+        await send({"type": "http.response.body", "body": b"hello"})
+'''
+API = '''
+    """Serves it."""
+
+    import attrs
+
+    from kernel import Serving, serve_asgi, service
+    from services._answer import answer
+
+
+    @attrs.frozen
+    class ApiConfig:
+        port: int  # API_PORT
+
+
+    @service
+    async def api(config: ApiConfig, serving: Serving[None]) -> None:
+        """Answer every request."""
+        await serve_asgi(answer, port=config.port, serving=serving)
+'''
+
+
 def program(name: str, module: str, *words: object, parse: Parse = told, peer: str = "") -> Case:
     """A program of `scripts/template/contestants`."""
     paths = [SCRIPTS] if peer else [REPO, SCRIPTS]
@@ -169,6 +201,7 @@ def groups(folder: Path, *, short: bool, peers: Sequence[str]) -> Iterator[Group
             ),
         )
     yield from _calls(short=short)
+    yield from _requests(folder / "http", short=short)
     number = 100 if short else 1000
     yield Group(
         "observers",
@@ -211,6 +244,35 @@ def _calls(*, short: bool) -> Iterator[Group]:
             tuple(
                 program(name, "calls", "remote", word, in_flight, size, times)
                 for name, word in ((KERNEL, "kernel"), ("nats-py", "raw"))
+            ),
+        )
+
+
+def _requests(folder: Path, *, short: bool) -> Iterator[Group]:
+    """HTTP, on each event loop; nothing where there is no wrk."""
+    if not shutil.which(WRK):
+        return
+    tree = App(folder)
+    tree.write("services/_answer.py", ANSWER)
+    tree.write("services/api.py", API)
+    for loop in ("asyncio", "uvloop"):
+        raw = ("-m", "uvicorn", "services._answer:answer", "--loop", loop, "--lifespan", "off", "--no-access-log")
+
+        def case(name: str, *words: str, loop: str = loop) -> Case:
+            port = str(free_port())
+            words = tuple(word.replace("PORT", port) for word in words)
+            driver = program(name, "requests", port, 1 if short else 5, "--", sys.executable, *words)
+            env = {"API_PORT": port, "KERNEL_BACKEND": loop, "PYTHONPATH": f"{folder}{os.pathsep}{SCRIPTS}"}
+            return attrs.evolve(driver, env=env, cwd=folder)
+
+        yield Group(
+            f"http-{loop}",
+            f"Requests a second that the smallest ASGI app answers on {loop}, sent by wrk over 32 connections: under"
+            " `app run` by `serve_asgi`, and by uvicorn alone.",
+            "uvicorn",
+            (
+                case(KERNEL, "-m", "app", "run"),
+                case("uvicorn", *raw, "--log-level", "warning", "--port", "PORT"),
             ),
         )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.artifacts import Artifact
 from tests.calls import scene
+from tests.calls.conftest import Server
 from tests.conformance.program import App, Process
 from tests.ports import free_port
 
@@ -51,9 +52,9 @@ class Here:
         return User(id, f"user {id}")
 
     async def slow(self, seconds: float, name: str) -> str:
-        log.info("begun %s", name)
+        log.info("begun %.20s", name)
         await anyio.sleep(seconds)
-        log.info("done %s", name)
+        log.info("done %.20s", name)
         return name
 
 @service(stop_timeout=60, concurrency=1000)
@@ -83,6 +84,8 @@ class LoadConfig:
     calls: int = 300
     at_once: int = 30
     seconds: float = 0.15
+    size: int = 0
+    gate: str = ""
 
 @service(depends=["users"], oneshot=True, stop_timeout=60)
 async def load(users: Users, config: LoadConfig) -> None:
@@ -91,11 +94,13 @@ async def load(users: Users, config: LoadConfig) -> None:
     async def work() -> None:
         for number in todo:
             try:
-                answers.append(await users.slow(config.seconds, f"c{number}"))
+                answers.append(await users.slow(config.seconds, f"c{number}".ljust(config.size, ".")))
             except Exception as error:
                 errors.append([f"c{number}", type(error).__name__, str(error)])
 
     log.info("load begins")
+    while config.gate and not os.path.exists(config.gate):
+        await anyio.sleep(0.01)
     async with anyio.create_task_group() as tasks:
         for _ in range(config.at_once):
             tasks.start_soon(work)
@@ -278,6 +283,32 @@ def test_a_frozen_instance(app: App, nats: str, prefix: str) -> None:
     assert errors
     assert all(kind == "DeadlineExceeded" for _, kind, _ in errors), errors
     assert answers + len(errors) == 8
+    assert app.call("run", "web", **env).code == 0
+    assert users.stop().code == 0
+
+
+def test_an_instance_that_is_dropped_as_a_slow_consumer(
+    app: App, own_nats: Callable[..., Server], prefix: str, tmp_path: Path
+) -> None:
+    """It is frozen, messages pile up, and the server closes its connection; thawed, it connects again."""
+    settings, gate = tmp_path / "server.conf", tmp_path / "gate"
+    settings.write_text('write_deadline: "500ms"\n')
+    server = own_nats("-c", str(settings))
+    env = {"NATS_URL": server.url, "NATS_PREFIX": prefix}
+    users = app.run("users", **env)
+    users.wait_for("all ready")
+    app.write("services/_users.py", SHARED.replace("timeout=20", "timeout=3"))
+    load = app.run("load", LOAD_CALLS="40", LOAD_AT_ONCE="40", LOAD_SIZE="500000", LOAD_GATE=str(gate), **env)
+    load.wait_for("load begins")
+    users.send(signal.SIGSTOP)
+    gate.touch()
+    load._process.wait(60)
+    answers, errors = loaded(load)
+    users.send(signal.SIGCONT)
+    users.wait_for("connected to NATS again")
+    assert "Slow Consumer" in "".join(log.read_text() for log in tmp_path.glob("log-*"))
+    assert (answers, len(errors)) == (0, 40)
+    assert {kind for _, kind, _ in errors} <= {"DeadlineExceeded", "Unavailable"}
     assert app.call("run", "web", **env).code == 0
     assert users.stop().code == 0
 

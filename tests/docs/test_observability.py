@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -18,9 +19,9 @@ from kernel.lifecycle.events import State
 from kernel.observe import metrics
 from kernel.observe.logs import LIFECYCLE
 from kernel.observe.spans import NAMES
-from tests.conformance.program import REPO, App
+from tests.conformance.program import REPO, App, Program
 from tests.ports import free_port
-from tests.receiver import receiving
+from tests.receiver import Received, Receiver, receiving
 
 PAGE = (REPO / "docs" / "observability.md").read_text()
 
@@ -59,6 +60,77 @@ def test_the_service_of_the_page(app: App) -> None:
     assert spans == {*NAMES.values(), "attempt", "restart", "waiting"}
     told = {name for span in collector.spans for name in span.attributes if name.startswith("kernel.")}
     assert told <= {*re.findall(r"kernel\.\w+", PAGE)}
+
+
+CONSUMED = """
+@service(retries=Retry(2, delay=0.05, jitter=0))
+async def database(serving: Serving[list[str]]) -> None:
+    async with serving(served):
+        while len(served) < 3:
+            await anyio.sleep(0.01)
+        if not crashed:
+            crashed.append(1)
+            raise OSError("gone")
+        await anyio.sleep_forever()
+
+served: list[str] = []
+crashed: list[int] = []
+"""
+CONSUMER = """
+@service(depends=["database"])
+async def {name}(database: list[str], serving: Serving[None]) -> None:
+    async with serving():
+        database.append("{name}")
+        await anyio.sleep_forever()
+"""
+
+
+def listing(begin: str) -> Counter[tuple[str, ...]]:
+    """The rows of the listing on the page that begins with *begin*: each with what it is in."""
+    (text,) = re.findall(rf"```text\n({begin} .*?)```", PAGE, re.DOTALL)
+    found: list[tuple[str, ...]] = []
+    for line in text.splitlines():
+        label = re.split(r"  +", line.strip())[0]
+        found.append((*(found[-1] if found else ())[: (len(line) - len(line.lstrip())) // 2], label))
+    return Counter(found)
+
+
+def sent(collector: Receiver, root: Received) -> Counter[tuple[str, ...]]:
+    """The same of the spans that came with *root*."""
+    spans = {one.ids: one for one in collector.spans if one.ids[0] == root.ids[0]}
+
+    def path(one: Received) -> tuple[str, ...]:
+        above = path(spans[one.parent]) if one.parent else ()
+        return (*above, f"{one.service}: {one.raw.name}")
+
+    return Counter(map(path, spans.values()))
+
+
+def test_a_start_as_the_page_lists_it(tmp_path: Path) -> None:
+    """The examples send the rows that it shows."""
+    examples = Program(REPO, EXAMPLE_DATABASE_PATH=str(tmp_path / "items.db"), EXAMPLE_API_PORT="0")
+    with receiving() as collector:
+        run = examples.run(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces", ADMIN_ADDR="off")
+        collector.wait_for(lambda got: got.named("app start"))
+        run.send(signal.SIGTERM)
+        run.result()
+    examples.close()
+    assert sent(collector, collector.one("app start")) == listing("app: start")
+
+
+def test_a_crash_as_the_page_lists_it(app: App) -> None:
+    """It is one trace, with the three consumers that it takes along."""
+    app.service("database", CONSUMED)
+    names = ("api", "mail", "report")
+    for name in names:
+        app.service(name, CONSUMER.format(name=name))
+    with receiving() as collector:
+        env = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{collector.url}/v1/traces", "ADMIN_ADDR": "off"}
+        run = app.run("database", *names, **env)
+        collector.wait_for(lambda got: got.named("database restart"))
+        run.send(signal.SIGTERM)
+        assert run.result().code == 0
+    assert sent(collector, collector.one("database restart")) == listing("database: restart")
 
 
 STOCK = """

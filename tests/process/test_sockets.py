@@ -131,3 +131,10 @@ def test_a_unix_socket_is_told_by_its_path(tmp_path: os.PathLike[str]) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(path)
         assert address_of(sock) == path
+
+
+def test_no_answer_waits_for_an_acknowledgement() -> None:
+    """Connections have TCP_NODELAY, whoever accepts them."""
+    (listener,) = listen("127.0.0.1", 0)
+    with listener, socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

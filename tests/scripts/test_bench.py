@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +50,9 @@ def test_every_case_gives_its_numbers(result: Path) -> None:
         assert one["numbers"].get("edges violated", [0]) == [0], one
     for name, (_, base) in told["groups"].items():
         assert base in {one["case"] for one in told["results"] if one["group"] == name}
-    assert {target.group for target in bench.TARGETS} - set(told["groups"]) == {"noop-1000", "noop-10000"}
+    without_wrk = set() if shutil.which(bench_cases.WRK) else {"http-asyncio", "http-uvloop"}
+    left_out = {target.group for target in bench.TARGETS} - set(told["groups"])
+    assert left_out == {"noop-1000", "noop-10000", *without_wrk}
     assert {target["met"] for target in told["targets"]} <= {"met", "missed", "not measured"}
 
 
@@ -207,3 +210,11 @@ def test_it_is_a_script(tmp_path: Path) -> None:
     command = [sys.executable, script, "CASES=hello", "RUNS=1", f"JSON={tmp_path / 'result.json'}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "| kernel " in done.stdout
+
+
+def test_http_needs_wrk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it is missing, that is said, and the rest is measured."""
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert not [one for one in bench_cases.groups(tmp_path, short=True, peers=()) if one.name.startswith("http")]
+    assert bench.main(["CASES=http", "SHORT=1", f"JSON={tmp_path / 'result.json'}"]) == 2
+    assert "http is left out: there is no wrk; install it" in capsys.readouterr().err
