@@ -10,6 +10,7 @@ from typing import Any, Literal
 import attrs
 import sniffio
 
+from kernel.bricks.clients import Limits
 from kernel.bricks.drain import Drain, Prepare
 from kernel.bricks.lifespan import lifespan
 from kernel.bricks.listen import listening
@@ -31,6 +32,8 @@ async def serve_asgi(
     value: object = None,
     server: Literal["uvicorn", "hypercorn"] | None = None,
     drain_timeout: float | None = None,
+    max_connections: int | None = None,
+    client_timeout: float = 30.0,
     **options: Any,
 ) -> None:
     """Serve an ASGI app (FastAPI, Starlette, Litestar) as the work of a service.
@@ -40,7 +43,8 @@ async def serve_asgi(
             await serve_asgi(make_app(), config.host, config.port, serving=serving)
 
     The service is ready when it listens and the app's lifespan has started. When a stop is requested, it accepts no new
-    connections, closes websockets (1012), finishes the requests in flight, and ends the lifespan.
+    connections, closes websockets (1012), finishes the requests in flight, and ends the lifespan. It does not wait
+    for clients that do not read their answer, or stop sending in the middle of a request.
 
     Args:
         app: The ASGI app.
@@ -53,25 +57,32 @@ async def serve_asgi(
         drain_timeout: Seconds for requests in flight, including endless streams, after a stop is requested; then their
             connections are closed. None for as long as the ``stop_timeout`` and the app's shutdown deadline allow,
             minus a second for resources that close afterwards.
+        max_connections: Maximum number of connections. A new one replaces the one that the server has waited for
+            longest; if all of them wait for the server, the new one is refused. None for half of the process's file
+            descriptors, at most 10,000.
+        client_timeout: Seconds within which a client must send a part of its request's body, or receive a part of its
+            answer; otherwise its connection is closed. The headers of a request must arrive within 10 s. There is no
+            limit for clients that wait for the app, and for websockets.
         options: Options of the server: those of `uvicorn.Config` or `hypercorn.Config`.
 
     Raises:
         CannotListen: The address cannot be used; the message names the variables to change.
         ServerMissing: No installed server supports the current event loop.
+        ValueError: A limit is not positive.
         LifespanFailed: The app reports that its lifespan failed, without raising an error.
         Exception: The error that the app's lifespan raises.
 
     If cancelled, it closes all connections at once, and cancels the lifespan too.
 
     """
-    prepare = _server(server)
+    prepare, limits = _server(server), Limits.of(max_connections, client_timeout)
     block: Any = serving(value, drain=True)  # entered below; it provides the service's config
 
     def hint() -> str:
         return _hint(current_service.get(), getattr(block, "config", None), host, port)
 
     async with listening(host, port, hint) as sockets, lifespan(app) as wrapped:
-        serve = prepare(wrapped, options)
+        serve = prepare(wrapped, options, limits)
         held = HANDED_OVER.has(current_service.get())
         scheme = "https" if options.keys() & {"ssl_certfile", "certfile"} else "http"
         log.info("listening on %s", " and ".join(f"{scheme}://{address_of(sock)}" for sock in sockets))

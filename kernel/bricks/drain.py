@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import select
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,13 +13,18 @@ import attrs
 import sniffio
 from anyio import current_time, sleep
 
+from kernel.bricks.clients import Limits
 from kernel.bricks.lifespan import ASGIApp
+from kernel.bricks.listen import BACKLOG
 from kernel.declare.serving import Work
 
 # Seconds for accepting the connections that wait, but at most a quarter of the time left: under load more keep coming.
 WAITING = 5.0
+LOOKS = BACKLOG // 64  # maximum number of checks: the loop accepts at least 64 between two of them
 TAKEN_OVER = 3  # pauses of a millisecond, after which the loop has set up all connections that it accepted
 MARGIN = 1.0  # seconds of the stop reserved for whatever closes after the requests
+
+log = logging.getLogger(__name__)
 
 
 @attrs.frozen
@@ -57,7 +63,9 @@ class Drain:
         for sock in self.sockets:
             poll.register(sock, select.POLLIN)
         end = current_time() + min(WAITING, self.seconds / 4)
-        while not self.held and poll.poll(0) and current_time() < end:  # noqa: ASYNC110  (nothing signals this)
+        for _ in range(LOOKS):
+            if self.held or not poll.poll(0) or current_time() >= end:
+                break
             await sleep(0.001)
         if sniffio.current_async_library() == "asyncio":
             # The server cannot be closed yet: what it has accepted becomes a connection a few steps later.
@@ -67,8 +75,14 @@ class Drain:
             await sleep(0.001)
 
 
+def say_late() -> None:
+    """Log that the time to drain was too short."""
+    log.warning("requests were still in flight when their time to drain was over; their connections are closed")
+
+
 Serve = Callable[[Drain], Awaitable[None]]
 """Serves until a stop is requested and the requests in flight have ended."""
 
-Prepare = Callable[[ASGIApp, dict[str, Any]], Serve]
-"""Takes an app without lifespan and a server's options: `prepare` of `uvicorn_server` and of `hypercorn_server`."""
+Prepare = Callable[[ASGIApp, dict[str, Any], Limits], Serve]
+"""Takes an app without lifespan, a server's options, and the limits of its clients: `prepare` of `uvicorn_server` and
+of `hypercorn_server`."""

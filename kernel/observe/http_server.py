@@ -31,8 +31,9 @@ log = logging.getLogger("kernel")
 
 ACCEPTS = 16  # connections accepted per round: fewer than the maximum, so that each is read before it can be evicted
 YOUNG = 0.25  # minimum seconds for a new connection to send its first request
+FIRST = 0.1  # the same while the server closes
 PAUSE = 0.05  # seconds without accepting if no connection can be closed for a new one
-STALLED = 0.1  # seconds without progress after which a client is dropped when the server closes
+STALLED = 0.05  # seconds since a client took some part of its answer, after which it is dropped when the server closes
 CLOSING = 0.5  # seconds after which all connections are closed, whatever their progress
 SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -73,7 +74,7 @@ class Server:
         self._thread.start()
 
     def close(self, *, wait: bool = True) -> None:
-        """Stop accepting, and close every connection: idle ones at once, the others within `CLOSING` seconds.
+        """Stop accepting, and close every connection: those being answered within `CLOSING` seconds, others at once.
 
         A new connection does not count as idle: its first request is on its way, and is answered.
 
@@ -227,10 +228,13 @@ class Server:
                 self._socks.pop().close()
         now = time.monotonic()
         for connection in list(self._connections):
-            if connection.unused and now < min(connection.born + YOUNG, self._close_at):
+            if connection.unused and now < min(connection.born + FIRST, self._close_at):
                 continue
-            waited = now - max(connection.moved, self._close_at - CLOSING)
-            if connection.idle or connection.step == "linger" or waited >= STALLED or now >= self._close_at:
+            if now >= self._close_at or not (
+                (connection.step == "read" and connection.more)  # may contain a whole request
+                or connection.step == "wait"
+                or (connection.step == "write" and now - connection.moved < STALLED)
+            ):
                 connection.close()
         return not self._connections
 
