@@ -254,7 +254,7 @@ def test_a_folder_that_is_not_committed(bigger_once: Bigger, upstream: Upstream,
     bigger = Bigger(upstream, tmp_path / "mono")
     bigger.git("reset", "-q", "--hard", ":/More files")
     assert bigger.just("own", "NAME=my-app").code == 0
-    assert "not committed" in bigger.just("kernel-update").err
+    assert "uncommitted" in bigger.just("kernel-update").err
     bigger.top.write(".gitignore", "back end\n")
     bigger.top.git("add", ".gitignore")
     bigger.top.git("commit", "-qm", "Ignored")
@@ -310,7 +310,7 @@ def test_own_in_a_second_worktree(upstream: Upstream, tmp_path: Path) -> None:
     head = second.git("rev-parse", "HEAD")
     second.write("LICENSE", "mine")
     refused = second.just("own", "NAME=my-app")
-    assert (refused.code, "not committed (LICENSE)" in refused.err) == (2, True), refused.err
+    assert (refused.code, "uncommitted changes (LICENSE)" in refused.err) == (2, True), refused.err
     second.git("checkout", "-q", "LICENSE")
     with first.unchanged_files():
         done = second.just("own", "NAME=my-app")

@@ -253,7 +253,7 @@ def test_conflicts_of_each_kind(project: Project) -> None:
         (project.root / path).write_text("resolved\n")
     for path in project.git("ls-files", "-z", "*.conflict").split("\0"):
         (project.root / path).unlink() if path else None
-    assert "not committed" in project.just("kernel-update-merge").err
+    assert "uncommitted changes" in project.just("kernel-update-merge").err
     project.commit()
     assert "\nNo conflicts.\n" in project.just("kernel-update-review").out
     merge(project)
@@ -328,7 +328,7 @@ def test_commits_on_the_branch_are_named_when_it_goes(project: Project) -> None:
     project.git("pack-refs", "--all")
     project.write("services/work.py", '"""Work."""\n')
     with project.unchanged():
-        assert "not committed (services/work.py)" in project.just("kernel-update-revert").err
+        assert "uncommitted changes (services/work.py)" in project.just("kernel-update-revert").err
     project.commit()
     tip = project.git("rev-parse", "HEAD").strip()
     said = project.just("kernel-update-revert").out
@@ -359,7 +359,7 @@ def _say(key: str, value: str) -> str:
 @pytest.mark.parametrize(
     ("prepare", "words", "told"),
     [
-        ("touch new", (), "not committed (new)"),
+        ("touch new", (), "uncommitted changes (new)"),
         ("git branch kernel_update_to_9.9.9", (), "an update is pending on the branch kernel_update_to_9.9.9"),
         ("git checkout -q --detach", (), "no branch is checked out"),
         ("rm .venv/bin/uv", (), "needs something that is missing: uv in .venv"),
@@ -497,7 +497,7 @@ def test_edits_that_git_was_told_not_to_see(project: Project) -> None:
     """They stop it, with all intact; so does a file that no status shows."""
     project.git("config", "status.showUntrackedFiles", "no")
     project.write("kernel/added.txt", "not told to git\n")
-    assert "not committed (kernel/added.txt)" in project.just("kernel-update").err
+    assert "uncommitted changes (kernel/added.txt)" in project.just("kernel-update").err
     (project.root / "kernel" / "added.txt").unlink()
     project.git("update-index", "--assume-unchanged", "kernel/letters.txt")
     edit(project.root / "kernel" / "letters.txt", ("m\n", "m, unseen\n"))
