@@ -324,7 +324,7 @@ async def alone() -> None:
     told()
 """
 
-LOCAL = "codec containers contract failures interface proxy raised records scalars shape wiring"
+LOCAL = "codec containers failures interface proxy raised records scalars shape wiring"
 """What a call within the process takes."""
 
 
