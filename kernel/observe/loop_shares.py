@@ -7,6 +7,9 @@ Sampling has a bias. Python releases its lock when a thread waits, or after 5 ms
 mostly seen polling between two rounds of them. If it polls without a timeout, it has steps to run: these count, in
 equal parts. If it polls with a timeout, it is idle, but may have been busy a moment ago; so the part of the thread's
 CPU time that sampling has missed is reported as `UNKNOWN`.
+
+uvloop shows neither its steps nor their contexts. There, a step belongs to the service whose function or file is on the
+stack; the code of libraries that no service's code has called is `UNKNOWN`.
 """
 
 from __future__ import annotations
@@ -32,10 +35,17 @@ UNKNOWN = "?"  # the share that cannot be attributed
 
 
 class Shares:
-    """Samples the loop of the thread *main* until `end`."""
+    """Samples the loop of a thread until `end`.
 
-    def __init__(self, main: int) -> None:
+    Args:
+        main: The thread.
+        owner: Returns the service whose code runs in a frame or its callers; an empty string if it is none's.
+
+    """
+
+    def __init__(self, main: int, owner: Callable[[FrameType | None], str]) -> None:
         self._main = main
+        self._owner = owner
         self._seen: dict[str, float] = {}
         self._looks = self._seconds = self._worked = 0.0
         self._clock = _clock_of(main)
@@ -72,7 +82,7 @@ class Shares:
             self._worked = self._worked * fade + worked - worked_before
             before, worked_before = now, worked
             frame = sys._current_frames().get(self._main)  # noqa: SLF001  (the only way to see another thread's)
-            self._look([*busy_with(frame)], fade)
+            self._look([*busy_with(frame, self._owner)], fade)
 
     def _look(self, services: Sequence[str], fade: float) -> None:
         self._looks = self._looks * fade + 1
@@ -91,18 +101,20 @@ def _clock_of(thread: int) -> Callable[[], float]:
     return lambda: time.clock_gettime(number)
 
 
-def busy_with(frame: FrameType | None) -> Iterable[str]:
-    """Return the services whose code the loop runs, given the innermost *frame*; nothing if it is idle.
+def busy_with(innermost: FrameType | None, owner: Callable[[FrameType | None], str]) -> Iterable[str]:
+    """Return the services whose code the loop runs, given its thread's *innermost* frame; nothing if it is idle.
 
-    It reads local variables of asyncio and trio, as a debugger does; if a version names them differently, the result is
-    empty.
+    It reads local variables of asyncio and trio, as a debugger does; if a version names them differently, and for other
+    loops, *owner* decides.
     """
+    frame = innermost
     while frame is not None:
         look = _LOOKS.get(frame.f_code.co_name)
         if look is not None and frame.f_code.co_filename.endswith(look[0]):
             return [_service(one) for one in look[1](frame.f_locals)]
         frame = frame.f_back
-    return []
+    service = owner(innermost)
+    return [service] if service else []
 
 
 def _asyncio_step(names: Mapping[str, Any]) -> Iterable[Any]:

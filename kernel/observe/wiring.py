@@ -193,7 +193,7 @@ class Outside:
         if self._view is not None:
             from kernel.observe.loop_shares import Shares
 
-            self._shares = Shares(threading.get_ident())
+            self._shares = Shares(threading.get_ident(), orchestrator.running)
             self._view.runs(orchestrator, wake)
             self._view.delay = lambda: watch.delay
             self._view.silent = lambda: watch.silent

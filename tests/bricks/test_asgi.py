@@ -120,6 +120,7 @@ async def test_a_request_is_answered_and_the_address_is_told(server: str, port: 
         assert (await client.get(f"http://127.0.0.1:{port()}/")).text == "hello"
 
 
+@pytest.mark.minutes
 async def test_a_thousand_requests_in_flight_over_a_stop(server: str, port: Callable[[], int]) -> None:
     """None of them is lost, not even those that no one has accepted yet."""
     gate = Gate()
@@ -179,7 +180,9 @@ def talk(port: int, stop: Callable[[], None], in_loop: Callable[..., Any]) -> in
         return client.close_code
 
 
-async def test_an_endless_stream_ends_with_its_time_to_drain(server: str, port: Callable[[], int]) -> None:
+async def test_an_endless_stream_ends_with_its_time_to_drain(
+    server: str, port: Callable[[], int], caplog: pytest.LogCaptureFixture
+) -> None:
     """The app sees a client that is gone, the log says it once, and the service is stopped and has not failed."""
     ended, begun = anyio.Event(), anyio.Event()
 
@@ -208,6 +211,7 @@ async def test_an_endless_stream_ends_with_its_time_to_drain(server: str, port: 
                 await begun.wait()
     assert ended.is_set()
     assert b"tick" in got[0]
+    assert caplog.text.count("requests were still in flight when their time to drain was over") == 1
     assert run.states("api")[-1] is State.STOPPED
 
 

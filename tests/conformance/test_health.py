@@ -261,7 +261,7 @@ def test_metrics(app: App, client: httpx.Client, mode: str) -> None:
     assert run.result().code == 0
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [*BACKENDS, "uvloop"])
 def test_who_takes_the_loops_time(app: App, client: httpx.Client, backend: str) -> None:
     """The one that works all the time stands out in the shares, and so does the delay."""
     app.service("calm", CALM)

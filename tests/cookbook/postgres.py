@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ FOUND = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(p
 """Debian's, which are not on the PATH."""
 BIN = FOUND[-1] if FOUND else Path(shutil.which("postgres") or "/usr/lib/postgresql/bin/postgres").parent
 USER = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+AS_USER: dict[str, Any] = {"user": USER, "group": USER, "extra_groups": ()} if USER else {}
 
 
 class Postgres:
@@ -35,7 +37,7 @@ class Postgres:
         options = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
         command = [str(BIN / "postgres"), "-D", str(data), *(f"--{name}={value}" for name, value in options.items())]
         with (folder / "log").open("wb") as log:
-            self._server = subprocess.Popen(command, user=USER, group=USER, extra_groups=(), stderr=log, cwd=folder)
+            self._server = subprocess.Popen(command, **AS_USER, stderr=log, cwd=folder)
         end = time.monotonic() + ENOUGH
         while not self._answers():
             if self._server.poll() is not None or time.monotonic() > end:
@@ -51,7 +53,7 @@ class Postgres:
         return ("--host=127.0.0.1", f"--port={self.port}", "--username=app")
 
     def _do(self, name: str, *words: str) -> None:
-        subprocess.run([BIN / name, *words], user=USER, group=USER, extra_groups=(), check=True, capture_output=True)
+        subprocess.run([BIN / name, *words], **AS_USER, check=True, capture_output=True)
 
     def database(self) -> str:
         """The address of a new, empty database."""

@@ -14,6 +14,11 @@ from kernel.observe.loop_shares import UNKNOWN, Shares, busy_with
 pytestmark = pytest.mark.anyio
 
 
+def nobody(_: object) -> str:
+    """No service has this code."""
+    return ""
+
+
 async def test_the_one_that_runs() -> None:
     """By the context of the step, also in a task of a task, and however deep it stands."""
     seen: list[list[str]] = []
@@ -22,7 +27,7 @@ async def test_the_one_that_runs() -> None:
         if levels:
             deep(levels - 1)
         else:
-            seen.append([*busy_with(sys._getframe())])
+            seen.append([*busy_with(sys._getframe(), nobody)])
 
     async def child() -> None:
         deep(5)
@@ -42,8 +47,13 @@ async def test_the_one_that_runs() -> None:
 
 def test_no_loop() -> None:
     """A thread that runs none is idle; so is one that has ended."""
-    assert [*busy_with(sys._getframe())] == []
-    assert [*busy_with(None)] == []
+    assert [*busy_with(sys._getframe(), nobody)] == []
+    assert [*busy_with(None, nobody)] == []
+
+
+def test_a_loop_that_does_not_show_its_steps() -> None:
+    """As uvloop: then it is whoever has the code."""
+    assert [*busy_with(sys._getframe(), lambda _: "api")] == ["api"]
 
 
 def test_between_two_rounds() -> None:
@@ -70,7 +80,7 @@ def test_between_two_rounds() -> None:
 
 def test_the_shares_add_up() -> None:
     """Each look counts as one, in parts where several were ready; what is old counts less."""
-    shares = Shares(threading.get_ident())
+    shares = Shares(threading.get_ident(), nobody)
     shares.end()
     shares._looks, shares._seen, shares._worked, shares._seconds = 0.0, {}, 0.0, 0.0
     shares._look(["a"], 1.0)
@@ -84,7 +94,7 @@ def test_the_shares_add_up() -> None:
 
 def test_what_was_not_seen_is_told() -> None:
     """The thread's clock knows of work that no look has met."""
-    shares = Shares(threading.get_ident())
+    shares = Shares(threading.get_ident(), nobody)
     shares.end()
     shares._looks, shares._seen, shares._worked, shares._seconds = 10.0, {"a": 2.0}, 5.0, 10.0
     assert shares.shares() == {"a": 0.2, UNKNOWN: pytest.approx(0.3)}
