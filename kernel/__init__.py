@@ -41,10 +41,12 @@ observe/       what can be seen of a run
                loop_shares   each service's share of the event loop's time
                otel_resource what identifies the app in telemetry
                exporters     where traces, metrics and log records go: OTLP
+               sayable       spans and metrics, without secrets and of bounded length
                wiring        assembles the observers of a run
 bricks/        building blocks for services, imported at first use
                asgi          `serve_asgi`: an ASGI app as a service's work
                uvicorn_server hypercorn_server  the servers that run it
+               clients uvicorn_clients  what their clients may take
                program program_run  `program`: an external program as a resource
                ready output  when it is ready; what it writes
                guard         the process that ends a program when the kernel is gone

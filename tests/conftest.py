@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -27,13 +27,37 @@ for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    """Decide how much is tried before the tests are imported."""
+    shared.everything = _wants_all(config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let the long ones begin first, and leave those that take minutes to `just test-all`."""
     items.sort(key=shared.turn)
-    for item in items:
-        minutes = item.get_closest_marker("minutes") or "binary" in getattr(item, "fixturenames", ())
-        if minutes and not item.config.getoption("--all"):
-            item.add_marker(pytest.mark.skip(reason="it takes minutes, or wants root: `just test-all` runs it"))
+    if shared.everything:
+        return
+    minutes = [item for item in items if item.get_closest_marker("minutes") or "binary" in _fixtures(item)]
+    items[:] = [item for item in items if item not in {*minutes}]
+    config.hook.pytest_deselected(items=minutes)
+
+
+def _fixtures(item: pytest.Item) -> Sequence[str]:
+    return getattr(item, "fixturenames", ())
+
+
+def _wants_all(config: pytest.Config) -> bool:
+    """Return whether to run also what takes minutes: `just test-all` says so, or whoever names tests."""
+    if hasattr(config, "workerinput"):
+        return bool(config.workerinput["all"])
+    named = config.args_source is pytest.Config.ArgsSource.ARGS or config.getoption("keyword")
+    return bool(config.getoption("--all") or named)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker, which cannot tell a name on the command line from a default."""
+    node.workerinput["all"] = _wants_all(node.config)
 
 
 @pytest.hookimpl(optionalhook=True)

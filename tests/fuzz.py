@@ -3,7 +3,8 @@
 Generated apps in virtual time, on both backends in turns, for as long as wanted; and beside them the real program,
 which gets signals at random moments. The first find ends it with exit code 1, and with what reproduces it: the
 smallest app that hypothesis could make of it, or the seed of the run. `tests/starve.py` takes things from the program.
-`tests/fuzz_http.py` sends its HTTP servers what no client should; HTTP=0 goes without.
+`tests/fuzz_http.py` sends its HTTP servers what no client should; HTTP=0 goes without. APPS=0 leaves out the generated
+apps: `just fuzz MINUTES=20 APPS=0 SIGNALS=0 STARVED=0` is HTTP alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import attrs
@@ -34,11 +35,19 @@ from tests.lifecycle.test_generated import play
 
 QUIET = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 BATCH = 250  # apps between two looks at the clock
+LOOK = 60.0  # seconds between two looks where no apps are generated
 AT_ONCE = 2  # real programs at a time: on a busy machine, moments come late
 START = 1.5  # seconds in which the real program has long been up, at leisure
 LOADED = 1.0  # seconds after which it has begun to speak
-NUMBERS = {"MINUTES": r"\d+(\.\d+)?", "SIGNALS": r"\d+", "STARVED": r"\d+", "SEED": r"\d+", "HTTP": "[01]"}
-USE = "use: just fuzz [MINUTES=5] [SIGNALS=200] [STARVED=100] [HTTP=1] [SEED=a number]"
+NUMBERS = {
+    "MINUTES": r"\d+(\.\d+)?",
+    "SIGNALS": r"\d+",
+    "STARVED": r"\d+",
+    "SEED": r"\d+",
+    "HTTP": "[01]",
+    "APPS": "[01]",
+}
+USE = "use: just fuzz [MINUTES=5] [SIGNALS=200] [STARVED=100] [HTTP=1] [APPS=1] [SEED=a number]"
 
 
 class Find(Exception):
@@ -248,7 +257,8 @@ def session(leader: int) -> Iterator[int]:
 def sent_to(folder: Path, backend: str, number: int, seconds: float, ended: threading.Event) -> None:
     """Send the program's HTTP servers what no client should."""
     try:
-        fuzz_http.fuzz(folder, backend, number, seconds, ended)
+        count = fuzz_http.fuzz(folder, backend, number, seconds, ended)
+        print(f"{count} conversations over HTTP on {backend}", flush=True)
     except fuzz_http.Broken as error:
         raise Find(str(error)) from None
 
@@ -261,7 +271,7 @@ def main(words: list[str]) -> int:
     if not {"--help", "-h"}.isdisjoint(words):
         print(USE.replace("use:", "Usage:", 1))
         return 0
-    options = {"MINUTES": "5", "SIGNALS": "200", "STARVED": "100", "HTTP": "1"}
+    options = {"MINUTES": "5", "SIGNALS": "200", "STARVED": "100", "HTTP": "1", "APPS": "1"}
     options["SEED"] = str(random.SystemRandom().randrange(10**6))
     for word in words:
         name, _, value = word.rpartition("=")
@@ -290,7 +300,7 @@ def main(words: list[str]) -> int:
             seconds = end - time.monotonic()
             runs += [all_along.submit(sent_to, Path(folder), one, first, seconds, ended) for one in BACKENDS]
         try:
-            return fuzz(first, end, runs)
+            return fuzz(first, end, runs, apps=options["APPS"] == "1")
         except Find as find:
             print(f"\nFOUND: {find}", flush=True)
             return 1
@@ -301,15 +311,17 @@ def main(words: list[str]) -> int:
             poor.close()
 
 
-def fuzz(number: int, end: float, runs: list[Future[None]]) -> int:
-    """Run generated apps until *end*, and look after the *runs* of the real program beside them."""
+def fuzz(number: int, end: float, runs: list[Future[None]], *, apps: bool = True) -> int:
+    """Run generated *apps* until *end*, and look after the *runs* of the real program beside them."""
     tried = dict.fromkeys(BACKENDS, 0)
     while True:
         for backend in BACKENDS:
-            if time.monotonic() < end:
+            if apps and time.monotonic() < end:
                 batch(backend, number, BATCH)
                 tried[backend] += BATCH
         number += 1
+        if not apps:
+            wait(runs, timeout=min(max(end - time.monotonic(), 0), LOOK), return_when=FIRST_EXCEPTION)
         for run in runs:
             if run.done():
                 run.result()

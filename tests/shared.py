@@ -11,8 +11,16 @@ from pathlib import Path
 
 import pytest
 
+everything = False
+"""Whether this is `just test-all`, or somebody has named the tests: conftest.py sets it before a test is imported."""
+
 SINGLY = {"conformance", "docs", "examples", "scripts"}
 """Folders whose tests start programs, so that each of them is worth a worker's turn; of the others, a whole file is."""
+
+
+def examples(many: int) -> int:
+    """Return how many examples hypothesis tries: *many*, or a fifth of them in `just test`."""
+    return many if everything else many // 5
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import attrs
 import sniffio
 
+from kernel.bricks.clients import Limits
 from kernel.bricks.drain import Drain, Prepare
 from kernel.bricks.lifespan import lifespan
 from kernel.bricks.listen import listening
@@ -31,6 +32,8 @@ async def serve_asgi(
     value: object = None,
     server: Literal["uvicorn", "hypercorn"] | None = None,
     drain_timeout: float | None = None,
+    max_connections: int | None = None,
+    client_timeout: float = 30.0,
     **options: Any,
 ) -> None:
     """Serve an ASGI app (FastAPI, Starlette, Litestar) as the work of a service.
@@ -40,7 +43,8 @@ async def serve_asgi(
             await serve_asgi(make_app(), config.host, config.port, serving=serving)
 
     It listens and runs the app's lifespan; then the service is ready. When a stop is requested, it accepts no new
-    connections, closes websockets (1012), finishes the requests in flight, and ends the lifespan.
+    connections, closes websockets (1012), finishes the requests in flight, and ends the lifespan. Clients that do not
+    read their answer, or do not go on sending a request, are not waited for.
 
     Args:
         app: The ASGI app.
@@ -53,25 +57,32 @@ async def serve_asgi(
         drain_timeout: Seconds that requests in flight, endless streams among them, may take once a stop is requested;
             then their connections are closed. None for as long as the service has, by its ``stop_timeout`` and the
             app's shutdown deadline, minus a second for the resources that close after it.
+        max_connections: Connections at the same time. A new one replaces those that the server has waited for longest;
+            if all wait for the server, it is refused. None for half of the file descriptors that the process may open,
+            at most 10,000.
+        client_timeout: Seconds in which a client must send some part of its request's body, or take some part of its
+            answer; else its connection is closed. A request's head must come within 10 s. Clients that wait for the
+            app, and websockets, may take as long as they like.
         options: For the server's own configuration: `uvicorn.Config` or `hypercorn.Config`.
 
     Raises:
         CannotListen: The address cannot be used; the message names the variables to change.
         ServerMissing: No server is installed that runs on the present event loop.
+        ValueError: A limit is not positive.
         LifespanFailed: The app reports that its lifespan failed, without raising an error.
         Exception: What the app's lifespan raises.
 
     If cancelled, it closes all connections at once, and cancels the lifespan, too.
 
     """
-    prepare = _server(server)
+    prepare, limits = _server(server), Limits.of(max_connections, client_timeout)
     block: Any = serving(value, drain=True)  # entered below; it knows the service's config
 
     def hint() -> str:
         return _hint(current_service.get(), getattr(block, "config", None), host, port)
 
     async with listening(host, port, hint) as sockets, lifespan(app) as wrapped:
-        serve = prepare(wrapped, options)
+        serve = prepare(wrapped, options, limits)
         held = HANDED_OVER.has(current_service.get())
         scheme = "https" if options.keys() & {"ssl_certfile", "certfile"} else "http"
         log.info("listening on %s", " and ".join(f"{scheme}://{address_of(one)}" for one in sockets))

@@ -13,10 +13,13 @@ import attrs
 import sniffio
 from anyio import current_time, sleep
 
+from kernel.bricks.clients import Limits
 from kernel.bricks.lifespan import ASGIApp
+from kernel.bricks.listen import BACKLOG
 from kernel.declare.serving import Work
 
 WAITING = 5.0  # seconds at most, and a quarter of the time there is, to accept what waits: under load something does
+LOOKS = BACKLOG // 64  # at most: the loop accepts at least 64 between two of them; new clients may come for ever
 TAKEN_OVER = 3  # pauses of a millisecond: the loop has then made a connection of all that it has accepted
 MARGIN = 1.0  # seconds of the time to stop that are left to what is closed after the requests
 
@@ -59,7 +62,9 @@ class Drain:
         for one in self.sockets:
             poll.register(one, select.POLLIN)
         end = current_time() + min(WAITING, self.seconds / 4)
-        while not self.held and poll.poll(0) and current_time() < end:  # noqa: ASYNC110  (nobody tells)
+        for _ in range(LOOKS):
+            if self.held or not poll.poll(0) or current_time() >= end:
+                break
             await sleep(0.001)
         if sniffio.current_async_library() == "asyncio":
             # Its server cannot be closed yet: what it has accepted becomes a connection some steps later.
@@ -77,5 +82,6 @@ def say_late() -> None:
 Serve = Callable[[Drain], Awaitable[None]]
 """Serves until a stop is requested and what was in flight has ended."""
 
-Prepare = Callable[[ASGIApp, dict[str, Any]], Serve]
-"""Takes an app without lifespan and a server's options: `prepare` of `uvicorn_server` and of `hypercorn_server`."""
+Prepare = Callable[[ASGIApp, dict[str, Any], Limits], Serve]
+"""Takes an app without lifespan, a server's options, and the limits of its clients: `prepare` of `uvicorn_server` and
+of `hypercorn_server`."""

@@ -2,35 +2,48 @@
 
 With hypercorn's own loop on trio, an error of one connection ends the server; here it ends the connection. On asyncio,
 a connection that does not end keeps the server from ending. Connections that wait to be accepted when the sockets close
-are reset; here they are accepted first.
+are reset; here they are accepted first. hypercorn limits the time for a request's head; that for taking an answer, and
+the number of connections, are limited here.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import logging
 import socket
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import sniffio
-from anyio import CancelScope, create_task_group, move_on_after, sleep
+from anyio import CancelScope, create_task_group, current_time, move_on_after, sleep, wait_readable
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 
+from kernel.bricks.clients import GOODBYE, UNREAD, Complaints, Limits, forgiving
 from kernel.bricks.drain import Drain, Serve, say_late
 from kernel.bricks.lifespan import ASGIApp, Receive, Scope, Send
 from kernel.bricks.listen import BACKLOG
+from kernel.errors import one_line
 
 if TYPE_CHECKING:
     import asyncio
 
+ACCEPTS = 64  # connections at once: what is done between two of them may take long
+PAUSE = 0.1  # seconds without accepting if there are no more descriptors
+SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+PIECE = 64 * 1024  # bytes that a client must take in the time that it has
 FIRST = 0.1  # seconds that a connection without a request gets to send the one that it was opened for
 GOING_AWAY = {"type": "websocket.close", "code": 1012, "reason": "the service restarts"}
 
 log = logging.getLogger(__name__)
 
+_connection: ContextVar[CancelScope] = ContextVar("connection")  # that the app runs in
 
-def prepare(app: ASGIApp, options: dict[str, Any]) -> Serve:
+
+def prepare(app: ASGIApp, options: dict[str, Any], limits: Limits) -> Serve:
     """Return the server of *app*, without lifespan, with *options* as attributes of `hypercorn.Config`.
 
     Raises:
@@ -46,12 +59,14 @@ def prepare(app: ASGIApp, options: dict[str, Any]) -> Serve:
     serve_on: Any = _on_trio if sniffio.current_async_library() == "trio" else _on_asyncio
 
     async def serve(drain: Drain) -> None:
-        await serve_on(ASGIWrapper(_closing_websockets(app, drain)), config, drain)  # type: ignore[arg-type]
+        clients = _Clients(limits)
+        wrapped: Any = _closing_websockets(forgiving(app, clients.complaints), drain, clients)
+        await serve_on(ASGIWrapper(wrapped), config, drain, clients)
 
     return serve
 
 
-def _closing_websockets(app: ASGIApp, drain: Drain) -> ASGIApp:
+def _closing_websockets(app: ASGIApp, drain: Drain, clients: _Clients) -> ASGIApp:
     """Wrap *app* so that its websockets are closed when a stop is requested; hypercorn would wait for them to end."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,7 +76,9 @@ def _closing_websockets(app: ASGIApp, drain: Drain) -> ASGIApp:
 
         async def close() -> None:
             await drain.work.stop_requested()
-            await send(dict(GOING_AWAY))
+            with contextlib.suppress(Exception):  # the client has broken the protocol
+                await send(dict(GOING_AWAY))
+            clients.gone(_connection.get(), GOODBYE)
 
         async with create_task_group() as tasks:
             tasks.start_soon(close)
@@ -71,7 +88,165 @@ def _closing_websockets(app: ASGIApp, drain: Drain) -> ASGIApp:
     return wrapped
 
 
-async def _on_trio(app: ASGIWrapper, config: Config, drain: Drain) -> None:
+class _Clients:
+    """What clients may take.
+
+    Args:
+        limits: The limits.
+
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.complaints = Complaints()
+        self._limits = limits
+        self._silence = limits.silence
+        self._sends: dict[CancelScope, float] = {}  # those that clients keep waiting, and since when
+        self._gone: dict[CancelScope, float] = {}  # connections whose client is gone, and since when
+
+    def full(self, connections: int) -> bool:
+        """Return whether there are more *connections* than may be, and count the one that was too many."""
+        if connections <= self._limits.connections:
+            return False
+        self.complaints.add(f"connections more than {self._limits.connections}")
+        self.complaints.tell(current_time())
+        return True
+
+    async def send(self, send: Callable[[], Awaitable[object]]) -> bool:
+        """Wait for *send*, and return whether it was done in time."""
+        began = current_time()
+        with CancelScope(deadline=began + self._silence) as scope:
+            self._sends[scope] = began
+            try:
+                await send()
+            finally:
+                del self._sends[scope]
+        return not scope.cancelled_caught
+
+    def gone(self, scope: CancelScope, seconds: float | None = None) -> None:
+        """Let the connection in *scope* end within *seconds*, or as long as a client may be silent.
+
+        Its client is gone, or was told to go. Some websockets would never notice it.
+        """
+        if scope not in self._gone:
+            self._gone[scope] = current_time()
+            scope.deadline = current_time() + (self._silence if seconds is None else seconds)
+
+    def ended(self, scope: CancelScope) -> None:
+        """Note that the connection in *scope* has ended."""
+        self._gone.pop(scope, None)
+
+    def hurry(self) -> None:
+        """Wait no longer for clients than a stop may take."""
+        self._silence = min(self._silence, UNREAD)
+        for scope, began in {**self._sends, **self._gone}.items():
+            scope.deadline = began + self._silence
+
+    def failed(self, error: Exception) -> None:
+        """Note an error of one connection, which is no other's."""
+        log.debug("a connection failed", exc_info=error)
+        self.complaints.add(f"connections that failed, as with {one_line(error)}")
+        self.complaints.tell(current_time())
+
+
+class _Stream:
+    """A stream of trio that sends with a limit, and tells when its client is gone."""
+
+    def __init__(self, stream: Any, clients: _Clients, scope: CancelScope) -> None:
+        self._stream, self._clients, self._scope = stream, clients, scope
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def receive_some(self, size: int) -> bytes:
+        data = b""  # if it fails, too
+        try:
+            data = bytes(await self._stream.receive_some(size))
+        finally:
+            if not data:
+                self._clients.gone(self._scope)
+        return data
+
+    async def send_all(self, data: bytes) -> None:
+        import trio
+
+        view = memoryview(data)
+        sent = not data
+        try:
+            for start in range(0, len(view), PIECE):
+                sent = await self._clients.send(functools.partial(self._stream.send_all, view[start : start + PIECE]))
+                if not sent:
+                    break
+        except trio.BusyResourceError as error:  # hypercorn has just closed it
+            raise trio.ClosedResourceError from error
+        finally:
+            if not sent:
+                self._clients.gone(self._scope)
+        if not sent:
+            await trio.aclose_forcefully(self._stream)
+            raise trio.BrokenResourceError("the client does not read")
+
+    async def aclose(self) -> None:
+        self._clients.gone(self._scope)
+        await self._stream.aclose()
+
+
+class _Reader:
+    """A reader of asyncio that tells when its client is gone."""
+
+    def __init__(self, reader: Any, clients: _Clients, scope: CancelScope) -> None:
+        self._reader, self._clients, self._scope = reader, clients, scope
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+    async def read(self, size: int) -> bytes:
+        data = b""
+        try:
+            data = bytes(await self._reader.read(size))
+        finally:
+            if not data:
+                self._clients.gone(self._scope)
+        return data
+
+    def at_eof(self) -> bool:
+        ended: bool = self._reader.at_eof()
+        if ended:
+            self._clients.gone(self._scope)
+        return ended
+
+
+class _Writer:
+    """A writer of asyncio that drains with a limit."""
+
+    def __init__(self, writer: Any, clients: _Clients, scope: CancelScope) -> None:
+        self._writer, self._clients, self._scope = writer, clients, scope
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    async def drain(self) -> None:
+        await self._bounded(self._writer.drain)
+
+    async def wait_closed(self) -> None:
+        await self._bounded(self._writer.wait_closed)
+
+    def close(self) -> None:
+        self._clients.gone(self._scope)
+        self._writer.close()
+
+    async def _bounded(self, wait: Callable[[], Awaitable[object]]) -> None:
+        transport = self._writer.transport
+        while left := transport.get_write_buffer_size():
+            if await self._clients.send(wait):
+                return
+            if transport.get_write_buffer_size() >= left:
+                self._clients.gone(self._scope)
+                transport.abort()
+                raise ConnectionAbortedError("the client does not read")
+        await wait()
+
+
+async def _on_trio(app: ASGIWrapper, config: Config, drain: Drain, clients: _Clients) -> None:
     import trio
     from hypercorn.trio.tcp_server import TCPServer
     from hypercorn.trio.worker_context import WorkerContext
@@ -79,33 +254,66 @@ async def _on_trio(app: ASGIWrapper, config: Config, drain: Drain) -> None:
     context = WorkerContext(None)
     tls = config.create_ssl_context() if config.ssl_enabled else None
 
-    async def handle(stream: Any) -> None:
-        try:
-            await TCPServer(app, config, context, {}, stream)
-        except Exception as error:  # one connection's error is no other's
-            log.warning("a connection failed", exc_info=error)
+    async def handle(stream: Any, sock: trio.socket.SocketType) -> None:
+        if clients.full(len(connections.child_tasks)):
+            sock.close()
+            return
+        with CancelScope() as scope:
+            _connection.set(scope)
+            try:
+                await TCPServer(app, config, context, {}, _Stream(stream, clients, scope)).run()  # type: ignore[arg-type]
+            except Exception as error:  # noqa: BLE001
+                clients.failed(error)
+            finally:
+                sock.close()  # also where hypercorn was cancelled before it had closed it
+                clients.ended(scope)
 
-    def listener(sock: socket.socket) -> Any:
-        plain = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-        return trio.SSLListener(plain, tls, https_compatible=True) if tls is not None else plain
+    def join(sock: socket.socket) -> None:
+        theirs = trio.socket.from_stdlib_socket(sock)
+        stream: Any = trio.SocketStream(theirs)
+        if tls is not None:
+            stream = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
+        connections.start_soon(handle, stream, theirs)
 
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
-            listeners = [listener(one) for one in drain.sockets]
-            serve = functools.partial(trio.serve_listeners, handle, listeners, handler_nursery=connections)
-            accepting.start_soon(serve)
+            for one in drain.sockets:
+                accepting.start_soon(_accept, one, join)
             await drain.work.stop_requested()
             await drain.settle()
             accepting.cancel_scope.cancel()
+        for one in drain.sockets:
+            one.close()
+        clients.hurry()
         connections.cancel_scope.deadline = trio.current_time() + drain.seconds
         if connections.child_tasks:
             await sleep(FIRST)
         await context.terminated.set()
+    clients.complaints.tell(float("inf"))
     if connections.cancel_scope.cancelled_caught:
         say_late()
 
 
-async def _on_asyncio(app: ASGIWrapper, config: Config, drain: Drain) -> None:
+async def _accept(listener: socket.socket, join: Callable[[socket.socket], object]) -> None:
+    """Accept connections on trio, several at once, and *join* each."""
+    listener.settimeout(0)
+    while True:
+        await wait_readable(listener)
+        for _ in range(ACCEPTS):
+            try:
+                sock, _address = listener.accept()
+            except BlockingIOError:
+                break
+            except OSError as error:  # the client is gone again, or there are no more descriptors
+                if error.errno in SCARCE:
+                    await sleep(PAUSE)
+                    break
+                continue
+            sock.settimeout(0)
+            join(sock)
+
+
+async def _on_asyncio(app: ASGIWrapper, config: Config, drain: Drain, clients: _Clients) -> None:
     import asyncio
 
     from hypercorn.asyncio.tcp_server import TCPServer
@@ -115,17 +323,30 @@ async def _on_asyncio(app: ASGIWrapper, config: Config, drain: Drain) -> None:
     tls = config.create_ssl_context() if config.ssl_enabled else None
     loop = asyncio.get_running_loop()
     connections = set[asyncio.Task[Any]]()
+    over = asyncio.Event()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if clients.full(len(connections) + 1):
+            writer.transport.abort()
+            return
         connections.add(task)
+        scope = CancelScope()
+        _connection.set(scope)
+        theirs: Any = _Reader(reader, clients, scope), _Writer(writer, clients, scope)
         try:
-            await TCPServer(app, loop, config, context, {}, reader, writer)
-        except Exception as error:  # one connection's error is no other's
-            log.warning("a connection failed", exc_info=error)
+            with scope:
+                await TCPServer(app, loop, config, context, {}, *theirs).run()
+        except asyncio.CancelledError:  # noqa: ASYNC103  (at the end of all: asyncio would log a traceback)
+            if not over.is_set():
+                raise
+        except Exception as error:  # noqa: BLE001
+            clients.failed(error)
         finally:
+            writer.transport.abort()
             connections.discard(task)
+            clients.ended(scope)
 
     servers = [await asyncio.start_server(handle, sock=one, ssl=tls, backlog=BACKLOG) for one in drain.sockets]
     try:
@@ -133,6 +354,7 @@ async def _on_asyncio(app: ASGIWrapper, config: Config, drain: Drain) -> None:
         await drain.settle()
         for server in servers:
             server.close()
+        clients.hurry()
         seconds = drain.seconds
         if connections:
             await sleep(FIRST)
@@ -140,10 +362,18 @@ async def _on_asyncio(app: ASGIWrapper, config: Config, drain: Drain) -> None:
         if connections and (await asyncio.wait(connections, timeout=None if seconds == float("inf") else seconds))[1]:
             say_late()
     finally:
+        over.set()
+        clients.complaints.tell(float("inf"))
         for server in servers:
             server.close()
-        for task in connections:
-            task.cancel()
-        with CancelScope(shield=True), move_on_after(FIRST):
-            if connections:
-                await asyncio.wait(connections)
+        await _cancel(connections)  # noqa: ASYNC102  (it shields itself)
+
+
+async def _cancel(connections: set[asyncio.Task[Any]]) -> None:
+    import asyncio
+
+    for task in connections:
+        task.cancel()
+    with CancelScope(shield=True), move_on_after(FIRST):
+        if connections:
+            await asyncio.wait(connections)

@@ -1,8 +1,8 @@
-"""Run an ASGI app on uvicorn. It differs from `uvicorn.run` in signal handling and draining.
+"""Run an ASGI app on uvicorn. It differs from `uvicorn.run` in signal handling, limits of clients, and draining.
 
 Signals are the kernel's. uvicorn closes its sockets while connections wait to be accepted, and idle connections whose
 first request is on its way; both would be lost, so here these are handled first. It also waits in steps of 0.1 s, which
-is most of the time that an idle server takes to stop.
+is most of the time that an idle server takes to stop. What clients may take is limited by `uvicorn_clients`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from collections.abc import Generator
 from typing import Any
 
 import uvicorn
-from anyio import CancelScope, current_time, move_on_after, sleep
+from anyio import CancelScope, move_on_after, sleep
 from anyio.lowlevel import checkpoint
 
+from kernel.bricks.clients import Complaints, Limits, forgiving
 from kernel.bricks.drain import Drain, Serve, say_late
 from kernel.bricks.lifespan import ASGIApp, Receive, Scope, Send
+from kernel.bricks.uvicorn_clients import Clients
 
-TICK = 1.0  # seconds after which the Date header is renewed
+TICK = 1.0  # seconds after which the Date header is renewed, and clients are looked at
 STEP = 0.005  # seconds between two looks at what is still in flight
-FIRST = 0.25  # seconds that a connection without a request gets to send the one that it was opened for
 AWARE = 0.05  # seconds that apps get to notice that their client is gone
 
 
-def prepare(app: ASGIApp, options: dict[str, Any]) -> Serve:
+def prepare(app: ASGIApp, options: dict[str, Any], limits: Limits) -> Serve:
     """Return the server of *app*, without lifespan; *options* of `uvicorn.Config` override those that are set here.
 
     Raises:
@@ -36,8 +37,11 @@ def prepare(app: ASGIApp, options: dict[str, Any]) -> Serve:
     errors = logging.getLogger("uvicorn.error")
     if errors.level == logging.NOTSET:
         errors.setLevel(logging.WARNING)  # its "Press CTRL+C to quit" is the kernel's to say
+    if _unsaid not in errors.filters:
+        errors.addFilter(_unsaid)
     ours = {"log_config": None, "lifespan": "off", "loop": "none", "access_log": False, "interface": "asgi3"}
-    over = asyncio.Event()
+    over, complaints = asyncio.Event(), Complaints()
+    app = forgiving(app, complaints)
 
     async def quiet(scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -49,7 +53,7 @@ def prepare(app: ASGIApp, options: dict[str, Any]) -> Serve:
     config = uvicorn.Config(quiet, **(ours | options))
 
     async def serve(drain: Drain) -> None:
-        server = _Server(config, drain)
+        server = _Server(config, drain, limits, complaints)
         try:
             await server.serve(list(drain.sockets))
         finally:
@@ -59,11 +63,20 @@ def prepare(app: ASGIApp, options: dict[str, Any]) -> Serve:
     return serve
 
 
+def _unsaid(record: logging.LogRecord) -> bool:
+    """Drop uvicorn's line about each malformed request: `Complaints` counts them."""
+    return record.msg != "Invalid HTTP request received."
+
+
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, limits: Limits, complaints: Complaints) -> None:
         super().__init__(config)
         self.servers: list[asyncio.base_events.Server] = []
         self._drain = drain
+        self._clients = Clients(limits, self.server_state, complaints)
+        if not config.loaded:
+            config.load()
+        config.http_protocol_class = self._clients.protocol(config.http_protocol_class)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -76,6 +89,7 @@ class _Server(uvicorn.Server):
             with move_on_after(TICK):
                 await self._drain.work.stop_requested()
                 self.should_exit = True
+            self._clients.look()
 
     async def shutdown(self, sockets: Any = None) -> None:  # noqa: ARG002  (uvicorn's name)
         """Finish what is in flight."""
@@ -83,15 +97,10 @@ class _Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         await checkpoint()  # uvloop: what it accepted in the meantime becomes a connection in its next step
-        state, told = self.server_state, set[Any]()
-        patient_until = current_time() + FIRST
+        state = self.server_state
         with move_on_after(self._drain.seconds):
             while state.connections or state.tasks:
-                patient = current_time() < patient_until
-                for connection in state.connections - told:
-                    if not (patient and getattr(connection, "cycle", connection) is None):
-                        told.add(connection)
-                        connection.shutdown()
+                self._clients.part()
                 await sleep(STEP)
             return
         if state.tasks:
@@ -101,6 +110,7 @@ class _Server(uvicorn.Server):
         """Close the remaining connections. Apps see that their client is gone; those that ignore it are cancelled."""
         for server in self.servers:
             server.close()
+        self._clients.complaints.tell(float("inf"))
         state = self.server_state
         for connection in [*state.connections]:
             connection.transport.abort()

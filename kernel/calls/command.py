@@ -11,6 +11,7 @@ import anyio
 from kernel.calls import wire
 from kernel.config.nats import Nats
 from kernel.errors import ConfigError, NamingError, PlanError, did_you_mean, one_line
+from kernel.masking import mask
 
 USE = """app call users.get '{"id": 1}'"""
 
@@ -51,7 +52,7 @@ def call(nats: Nats | None, app: str, method: str, arguments: str, timeout: floa
     if data:
         found = json.loads(data)
         kind = f"{found['type']}: " if isinstance(found, dict) and not words.startswith(str(found.get("type"))) else ""
-    print(f"error: {method}: {kind}{words or status}", file=sys.stderr)  # noqa: T201
+    print(mask(f"error: {method}: {kind}{words or status}"), file=sys.stderr)  # noqa: T201
     return 1
 
 

@@ -24,6 +24,7 @@ from kernel.calls.proxy import behind, methods_of
 from kernel.calls.shape import Misfit
 from kernel.context import current_service
 from kernel.errors import BadRequest, CallFailed, text_of
+from kernel.masking import mask
 
 if TYPE_CHECKING:
     from kernel.calls.interface import Method
@@ -308,6 +309,7 @@ class Exporter:
     def _headers(self, call: _Call, status: str, words: str) -> dict[str, str]:
         if status == wire.OK:
             return {wire.STATUS: status}
+        words = mask(words)  # it leaves the process
         call.stats.errors += 1
         call.stats.last_error = f"{wire.CODES[status]}:{words}"
         one_line = " ".join(words.encode("utf-8", "replace").decode().split())[:1000]

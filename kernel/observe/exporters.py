@@ -11,12 +11,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor
-from opentelemetry.trace import Link, Status
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 from kernel.config.otel import Exports, Otel
 from kernel.config.otel_sdk import Batches
@@ -26,6 +25,7 @@ from kernel.masking import shown
 from kernel.observe.logs import LIFECYCLE, extras, logger
 from kernel.observe.otel_resource import described, many_series, resource_of
 from kernel.observe.plain import message_of
+from kernel.observe.sayable import sayable_metrics, sayable_span
 from kernel.observe.tracer import Dispatcher
 from kernel.process.contain import contained, say_once
 
@@ -164,61 +164,13 @@ def counted(exporter: Any, delivery: Delivery, *, at_once: bool = False) -> Any:
         number = 1 if at_once else len(batch)
         if at_once:
             delivery.made()
+            batch = sayable_metrics(batch)
         else:
             batch = [sayable_span(one) for one in batch]
         return delivery.send(lambda: inner(batch, *args, **kwargs), number)
 
     exporter.export = export
     return exporter
-
-
-def sayable_span(span: Any) -> Any:
-    """Return *span* without secrets, bounded, and valid as UTF-8: one invalid text would lose its whole batch.
-
-    What is not a span is returned unchanged.
-    """
-    if not isinstance(span, ReadableSpan) or not any(map(_is_odd, _texts(span))):
-        return span
-    status = span.status
-    return ReadableSpan(
-        name=_sayable(span.name),
-        context=span.context,
-        parent=span.parent,
-        resource=span.resource,
-        attributes=_attributes(span.attributes),
-        events=[Event(_sayable(one.name), _attributes(one.attributes), one.timestamp) for one in span.events],
-        links=[Link(one.context, _attributes(one.attributes)) for one in span.links],
-        kind=span.kind,
-        status=Status(status.status_code, _sayable(status.description) if status.description else None),
-        start_time=span.start_time,
-        end_time=span.end_time,
-        instrumentation_scope=span.instrumentation_scope,
-    )
-
-
-def _texts(span: ReadableSpan) -> Iterator[object]:
-    yield span.name
-    yield span.status.description
-    yield from (span.attributes or {}).values()
-    for link in span.links:
-        yield from (link.attributes or {}).values()
-    for event in span.events:
-        yield event.name
-        yield from (event.attributes or {}).values()
-
-
-def _is_odd(value: object) -> bool:
-    return isinstance(value, str | tuple) and _sayable(value) != value
-
-
-def _attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {name: _sayable(value) for name, value in (attributes or {}).items()}
-
-
-def _sayable(value: Any) -> Any:
-    if isinstance(value, str):
-        return encodable(shown(value))
-    return tuple(map(_sayable, value)) if isinstance(value, tuple) else value
 
 
 def _line(item: Any) -> str:

@@ -131,11 +131,6 @@ class Connection:
         self._dropped = 0
         self._enter("read", self._limits.request)
 
-    @property
-    def idle(self) -> bool:
-        """Whether the client is between two requests."""
-        return self.step == "read" and not self._begun
-
     def _enter(self, step: str, seconds: float) -> None:
         self.step = step
         self.deadline = time.monotonic() + seconds

@@ -31,8 +31,9 @@ log = logging.getLogger("kernel")
 
 ACCEPTS = 16  # connections accepted per round: fewer than the maximum, so each is read before it may be closed
 YOUNG = 0.25  # seconds that a connection has at least to send the request that it was opened for
+FIRST = 0.1  # seconds that it has when the server closes
 PAUSE = 0.05  # seconds without accepting if no connection can be closed for a new one
-STALLED = 0.1  # seconds without progress after which a client is dropped when the server closes
+STALLED = 0.05  # seconds since a client took some part of its answer, after which it is dropped when the server closes
 CLOSING = 0.5  # seconds after which all connections are closed, whatever their progress
 SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -73,7 +74,7 @@ class Server:
         self._thread.start()
 
     def close(self, *, wait: bool = True) -> None:
-        """Stop accepting, and close every connection: idle ones at once, others within `CLOSING` seconds.
+        """Stop accepting, and close every connection: at once, unless it gets an answer, which has `CLOSING` seconds.
 
         One that has just been opened is not idle: its request is on its way, and is answered.
 
@@ -227,10 +228,13 @@ class Server:
                 self._socks.pop().close()
         now = time.monotonic()
         for one in list(self._connections):
-            if one.unused and now < min(one.born + YOUNG, self._close_at):
+            if one.unused and now < min(one.born + FIRST, self._close_at):
                 continue
-            waited = now - max(one.moved, self._close_at - CLOSING)
-            if one.idle or one.step == "linger" or waited >= STALLED or now >= self._close_at:
+            if now >= self._close_at or not (
+                (one.step == "read" and one.more)  # maybe a whole request
+                or one.step == "wait"
+                or (one.step == "write" and now - one.moved < STALLED)
+            ):
                 one.close()
         return not self._connections
 

@@ -13,6 +13,7 @@ from opentelemetry.util.types import AttributeValue
 
 from kernel.errors import one_line
 from kernel.identity import Identity, instance
+from kernel.masking import mask
 from kernel.observe.tracebacks import text_of_traceback
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def resource_of(identity: Identity, service: str = "") -> Resource:
 def _common(identity: Identity) -> dict[str, AttributeValue]:
     """Return the attributes of the app and all its services, cached since collecting them is slow."""
     given = OTELResourceDetector().detect().attributes
-    app = given.get("service.name") or identity.name
+    app = mask(str(given.get("service.name") or identity.name))
     return {
         "telemetry.sdk.language": "python",
         "telemetry.sdk.name": "opentelemetry",
@@ -44,7 +45,7 @@ def _common(identity: Identity) -> dict[str, AttributeValue]:
         "service.namespace": app,
         "service.version": identity.version,
         "service.instance.id": instance(),
-        **given,
+        **{name: mask(value) if isinstance(value, str) else value for name, value in given.items()},
         "service.name": app,
     }
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from kernel.masking import mask, shown
 from kernel.process.contain import contained
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class Prometheus:
         except Exception as error:  # the parser has no error of its own for malformed values
             raise UnreadableAccept(accept) from error
         try:
-            return encode(REGISTRY), content_type
+            return encode(_Masked(REGISTRY)), content_type
         except Exception:  # noqa: BLE001  (a user's collector; the others are still shown)
             return _each(encode, REGISTRY), content_type
 
@@ -67,11 +69,41 @@ def _each(encode: Callable[[Any], bytes], registry: Any) -> bytes:
     collectors: Iterable[Any] = getattr(registry, "_collector_to_names", ())
     for collector in list(collectors):
         with contained(f"the metrics of {collector!r}"):
-            told.extend([encode(_One(family)).removesuffix(END) for family in collector.collect()])
+            told.extend([encode(_One(_masked(family))).removesuffix(END) for family in collector.collect()])
     return b"".join(told) + (END if encode(_One()).endswith(END) else b"")
 
 
 END = b"# EOF\n"  # of the OpenMetrics format
+
+
+class _Masked:
+    """Another registry, without secrets."""
+
+    def __init__(self, registry: Any) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterable[Any]:
+        """Return the families."""
+        return map(_masked, self._registry.collect())
+
+
+def _masked(family: Any) -> Any:
+    """Return a *family* of series without secrets in its description and labels; numbers stay as they are."""
+    documentation = family.documentation
+    labels = "\n".join(text for one in family.samples for pair in one.labels.items() for text in pair)
+    if mask(labels) == labels and mask(documentation) == documentation:
+        return family
+    made = copy.copy(family)
+    made.documentation = shown(documentation)
+    made.samples = [
+        one._replace(labels={_label(name): shown(text) for name, text in one.labels.items()}) for one in family.samples
+    ]
+    return made
+
+
+def _label(name: str) -> str:
+    """Return the *name* of a label without secrets, and valid."""
+    return name if mask(name) == name else "masked"
 
 
 class _One:

@@ -120,6 +120,7 @@ async def test_a_request_is_answered_and_the_address_is_told(server: str, port: 
         assert (await client.get(f"http://127.0.0.1:{port()}/")).text == "hello"
 
 
+@pytest.mark.minutes
 async def test_a_thousand_requests_in_flight_over_a_stop(server: str, port: Callable[[], int]) -> None:
     """None of them is lost, not even those that no one has accepted yet."""
     gate = Gate()

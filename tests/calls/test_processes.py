@@ -16,6 +16,8 @@ from tests.calls.conftest import Server
 from tests.conformance.program import App, Process
 from tests.ports import free_port
 
+pytestmark = pytest.mark.minutes
+
 SHARED = '''
 """What both sides share."""
 from __future__ import annotations

@@ -16,7 +16,9 @@ from tests.test_masking import forms_of
 TELLING = """
 from typing import NewType
 import base64, json, urllib.parse
-from opentelemetry import trace
+from opentelemetry import metrics, trace
+from opentelemetry.trace import Link
+from prometheus_client import Gauge
 
 Token = NewType("Token", Secret[str])
 
@@ -38,7 +40,16 @@ async def telling(config: Config, serving: Serving[None]) -> None:
     log.info("config %s %r", config, attrs.asdict(config))
     log.info("reveals %s", words, extra={"also": words, "object": forms(config.token.reveal())})
     print(len(words))
-    with trace.get_tracer("mine").start_as_current_span("mine") as span:
+    secret = config.token.reveal()
+    for value in (words, secret):
+        meter = metrics.get_meter("mine")
+        meter.create_counter("mine.counter", description=value).add(1234, {"label": value, value: "x"})
+        meter.create_histogram("mine.histogram").record(0.5, {"label": value})
+    Gauge("mine_gauge", secret, ["label"]).labels(words).set(1234)
+    with trace.get_tracer("mine").start_as_current_span("linked") as other:
+        other.set_attribute(words, "a name")
+    links = [Link(other.get_span_context(), {"words": words})]
+    with trace.get_tracer("mine").start_as_current_span("mine", links=links) as span:
         span.set_attribute("words", words)
         span.record_exception(Rude(words))
     error = Rude(words)
@@ -65,6 +76,7 @@ def test_a_secret_is_nowhere(app: App, secret: str, form: str) -> None:
     app.service("telling", TELLING)
     with receiving() as collector:
         env = {"ADMIN_ADDR": "0", "LOG_FORMAT": form, "TELLING_TOKEN": secret, "OTEL_LOGS_EXPORTER": "otlp"}
+        env["OTEL_METRICS_EXPORTER"] = "otlp"
         run = app.run(**env, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_EXPORTER_OTLP_HEADERS=f"x-key={secret!r}")
         url = url_of(run)
         run.wait_for("retry 1 of 5")
@@ -75,6 +87,8 @@ def test_a_secret_is_nowhere(app: App, secret: str, form: str) -> None:
     assert collector.named("telling mine")
     assert any("reveals" in str(record) for _, record in collector.logs)
     assert "********" in result.stderr
+    assert "mine_gauge" in pages[2]
+    assert any(b"mine.histogram" in body for body in collector.bodies)
     told = [result.stderr, *pages, *(body.decode(errors="replace") for body in collector.bodies)]
     for text in told:
         for shown in forms_of(secret.strip()):

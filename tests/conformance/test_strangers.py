@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from kernel.testing import BACKENDS
-from tests.conformance.program import CALM, App, Process
+from tests.conformance.program import CALM, App, Process, Result
 from tests.conformance.test_health import port_of, url_of
 from tests.ports import free_port
 
@@ -189,20 +189,24 @@ CROWD = 200
 class Crowd:
     """Clients of the worst kinds, who come again when they are closed, until `end`."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, *ports: int) -> None:
+        self._ports = ports
         self._ended = threading.Event()
         kinds: list[Callable[[socket.socket], None]] = [self._deaf, self._slow, self._greedy, self._mute]
-        self._threads = [threading.Thread(target=self._come, args=[kinds[i % 4]], daemon=True) for i in range(CROWD)]
+        self._threads = [
+            threading.Thread(target=self._come, args=[kinds[i % 4], ports[i // 4 % len(ports)]], daemon=True)
+            for i in range(CROWD)
+        ]
         for thread in self._threads:
             thread.start()
 
-    def _come(self, kind: Callable[[socket.socket], None]) -> None:
+    def _come(self, kind: Callable[[socket.socket], None], port: int) -> None:
         while not self._ended.wait(0.05):
             with contextlib.suppress(OSError), socket.socket() as client:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+                if kind == self._deaf:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
                 client.settimeout(2)
-                client.connect(("127.0.0.1", self._port))
+                client.connect(("127.0.0.1", port))
                 kind(client)
 
     def _deaf(self, client: socket.socket) -> None:
@@ -234,28 +238,60 @@ class Crowd:
             thread.join(5)
 
 
+WEB = """
+PAGE = b"x" * 300_000
+
+async def page(scope: Any, receive: Any, send: Any) -> None:
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok" if scope["path"] == "/livez" else PAGE})
+
+@attrs.frozen
+class Config:
+    port: int = 0
+
+@service(depends=["calm"])
+async def web(config: Config, serving: Serving[None]) -> None:
+    await serve_asgi(page, port=config.port, serving=serving)
+"""
+
+
+def run_among(app: App, ports: tuple[int, int], backend: str, *, crowd: bool) -> Result:
+    """Start the app, ask both of its servers twenty times, and stop it, with a crowd at both or without."""
+    strangers = Crowd(*ports) if crowd else None
+    try:
+        run = app.run(ADMIN_ADDR=str(ports[0]), WEB_PORT=str(ports[1]), KERNEL_BACKEND=backend, **PATIENT)
+        run.wait_for("all ready")
+        for _ in range(20):
+            for port in ports:
+                with httpx.Client(trust_env=False, timeout=SOON) as client:
+                    assert client.get(f"http://127.0.0.1:{port}/livez").status_code == 200
+        run.send(signal.SIGTERM)
+        return run.result()
+    finally:
+        if strangers is not None:
+            strangers.end()
+
+
+PATIENT = {"RUNNER_SHUTDOWNTIMEOUT": "30s"}  # much more than the stop may take
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_crowd_of_the_worst_holds_up_nothing(app: App, backend: str) -> None:
-    """They are there before it starts, while it runs and when it stops: probes are answered, and the end is quick."""
+    """They are there before it starts, while it runs and when it stops: probes are answered, and the stop is as quick.
+
+    It may take half a second longer: a client that has just connected may yet send or read.
+    """
     app.service("calm", CALM)
-    app.service("many", "@service\nasync def many() -> None:\n    await anyio.sleep_forever()")
-    port = free_port()
-    crowd = Crowd(port)
-    try:
-        run = app.run(ADMIN_ADDR=str(port), KERNEL_BACKEND=backend)
-        run.wait_for("all ready")
-        answered = 0
-        for _ in range(20):
-            with httpx.Client(trust_env=False, timeout=SOON) as client:
-                answered += client.get(f"http://127.0.0.1:{port}/livez").status_code == 200
-        assert answered == 20
-        run.send(signal.SIGTERM)
-        result = run.result()
-    finally:
-        crowd.end()
-    assert result.code == 0
-    assert result.own_seconds < 3
-    assert not [one for one in result.records if one["level"] not in {"info", "debug"}]
+    app.service("web", WEB)
+    ports = free_port(), free_port()
+    without = run_among(app, ports, backend, crowd=False)
+    among = run_among(app, ports, backend, crowd=True)
+    assert among.code == without.code == 0
+    assert among.own_seconds < without.own_seconds + 2  # on a machine of its own, a half
+    bad = [one for one in among.records if one["level"] not in {"info", "debug"}]
+    assert not [one for one in bad if not one["message"].startswith("from clients: ")]
+    assert len(bad) <= 2
 
 
 def test_few_descriptors_are_enough(app: App) -> None:

@@ -72,6 +72,7 @@ def last(reader: Reader, words: str) -> str:
     return [said for line, said in reader.said if words in line][-1]
 
 
+@pytest.mark.minutes
 def test_every_command_works(reader: Reader) -> None:
     """One after the other, as they stand there; each said something that fits."""
     commands = [line for found in STEP.finditer(PAGE) if found[1] == "sh" for line in found[2].splitlines()]

@@ -24,6 +24,7 @@ from kernel.declare.serving import Serving
 from kernel.lifecycle.events import AllReady, State, Transition
 from kernel.testing import BACKENDS
 from tests.harness import Lab, run_virtually
+from tests.shared import examples
 
 A_MOMENT = 1e-6  # what rounding may add to a time
 FOR_EVER = 100_000.0  # seconds
@@ -203,7 +204,7 @@ def declare(node: Node) -> Service[..., Any]:
 
 
 @settings(
-    max_examples=300,
+    max_examples=examples(300),
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

@@ -18,6 +18,7 @@ from kernel.testing import BACKENDS
 from tests.generated import App, Stage, apps
 from tests.harness import run_virtually
 from tests.oracle import Oracle
+from tests.shared import examples
 
 EXAMPLES = int(os.environ.get("GENERATED_EXAMPLES", "0"))
 
@@ -57,7 +58,7 @@ def play(backend: str, app: App) -> None:
 
 
 @settings(
-    max_examples=EXAMPLES or 1000,
+    max_examples=EXAMPLES or examples(1000),
     deadline=None,
     derandomize=not EXAMPLES,
     suppress_health_check=list(HealthCheck),

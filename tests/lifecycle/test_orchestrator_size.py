@@ -15,6 +15,7 @@ from tests.lifecycle.parts import ONCE, crash_later, named
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.minutes
 async def test_a_chain_longer_than_the_stack(lab: Lab) -> None:
     """A chain of 5,000 services starts, restarts, and stops, without recursion."""
 

@@ -138,8 +138,31 @@ def test_its_end_waits_for_nobody_who_does_not_read(serve: Serve) -> None:
         client(port)
 
 
-def test_an_answer_under_way_is_finished(serve: Serve) -> None:
+def test_its_end_is_at_once_whatever_the_number_of_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No wait at all for those that have taken nothing for a while, or are silent, or in the middle of a request."""
+    monkeypatch.setattr(http_server, "CLOSING", 60.0)
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = Server([sock], lambda _: Answer(200, b"x" * 50_000_000, "text/plain"))
+    server.start()
+    port = sock.getsockname()[1]
+    deaf = [client(port, GET % b"/") for _ in range(20)]
+    others = [client(port, sent) for sent in (b"", b"GET /", b"GET / HTTP/1.1\r\nX: ") for _ in range(20)]
+    for one in deaf:
+        assert one.recv(1)
+    for connection in list(server._connections):
+        connection.moved -= http_server.STALLED  # so long ago
+    began = time.monotonic()
+    server.close()
+    assert time.monotonic() - began < 30
+    assert not server._thread.is_alive()
+    for one in (*deaf, *others):
+        one.close()
+
+
+def test_an_answer_under_way_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where its client takes it."""
+    monkeypatch.setattr(http_server, "STALLED", PATIENCE)  # the reader may have to wait for a core
+    monkeypatch.setattr(http_server, "CLOSING", PATIENCE)
     sock = socket.create_server(("127.0.0.1", 0))
     server = Server([sock], lambda _: Answer(200, b"x" * 5_000_000, "text/plain"))
     server.start()
@@ -154,7 +177,7 @@ def test_an_answer_under_way_is_finished(serve: Serve) -> None:
 
 def test_a_request_on_its_way_when_it_ends_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connection is open, so the client cannot know better."""
-    for limit in ("YOUNG", "CLOSING"):
+    for limit in ("FIRST", "CLOSING"):
         monkeypatch.setattr(http_server, limit, PATIENCE)  # this machine may be slow
     sock = socket.create_server(("127.0.0.1", 0))
     server = Server([sock], lambda _: plain(200, "hello"))

@@ -23,9 +23,10 @@ from kernel.identity import Identity
 from kernel.masking import LINE, MASK, TEXT, TRACE
 from kernel.observe import console
 from kernel.observe.admin import _json
-from kernel.observe.exporters import LogExporter, sayable_span
+from kernel.observe.exporters import LogExporter
 from kernel.observe.logs import Context, JsonFormatter, TextFormatter
 from kernel.observe.otel_resource import described
+from kernel.observe.sayable import sayable_span
 from kernel.observe.shown import masked
 from kernel.observe.systemd import notifier
 from kernel.observe.tracebacks import text_of_traceback

@@ -15,6 +15,7 @@ from kernel.testing import BACKENDS
 from tests.generated import App, Stage, apps
 from tests.harness import run_virtually
 from tests.observe.spans import Spans, bounds, check, critical_path, label, watch
+from tests.shared import examples
 
 
 def played(backend: str, app: App) -> Sequence[ReadableSpan]:
@@ -57,7 +58,7 @@ def check_path(spans: Sequence[ReadableSpan]) -> None:
 
 
 @settings(
-    max_examples=300,
+    max_examples=examples(300),
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

@@ -194,6 +194,7 @@ def test_a_folder_in_the_way(project: Project) -> None:
     assert "program cannot be written, since there is a folder of that name" in done.err
 
 
+@pytest.mark.minutes
 def test_killed_while_it_restores(project: Project) -> None:
     """All of it is as in the backup, or none: whoever comes next sees to that."""
     whole = project.files()

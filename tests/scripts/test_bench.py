@@ -38,6 +38,7 @@ def tables(text: str) -> list[list[list[str]]]:
     return [[re.split(r" *\| *", line)[1:-1] for line in one.splitlines()] for one in found]
 
 
+@pytest.mark.minutes
 def test_every_case_gives_its_numbers(result: Path) -> None:
     """One for each run, and nobody fails; neither the kernel nor what is done by hand violates an edge."""
     told = json.loads(result.read_text())

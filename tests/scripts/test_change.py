@@ -84,6 +84,7 @@ def steps(root: Path, tmp_path: Path) -> int:
     return int((tmp_path / "n").read_text())
 
 
+@pytest.mark.minutes
 def test_killed_at_every_step_and_again_while_that_is_mended(root: Path, tmp_path: Path) -> None:
     """Both who makes the change and who finishes it may be killed anywhere."""
     verdicts: list[bool] = []
@@ -103,6 +104,7 @@ def test_killed_at_every_step_and_again_while_that_is_mended(root: Path, tmp_pat
     assert verdicts.count(False) > 8
 
 
+@pytest.mark.minutes
 def test_what_was_changed_in_the_meantime_is_kept(root: Path, tmp_path: Path) -> None:
     """Somebody is killed half-way, edits a file, and only then runs a recipe."""
     aside = 0

@@ -59,6 +59,7 @@ def archive(path: Path, members: list[tuple[bytes, str, str]]) -> Path:
     return path
 
 
+@pytest.mark.minutes
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.tuples(KINDS, PATHS, TARGETS), max_size=6))
 def test_generated_archives(members: list[tuple[bytes, str, str]]) -> None:
@@ -98,6 +99,7 @@ MOVES = st.one_of(
 )
 
 
+@pytest.mark.minutes
 @settings(deadline=None, max_examples=300)
 @given(st.lists(MOVES, max_size=4), st.lists(st.tuples(PATHS, st.booleans()), max_size=4), st.booleans())
 def test_generated_journals(moves: list[object], staged: list[tuple[str, bool]], linked: bool) -> None:

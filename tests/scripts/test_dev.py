@@ -206,6 +206,7 @@ def test_when_it_is_killed_the_app_stops(dev: Dev) -> None:
     assert "stopping: SIGTERM" in "".join(dev.output)
 
 
+@pytest.mark.minutes
 def test_saves_at_random_moments(dev: Dev) -> None:
     """100 of them, some broken, some in bursts, during start, serving and stop: the last one is what runs."""
     dice = random.Random(19)  # noqa: S311

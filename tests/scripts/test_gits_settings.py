@@ -127,6 +127,7 @@ def plain(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return whole_path(upstream, tmp_path_factory.mktemp("plain") / "my-app")[0]
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_it_comes_to_the_same(upstream: Upstream, plain: dict[str, str], tmp_path: Path, kind: str) -> None:
     """With all settings of a kind at once."""

@@ -77,6 +77,7 @@ def project(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Proje
     return project
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("word", HOSTILE, ids=[f"{len(word)} {ascii(word)[:20]}" for word in HOSTILE])
 def test_it_is_refused_and_nothing_is_written(project: Project, word: str) -> None:
     """As NAME=word, as a word, and as a variable of just's, in the project and around it."""

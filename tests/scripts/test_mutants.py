@@ -92,6 +92,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 ARTIFACT = "def pytest_addoption(parser):\n    parser.addoption('--artifact')\n"
 
 
+@pytest.mark.minutes
 def test_it_says_who_lives_and_goes_on_where_it_was(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A second run tries nothing again, until the module changes; the tree itself is never touched."""
     words = ["MODULE=kernel/plan/some.py", "N=2", "SEED=3"]
@@ -110,6 +111,7 @@ def test_it_says_who_lives_and_goes_on_where_it_was(tree: Path, capsys: pytest.C
     assert len([line for line in capsys.readouterr().out.splitlines() if line.startswith(("noticed", "LIVES"))]) == 2
 
 
+@pytest.mark.minutes
 def test_a_mutant_that_hurts_nobody_lives(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No test looks at 0."""
     assert mutants.main(["MODULE=kernel/plan", "N=99"]) == 1

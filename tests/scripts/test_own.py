@@ -266,6 +266,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
     return killed
 
 
+@pytest.mark.minutes
 @pytest.mark.long
 def test_killed_at_every_step(killed: Killed, request: pytest.FixtureRequest) -> None:
     """Before each thing that it does to a file, and before each program that it starts.
@@ -351,6 +352,7 @@ async def needy(config: C) -> None:
 """
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("env", [{}, {"NEEDY_KEY": "k"}], ids=["unset", "set"])
 def test_the_shipped_test_runs_no_service(owned: Project, env: dict[str, str]) -> None:
     """A service with a required setting: the test passes without it, and with it the database is left alone."""

@@ -16,6 +16,8 @@ import pytest
 from tests.scripts.projects import Project
 from tests.scripts.upstream import TESTS, Upstream, copy, edit, link
 
+pytestmark = pytest.mark.minutes
+
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Upstream:

@@ -86,6 +86,7 @@ def report(project: Project) -> dict[str, dict[str, Any]]:
     return runs
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("service", ["nothing"], indirect=True)
 def test_nothing_is_found(project: Project, service: str) -> None:
     """In the template as it is."""
@@ -95,6 +96,7 @@ def test_nothing_is_found(project: Project, service: str) -> None:
     assert not any(run["results"] for run in report(project).values())
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("service", ["idna"], indirect=True)
 def test_it_fails_on_each_kind_of_finding(owned: Project, service: str) -> None:
     """Each has its line, and its place in the report; what is ignored by git is not looked at."""
@@ -121,6 +123,7 @@ def test_it_fails_on_each_kind_of_finding(owned: Project, service: str) -> None:
     assert "secrets: none found" in owned.just("sec", f"SERVICE={NOBODY}").out
 
 
+@pytest.mark.minutes
 def test_without_network_it_says_what_it_could_not_do(owned: Project) -> None:
     """The rest is done, and the report tells that a part is missing."""
     done = owned.just("sec", f"SERVICE={NOBODY}")
@@ -135,6 +138,7 @@ def test_without_network_it_says_what_it_could_not_do(owned: Project) -> None:
     assert owned.just("sec", f"SERVICE={NOBODY}").code == 1, "a finding counts all the same"
 
 
+@pytest.mark.minutes
 def test_who_knows_that_there_is_no_network_says_so(owned: Project) -> None:
     """Then nobody is asked, and that is no failure; a finding is one all the same."""
     done = owned.just("sec", "OFFLINE=1", "SERVICE=http://127.0.0.1:9")

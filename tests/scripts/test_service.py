@@ -46,6 +46,7 @@ def test_it_writes_a_service_and_its_test(owned: Project, words: tuple[str, ...]
     assert all(path in done.out for path in new)
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize(
     "name", ["x", "match", "billing-worker", "a-name-so-long-that-its-lines-have-to-be-broken-up-by-someone-7"]
 )
@@ -75,6 +76,7 @@ def test_it_is_clean_typed_tested_and_runs(owned: Project, name: str) -> None:
         assert run.wait(20) == 0
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("kind", ["http", "worker", "periodic", "program"])
 def test_every_kind_is_clean_typed_and_tested(owned: Project, kind: str) -> None:
     """Lint, format, types, its test, and what the app says of it."""
@@ -103,6 +105,7 @@ def test_a_kind_that_is_none(owned: Project) -> None:
         assert refused(owned.just("KIND=grpc", "service", "billing"), "there are: plain, http, worker")
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize(
     ("name", "word"),
     [

@@ -22,6 +22,8 @@ from tests.artifacts import pythons
 from tests.conformance.program import OURS, Process
 from tests.scripts.projects import REPO, Machine, Project
 
+pytestmark = pytest.mark.minutes
+
 NARROW = ("SERVICES=hello-world",)
 STATUS = f"{sys.implementation.cache_tag}-"
 

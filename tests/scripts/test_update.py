@@ -119,6 +119,7 @@ def recorded(project: Project) -> str:
 # -- what it brings ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.minutes
 def test_over_three_versions_at_once(project: Project, upstream: Upstream) -> None:
     """Untouched, changed, renamed, deleted and new files; links, binaries, modes; the user's own, wherever they lie."""
     edit(project.root / "kernel" / "letters.txt", ("m\n", "m, mine\n"))
@@ -192,6 +193,7 @@ def test_pyproject_is_merged(project: Project) -> None:
     assert "# pragma: allowlist secret" in text
 
 
+@pytest.mark.minutes
 def test_one_after_the_other_and_after_a_reverted_one(project: Project) -> None:
     """A revert leaves no trace, and what comes after it is as if it had never been."""
     untouched, refs = project.files(), project.git("for-each-ref")
@@ -291,6 +293,7 @@ def test_tests_that_fail_lose_nothing(project: Project) -> None:
 # -- merging and reverting -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.minutes
 def test_work_that_went_on(project: Project) -> None:
     """The branch is merged with what the user has committed since; where they clash, it stops with all intact."""
     edit(project.root / "kernel" / "letters.txt", ("m\n", "m, mine\n"))
@@ -318,6 +321,7 @@ def test_work_that_went_on(project: Project) -> None:
     assert project.git("branch", "--format=%(refname:short)") == "elsewhere\nmain\n"
 
 
+@pytest.mark.minutes
 def test_commits_on_the_branch_are_named_when_it_goes(project: Project) -> None:
     """A revert deletes them, and says how they come back; what is not committed it refuses to lose."""
     update(project)
@@ -351,6 +355,7 @@ def _say(key: str, value: str) -> str:
     return f"s/^{key} = .*/{key} = {value}/"
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize(
     ("prepare", "words", "told"),
     [
@@ -437,6 +442,7 @@ def test_all_that_is_missing_at_once(project: Project) -> None:
 # -- the lock ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.minutes
 def test_what_the_framework_needs_is_locked(upstream: Upstream, tmp_path: Path, index: Index) -> None:
     """A new dependency comes in with its reason, beside the user's; offline, nothing is done."""
     own = Upstream(tmp_path / "machine")
@@ -465,6 +471,7 @@ def test_what_the_framework_needs_is_locked(upstream: Upstream, tmp_path: Path, 
 # -- old and new ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.minutes
 def test_the_newer_version_says_what_an_update_is(tmp_path: Path) -> None:
     """The project's own script only starts it; a version that has none cannot be taken."""
     own = Upstream(tmp_path / "machine")
@@ -507,6 +514,7 @@ exec sh -c "$last"
 """
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize(
     "address", ["file://{root}", "{http}/upstream", "ssh://git@git.example.com{root}", "box:{root}"]
 )
@@ -538,6 +546,7 @@ def test_an_upstream_that_does_not_answer_well(
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("secret", ["hunter2", "p@ss'w0rd", "a:b@c#d?e", "slash/ed@x"])
 def test_a_password_in_an_address_is_not_shown(project: Project, server: str, secret: str) -> None:
     """Whatever git says of an upstream that it cannot reach, and wherever in the address the password is."""

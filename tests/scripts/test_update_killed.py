@@ -17,6 +17,8 @@ import pytest
 from tests.scripts.projects import Project, run_and_kill
 from tests.scripts.upstream import Upstream, copy, edit, link
 
+pytestmark = pytest.mark.minutes
+
 KILLED = str(Path(__file__).with_name("killed.py"))
 UPDATE = ("scripts/kernel/update.py",)
 RANDOM = 20  # moments
@@ -125,8 +127,8 @@ class Killed:
     scope="module",
     params=[
         "top",
-        pytest.param("folder", marks=pytest.mark.minutes),
-        pytest.param("worktree", marks=pytest.mark.minutes),
+        "folder",
+        "worktree",
     ],
 )
 def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Killed:
@@ -216,7 +218,6 @@ def test_killed_while_it_ends(killed: Killed, word: str) -> None:
     assert set(verdicts) == {"before", "past"}
 
 
-@pytest.mark.minutes
 def test_killed_at_random_moments(killed: Killed) -> None:
     """With just and all that it had started, as when a machine goes down."""
 

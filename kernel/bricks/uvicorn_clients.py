@@ -1,0 +1,203 @@
+"""The limits of `clients` for the connections of uvicorn, which has hardly any of its own.
+
+uvicorn closes a connection that is idle between two requests. It waits without end for the first request, for the rest
+of a request, and for a client to read. Its parsers' errors about some malformed requests become tracebacks.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from anyio import current_time
+from uvicorn.server import ServerState
+
+from kernel.bricks.clients import FIRST, GOODBYE, HEAD, REQUEST, UNREAD, UNSENT, Complaints, Limits
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 32  # the part of all connections that is closed when there are too many: looking for them takes time
+YOUNG = 0.25  # seconds that a connection has at least before it may be closed for another
+FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 21\r\n"
+    b"retry-after: 1\r\nconnection: close\r\n\r\ntoo many connections\n"
+)
+
+
+class Clients:
+    """All connections of one server.
+
+    Args:
+        limits: What clients may take.
+        state: uvicorn's state, which holds its connections: HTTP and websockets.
+        complaints: Takes what clients do wrong.
+
+    """
+
+    def __init__(self, limits: Limits, state: ServerState, complaints: Complaints) -> None:
+        self.complaints = complaints
+        self._limits = limits
+        self._state = state
+        self._parted: dict[Any, float] = {}  # connections that were asked to end, and since when
+
+    def protocol(self, base: Any) -> Any:
+        """Return uvicorn's class of an HTTP connection, with limits."""
+        return type(f"Limited{base.__name__}", (_Limited, base), {"clients": self})
+
+    def admit(self, connection: _Limited) -> None:
+        """Make room for a new *connection*: close those that the server has waited for longest, or else the new one."""
+        most = self._limits.connections
+        if len(self._state.connections) <= most:
+            return
+        now = current_time()
+        old = [
+            (wait, id(one), one) for one in self._http() if one is not connection and (wait := one.waited(now)) > YOUNG
+        ]
+        closed = heapq.nlargest(max(most // AT_ONCE, 1), old)
+        for _, _, one in closed:
+            one.transport.abort()
+            self._state.connections.discard(one)  # asyncio tells it later
+        self.complaints.add(f"connections more than {most}")
+        if not closed:
+            connection.transport.write(FULL)
+            connection.transport.close()
+
+    def look(self) -> None:
+        """Close connections whose clients take too long."""
+        now = current_time()
+        for one in [*self._http()]:
+            if one.waited(now) > (REQUEST if one.reads_head else self._limits.silence):
+                one.transport.abort()
+        self.complaints.tell(now)
+
+    def part(self) -> None:
+        """End all connections for a stop: after the request in flight, or at once if their clients keep us waiting."""
+        now = current_time()
+        for one in [*self._state.connections]:
+            if one not in self._parted:
+                if not isinstance(one, _Limited) or one.cycle is not None or now - one.since >= FIRST:
+                    self._parted[one] = now
+                    one.shutdown()
+            elif isinstance(one, _Limited):
+                if one.waited(now) > (UNSENT if one.reads_body else UNREAD):
+                    one.transport.abort()
+            elif now - self._parted[one] > GOODBYE:
+                websocket: Any = one  # each class of them has a transport
+                websocket.transport.abort()
+
+    def _http(self) -> Iterable[_Limited]:
+        return (one for one in self._state.connections if isinstance(one, _Limited))
+
+
+class _Limited:
+    """A connection with limits, on top of uvicorn's class."""
+
+    clients: Clients
+    # uvicorn's:
+    cycle: Any
+    flow: Any
+    transport: Any
+    connections: set[Any]
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin."""
+        self.since = self._moved = current_time()  # when the server began to wait for a request; the last byte of one
+        self._begun = False  # whether the next request has begun to arrive
+        self._received = 0  # bytes of its head
+        self._unread: float | None = None  # since when the client has taken nothing of what there is for it
+        self._left = 0  # bytes that it had not taken then
+        super().connection_made(transport)  # type: ignore[misc]
+        self.clients.admit(self)
+
+    @property
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def reads_head(self) -> bool:
+        """Whether the server waits for the first request, or for the rest of a request's head."""
+        return self._unread is None and (self.cycle is None or (self._idle and self._begun))
+
+    @property
+    def reads_body(self) -> bool:
+        """Whether the server waits for the rest of a request's body."""
+        cycle = self.cycle
+        asked = not getattr(cycle, "waiting_for_100_continue", False) and not self.flow.read_paused
+        return not self._idle and cycle.more_body and not cycle.response_started and asked
+
+    def waited(self, now: float) -> float:
+        """Return for how many seconds the server has been waiting for the client; 0 if the client waits for it."""
+        left = self.transport.get_write_buffer_size()
+        if not left:
+            self._unread = None
+        elif self._unread is None or left < self._left:
+            self._unread = now
+        self._left = left
+        if self._unread is not None:
+            return now - self._unread
+        if self.reads_head:
+            return now - self.since
+        return now - self._moved if self._idle or self.reads_body else 0.0
+
+    def data_received(self, data: bytes) -> None:
+        """Note what the server waits for, and let no request end in a traceback."""
+        self._moved = current_time()
+        if self._idle and not self._begun:
+            self._begun, self._received = True, 0
+            if self.cycle is not None:
+                self.since = self._moved
+        try:
+            super().data_received(data)  # type: ignore[misc]
+        except Exception as error:  # noqa: BLE001  (uvicorn's code does not expect some requests)
+            self._refuse(error)
+        if not self._idle:
+            self._begun = False
+        elif self.reads_head:
+            self._received += len(data)
+            if self._received > HEAD:
+                self._refuse()
+
+    def handle_events(self) -> None:
+        """Handle what has arrived, also when an answer was sent: then an error would be the app's."""
+        try:
+            super().handle_events()  # type: ignore[misc]
+        except Exception as error:  # noqa: BLE001
+            self._refuse(error)
+
+    def resume_writing(self) -> None:
+        """Note that the client has taken something."""
+        self._unread = None
+        super().resume_writing()  # type: ignore[misc]
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse a request, or the rest of one: then the app sees that its client is gone."""
+        self.clients.complaints.add(NOT_HTTP)
+        if self._idle:
+            super().send_400_response(msg)  # type: ignore[misc]
+            return
+        if self.cycle.response_started:
+            self.transport.abort()
+        else:
+            super().send_400_response(msg)  # type: ignore[misc]
+        self._leave()
+
+    def _refuse(self, error: Exception | None = None) -> None:
+        log.debug("a request that the server could not handle", exc_info=error)
+        self.clients.complaints.add(NOT_HTTP)
+        for one in [one for one in self.connections if one.transport is self.transport and one is not self]:
+            self.connections.discard(one)  # a websocket that did not come to be
+        if not self._idle:
+            self._leave()
+        self.transport.abort()
+
+    def _leave(self) -> None:
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Ignore the wish for another protocol, as HTTP says."""
+
+
+NOT_HTTP = "requests that are not HTTP"
