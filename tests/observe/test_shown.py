@@ -12,8 +12,13 @@ import attrs
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, Status, StatusCode
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from kernel import masking
 from kernel.config.service_config import read_config
@@ -25,8 +30,9 @@ from kernel.observe import console
 from kernel.observe.admin import _json
 from kernel.observe.exporters import LogExporter
 from kernel.observe.logs import Context, JsonFormatter, TextFormatter
-from kernel.observe.otel_resource import described
-from kernel.observe.sayable import sayable_span
+from kernel.observe.otel_resource import described, resource_of
+from kernel.observe.prometheus import _Masked
+from kernel.observe.sayable import sayable_metrics, sayable_span
 from kernel.observe.shown import masked
 from kernel.observe.systemd import notifier
 from kernel.observe.tracebacks import text_of_traceback
@@ -97,10 +103,42 @@ def told(text: str) -> Iterator[str]:
     yield _json(200, {"services": {"x": {"reason": f"it says {text}", "last_error": repr(text)}}}).body.decode()
     event = Event("exception", {"exception.message": text})
     span = ReadableSpan(
-        text, attributes={"a": text, "b": (text, text)}, events=[event], status=Status(StatusCode.ERROR, text)
+        text,
+        attributes={"a": text, "b": (text, text), text: 1},
+        events=[event],
+        links=[Link(INVALID_SPAN_CONTEXT, {"a": text})],
+        status=Status(StatusCode.ERROR, text),
     )
     sent = sayable_span(span)
     yield f"{sent.name} {dict(sent.attributes)} {dict(sent.events[0].attributes)} {sent.status.description}"
+    yield str(dict(sent.links[0].attributes))
+    yield str(resource_of(Identity(text, "1", "")).attributes)
+    yield from metrics(text)
+
+
+def metrics(text: str) -> Iterator[str]:
+    """Metrics that say it: in descriptions, and in names and values of attributes or labels."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    counter = provider.get_meter("x").create_counter("made", description=text)
+    counter.add(1, {"a": text, text: "b"})
+    yield str(sayable_metrics(reader.get_metrics_data()))
+    provider.shutdown()
+    family = CounterMetricFamily("made", text, labels=["a"])
+    family.add_metric([text], 1)
+    registry = CollectorRegistry()
+    registry.register(_Fixed(family))
+    yield generate_latest(_Masked(registry)).decode()
+
+
+class _Fixed(Collector):
+    """Collects what it was given."""
+
+    def __init__(self, *families: Any) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Any]:
+        return iter(self._families)
 
 
 @settings(deadline=None)
