@@ -27,9 +27,11 @@ def certificates(folder: Path) -> Certificates:
     """Make all of them in *folder*; the server's is for 127.0.0.1."""
     ca, ca_key = folder / "ca.pem", folder / "ca.key"
     new = ("-newkey", "rsa:2048", "-nodes", "-days", "2")
-    openssl("req", "-x509", *new, "-keyout", ca_key, "-out", ca, "-subj", "/CN=the tests' authority")
+    usage = ("-addext", "keyUsage = critical, keyCertSign, cRLSign")
+    openssl("req", "-x509", *new, "-keyout", ca_key, "-out", ca, "-subj", "/CN=the tests' authority", *usage)
     names = folder / "names"
-    names.write_text("subjectAltName = IP:127.0.0.1, DNS:localhost\n")
+    # Python 3.13 and newer require the usage and the key's identifier, as RFC 5280 does.
+    names.write_text("subjectAltName = IP:127.0.0.1, DNS:localhost\nauthorityKeyIdentifier = keyid\n")
     made: list[Path] = [ca]
     for name in ("server", "client"):
         asked, signed, key = (folder / f"{name}.{end}" for end in ("csr", "pem", "key"))

@@ -283,6 +283,7 @@ async def test_a_slow_consumer(nats: str, prefix: str) -> None:
 # -- discovery ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:datetime.*utcnow:DeprecationWarning")  # by the other client, since Python 3.12
 async def test_the_protocol_of_services(nats: str, prefix: str) -> None:
     """Another client lists, describes, counts and calls our services, and we ignore those of others."""
     raw = await connect(nats)

@@ -326,7 +326,7 @@ async def alone() -> None:
     told()
 """
 
-LOCAL = "codec containers contract failures interface proxy raised records scalars shape wiring"
+LOCAL = "codec containers failures interface proxy raised records scalars shape wiring"
 """What a call within the process takes."""
 
 

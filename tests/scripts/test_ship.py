@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -9,9 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -432,3 +435,19 @@ def test_a_containerfile_of_ones_own_is_not_given_secrets(owned_once: Project) -
     """What no commit has, none of the user's stages can copy by accident."""
     lines = (owned_once.root / ".dockerignore").read_text().splitlines()
     assert {".env", ".git", ".kernel", ".venv"} <= set(lines)
+
+
+def test_folders_that_a_newer_python_lists() -> None:
+    """Python 3.14.10 and 3.15 list folders that only their files name, without facts; they are nothing to unpack."""
+    tree = ast.parse((REPO / "scripts" / "kernel" / "pyz_main.py.in").read_text())
+    wanted = [
+        node
+        for node in tree.body
+        if (isinstance(node, ast.FunctionDef) and node.name == "inside")
+        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PACKAGES")
+    ]
+    listed = {name: (name, 0, 0, 5) for name in ("__main__.py", "app/x.py", "__packages__/y/z.py")}
+    loader = types.SimpleNamespace(_files=listed | {"app/": None, "__packages__/y/": None})
+    names: dict[str, Any] = {"os": os, "__loader__": loader}
+    exec(compile(ast.Module([*wanted], []), "pyz_main", "exec"), names)  # noqa: S102  (our own)
+    assert names["inside"]() == [{"app/x.py": ("app/x.py", 5)}, {"y/z.py": ("__packages__/y/z.py", 5)}]
