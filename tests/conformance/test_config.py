@@ -34,7 +34,7 @@ UNREADABLE = takes(
 UNREADABLE_ERRORS = [
     r"C_TAGS cannot be read: its field is of type deque\[str\]; write list\[str\] \(C.tags, services/c.py:\d+\)$",
     r"C_REST cannot be read: its field is of type Mapping\[str, int\]; write dict\[str, int\]",
-    r"C_HOOK cannot be read: its field is of type Callable\[\[\], int\]; use attrs.field\(init=False\) for what does not",
+    r"C_HOOK cannot be read: its field is of type Callable\[\[\], int\]; use attrs.field\(init=False\) for what does",
     r"C_ROWS cannot be read: its field is of type list\[list\[int\]\]; lists cannot be nested: write str",
     r"C_WHAT cannot be read: its field is of type complex; write str, and convert it in the service",
 ]
