@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from kernel.annotations import without_none
-from kernel.calls.contract import contract_of, misfits
 from kernel.calls.interface import Interface, interface_of
 from kernel.calls.proxy import checked, thin
 from kernel.declare.service import Service
@@ -67,6 +66,8 @@ def read_interfaces(services: Iterable[Service[..., Any]]) -> list[PlanError]:
 
 def unlike(services: Iterable[Service[..., Any]]) -> list[PlanError]:
     """Return where a consumer's interface does not fit its provider's."""
+    from kernel.calls.contract import contract_of, misfits
+
     by_name = {service.name: service for service in services}
     errors: list[PlanError] = []
     for service in by_name.values():

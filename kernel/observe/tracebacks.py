@@ -1,4 +1,4 @@
-"""Tracebacks without the kernel's own lines; on a terminal, frames of libraries are folded."""
+"""Tracebacks without the kernel's own lines. On a terminal, frames of libraries are folded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from kernel.observe.shown import traceback_text
 from kernel.stacks import KERNEL, is_users_file, without_kernel
 
-FEW = 1  # number of frames that are not worth folding
+FEW = 1  # maximum number of frames that are not folded
 
 
 def text_of_traceback(error: BaseException, *, folded: bool = False) -> str:
@@ -17,8 +17,8 @@ def text_of_traceback(error: BaseException, *, folded: bool = False) -> str:
 
     Args:
         error: The error.
-        folded: Whether successive frames of libraries become one line that names them; a traceback without a line of
-                the user's code is not folded.
+        folded: Whether successive frames of libraries become one line that names the libraries. A traceback without a
+            line of the user's code is not folded.
 
     """
     return traceback_text(error, without_kernel(error), _fold if folded else lambda _: None)
@@ -27,13 +27,13 @@ def text_of_traceback(error: BaseException, *, folded: bool = False) -> str:
 def _fold(told: traceback.TracebackException) -> None:
     todo: list[traceback.TracebackException | None] = [told]
     while todo:
-        one = todo.pop()
-        if one is None:
+        part = todo.pop()
+        if part is None:
             continue
         stack = _Folded()
-        stack.extend(one.stack)
-        one.stack = stack
-        todo += [one.__cause__, one.__context__, *(one.exceptions or ())]
+        stack.extend(part.stack)
+        part.stack = stack
+        todo += [part.__cause__, part.__context__, *(part.exceptions or ())]
 
 
 class _Folded(traceback.StackSummary):
@@ -50,7 +50,7 @@ class _Folded(traceback.StackSummary):
                 run.append(frame)
                 continue
             if len(run) > FEW:
-                names = list(dict.fromkeys(_library_of(one.filename) for one in run))
+                names = list(dict.fromkeys(_library_of(frame.filename) for frame in run))
                 lines.append(f"  ... {len(run)} frames in {', '.join(names)}\n")
             else:
                 lines += _format(run, options)
@@ -67,7 +67,7 @@ def _format(frames: list[traceback.FrameSummary], options: dict[str, Any]) -> li
 
 
 def _library_of(path: str) -> str:
-    """Return the package that a file belongs to, or Python's own module."""
+    """Return the package that a file belongs to, or the module of the standard library."""
     if path.startswith(KERNEL):
         return "kernel"
     for folder in ("site-packages", "dist-packages"):

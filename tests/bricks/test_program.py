@@ -129,7 +129,9 @@ async def test_a_port_that_somebody_else_has() -> None:
     """A left-over server would be taken for the program: it is not started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ProgramError, match=f"python3.* is not started: something listens on 127.0.0.1:{port}"):
+        with pytest.raises(
+            ProgramError, match=f"python3.* is not started: something is already listening on 127.0.0.1:{port}"
+        ):
             async with program(*python(SERVES), str(port), ready=tcp(port), name="python3"):
                 pass
 
@@ -328,7 +330,7 @@ async def test_one_that_ignores_the_request(mark: str, caplog: pytest.LogCapture
         pass
     assert run.returncode == -signal.SIGKILL
     assert with_mark(mark) == []
-    assert "has not ended in time, and is killed" in caplog.messages
+    assert "did not end in time, and is killed" in caplog.messages
 
 
 async def test_the_signal_that_asks() -> None:

@@ -93,7 +93,7 @@ def test_a_page_that_cannot_be_made_is_a_500(serve: Serve, caplog: pytest.LogCap
         with client(port, GET % b"/") as connection:
             assert b" 500 " in connection.recv(1000)
     assert [record.exc_info for record in caplog.records] == [None, None]
-    assert "could not be made: ZeroDivisionError: no page" in caplog.text
+    assert "could not be created: ZeroDivisionError: no page" in caplog.text
 
 
 def test_who_takes_too_long_is_closed(serve: Serve) -> None:
