@@ -12,18 +12,19 @@ import contextlib
 import errno
 import functools
 import logging
+import select
 import socket
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import sniffio
-from anyio import CancelScope, create_task_group, current_time, move_on_after, sleep, wait_readable
+from anyio import CancelScope, Event, create_task_group, current_time, move_on_after, sleep, wait_readable
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 
-from kernel.bricks.clients import GOODBYE, UNREAD, Complaints, Limits, forgiving
-from kernel.bricks.drain import Drain, Serve, say_late
+from kernel.bricks.clients import FIRST, GOODBYE, UNREAD, Complaints, Limits, forgiving
+from kernel.bricks.drain import TAKEN_OVER, Drain, Serve, say_late
 from kernel.bricks.lifespan import ASGIApp, Receive, Scope, Send
 from kernel.bricks.listen import BACKLOG
 from kernel.errors import one_line
@@ -35,7 +36,8 @@ ACCEPTS = 64  # connections accepted per round, since a round may take long
 PAUSE = 0.1  # seconds without accepting if there are no more descriptors
 SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 PIECE = 64 * 1024  # bytes that a client must receive within its time limit
-FIRST = 0.1  # seconds for a connection without a request to send its first one
+LEAVING = 0.1  # seconds for cancelled connections to end
+LOOK = 0.05  # seconds between two looks for first requests
 GOING_AWAY = {"type": "websocket.close", "code": 1012, "reason": "the service restarts"}
 
 log = logging.getLogger(__name__)
@@ -102,6 +104,8 @@ class _Clients:
         self._silence = limits.silence
         self._sends: dict[CancelScope, float] = {}  # sends that wait for the client, and since when
         self._gone: dict[CancelScope, float] = {}  # connections whose client is gone, and since when
+        self._silent: dict[CancelScope, int] = {}  # connections without a byte read yet, and their descriptors
+        self._all_spoke = Event()
 
     def full(self, connections: int) -> bool:
         """Return whether there are too many *connections*, and count the rejected one."""
@@ -131,9 +135,39 @@ class _Clients:
             self._gone[scope] = current_time()
             scope.deadline = current_time() + (self._silence if seconds is None else seconds)
 
+    def began(self, scope: CancelScope, descriptor: int) -> None:
+        """Record that the connection in *scope* has begun, on the socket with this *descriptor*."""
+        self._silent[scope] = descriptor
+
+    def spoke(self, scope: CancelScope) -> None:
+        """Record that the client of the connection in *scope* has sent something."""
+        if self._silent.pop(scope, None) is not None and not self._silent:
+            self._all_spoke.set()
+
     def ended(self, scope: CancelScope) -> None:
         """Record that the connection in *scope* has ended."""
         self._gone.pop(scope, None)
+        self.spoke(scope)
+
+    async def first_requests(self, seconds: float) -> None:
+        """Give new connections time to send their first request: hypercorn is about to close those without one.
+
+        A request that has come but was not read yet, since the loop is busy, is waited for, for *seconds* at most.
+        """
+        end, last = current_time() + FIRST, current_time() + seconds
+        while self._silent and current_time() < (last if self._has_unread() else end):
+            self._all_spoke = Event()
+            with move_on_after(LOOK):
+                await self._all_spoke.wait()
+        for _ in range(TAKEN_OVER):  # what was just read becomes a request a few steps later
+            await sleep(0.001)
+
+    def _has_unread(self) -> bool:
+        poll = select.poll()
+        for descriptor in self._silent.values():
+            if descriptor >= 0:
+                poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0))
 
     def hurry(self) -> None:
         """Shorten the limits of all clients to those of a stop."""
@@ -162,7 +196,9 @@ class _Stream:
         try:
             data = bytes(await self._stream.receive_some(size))
         finally:
-            if not data:
+            if data:
+                self._clients.spoke(self._scope)
+            else:
                 self._clients.gone(self._scope)
         return data
 
@@ -204,7 +240,9 @@ class _Reader:
         try:
             data = bytes(await self._reader.read(size))
         finally:
-            if not data:
+            if data:
+                self._clients.spoke(self._scope)
+            else:
                 self._clients.gone(self._scope)
         return data
 
@@ -260,6 +298,7 @@ async def _on_trio(app: ASGIWrapper, config: Config, drain: Drain, clients: _Cli
             return
         with CancelScope() as scope:
             _connection.set(scope)
+            clients.began(scope, sock.fileno())
             try:
                 await TCPServer(app, config, context, {}, _Stream(stream, clients, scope)).run()  # type: ignore[arg-type]
             except Exception as error:  # noqa: BLE001
@@ -286,8 +325,7 @@ async def _on_trio(app: ASGIWrapper, config: Config, drain: Drain, clients: _Cli
             sock.close()
         clients.hurry()
         connections.cancel_scope.deadline = trio.current_time() + drain.seconds
-        if connections.child_tasks:
-            await sleep(FIRST)
+        await clients.first_requests(drain.seconds / 4)
         await context.terminated.set()
     clients.complaints.tell(float("inf"))
     if connections.cancel_scope.cancelled_caught:
@@ -334,6 +372,7 @@ async def _on_asyncio(app: ASGIWrapper, config: Config, drain: Drain, clients: _
         connections.add(task)
         scope = CancelScope()
         _connection.set(scope)
+        clients.began(scope, writer.get_extra_info("socket").fileno())
         theirs: Any = _Reader(reader, clients, scope), _Writer(writer, clients, scope)
         try:
             with scope:
@@ -356,8 +395,7 @@ async def _on_asyncio(app: ASGIWrapper, config: Config, drain: Drain, clients: _
             server.close()
         clients.hurry()
         seconds = drain.seconds
-        if connections:
-            await sleep(FIRST)
+        await clients.first_requests(drain.seconds / 4)
         await context.terminated.set()
         if connections and (await asyncio.wait(connections, timeout=None if seconds == float("inf") else seconds))[1]:
             say_late()
@@ -374,6 +412,6 @@ async def _cancel(connections: set[asyncio.Task[Any]]) -> None:
 
     for task in connections:
         task.cancel()
-    with CancelScope(shield=True), move_on_after(FIRST):
+    with CancelScope(shield=True), move_on_after(LEAVING):
         if connections:
             await asyncio.wait(connections)

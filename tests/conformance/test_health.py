@@ -212,7 +212,7 @@ def test_other_requests(app: App, client: httpx.Client) -> None:
     assert client.get(url).text.split() == ["/livez", "/readyz", "/startupz", "/status", "/metrics"]
     assert client.get(f"{url}/livez/").json() == {"alive": True}
     missing = client.get(f"{url}/health")
-    assert (missing.status_code, missing.json()["error"]) == (404, "there is no /health")
+    assert (missing.status_code, missing.json()["error"]) == (404, "unknown page /health")
     refused = client.post(f"{url}/readyz", content=b"x")
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
     assert refused.text == "only GET and HEAD are allowed: the admin server is read-only\n"

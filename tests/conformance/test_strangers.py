@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import resource
 import signal
 import socket
@@ -43,7 +44,7 @@ def get(path: str, *headers: str, version: str = "1.1") -> bytes:
 
 def statuses(answers: bytes) -> list[int]:
     """The status of each answer."""
-    return [int(one[:3]) for one in answers.split(b"HTTP/1.1 ")[1:]]
+    return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)]
 
 
 @pytest.fixture
