@@ -324,8 +324,15 @@ class ProgramError(BrickError):
     lines: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        last = f"; it last said: {self.lines[-1]}" if self.lines else ""
-        return f"{self.program} {self.what}{last}"
+        return f"{self.program} {self.what}{self._said()}"
+
+    def _said(self) -> str:
+        """Return the line that tells most, if there is one: the last about an error if it failed, else the last."""
+        for words in (("fatal", "panic"), ("error",)) if self.code and self.code > 0 else ():
+            for line in reversed(self.lines):
+                if any(word in line.lower() for word in words):
+                    return f"; it said: {line}"
+        return f"; it last said: {self.lines[-1]}" if self.lines else ""
 
 
 class CallError(KernelError):

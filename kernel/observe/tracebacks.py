@@ -17,8 +17,8 @@ def text_of_traceback(error: BaseException, *, folded: bool = False) -> str:
 
     Args:
         error: The error.
-        folded: Whether successive frames of libraries become one line that names them; a traceback without a line of
-                the user's code is not folded.
+        folded: Whether successive frames of libraries become one line that names them; if neither the error nor its
+                causes have a line of the user's code, nothing is folded.
 
     """
     return traceback_text(error, without_kernel(error), _fold if folded else lambda _: None)
@@ -26,14 +26,19 @@ def text_of_traceback(error: BaseException, *, folded: bool = False) -> str:
 
 def _fold(told: traceback.TracebackException) -> None:
     todo: list[traceback.TracebackException | None] = [told]
+    found: list[traceback.TracebackException] = []
     while todo:
         one = todo.pop()
         if one is None:
             continue
+        found.append(one)
+        todo += [one.__cause__, one.__context__, *(one.exceptions or ())]
+    if not any(is_users_file(frame.filename) for one in found for frame in one.stack):
+        return
+    for one in found:
         stack = _Folded()
         stack.extend(one.stack)
         one.stack = stack
-        todo += [one.__cause__, one.__context__, *(one.exceptions or ())]
 
 
 class _Folded(traceback.StackSummary):
@@ -41,8 +46,6 @@ class _Folded(traceback.StackSummary):
 
     def format(self, **options: Any) -> list[str]:
         """Return the lines, each with its line ending."""
-        if not any(is_users_file(frame.filename) for frame in self):
-            return super().format(**options)
         lines: list[str] = []
         run: list[traceback.FrameSummary] = []
         for frame in [*self, None]:
