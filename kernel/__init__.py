@@ -96,7 +96,7 @@ config/        what the environment says
                schema        the variables of a config class
                service_config  the config of each service, and the errors in it
                setting settings  the kernel's own variables, in one table
-               nats          NATS_*, in another
+               nats          NATS_*, in a table
                otel          OTEL_*
                otel_sdk      OTEL_*, how exports are made: batches, limits, samplers
                described     OTEL_*, for people

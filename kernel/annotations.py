@@ -11,7 +11,7 @@ import attrs
 
 
 def unwrap(tp: Any) -> Any:
-    """Resolve *tp* to the type it is an alias of: without `NewType`, `type X = ...`, `Final` and the like.
+    """Resolve *tp* to the type behind aliases: remove `NewType`, `type X = ...`, `Final` and similar wrappers.
 
     An `Annotated` type is returned unchanged.
     """
@@ -35,17 +35,17 @@ def is_union(tp: Any) -> bool:
 
 
 def without_none(tp: Any) -> tuple[Any, bool]:
-    """Return X and True for ``X | None``; any other type unchanged, and False."""
+    """Return X and True for ``X | None``; return any other type unchanged, and False."""
     bare = unwrap(tp)
     if is_union(bare):
-        rest = [one for one in get_args(bare) if one is not NoneType]
+        rest = [member for member in get_args(bare) if member is not NoneType]
         if len(rest) == 1 and len(rest) < len(get_args(bare)):
             return unwrap(rest[0]), True
     return bare, False
 
 
 def attrs_class(tp: Any) -> Any:
-    """Return *tp* as an attrs class, with its arguments if generic; None if it is not an attrs class."""
+    """Return *tp* as an attrs class, with its type arguments if it is generic; None if it is not an attrs class."""
     bare = unwrap(tp)
     if get_origin(bare) is Annotated:
         bare = unwrap(get_args(bare)[0])
@@ -60,7 +60,7 @@ def origin_of(cls: Any) -> type:
 
 
 def model_kind(tp: Any) -> str:
-    """Name the kind of class with fields that *tp* is, such as a dataclass; empty for attrs classes and others."""
+    """Name the kind of class with fields that *tp* is, such as a dataclass; empty for attrs classes and other types."""
     cls = get_origin(tp) or tp
     if not isinstance(cls, type) or attrs.has(cls):
         return ""
@@ -92,13 +92,13 @@ def type_name(tp: Any) -> str:
 
 
 def substitute(tp: Any, types: Mapping[Any, Any]) -> Any:
-    """Replace the type variables in *tp* that *types* contains by their types."""
+    """Replace the type variables in *tp* that are keys of *types* with their types."""
     if isinstance(tp, TypeVar):
         return types.get(tp, tp)
     parameters = getattr(tp, "__parameters__", ())
     if not parameters or isinstance(tp, type):
         return tp
-    return tp[tuple(types.get(one, one) for one in parameters)]
+    return tp[tuple(types.get(parameter, parameter) for parameter in parameters)]
 
 
 def type_variables(cls: Any) -> dict[type, dict[Any, Any]]:
@@ -108,8 +108,8 @@ def type_variables(cls: Any) -> dict[type, dict[Any, Any]]:
     def visit(tp: Any, outer: Mapping[Any, Any]) -> None:
         origin = origin_of(tp)
         parameters = getattr(origin, "__parameters__", ())
-        args = [substitute(one, outer) for one in get_args(tp)]
-        own = dict(zip(parameters, args, strict=False)) or {one: _fallback(one) for one in parameters}
+        args = [substitute(argument, outer) for argument in get_args(tp)]
+        own = dict(zip(parameters, args, strict=False)) or {parameter: _fallback(parameter) for parameter in parameters}
         found.setdefault(origin, own)
         for base in getattr(origin, "__orig_bases__", None) or origin.__bases__:
             if isinstance(origin_of(base), type) and origin_of(base) is not object:
@@ -120,7 +120,7 @@ def type_variables(cls: Any) -> dict[type, dict[Any, Any]]:
 
 
 def _fallback(variable: Any) -> Any:
-    """Return the value of a type variable that was not given: its default, else its bound, else itself."""
+    """Return the value of a type variable that was not given: its default, its bound, or itself."""
     if getattr(variable, "has_default", bool)():
         return variable.__default__
     return getattr(variable, "__bound__", None) or variable

@@ -16,22 +16,22 @@
     │   └── ProgramError         the program cannot run, or has ended
     ├── CallError                a call to another service failed
     │   ├── CallFailed           it raised an error that its interface does not declare
-    │   ├── Unavailable          nobody received the call
-    │   ├── Overloaded           too many calls are waiting for it
-    │   ├── DeadlineExceeded     no answer in time; a TimeoutError too
-    │   ├── ContractMismatch     its contract differs from the caller's
+    │   ├── Unavailable          no instance received the call
+    │   ├── Overloaded           too many calls are waiting for the service
+    │   ├── DeadlineExceeded     there was no answer in time; also a TimeoutError
+    │   ├── ContractMismatch     the service's contract differs from the caller's
     │   └── BadRequest           the arguments have wrong types, or are too large
     └── ServiceError             the failure of one running service
         ├── NeverServed          it returned without ever serving
         ├── ServedTwice          it entered `serving` twice in one attempt
         ├── StartTimeout         it was not ready in time
-        ├── StopTimeout          it overran while stopping, and was cancelled
+        ├── StopTimeout          it exceeded a time limit while stopping, and was cancelled
         ├── ValueLost            a provider that it needs has ended for good
         ├── StrayCancellation    it was cancelled, but not by the kernel
         └── Uncancellable        it ignored its cancellation, and was abandoned
 
-A `PlanError` says what is wrong, where, and what to do. The log, the span and the final report show a `ServiceError`
-where the service itself raised nothing.
+A `PlanError` says what is wrong, where, and what to do. Logs, spans and the final report show a `ServiceError` if the
+service itself raised nothing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a hint with the names in *known* that are similar to *name*; an empty string if none is."""
+    """Return a hint with the names in *known* that are similar to *name*; an empty string if there are none."""
     from difflib import get_close_matches  # imported only when something went wrong
 
     near = get_close_matches(name, list(known), n=2, cutoff=0.6)
@@ -59,12 +59,12 @@ class KernelError(Exception):
     """The base class of the kernel's exceptions."""
 
 
-GROUPED = 10  # the most errors of a group in one line
-NESTED = 5  # the most levels of nested groups
+GROUPED = 10  # maximum errors of a group in one line
+NESTED = 5  # maximum levels of nested groups
 
 
 def one_line(error: BaseException, nested: int = NESTED) -> str:
-    """Return the type and message of *error*, and of the errors in its group, without secrets and of bounded length."""
+    """Return the type and message of *error*, and of the errors in its group, masked and of limited length."""
     if isinstance(error, KernelError):
         return shown(text_of(error), LINE)
     if isinstance(error, BaseExceptionGroup):
@@ -80,7 +80,7 @@ def one_line(error: BaseException, nested: int = NESTED) -> str:
 
 
 def text_of(error: object, say: Callable[[object], str] = str) -> str:
-    """Return the text of *error*, made encodable. Never raises, although `str` of a user's error may."""
+    """Return the text of *error*, made encodable. Never raises, even if `str` of a user's error does."""
     try:
         return encodable(say(error))
     except Exception as failure:  # noqa: BLE001  (the user's code)
@@ -88,7 +88,7 @@ def text_of(error: object, say: Callable[[object], str] = str) -> str:
 
 
 def encodable(text: str) -> str:
-    """Return *text* with escapes for what UTF-8 cannot encode, such as bytes that `os.fsdecode` could not decode."""
+    """Return *text* with whatever UTF-8 cannot encode escaped, such as bytes that `os.fsdecode` could not decode."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -101,12 +101,12 @@ NO_ASYNCIO = ("no running event loop", "no current event loop", "unrecognized yi
 
 
 def hint_at_backend(error: BaseException, backend: str) -> None:
-    """Add a note to *error*, or to those in its group, if it means that a library needs asyncio and trio runs."""
+    """Add a note to *error*, or to the errors in its group, if it means that a library needs asyncio but trio runs."""
     if backend != "trio":
         return
     if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            hint_at_backend(one, backend)
+        for member in error.exceptions:
+            hint_at_backend(member, backend)
     elif isinstance(error, RuntimeError | TypeError) and any(text in text_of(error) for text in NO_ASYNCIO):
         hint = "the library needs asyncio, but KERNEL_BACKEND is trio; unset it, or use a library that supports trio"
         add_note(error, f"{HINT}{hint}", instead_of=HINT)
@@ -118,7 +118,7 @@ ORIGIN = "in service "  # the prefix of the note that says where an error came f
 def add_note(error: BaseException, text: str, *, instead_of: str = "") -> None:
     """Add the note *text* to *error*, and remove the notes that begin with *instead_of*.
 
-    Do nothing if the error takes no notes, as a frozen dataclass.
+    Do nothing if the error accepts no notes, for example because it is a frozen dataclass.
     """
     with contextlib.suppress(Exception):
         if instead_of and any(note.startswith(instead_of) for note in getattr(error, "__notes__", ())):
@@ -132,8 +132,8 @@ class PlanError(KernelError):
 
     Args:
         what: What is wrong, with the name or value in question.
-        where: The file and line, or the variable, where it is; empty if there is none.
-        hint: What to do about it; empty if *what* makes that clear.
+        where: The file and line, or the variable, where the problem is; empty if there is none.
+        hint: How to fix it; empty if *what* makes that clear.
 
     """
 
@@ -201,28 +201,28 @@ class LeftOutError(PlanError):
 
 @attrs.define(eq=False, repr=False)
 class ServiceError(KernelError):
-    """The failure of the service of this name."""
+    """The failure of a service; `service` is its name."""
 
     service: str
 
 
 class NeverServed(ServiceError):
-    """The service takes `Serving`, but returned without entering it."""
+    """The service has a `Serving` parameter, but returned without entering it."""
 
     def __str__(self) -> str:
-        return f"{self.service} returned without ever serving: it takes `Serving`, so it must enter `serving(...)`"
+        return f"{self.service} returned without serving: it takes `Serving`, so it must enter `serving(...)`"
 
 
 class ServedTwice(ServiceError):
     """The service entered `serving` a second time in one attempt."""
 
     def __str__(self) -> str:
-        return f"{self.service} entered `serving(...)` a second time; one attempt serves once"
+        return f"{self.service} entered `serving(...)` a second time; each attempt can serve only once"
 
 
 @attrs.define(eq=False, repr=False)
 class StartTimeout(ServiceError):
-    """The service was not ready within its start_timeout (`seconds`); `where` is the line where it was."""
+    """The service was not ready within its start_timeout (`seconds`); `where` is the line of code where it was."""
 
     seconds: float
     where: str
@@ -233,9 +233,9 @@ class StartTimeout(ServiceError):
 
 @attrs.define(eq=False, repr=False)
 class StopTimeout(ServiceError):
-    """The service was cancelled `seconds` after the request to stop, or by another signal; `where` is its line.
+    """The service was cancelled `seconds` after its stop was requested, or by another signal, at the line `where`.
 
-    `limit` is its stop_timeout in seconds, which is longer if the shutdown deadline left less time.
+    `limit` is its stop_timeout in seconds. The shutdown deadline may have left less time.
     """
 
     seconds: float
@@ -246,11 +246,10 @@ class StopTimeout(ServiceError):
     def __str__(self) -> str:
         if self.forced:
             return f"{self.service} was cancelled by another signal, at {self.where}"
-        short = self.seconds < self.limit - 0.001  # a smaller difference is rounding
+        short = self.seconds < self.limit - 0.001  # smaller differences are rounding errors
         why = f"; its stop_timeout is {self.limit:g} s, but RUNNER_SHUTDOWNTIMEOUT left no more time" if short else ""
-        return (
-            f"{self.service} overran: cancelled {self.seconds:.3g} s after the stop was requested, at {self.where}{why}"
-        )
+        late = f"cancelled {self.seconds:.3g} s after the request, at {self.where}"
+        return f"{self.service} did not stop in time: {late}{why}"
 
 
 @attrs.define(eq=False, repr=False)
@@ -278,7 +277,7 @@ class StrayCancellation(ServiceError):
 
 @attrs.define(eq=False, repr=False)
 class Uncancellable(ServiceError):
-    """The service ignored its cancellation and was abandoned; `where` is the line where it is."""
+    """The service ignored its cancellation and was abandoned; `where` is the line of code where it is."""
 
     where: str
 
@@ -315,7 +314,7 @@ class ProgramError(BrickError):
     """The external program `program` cannot run, or has ended.
 
     `code` is its exit code, the negative number of the signal that killed it, or None if it never ran. `lines` are the
-    last lines that it wrote.
+    last lines of its output.
     """
 
     program: str
@@ -327,12 +326,12 @@ class ProgramError(BrickError):
         return f"{self.program} {self.what}{self._said()}"
 
     def _said(self) -> str:
-        """Return the line that tells most, if there is one: the last about an error if it failed, else the last."""
+        """Return the line that explains most: if the program failed, its last line about an error; else its last line."""
         for words in (("fatal", "panic"), ("error",)) if self.code and self.code > 0 else ():
             for line in reversed(self.lines):
                 if any(word in line.lower() for word in words):
-                    return f"; it said: {line}"
-        return f"; it last said: {self.lines[-1]}" if self.lines else ""
+                    return f"; its error: {line}"
+        return f"; its last line: {self.lines[-1]}" if self.lines else ""
 
 
 class CallError(KernelError):
@@ -354,7 +353,7 @@ class CallError(KernelError):
 
 
 class CallFailed(CallError):
-    """The service raised an error that its interface does not declare. It may have been executed.
+    """The service raised an error that its interface does not declare. The call may have been executed.
 
     Attributes:
         type: The name of the error's class.

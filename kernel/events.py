@@ -1,6 +1,6 @@
-"""The events of a run, as data. A function under `kernel.observer` is called with each, in order.
+"""The events of a run, as data. A function decorated by `kernel.observer` is called with each event, in order.
 
-Logs, traces, metrics and `/status` are made from the same events; nothing else reports what happened.
+Logs, traces, metrics and `/status` are based on the same events; nothing else reports what happened.
 
     Transition      a service moved from one `State` to another
     AllReady        every service is ready, done, or failed (allowed), for the first time
@@ -10,7 +10,7 @@ Logs, traces, metrics and `/status` are made from the same events; nothing else 
     Notice          something that changes no state, such as a failed clean-up after a crash
     StillWaiting    the start or the stop is slow: which service waits for which
 
-All are frozen. Later versions may add fields and events: ignore those you do not know.
+All are frozen. Later versions may add fields and events: ignore the ones you do not know.
 """
 
 from kernel.lifecycle.events import (

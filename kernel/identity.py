@@ -42,9 +42,9 @@ class Identity:
 
     @property
     def origin(self) -> str:
-        """The commit, and how the app was built: tree, pyz, binary or image. In a source tree, git tells the commit."""
+        """The commit, and how the app was built: tree, pyz, binary or image. In a source tree, git knows the commit."""
         commit, dirty = self.stamp.get("commit", ""), self.stamp.get("dirty", False)
-        if not self.stamp and _git(self.root, "ls-files", "pyproject.toml"):  # also in a subfolder of a repository
+        if not self.stamp and _git(self.root, "ls-files", "pyproject.toml"):  # works in a subfolder of a repository too
             commit = _git(self.root, "rev-parse", "HEAD")
             dirty = bool(_git(self.root, "status", "--porcelain", "--", "."))
         mark = " with changes" if dirty else ""
@@ -67,14 +67,14 @@ def _git(root: str, *words: str) -> str:
 
 @functools.cache
 def instance() -> str:
-    """Return a UUID that identifies this process among those of the same app."""
+    """Return a UUID that distinguishes this process from others of the same app."""
     import uuid  # takes 3 ms, so only when needed
 
     return str(uuid.uuid4())
 
 
 def identify(app: ModuleType) -> Identity:
-    """Return the identity of the app whose package is *app*, read through its loader, which works in a zip too."""
+    """Return the identity of the app whose package is *app*, using its loader, so that it works in a zip too."""
     assert app.__file__ is not None
     root = os.path.dirname(os.path.dirname(os.path.abspath(app.__file__)))  # noqa: PTH100, PTH120  (pathlib: 5 ms)
     name, version = _in_tree(app, root) or _installed(app) or (os.path.basename(sys.argv[0]) or "app", "0")  # noqa: PTH119
@@ -96,7 +96,7 @@ def _in_tree(app: ModuleType, root: str) -> tuple[str, str] | None:
 
 
 def _plain_strings(text: str, table: str) -> dict[str, str]:
-    """Return the ``key = "text"`` lines of *table*, without a TOML parser, which takes 4 ms to load."""
+    """Return the ``key = "text"`` lines of *table*. A TOML parser is not used, since loading one takes 4 ms."""
     found: dict[str, str] = {}
     inside = False
     for line in text.splitlines():

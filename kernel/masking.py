@@ -2,8 +2,8 @@
 
 Secrets are registered where they are read: the values of `Secret` fields, and the passwords and keys in the addresses
 and headers of OpenTelemetry. All text that the kernel shows goes through `mask`: log records, errors, tracebacks,
-status, spans. It finds a secret as it is, and as encoded by `repr`, JSON, a URL or base64. It also masks passwords in
-any address, and the values of query parameters with names such as `key` or `token`.
+status, spans. It finds a secret in plain form, and as encoded by `repr`, JSON, a URL or base64. It also masks passwords
+in any address, and the values of query parameters with names such as `key` or `token`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import re
 from collections.abc import Iterable, Mapping
 
 MASK = "********"
-LEAST = 4  # the least characters of a secret: a shorter one would match in ordinary words
-LINES = 8  # the least characters of a line of a multi-line secret
-MOST = 1000  # the most secrets that are kept; the oldest are dropped
+LEAST = 4  # minimum length of a secret: shorter ones would match parts of ordinary words
+LINES = 8  # minimum length of a line of a multi-line secret
+MOST = 1000  # maximum number of secrets; the oldest are dropped
 
-LINE = 1_000  # the most characters of an error in one line
-TEXT = 64 * 1024  # of a log message
-TRACE = 32 * 1024  # of a traceback
-TRACE_LINE = 2_000  # of one line of a traceback
+LINE = 1_000  # maximum characters of an error in one line
+TEXT = 64 * 1024  # maximum characters of a log message
+TRACE = 32 * 1024  # maximum characters of a traceback
+TRACE_LINE = 2_000  # maximum characters of one line of a traceback
 
 
 class _Secret:
@@ -28,7 +28,7 @@ class _Secret:
     def __init__(self, text: str) -> None:
         self.length = len(text)
         runs = re.findall(r"[A-Za-z0-9]+", text)
-        self._hint = max(runs, key=len, default="")  # unchanged in all encodings but base64
+        self._hint = max(runs, key=len, default="")  # the same in all encodings except base64
         self._pattern = re.compile("".join(map(_forms_of, re.findall(r"\\+|.", text, re.DOTALL))))
         self._encoded = tuple(dict.fromkeys(_in_base64(text.encode(errors="surrogateescape"))))
 
@@ -42,11 +42,11 @@ class _Secret:
         return text
 
 
-_ESCAPE = r"\\{1,8}"  # a backslash, or several if the text was escaped repeatedly
+_ESCAPE = r"\\{1,8}"  # one backslash, or several if the text was escaped repeatedly
 
 
 def _forms_of(part: str) -> str:
-    """Return a pattern for one character, or for a run of backslashes, in any of the usual encodings."""
+    """Return a pattern that matches a character, or a run of backslashes, in any of the usual encodings."""
     if part.isascii() and part.isalnum():
         return part
     raw = part[0].encode(errors="surrogateescape")
@@ -56,11 +56,11 @@ def _forms_of(part: str) -> str:
         return rf"(?i:\\{{{count},{count * 8}}}|(?:%5c|&\#92;|{_ESCAPE}x5c){{{count}}})"
     forms = [
         rf"\\{{0,8}}{re.escape(part)}",
-        _ESCAPE + "".join(rf"x{one:02x}{_ESCAPE}" for one in raw).removesuffix(_ESCAPE),
+        _ESCAPE + "".join(rf"x{byte:02x}{_ESCAPE}" for byte in raw).removesuffix(_ESCAPE),
         rf"{_ESCAPE}x{number:02x}",
         rf"{_ESCAPE}u{number:04x}",
         rf"{_ESCAPE}U{number:08x}",
-        "".join(f"%{one:02x}" for one in raw),
+        "".join(f"%{byte:02x}" for byte in raw),
         f"&#0*{number};",
         f"&#x0*{number:x};",
         *_NAMED.get(part, ()),
@@ -101,7 +101,7 @@ _longest_first: list[_Secret] = []
 
 
 def add(*texts: str) -> None:
-    """Register secrets, which are masked from now on. Ignores those shorter than `LEAST` characters."""
+    """Register secrets, which are masked from now on. Texts shorter than `LEAST` characters are ignored."""
     for text in texts:
         lines = [line.strip() for line in text.splitlines()]
         for secret in (text, text.strip(), *(line for line in lines if len(line) >= LINES)):
@@ -109,7 +109,7 @@ def add(*texts: str) -> None:
                 _secrets[secret] = _Secret(secret)
                 while len(_secrets) > MOST:
                     del _secrets[next(iter(_secrets))]
-                # The longest first: a shorter secret may be part of a longer one.
+                # Longest first, since a secret may be part of a longer one.
                 _longest_first[:] = sorted(_secrets.values(), key=lambda each: -each.length)
 
 
@@ -129,14 +129,14 @@ def mask(text: str) -> str:
     return text
 
 
-# As strings, which `re` compiles at first use: this module is loaded at every start.
+# Strings, which `re` compiles at first use: this module is loaded at every start.
 _AFTER_USER = r"(://[^\s/?#\"'<>@:]*:)[^\s/?#\"'<>]*@"
 _AS_USER = r"(?i)((?:https?|nats)://)[^\s/?#\"'<>@:]+@"
 _IN_QUERY = r"(?i)([?&][\w.-]*(?:key|token|secret|passw(?:or)?d|pwd|sig(?:nature)?|auth|credential)s?=)[^\s&\"'<>#]+"
 
 
 def bounded(text: str, limit: int) -> str:
-    """Shorten *text* to about *limit* characters: its beginning and end, and how many characters were left out."""
+    """Shorten *text* to about *limit* characters: keep its beginning and end, and say how many were left out."""
     if len(text) <= limit:
         return text
     end = limit // 4
@@ -164,8 +164,8 @@ def learn(environ: Mapping[str, str]) -> None:
         elif name in _SECRETS or (name == "NATS_USER" and not environ.get("NATS_PASSWORD")):
             add(text)
         elif name.upper() in _ADDRESSES or (name.startswith(_OTLP) and name.endswith("ENDPOINT")):
-            for one in text.split(","):
-                add(*secrets_of_address(one))
+            for address in text.split(","):
+                add(*secrets_of_address(address))
 
 
 def _secrets_of_headers(text: str) -> Iterable[str]:
@@ -174,9 +174,9 @@ def _secrets_of_headers(text: str) -> Iterable[str]:
     yield text
     for part in text.split(","):
         _, equals, value = part.partition("=")
-        for one in (part, value) if equals else (part,):
-            yield from (one, unquote(one))
-            yield from re.split(r"\s+|%20", one)[1:]  # what comes after "Bearer"
+        for piece in (part, value) if equals else (part,):
+            yield from (piece, unquote(piece))
+            yield from re.split(r"\s+|%20", piece)[1:]  # the token after "Bearer"
 
 
 def secrets_of_address(address: str) -> Iterable[str]:
@@ -185,8 +185,8 @@ def secrets_of_address(address: str) -> Iterable[str]:
 
     scheme, marks, rest = address.strip().partition("://")
     if not marks:
-        scheme, rest = "nats", scheme  # the only addresses that need no scheme
-    before, at, after = rest.rpartition("@")  # the last @: a password may contain @ and /
+        scheme, rest = "nats", scheme  # the only addresses that may lack a scheme
+    before, at, after = rest.rpartition("@")  # split at the last @, since a password may contain @ and /
     if at and "?" in before and "/" in before.partition("?")[0]:  # the @ is in the query
         before, at, after = "", "", rest
     if at:

@@ -1,4 +1,4 @@
-"""Where code is: the line of a suspended coroutine or a running thread; tracebacks without the kernel's frames."""
+"""Where code is: the line of a suspended coroutine or a running thread. Also tracebacks without the kernel's frames."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ UNPACKED = os.path.isfile(f"{ROOT}build.json")  # noqa: PTH113  (in an artifact,
 
 @functools.cache
 def _places() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the path prefixes of the user's code, and those of other code below them."""
-    if UNPACKED or not os.path.isdir(ROOT):  # noqa: PTH112  (the packages are elsewhere, or in the same file)
+    """Return the path prefixes of the user's code, and the prefixes of other code below them."""
+    if UNPACKED or not os.path.isdir(ROOT):  # noqa: PTH112  (libraries are elsewhere, or in the same file)
         return (f"{ROOT}app{os.sep}", f"{ROOT}services{os.sep}"), ()
-    # Without `sysconfig`: this runs when something fails, perhaps because no file can be opened.
+    # `sysconfig` is not used: this runs when something fails, perhaps because no file can be opened.
     return ("",), (KERNEL, "<", os.path.dirname(os.__file__) + os.sep)  # noqa: PTH120
 
 
@@ -31,7 +31,7 @@ def _is_users(code: CodeType) -> bool:
 
 
 def is_users_file(path: str) -> bool:
-    """Return whether the file is the user's: not the kernel's, a library's or Python's."""
+    """Return whether the file belongs to the user rather than to the kernel, a library or Python."""
     own, foreign = _places()
     return path.startswith(own) and not path.startswith(foreign) and not any(place in path for place in _PACKAGES)
 
@@ -42,7 +42,7 @@ _PACKAGES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-
 def shorten(path: str) -> str:
     """Return *path* relative to the current folder if it is below it, which makes it readable and clickable.
 
-    In an artifact it is relative to the artifact's folder: the same path as in the source tree.
+    In an artifact it is relative to the artifact's folder, as in the source tree.
     """
     if UNPACKED:
         return path.removeprefix(ROOT)
@@ -58,9 +58,9 @@ def _line(code: CodeType, line: int) -> str:
 
 
 def stands_at(coroutine: Coroutine[Any, Any, Any] | None) -> str:
-    """Return the innermost line of the user's where *coroutine* waits, as ``services/api.py:12 in fetch``.
+    """Return the innermost line of user code where *coroutine* waits, such as ``services/api.py:12 in fetch``.
 
-    Never raises: reports about what hangs must not fail.
+    Never raises, since a report about something that hangs must not fail.
     """
     try:
         return _innermost(coroutine)
@@ -95,11 +95,11 @@ def _wrapped(awaited: object) -> object:
     import gc
 
     inside = (Coroutine, AsyncGeneratorType)
-    return next((one for one in gc.get_referents(awaited) if isinstance(one, inside)), None)
+    return next((referent for referent in gc.get_referents(awaited) if isinstance(referent, inside)), None)
 
 
 def runs_at(frame: FrameType | None) -> str:
-    """Return the line that the thread with the innermost *frame* runs: the user's innermost line, if any."""
+    """Return the line that the thread with the innermost *frame* runs: the innermost line of user code, if any."""
     try:
         return _line_of(frame)
     except BaseException:  # noqa: ASYNC103, BLE001  (as in `stands_at`)
@@ -117,7 +117,7 @@ def _line_of(frame: FrameType | None) -> str:
 def owner_of(frame: FrameType | None, functions: Mapping[str, Callable[..., Any]]) -> str:
     """Return the name of the function whose code runs in *frame* or one of its callers; an empty string if none does.
 
-    Decided by the function's own frame, or else by the file, if only one of *functions* is defined in it.
+    The function's own frame decides; otherwise its file does, if only one of *functions* is defined in it.
     """
     codes = {fn.__code__: name for name, fn in functions.items() if hasattr(fn, "__code__")}
     files: dict[str, set[str]] = {}
@@ -134,7 +134,7 @@ def owner_of(frame: FrameType | None, functions: Mapping[str, Callable[..., Any]
 
 
 def without_kernel(error: BaseException) -> TracebackType | None:
-    """Return the traceback of *error* from the first frame that is not the kernel's; all of it if there is none."""
+    """Return the traceback of *error* from the first frame outside the kernel on; all of it if there is none."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(KERNEL):
         traceback = traceback.tb_next
@@ -151,12 +151,12 @@ def forget_frames(error: BaseException) -> None:
     seen: set[int] = set()
     todo: list[BaseException | None] = [error]
     while todo:
-        one = todo.pop()
-        if one is None or id(one) in seen:
+        current = todo.pop()
+        if current is None or id(current) in seen:
             continue
-        seen.add(id(one))
+        seen.add(id(current))
         with contextlib.suppress(Exception):  # a frozen error cannot be changed
-            one.__traceback__ = None
-        todo += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            todo += one.exceptions
+            current.__traceback__ = None
+        todo += [current.__cause__, current.__context__]
+        if isinstance(current, BaseExceptionGroup):
+            todo += current.exceptions

@@ -117,7 +117,7 @@ def upgrade(db: sqlite3.Connection) -> str | None:
     sees what the first one did.
     """
     done = applied(db)
-    migration = next((one for one in MIGRATIONS if one.version not in done), None)
+    migration = next((known for known in MIGRATIONS if known.version not in done), None)
     if migration is None:
         return None
     db.execute(
@@ -143,7 +143,7 @@ def downgrade(db: sqlite3.Connection) -> str | None:
     if not done:
         return None
     last = max(done)
-    migration = next((one for one in MIGRATIONS if one.version == last), None)
+    migration = next((known for known in MIGRATIONS if known.version == last), None)
     if migration is None:
         raise LookupError(f"migration {last}, {done[last][0]}, is a newer program's; only that one can undo it")
     execute(db, migration, migration.down)

@@ -9,7 +9,7 @@ from kernel import Serving, service
 
 @service(allowed_failure=True)
 async def example_optional(serving: Serving[None]) -> None:
-    """Fail before being ready. Nothing waits for ever: services that only need the order start, with a warning."""
+    """Fail before being ready. Nothing waits forever: services that only need the order start, with a warning."""
     find_cache()
     async with serving():
         await anyio.sleep_forever()

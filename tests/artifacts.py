@@ -125,7 +125,7 @@ def build_binary(built: Project) -> None:
         shutil.copy2(one, used)
     done = built.just("build-binary", PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if "check the network" in done.err:
-        pytest.skip(f"PyInstaller cannot be had: {done.err.splitlines()[-1]}")
+        pytest.skip(f"PyInstaller cannot be used: {done.err.splitlines()[-1]}")
     assert done.code == 0, done.err
     for one in used.glob("runtime-*"):
         shutil.copy2(one, kept)

@@ -123,7 +123,7 @@ class Lab:
         for event in self.events:
             if isinstance(event, Transition):
                 assert event.previous is now[event.service], f"{event} does not begin where it was"
-                assert event.state in MOVES[event.previous], f"{event} is no legal move"
+                assert event.state in MOVES[event.previous], f"{event} is not a legal move"
                 now[event.service] = event.state
         assert all(not MOVES[state] for state in now.values()), f"not ended: {now}"
 

@@ -143,7 +143,7 @@ class Oracle:
     def move(self, event: Transition, life: Life) -> None:
         name, previous = event.service, event.previous
         assert previous is life.state, f"{event} does not begin where it was"
-        assert event.state in MOVES[previous], f"{event} is no legal move"
+        assert event.state in MOVES[previous], f"{event} is not a legal move"
         assert abs(event.seconds - (self.now - life.since)) < A_MOMENT, f"{event} counts its seconds wrong"
         if previous is State.READY:
             life.ready_for = self.now - life.since

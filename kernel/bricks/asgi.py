@@ -42,41 +42,41 @@ async def serve_asgi(
         async def api(config: ApiConfig, serving: Serving[None]) -> None:
             await serve_asgi(make_app(), config.host, config.port, serving=serving)
 
-    It listens and runs the app's lifespan; then the service is ready. When a stop is requested, it accepts no new
-    connections, closes websockets (1012), finishes the requests in flight, and ends the lifespan. Clients that do not
-    read their answer, or do not go on sending a request, are not waited for.
+    The service is ready when it listens and the app's lifespan has started. When a stop is requested, it accepts no new
+    connections, closes websockets (1012), finishes the requests in flight, and ends the lifespan. It does not wait
+    for clients that do not read their answer, or stop sending in the middle of a request.
 
     Args:
         app: The ASGI app.
         host: The address or host name to listen on; ``::`` means IPv4 and IPv6, a name means all of its addresses.
-        port: The port; 0 takes any free one, and the log says which.
-        serving: The service's own.
-        value: What the service hands over to its consumers.
-        server: "uvicorn" (asyncio only) or "hypercorn"; None takes uvicorn if it is installed and runs on the
-            present event loop, else hypercorn.
-        drain_timeout: Seconds that requests in flight, endless streams among them, may take once a stop is requested;
-            then their connections are closed. None for as long as the service has, by its ``stop_timeout`` and the
-            app's shutdown deadline, minus a second for the resources that close after it.
-        max_connections: Connections at the same time. A new one replaces those that the server has waited for longest;
-            if all wait for the server, it is refused. None for half of the file descriptors that the process may open,
-            at most 10,000.
-        client_timeout: Seconds in which a client must send some part of its request's body, or take some part of its
-            answer; else its connection is closed. A request's head must come within 10 s. Clients that wait for the
-            app, and websockets, may take as long as they like.
-        options: For the server's own configuration: `uvicorn.Config` or `hypercorn.Config`.
+        port: The port; 0 for any free port, which the log shows.
+        serving: The `Serving` of the service.
+        value: The value for the consumers of the service.
+        server: "uvicorn" (asyncio only) or "hypercorn"; None for uvicorn if it is installed and supports the current
+            event loop, otherwise hypercorn.
+        drain_timeout: Seconds for requests in flight, including endless streams, after a stop is requested; then their
+            connections are closed. None for as long as the ``stop_timeout`` and the app's shutdown deadline allow,
+            minus a second for resources that close afterwards.
+        max_connections: Maximum number of connections. A new one replaces the one that the server has waited for
+            longest; if all of them wait for the server, the new one is refused. None for half of the process's file
+            descriptors, at most 10,000.
+        client_timeout: Seconds within which a client must send a part of its request's body, or receive a part of its
+            answer; otherwise its connection is closed. The headers of a request must arrive within 10 s. There is no
+            limit for clients that wait for the app, and for websockets.
+        options: Options of the server: those of `uvicorn.Config` or `hypercorn.Config`.
 
     Raises:
         CannotListen: The address cannot be used; the message names the variables to change.
-        ServerMissing: No server is installed that runs on the present event loop.
+        ServerMissing: No installed server supports the current event loop.
         ValueError: A limit is not positive.
         LifespanFailed: The app reports that its lifespan failed, without raising an error.
-        Exception: What the app's lifespan raises.
+        Exception: The error that the app's lifespan raises.
 
-    If cancelled, it closes all connections at once, and cancels the lifespan, too.
+    If cancelled, it closes all connections at once, and cancels the lifespan too.
 
     """
     prepare, limits = _server(server), Limits.of(max_connections, client_timeout)
-    block: Any = serving(value, drain=True)  # entered below; it knows the service's config
+    block: Any = serving(value, drain=True)  # entered below; it provides the service's config
 
     def hint() -> str:
         return _hint(current_service.get(), getattr(block, "config", None), host, port)
@@ -85,16 +85,16 @@ async def serve_asgi(
         serve = prepare(wrapped, options, limits)
         held = HANDED_OVER.has(current_service.get())
         scheme = "https" if options.keys() & {"ssl_certfile", "certfile"} else "http"
-        log.info("listening on %s", " and ".join(f"{scheme}://{address_of(one)}" for one in sockets))
+        log.info("listening on %s", " and ".join(f"{scheme}://{address_of(sock)}" for sock in sockets))
         async with block as work:
             await serve(Drain(work, sockets, drain_timeout, held))
 
 
 def _server(wanted: str | None) -> Prepare:
-    """Return the server that is *wanted*, or the first that is installed and runs on this event loop.
+    """Return the *wanted* server, or the first one that is installed and supports this event loop.
 
     Raises:
-        ServerMissing: There is none.
+        ServerMissing: There is no such server.
 
     """
     loop = sniffio.current_async_library()
@@ -117,7 +117,7 @@ def _server(wanted: str | None) -> Prepare:
 
 
 def _hint(service: str, config: Any, host: str, port: int) -> str:
-    """Return what to change, with the variables of *host* and *port* if they are fields of the config."""
+    """Say what to change, with the variables of *host* and *port* if they are fields of the config."""
     if config is None or not attrs.has(type(config)):
         return "free it, or listen on another port"
     fields = [field.name for field in attrs.fields(type(config)) if field.init]
@@ -127,6 +127,6 @@ def _hint(service: str, config: Any, host: str, port: int) -> str:
 
 
 def _field_of(config: Any, fields: Sequence[str], value: object, word: str) -> str:
-    """Return the field that holds *value*; of several, the one whose name contains *word*."""
+    """Return the field that holds *value*; if there are several, the one whose name contains *word*."""
     same = [name for name in fields if type(getattr(config, name)) is type(value) and getattr(config, name) == value]
     return next((name for name in same if word in name), same[0] if len(same) == 1 else "")

@@ -1,4 +1,4 @@
-"""How an ASGI server ends, and the interface of a server for `serve_asgi`."""
+"""How an ASGI server drains, and the interface of a server for `serve_asgi`."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from kernel.bricks.lifespan import ASGIApp
 from kernel.bricks.listen import BACKLOG
 from kernel.declare.serving import Work
 
-WAITING = 5.0  # seconds at most, and a quarter of the time there is, to accept what waits: under load something does
-LOOKS = BACKLOG // 64  # at most: the loop accepts at least 64 between two of them; new clients may come for ever
-TAKEN_OVER = 3  # pauses of a millisecond: the loop has then made a connection of all that it has accepted
-MARGIN = 1.0  # seconds of the time to stop that are left to what is closed after the requests
+# Seconds for accepting the connections that wait, but at most a quarter of the time left: under load more keep coming.
+WAITING = 5.0
+LOOKS = BACKLOG // 64  # maximum number of checks: the loop accepts at least 64 between two of them
+TAKEN_OVER = 3  # pauses of a millisecond, after which the loop has set up all connections that it accepted
+MARGIN = 1.0  # seconds of the stop reserved for whatever closes after the requests
 
 log = logging.getLogger(__name__)
 
 
 @attrs.frozen
 class Drain:
-    """How a server ends.
+    """How a server drains.
 
     Args:
-        work: The service's work, which says when a stop is requested.
-        sockets: What the server accepts connections from.
-        limit: Seconds that requests in flight may take; None for as long as the service has.
-        held: Whether systemd holds the sockets, too, and hands them to the next process.
+        work: The service's work, which tells when a stop is requested.
+        sockets: The sockets that the server accepts connections from.
+        limit: Seconds for requests in flight; None for as long as the service has.
+        held: Whether systemd holds the sockets too, and passes them to the next process.
 
     """
 
@@ -45,7 +46,7 @@ class Drain:
 
     @property
     def seconds(self) -> float:
-        """Return the seconds that requests in flight still have; infinity if there is no limit."""
+        """Return the seconds left for requests in flight; infinity if there is no limit."""
         left = getattr(self.work, "time_left", float)()
         if not left:
             return float("inf") if self.limit is None else self.limit
@@ -53,23 +54,23 @@ class Drain:
         return left if self.limit is None else min(left, self.limit)
 
     async def settle(self) -> None:
-        """Accept the connections that wait, then stop accepting, and wait until the server knows them all.
+        """Accept the waiting connections, then stop accepting, and wait until the server knows all connections.
 
         A waiting connection would be reset when the sockets close, unless systemd holds them: then the next process
-        accepts it. One that the server does not know yet would be reset when it ends.
+        accepts it. A connection that the server does not know yet would be reset when the server ends.
         """
         poll = select.poll()
-        for one in self.sockets:
-            poll.register(one, select.POLLIN)
+        for sock in self.sockets:
+            poll.register(sock, select.POLLIN)
         end = current_time() + min(WAITING, self.seconds / 4)
         for _ in range(LOOKS):
             if self.held or not poll.poll(0) or current_time() >= end:
                 break
             await sleep(0.001)
         if sniffio.current_async_library() == "asyncio":
-            # Its server cannot be closed yet: what it has accepted becomes a connection some steps later.
-            for one in self.sockets:
-                asyncio.get_running_loop().remove_reader(one)
+            # The server cannot be closed yet: what it has accepted becomes a connection a few steps later.
+            for sock in self.sockets:
+                asyncio.get_running_loop().remove_reader(sock)
         for _ in range(TAKEN_OVER):
             await sleep(0.001)
 
@@ -80,7 +81,7 @@ def say_late() -> None:
 
 
 Serve = Callable[[Drain], Awaitable[None]]
-"""Serves until a stop is requested and what was in flight has ended."""
+"""Serves until a stop is requested and the requests in flight have ended."""
 
 Prepare = Callable[[ASGIApp, dict[str, Any], Limits], Serve]
 """Takes an app without lifespan, a server's options, and the limits of its clients: `prepare` of `uvicorn_server` and

@@ -1,12 +1,12 @@
-"""A process between the kernel and a program: it ends the program and all its descendants when the kernel is gone.
+"""A process between the kernel and a program: it ends the program and all its descendants if the kernel dies.
 
 It is a separate program, run by the plain interpreter, and imports nothing of the kernel. Its standard input is a
-socket to the kernel. It tells there ``pid N``, or ``failed ERRNO``, then ``exit CODE``, then ``killed`` where it had
-to; it closes the socket when nothing is left. It is told there a number of seconds within which to end the program.
-The end of that socket means that the kernel is gone.
+socket to the kernel. It sends ``pid N`` or ``failed ERRNO``, then ``exit CODE``, then ``killed`` if it had to kill; it
+closes the socket when no process is left. It receives a number of seconds within which to end the program. If the
+kernel's end of the socket closes, the kernel has died.
 
-    argv: number of the signal that asks the program to end, seconds that it then gets, its user (uid:gid:name; empty
-    for the own one), the program, its arguments
+    argv: number of the signal that requests the program to end, seconds until the program is then killed, its user
+    (uid:gid:name; empty for the current one), the program, its arguments
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ TYPE_CHECKING = False  # `typing` takes 5 ms, a third of the start
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-KERNEL = 0  # the socket
-AGAIN = 0.01  # seconds between two rounds of killing: what was killed may have had children in the meantime
+KERNEL = 0  # the descriptor of the socket
+AGAIN = 0.01  # seconds between two rounds of killing: a killed process may have started children meanwhile
 ASK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-SET_DEATH_SIGNAL, SET_SUBREAPER = 1, 36  # of prctl
+SET_DEATH_SIGNAL, SET_SUBREAPER = 1, 36  # options of prctl
 
 
 def main(stop_signal: int, seconds: float, user: str, command: list[str]) -> None:
@@ -37,7 +37,7 @@ def main(stop_signal: int, seconds: float, user: str, command: list[str]) -> Non
     for number in (*ASK, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
     prctl = _find_prctl()
-    adopts = prctl(SET_SUBREAPER, 1, 0, 0, 0) == 0  # orphans among its descendants come to it, and not to init
+    adopts = prctl(SET_SUBREAPER, 1, 0, 0, 0) == 0  # adopt orphaned descendants, instead of init
     prctl(SET_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
     pid = _start(command, user, prctl)
     if pid:
@@ -56,7 +56,7 @@ class _Guard:
         self._deadline = float("inf")
 
     def run(self, wake: int) -> None:
-        """Watch until nothing is left."""
+        """Watch until no process is left."""
         ears = [KERNEL, wake]
         while self._running or self._is_any_left():
             left = self._deadline - time.monotonic()
@@ -77,14 +77,14 @@ class _Guard:
             self._reap()
 
     def _end(self, seconds: float) -> None:
-        """End everything within *seconds*, or earlier if that was requested before."""
+        """End everything within *seconds*, or earlier if an earlier end was requested before."""
         self._deadline = min(self._deadline, time.monotonic() + seconds)
         if not self._asked:
             self._asked = True
             self._send(self._signal)
 
     def _send(self, number: int) -> None:
-        """Send a signal to the program's group, or to what it has left behind."""
+        """Send a signal to the program's group, or to the processes it has left behind."""
         if self._running:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._pid, number)
@@ -112,7 +112,7 @@ class _Guard:
                     tell(f"exit {os.waitstatus_to_exitcode(status)}")
                     self._running = False
                     self._asked = False
-                    self._end(self._seconds)  # what it has left behind
+                    self._end(self._seconds)  # the processes it has left behind
 
     def _is_any_left(self) -> bool:
         if self._adopts:
@@ -132,13 +132,13 @@ class _Guard:
             for name in os.listdir("/proc"):  # noqa: PTH208  (pathlib takes 5 ms)
                 if name.isdigit():
                     with contextlib.suppress(OSError, ValueError, IndexError):
-                        with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123  (the same)
+                        with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123  (as above)
                             parent = int(file.read().rpartition(b")")[2].split()[1])
                         children.setdefault(parent, []).append(int(name))
         if not children:
             return [-self._pid]
         found = list(children.get(os.getpid(), ()))
-        for pid in found:  # it grows meanwhile
+        for pid in found:  # grows during the loop
             found += children.get(pid, ())
         return found
 
@@ -150,10 +150,10 @@ def tell(word: str) -> None:
 
 
 def _start(command: list[str], user: str, prctl: Callable[..., int]) -> int:
-    """Start the program in a session of its own; 0 where there is none of that name."""
+    """Start the program in a new session; return 0 if there is no such program."""
     if user:
-        os.get_exec_path()  # what `execvp` imports: that user may not be able to read it
-    error, failed = os.pipe()  # which the program does not inherit: it closes when the program is there
+        os.get_exec_path()  # loads a module that `execvp` needs, which the other user may not be able to read
+    error, failed = os.pipe()  # not inherited by the program: it closes when the program has started
     pid = os.fork()
     if pid == 0:
         try:
@@ -162,14 +162,14 @@ def _start(command: list[str], user: str, prctl: Callable[..., int]) -> int:
                 uid, gid, name = user.split(":", 2)
                 os.initgroups(name, int(gid))
                 os.setgid(int(gid))
-                os.setuid(int(uid))  # which clears the signal of the parent's death
+                os.setuid(int(uid))  # clears the parent-death signal
             prctl(SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
             null = os.open(os.devnull, os.O_RDONLY)
             os.dup2(null, 0)
-            for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            os.execvp(command[0], command)  # noqa: S606  (that is what it is for)
+            os.execvp(command[0], command)  # noqa: S606  (the purpose of the guard)
         except OSError as why:
             os.write(failed, str(why.errno).encode())
         finally:
@@ -177,7 +177,7 @@ def _start(command: list[str], user: str, prctl: Callable[..., int]) -> int:
     os.close(failed)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (1, 2):
-        os.dup2(null, fd)  # the program's pipes, whose end is to be noticed
+        os.dup2(null, fd)  # closes the program's pipes, so that the kernel sees their end
     reason = os.read(error, 16)
     os.close(error)
     if reason:
@@ -189,7 +189,7 @@ def _start(command: list[str], user: str, prctl: Callable[..., int]) -> int:
 
 
 def _find_prctl() -> Callable[..., int]:
-    """Return Linux's system call; on other systems, a function that does nothing."""
+    """Return Linux's prctl; on other systems, a function that does nothing."""
     try:
         import ctypes
 

@@ -1,9 +1,9 @@
-"""Run an ASGI app on hypercorn, on asyncio or trio, with an accept loop of our own.
+"""Run an ASGI app on hypercorn, on asyncio or trio, with our own accept loop.
 
-With hypercorn's own loop on trio, an error of one connection ends the server; here it ends the connection. On asyncio,
-a connection that does not end keeps the server from ending. Connections that wait to be accepted when the sockets close
-are reset; here they are accepted first. hypercorn limits the time for a request's head; that for taking an answer, and
-the number of connections, are limited here.
+With hypercorn's accept loop on trio, an error in one connection ends the server; here it ends only the connection. On
+asyncio, a connection that does not end keeps the server from ending. Connections that wait to be accepted when the
+sockets close are reset; here they are accepted first. hypercorn limits the time for a request's headers; this module
+limits the time for receiving an answer, and the number of connections.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from kernel.errors import one_line
 if TYPE_CHECKING:
     import asyncio
 
-ACCEPTS = 64  # connections at once: what is done between two of them may take long
+ACCEPTS = 64  # connections accepted per round, since a round may take long
 PAUSE = 0.1  # seconds without accepting if there are no more descriptors
 SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-PIECE = 64 * 1024  # bytes that a client must take in the time that it has
-FIRST = 0.1  # seconds that a connection without a request gets to send the one that it was opened for
+PIECE = 64 * 1024  # bytes that a client must receive within its time limit
+FIRST = 0.1  # seconds for a connection without a request to send its first one
 GOING_AWAY = {"type": "websocket.close", "code": 1012, "reason": "the service restarts"}
 
 log = logging.getLogger(__name__)
@@ -47,14 +47,14 @@ def prepare(app: ASGIApp, options: dict[str, Any], limits: Limits) -> Serve:
     """Return the server of *app*, without lifespan, with *options* as attributes of `hypercorn.Config`.
 
     Raises:
-        TypeError: It has no such attribute.
+        TypeError: An option is not an attribute of it.
 
     """
     config = Config()
-    config.errorlog = logging.getLogger("hypercorn.error")  # as it is: the root's handlers, not one of its own
+    config.errorlog = logging.getLogger("hypercorn.error")  # uses the root's handlers instead of a separate one
     for name, value in options.items():
         if not hasattr(config, name):
-            raise TypeError(f"serve_asgi got {name!r}, which is no attribute of hypercorn.Config")
+            raise TypeError(f"serve_asgi got {name!r}, which is not an attribute of hypercorn.Config")
         setattr(config, name, value)
     serve_on: Any = _on_trio if sniffio.current_async_library() == "trio" else _on_asyncio
 
@@ -265,7 +265,7 @@ async def _on_trio(app: ASGIWrapper, config: Config, drain: Drain, clients: _Cli
             except Exception as error:  # noqa: BLE001
                 clients.failed(error)
             finally:
-                sock.close()  # also where hypercorn was cancelled before it had closed it
+                sock.close()  # in case hypercorn was cancelled before it closed it
                 clients.ended(scope)
 
     def join(sock: socket.socket) -> None:
@@ -338,7 +338,7 @@ async def _on_asyncio(app: ASGIWrapper, config: Config, drain: Drain, clients: _
         try:
             with scope:
                 await TCPServer(app, loop, config, context, {}, *theirs).run()
-        except asyncio.CancelledError:  # noqa: ASYNC103  (at the end of all: asyncio would log a traceback)
+        except asyncio.CancelledError:  # noqa: ASYNC103  (during the stop asyncio would log a traceback)
             if not over.is_set():
                 raise
         except Exception as error:  # noqa: BLE001
@@ -348,7 +348,7 @@ async def _on_asyncio(app: ASGIWrapper, config: Config, drain: Drain, clients: _
             connections.discard(task)
             clients.ended(scope)
 
-    servers = [await asyncio.start_server(handle, sock=one, ssl=tls, backlog=BACKLOG) for one in drain.sockets]
+    servers = [await asyncio.start_server(handle, sock=sock, ssl=tls, backlog=BACKLOG) for sock in drain.sockets]
     try:
         await drain.work.stop_requested()
         await drain.settle()

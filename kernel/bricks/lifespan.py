@@ -1,4 +1,4 @@
-"""Run the lifespan of an ASGI app, with any server: its errors are the service's own, and its state is kept."""
+"""Run the lifespan of an ASGI app, with any server. Its errors become the service's, and its state is kept."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 
 @contextlib.asynccontextmanager
 async def lifespan(app: ASGIApp) -> AsyncGenerator[ASGIApp]:
-    """Run the lifespan of *app* around a block, which gets the app as a server without lifespan must call it.
+    """Run the lifespan of *app* around a block. The block gets the app to serve, without its lifespan.
 
     An app that does not support the protocol, and raises or returns at the first message, runs without a lifespan.
 
     Raises:
         LifespanFailed: The app reports that its startup or shutdown failed, without raising an error.
-        Exception: What the app raises; if the block still runs then, it is cancelled.
+        Exception: The error that the app raises. If the block still runs, it is cancelled.
 
     """
     run = _Lifespan(app)
@@ -40,7 +40,7 @@ async def lifespan(app: ASGIApp) -> AsyncGenerator[ASGIApp]:
                 yield run.serve
             finally:
                 run.stop.set()
-                await run.ended.wait()  # noqa: ASYNC102  (cancelled with the whole attempt only, as the app itself)
+                await run.ended.wait()  # noqa: ASYNC102  (cancelled only with the whole attempt, like the app itself)
 
 
 class _Lifespan:
@@ -54,7 +54,7 @@ class _Lifespan:
         self._failed: str | None = None
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the app for a server: each request gets a shallow copy of the state, as the specification demands."""
+        """Call the app for a server. Each request gets a shallow copy of the state, as the specification requires."""
         scope["state"] = self._state.copy()
         await self._app(scope, receive, send)
 

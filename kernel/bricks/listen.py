@@ -12,18 +12,18 @@ from kernel.context import current_service
 from kernel.errors import CannotListen
 from kernel.process.sockets import HANDED_OVER, addresses_of, by_name, open_all
 
-BACKLOG = 2048  # connections that may wait to be accepted; the system may allow fewer
+BACKLOG = 2048  # maximum connections waiting to be accepted; the system may allow fewer
 
 
 @contextlib.asynccontextmanager
 async def listening(host: str, port: int, hint: Callable[[], str]) -> AsyncGenerator[list[socket.socket]]:
-    """Yield listening sockets, those from systemd for the service or new ones, and close them at the end.
+    """Yield listening sockets, either from systemd or newly opened, and close them at the end.
 
     Args:
-        host: An address, or a name, of which every address of this machine is used. ``::`` and an empty text
-            mean IPv4 and IPv6.
-        port: The port; 0 takes a free one, the same for all addresses.
-        hint: Return what to change if the address cannot be used.
+        host: An address, or a name, which means all its addresses on this machine. ``::`` and an empty string mean IPv4
+            and IPv6.
+        port: The port; 0 for a free port, the same for all addresses.
+        hint: Returns what to change if the address cannot be used.
 
     Raises:
         CannotListen: The address cannot be used.
@@ -37,8 +37,8 @@ async def listening(host: str, port: int, hint: Callable[[], str]) -> AsyncGener
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         raise CannotListen(where, why[:1].lower() + why[1:], hint()) from error
     with contextlib.ExitStack() as opened:
-        for one in sockets:
-            opened.enter_context(one)
+        for sock in sockets:
+            opened.enter_context(sock)
         yield sockets
 
 

@@ -1,4 +1,4 @@
-"""Turn what an external program writes into log records of its service."""
+"""Turn the output of an external program into log records of its service."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 import anyio.lowlevel
 from anyio import CancelScope, Event, move_on_after, wait_readable
 
-CHUNK = 65536  # bytes that are read at once
-LONGEST = 16384  # bytes of a line; what is longer becomes several records
-STEP = 50  # records after which others get their turn on the event loop
-BURST = 5000  # lines that may come at once, and are all logged
-RATE = 1000  # lines a second after that; with more, the app would do nothing but log
-TAIL = 20  # lines that are kept for the error, and logged when more of them were left out
-QUIET = 1.0  # seconds without a line after which the last of a flood are logged
+CHUNK = 65536  # bytes per read
+LONGEST = 16384  # maximum bytes of a line; a longer line becomes several records
+STEP = 50  # records after which other tasks get a turn on the event loop
+BURST = 5000  # maximum lines in a burst that are all logged
+RATE = 1000  # lines per second after that; with more, the app would only be logging
+TAIL = 20  # last lines to keep for the error, and to log after lines were dropped
+QUIET = 1.0  # seconds without a line after which a flood counts as over
 
 ANSI = re.compile(rb"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
 RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {
@@ -33,16 +33,16 @@ LEVELS: Mapping[str, int] = {
     **dict.fromkeys(("error", "err", "50"), logging.ERROR),
     **dict.fromkeys(("fatal", "critical", "panic", "alert", "emergency", "60"), logging.CRITICAL),
 }
-"""The names of levels in structured logs; the numbers are pino's."""
+"""The names of levels in structured logs; the numbers are those of pino."""
 
 
 class Output:
     """The lines of one stream of a program.
 
     Args:
-        fd: The read end of its pipe; it is closed at the end.
+        fd: The read end of its pipe, which is closed at the end.
         log: The logger for the records.
-        level: The level of lines that have none of their own.
+        level: The level of lines that do not set one.
         hear: Called with each line.
 
     """
@@ -63,9 +63,9 @@ class Output:
         os.set_blocking(fd, False)
 
     async def read(self) -> None:
-        """Read until the stream ends, which is when the program and all its descendants have ended.
+        """Read until the stream ends, that is, until the program and all its descendants have ended.
 
-        It is not cancelled from outside: what a program writes while it is being stopped is the most valuable.
+        This is not cancelled from outside, since output during the stop is especially valuable.
         """
         with self.scope:
             while True:
@@ -95,7 +95,7 @@ class Output:
         self._counted_at = now
         allowed = int(self._tokens)
         if self._left_out and allowed < RATE:
-            allowed = 0  # what is logged comes in pieces that can be read
+            allowed = 0  # limit the records to a readable amount
         elif self._left_out:
             self._end_flood()
         self._tokens -= min(allowed, len(lines))
@@ -112,7 +112,7 @@ class Output:
                 self._remember(text)
 
     def _end_flood(self) -> None:
-        """Log how many lines were left out, and the last of them."""
+        """Log how many lines were dropped, and the last ones of them."""
         if not self._left_out:
             return
         missing = self._left_out - len(self._held)
@@ -147,12 +147,12 @@ class Output:
 
 
 def _text(line: bytes) -> str:
-    """Return the line as a terminal shows it: without colours, and after the last carriage return."""
+    """Return the line as a terminal would show it: without colours, and after the last carriage return."""
     return ANSI.sub(b"", line.rstrip(b"\r").rpartition(b"\r")[2]).decode(errors="replace").rstrip()
 
 
 def _fields(text: str) -> dict[str, Any] | None:
-    """Return the fields of a line that is a JSON object; None for any other line."""
+    """Return the fields of a line if it is a JSON object; None for any other line."""
     if not text.startswith("{") or not text.endswith("}"):
         return None
     try:
@@ -163,7 +163,7 @@ def _fields(text: str) -> dict[str, Any] | None:
 
 
 def _level(fields: dict[str, Any], key: str) -> int | None:
-    """Take the level out of the field *key*, since the record has it; None if the field names no level."""
+    """Remove the level from the field *key* of *fields*, and return it; None if it is not a known level."""
     found = LEVELS.get(str(fields.get(key)).lower())
     if found is not None:
         del fields[key]

@@ -1,7 +1,7 @@
 """`program`: run an external program as a resource of a service.
 
-Between the kernel and the program runs a small process, the `guard`: it ends the program and all its descendants,
-even when the kernel is killed, and tells the kernel when the program has ended.
+A small process, the `guard`, runs between the kernel and the program. It ends the program and all its descendants,
+even if the kernel is killed, and tells the kernel when the program has ended.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ async def program(
     """Run an external program around a block, as a resource of a service.
 
     The block begins when the program is ready. When the block ends, the program's process group gets *stop_signal*, and
-    after *stop_timeout* all its descendants are killed. This holds on every path, even if the kernel itself is killed.
-    A terminal's Ctrl+C does not reach it. What it writes becomes log records of the service; a line that is a JSON
-    object gives level, message and fields. If it writes too fast, lines are left out, but never the last ones.
+    after *stop_timeout* all its descendants are killed. This holds in every case, even if the kernel itself is killed.
+    Ctrl+C in a terminal does not reach the program. Its output becomes log records of the service; a line that is a
+    JSON object sets level, message and fields. If it writes too fast, lines are dropped, but never the last ones.
 
     Args:
         command: The program, which is looked up on PATH, and its arguments. No shell is used.
-        ready: When it is ready: ``tcp(port)``, ``http(url)``, ``output(pattern)``, or a coroutine function that takes
-            the `Program`; None for at once. The service's ``start_timeout`` is the limit.
+        ready: How to tell that it is ready: ``tcp(port)``, ``http(url)``, ``output(pattern)``, or a coroutine function
+            that takes the `Program`; None for at once. The service's ``start_timeout`` is the limit.
         env: Variables in addition to the app's own environment.
-        cwd: The folder to run it in; None for the app's own.
-        user: The user to run it as, with his groups, HOME and USER; None for the app's own. Only root can run it as
+        cwd: Its working directory; None for the app's.
+        user: The user to run it as, with this user's groups, HOME and USER; None for the app's user. Only root can use
             another: some programs, such as PostgreSQL, refuse to run as root.
-        stop_signal: The signal that requests its end.
-        stop_timeout: Seconds from that signal until it is killed; fewer if the service has fewer.
-        stdout: The level of what it writes to stdout.
-        stderr: The level of what it writes to stderr.
-        name: Its name in logs and errors; empty takes the command's.
+        stop_signal: The signal that requests it to end.
+        stop_timeout: Seconds from that signal until it is killed; fewer if the service has less time.
+        stdout: The log level of its stdout.
+        stderr: The log level of its stderr.
+        name: Its name in logs and errors; empty for the name of the command.
 
     Raises:
-        ProgramError: It is not found, cannot be started, or ends before the block does: the block is then cancelled,
-            and the error has the exit code and the last lines. An end that `Program.wait` awaits is not an error.
+        ProgramError: It is not found, cannot be started, or ends before the block does. In the last case the block is
+            cancelled, and the error has the exit code and the last lines. No error if `Program.wait` waits for the end.
 
-    If cancelled, it sends *stop_signal* to the program, and kills it 0.2 s later.
+    If cancelled, send *stop_signal* to the program, and kill it 0.2 s later.
 
     """
     words = [os.fspath(word) for word in command]
-    run = ProgramRun(name or os.path.basename(words[0]), words)  # noqa: PTH119  (a word, and maybe no path)
+    run = ProgramRun(name or os.path.basename(words[0]), words)  # noqa: PTH119  (the word need not be a path)
     handle = Program(run)
     before = getattr(ready, "before", None)
     if before is not None:
@@ -80,7 +80,7 @@ async def program(
                     run.is_ready = True
                     yield handle
             except Exception as error:
-                if await run.is_to_blame():  # noqa: ASYNC120  (0.1 s at most)
+                if await run.is_to_blame():  # noqa: ASYNC120  (at most 0.1 s)
                     raise run.error() from error
                 raise
             finally:
@@ -90,7 +90,7 @@ async def program(
 
 
 class Program:
-    """A running program; made by `program`."""
+    """A running program; created by `program`."""
 
     def __init__(self, _run: ProgramRun) -> None:
         self._run = _run
@@ -117,17 +117,17 @@ class Program:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The last lines that it wrote to stdout and stderr."""
+        """The last lines of its stdout and stderr."""
         return self._run.lines
 
     async def wait(self, *, check: bool = False) -> int:
-        """Wait for its end, and return its exit code; for programs that should end. The wait may be cancelled.
+        """Wait until it ends, and return its exit code; for programs that should end. The wait may be cancelled.
 
         Args:
             check: Whether an exit code other than 0 is an error.
 
         Raises:
-            ProgramError: With *check*, it has failed; the error has the exit code and the last lines.
+            ProgramError: The program has failed, and *check* is set. The error has the exit code and the last lines.
 
         """
         self._run.waiting += 1

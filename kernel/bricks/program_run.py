@@ -23,14 +23,14 @@ from kernel.context import current_service
 from kernel.errors import ProgramError, add_note
 from kernel.process.programs import running
 
-CUT = 0.2  # seconds that a program gets to end when its service is cancelled as a whole
-BLAME = 0.1  # seconds within which the end of a program explains an error of who uses it
-LAST_WORDS = 1.0  # seconds that its output may go on after the end of all that came of it
+CUT = 0.2  # seconds for a program to end when its whole service is cancelled
+BLAME = 0.1  # seconds within which the end of a program explains an error in the block
+LAST_WORDS = 1.0  # seconds to read remaining output after the program and its descendants have ended
 NOT_ITS_OWN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
 class ProgramRun:
-    """What `program` and its `Program` work with.
+    """The implementation behind `program` and `Program`.
 
     Args:
         name: Its name in logs and errors.
@@ -47,7 +47,7 @@ class ProgramRun:
         self.exited = Event()
         self.failed = False
         self.is_ready = False
-        self.waiting = 0  # how many await its end, which then is no failure
+        self.waiting = 0  # how many wait for its end; if any, the end is not a failure
         self._log = logging.getLogger(f"program.{name}")
         self._service = current_service.get()
         self._began = time.monotonic()
@@ -61,7 +61,7 @@ class ProgramRun:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The last lines that it wrote to stdout and stderr."""
+        """The last lines of its stdout and stderr."""
         every = sorted(line for output in self._outputs for line in output.tail)
         return tuple(text for _, text in every[-TAIL:])
 
@@ -113,11 +113,11 @@ class ProgramRun:
         )
 
     def tasks(self) -> list[Callable[[], Any]]:
-        """Run the tasks beside the block. They are not cancelled, but end when the guard does."""
+        """Return the tasks to run beside the block. They are not cancelled, but end when the guard does."""
         return [self._follow, *(output.read for output in self._outputs)]
 
     async def launched(self) -> None:
-        """Wait until it runs.
+        """Wait until it is running.
 
         Raises:
             ProgramError: It cannot be started.
@@ -135,7 +135,7 @@ class ProgramRun:
         return self.failed
 
     async def end(self) -> None:
-        """End it, and wait for that; if cancelled, end it at once."""
+        """End it, and wait for its end. If cancelled, end it at once."""
         self._ending = True
         self._tell(self._stop_timeout)
         try:
@@ -149,13 +149,13 @@ class ProgramRun:
                     output.scope.cancel()
 
     async def last_words(self) -> None:
-        """Wait until all that it wrote was read; 1 s at most, since others may have its streams open."""
+        """Wait until all its output was read, for at most 1 s, since other processes may have its streams open."""
         with move_on_after(LAST_WORDS):
             for output in self._outputs:
                 await output.ended.wait()
 
     def error(self) -> ProgramError:
-        """Return the error for an end that should not have been."""
+        """Return the error for an unexpected end."""
         code = self.returncode
         assert code is not None
         what = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with code {code}"
@@ -167,7 +167,7 @@ class ProgramRun:
         return error
 
     def _identity(self, user: str | None) -> tuple[str, dict[str, str]]:
-        """Return *user* for the guard, and the variables that name him; nothing for None or this process's user."""
+        """Return *user* for the guard, and the variables that name the user; nothing for None or the current user."""
         if user is None:
             return "", {}
         import pwd
@@ -211,14 +211,14 @@ class ProgramRun:
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
                     self._told(*line.decode().split())
-                    for _ in range(2):  # the block goes first: maybe it awaits the end, which may be the next line
+                    for _ in range(2):  # let the block run first, which may be about to wait for the end
                         await checkpoint()
             while self._guard.poll() is None:  # noqa: ASYNC110  (it is about to end)
                 await sleep(0.001)
             if not self.exited.is_set():
                 if not self.pid:
                     self._why = self._why or "cannot be started: its guard was killed"
-                else:  # the guard was killed; with it went the program, but maybe not what came of it
+                else:  # the guard was killed, and with it the program, but perhaps not its descendants
                     with contextlib.suppress(OSError):
                         os.killpg(self.pid, signal.SIGKILL)
                     self.returncode = -signal.SIGKILL
@@ -237,7 +237,7 @@ class ProgramRun:
             self.returncode = int(number)
             self._has_ended()
         elif word == "killed" and self.returncode is None:
-            self._log.warning("has not ended in time, and is killed")
+            self._log.warning("did not end in time, and is killed")
 
     def _has_ended(self) -> None:
         running.pop(self.pid, None)
@@ -263,7 +263,7 @@ def _signal_name(number: int) -> str:
 
 
 def _guard_command() -> list[str]:
-    """Return the command for the guard: this interpreter without its site; in a single-file build, from its source."""
+    """Return the command for the guard: this interpreter without site packages; in a single-file build, its source."""
     from importlib.util import find_spec
 
     spec = find_spec("kernel.bricks.guard")

@@ -1,4 +1,4 @@
-"""Decide when an external program is ready: `tcp`, `http`, `output`, or any coroutine function of the `Program`."""
+"""Tell when an external program is ready: `tcp`, `http`, `output`, or any coroutine function of the `Program`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from kernel.errors import ProgramError
 if TYPE_CHECKING:
     from kernel.bricks.program import Program
 
-EVERY = 0.02  # seconds between two tries
-PROBE = 1.0  # seconds that one try may take
+EVERY = 0.02  # seconds between two attempts
+PROBE = 1.0  # seconds for one attempt
 
 
 Ready: TypeAlias = "Callable[[Program], Awaitable[object]]"
@@ -27,12 +27,14 @@ class _Tcp:
     host: str
 
     async def before(self, program: Program) -> None:
-        """Refuse a port that is in use: the program would fail, and its consumers would talk to something else."""
+        """Raise if the port is in use: the program would fail, and its consumers would talk to another program."""
         if await self._answers():
-            raise ProgramError(program.name, f"is not started: something listens on {self.host}:{self.port} already")
+            raise ProgramError(
+                program.name, f"is not started: something is already listening on {self.host}:{self.port}"
+            )
 
     async def __call__(self, _: Program) -> None:
-        while not await self._answers():  # noqa: ASYNC110  (nobody tells)
+        while not await self._answers():  # noqa: ASYNC110  (nothing signals this)
             await sleep(EVERY)
 
     async def _answers(self) -> bool:
@@ -46,12 +48,12 @@ class _Tcp:
 
 
 def tcp(port: int, host: str = "127.0.0.1") -> Ready:
-    """Ready when it accepts TCP connections. It is not started while something else listens there."""
+    """Ready when it accepts TCP connections. The program is not started if something else listens on the port."""
     return _Tcp(port, host)
 
 
 def http(url: str, *, status: int | None = None) -> Ready:
-    """Ready when a GET of *url* is answered by *status*, or, if that is None, by any status from 200 to 399."""
+    """Ready when a GET of *url* returns *status*, or, if that is None, any status from 200 to 399."""
 
     async def wait(_: Program) -> None:
         while True:
@@ -64,7 +66,7 @@ def http(url: str, *, status: int | None = None) -> Ready:
 
 
 def output(pattern: str) -> Ready:
-    """Ready when it writes a line, to stdout or stderr, that contains the regular expression *pattern*."""
+    """Ready when it writes a line to stdout or stderr that contains the regular expression *pattern*."""
     return _Output(re.compile(pattern))
 
 

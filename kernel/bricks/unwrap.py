@@ -1,4 +1,4 @@
-"""Raise a single error as itself, instead of the exception group that a task group makes of it."""
+"""Raise a single error as itself, instead of in the exception group that a task group creates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Generator
 
 @contextlib.contextmanager
 def unwrapped() -> Generator[None]:
-    """Wrap one of the kernel's own task groups: users see a single error without its group."""
+    """Wrap one of the kernel's task groups, so that users see a single error without a group."""
     try:
         yield
     except BaseExceptionGroup as group:
@@ -21,5 +21,5 @@ def unwrapped() -> Generator[None]:
         try:
             raise error
         finally:
-            with contextlib.suppress(Exception):  # one that is frozen keeps what it got
+            with contextlib.suppress(Exception):  # a frozen error cannot be changed
                 error.__context__ = context

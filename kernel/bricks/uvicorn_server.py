@@ -1,8 +1,8 @@
-"""Run an ASGI app on uvicorn. It differs from `uvicorn.run` in signal handling, limits of clients, and draining.
+"""Run an ASGI app on uvicorn. It differs from `uvicorn.run` in signal handling, client limits, and draining.
 
-Signals are the kernel's. uvicorn closes its sockets while connections wait to be accepted, and idle connections whose
-first request is on its way; both would be lost, so here these are handled first. It also waits in steps of 0.1 s, which
-is most of the time that an idle server takes to stop. What clients may take is limited by `uvicorn_clients`.
+The kernel handles signals. uvicorn closes its sockets while connections wait to be accepted, and closes idle
+connections whose first request is on its way. Both would be lost, so here they are handled first. It also waits in
+steps of 0.1 s, which is most of the time that an idle server takes to stop. `uvicorn_clients` limits clients.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from kernel.bricks.drain import Drain, Serve, say_late
 from kernel.bricks.lifespan import ASGIApp, Receive, Scope, Send
 from kernel.bricks.uvicorn_clients import Clients
 
-TICK = 1.0  # seconds after which the Date header is renewed, and clients are looked at
-STEP = 0.005  # seconds between two looks at what is still in flight
-AWARE = 0.05  # seconds that apps get to notice that their client is gone
+TICK = 1.0  # seconds between two updates of the Date header, and two checks of clients
+STEP = 0.005  # seconds between two checks for requests in flight
+AWARE = 0.05  # seconds for apps to notice that their client is gone
 
 
 def prepare(app: ASGIApp, options: dict[str, Any], limits: Limits) -> Serve:
-    """Return the server of *app*, without lifespan; *options* of `uvicorn.Config` override those that are set here.
+    """Return the server of *app*, without lifespan. *options* of `uvicorn.Config` override the defaults set here.
 
     Raises:
         TypeError: There is no such option.
@@ -36,7 +36,7 @@ def prepare(app: ASGIApp, options: dict[str, Any], limits: Limits) -> Serve:
     """
     errors = logging.getLogger("uvicorn.error")
     if errors.level == logging.NOTSET:
-        errors.setLevel(logging.WARNING)  # its "Press CTRL+C to quit" is the kernel's to say
+        errors.setLevel(logging.WARNING)  # hides its "Press CTRL+C to quit"
     if _unsaid not in errors.filters:
         errors.addFilter(_unsaid)
     ours = {"log_config": None, "lifespan": "off", "loop": "none", "access_log": False, "interface": "asgi3"}
@@ -46,7 +46,7 @@ def prepare(app: ASGIApp, options: dict[str, Any], limits: Limits) -> Serve:
     async def quiet(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await app(scope, receive, send)
-        except asyncio.CancelledError:  # noqa: ASYNC103  (by `abandon`: uvicorn would log a traceback)
+        except asyncio.CancelledError:  # noqa: ASYNC103  (caused by `abandon`; uvicorn would log a traceback)
             if not over.is_set():
                 raise
 
@@ -80,7 +80,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Leave signals to the kernel."""
+        """Do nothing, since the kernel handles signals."""
         yield
 
     async def main_loop(self) -> None:
@@ -92,11 +92,11 @@ class _Server(uvicorn.Server):
             self._clients.look()
 
     async def shutdown(self, sockets: Any = None) -> None:  # noqa: ARG002  (uvicorn's name)
-        """Finish what is in flight."""
+        """Finish the requests in flight."""
         await self._drain.settle()
         for server in self.servers:
             server.close()
-        await checkpoint()  # uvloop: what it accepted in the meantime becomes a connection in its next step
+        await checkpoint()  # uvloop sets up connections that it accepted meanwhile in its next step
         state = self.server_state
         with move_on_after(self._drain.seconds):
             while state.connections or state.tasks:
@@ -107,7 +107,7 @@ class _Server(uvicorn.Server):
             say_late()
 
     async def abandon(self) -> None:
-        """Close the remaining connections. Apps see that their client is gone; those that ignore it are cancelled."""
+        """Close the remaining connections. Apps see that their client is gone; apps that ignore it are cancelled."""
         for server in self.servers:
             server.close()
         self._clients.complaints.tell(float("inf"))

@@ -1,6 +1,6 @@
-"""The command line, built on cyclopts. Only what the first word names is imported.
+"""The command line, built on cyclopts. Only the modules that the first word needs are imported.
 
-`app --help` reads the names of services from their files; `app X ...` imports X, and the providers its command needs.
+`app --help` reads the names of services from their files. `app X ...` imports X, and the providers its command needs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main(app: ModuleType, argv: Sequence[str] | None = None) -> int:
 
     Args:
         app: The package with `init.py` and `commands.py`, beside `services`.
-        argv: The arguments after the program's name; None takes the process's.
+        argv: The arguments after the program's name; None for those of the process.
 
     """
     learn(os.environ)
@@ -53,7 +53,7 @@ def main(app: ModuleType, argv: Sequence[str] | None = None) -> int:
         code, lost = FAILED, error.strerror or str(error)
     logs.flush()
     lost = console.close() or lost
-    if lost and words[:1] != ["run"]:  # a run does not exist for its output
+    if lost and words[:1] != ["run"]:  # the purpose of a run is not its output
         console.say(f"error: cannot write to stdout: {lost}")
         code = code or FAILED
     return code

@@ -69,19 +69,19 @@ class BuiltIn:
 
     def _import_init(self) -> None:
         if not gc.isenabled():  # the entry point disabled it; from here on the user's settings apply
-            gc.freeze()  # the kernel's modules live until the exit; walking them took 10 ms of it
+            gc.freeze()  # the kernel's modules live until the exit, which would take 10 ms to traverse them
             gc.enable()
         self._import("init")
         logs.add_context(self.identity)
         logs.keep_handlers()
 
     def _run(self, *service: str, with_dependencies: bool = False) -> int:
-        """Run the enabled services, or those named, until they end or a signal comes.
+        """Run the enabled services, or the named ones, until they end or a signal is received.
 
         Parameters
         ----------
         service
-            Names or patterns, instead of SERVICES_ENABLED; "!name" leaves one out.
+            Names or patterns, instead of SERVICES_ENABLED; "!name" excludes one.
         with_dependencies
             Also run their dependencies; one that "!name" leaves out only if its value is needed.
 
@@ -140,14 +140,14 @@ class BuiltIn:
             print(f"{name:<{width}}  {mark}  {file.summary}".rstrip())
 
     def _graph(self, *service: str, format: Literal["text", "mermaid", "dot", "json"] = "text") -> None:  # noqa: A002
-        """Show the dependency graph. Imports the enabled services, or those named, and runs none.
+        """Show the dependency graph. Imports the enabled services, or the named ones, and runs none.
 
         Parameters
         ----------
         service
             Names or patterns, instead of SERVICES_ENABLED.
         format
-            text for people, the others for programs.
+            text for people, the other formats for programs.
 
         """
         from kernel.plan import drawing, selection
@@ -160,7 +160,7 @@ class BuiltIn:
         print(drawing.draw(services, format))
 
     def _env(self, *service: str, format: Literal["table", "json", "dotenv"] = "table") -> None:  # noqa: A002
-        """List every variable that is read: type, default, current value and where it comes from. Secrets are masked.
+        """List every variable: type, default, current value and where it comes from. Secrets are masked.
 
         Parameters
         ----------
@@ -178,21 +178,21 @@ class BuiltIn:
         around = environment.Surroundings.of(os.environ, self.identity.root)
         print(FORMATS[format](environment.variables_of(services, around), self.identity.name))
         if missing := around.not_loaded:
-            hint = "the recipes load it, as in `just env`"
-            logs.logger.warning(".env is not loaded: %s is in it, but not set; %s", ", ".join(missing), hint)
+            hint = "recipes such as `just env` load it"
+            logs.logger.warning(".env is not loaded: it contains %s, which is not set; %s", ", ".join(missing), hint)
         misfits, _ = selection.registry_of(services, self.files).check()
         misfits = [error for error in misfits if not isinstance(error, LeftOutError)]
         Problems.raise_any([*errors, *misfits, *environment.unreadable(services)])
 
     def _check(self, *service: str, settings: bool = True) -> int:
-        """Import all services, or those named, and report everything that is wrong; exit code 2 if anything is.
+        """Import all services, or the named ones, and report every problem; exit code 2 if there is any.
 
         Parameters
         ----------
         service
             Names or patterns: check only these, as if nothing else were enabled.
         settings
-            Also check the values in the environment, which a test, for example, may lack.
+            Also check the values in the environment, which may be missing in a test, for example.
 
         """
         from kernel.plan.check import check
@@ -237,7 +237,7 @@ class BuiltIn:
         arguments
             A JSON object of the arguments: '{"id": 1}'
         timeout
-            Seconds.
+            Seconds to wait for the result.
 
         """
         from kernel.calls.command import call

@@ -1,7 +1,7 @@
-"""Shell completion, from the services' files. Imports no service.
+"""Shell completion, based on the services' files. Imports no service.
 
-cyclopts writes the script for bash, zsh and fish. The names of services are looked up at each TAB, so a new service is
-found at once; commands are fixed in the script, so install it again after adding one.
+cyclopts writes the script for bash, zsh and fish. The names of services are looked up at each TAB, so new services are
+found at once. Commands are fixed in the script, so install it again after adding one.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ ASKED = "__complete"  # the command that the shell's script runs
 
 
 def offer(app: App) -> None:
-    """Add to *app* the options that install and print its completion."""
+    """Add the options to *app* that install and print its completion."""
 
     def show(shell: Literal["bash", "zsh", "fish"]) -> None:
-        """Print the completion script of this shell, to install it by hand."""
+        """Print the completion script of this shell, for a manual installation."""
         print(app.generate_completion(shell=shell))
 
-    app.register_install_completion_command(OPTIONS[0], help="Complete words in this shell, from the next one on.")
+    app.register_install_completion_command(
+        OPTIONS[0], help="Install completion for this shell; restart the shell to use it."
+    )
     app.command(show, name=OPTIONS[1])
 
 
@@ -52,7 +54,7 @@ def with_names(command: Callable[..., Any], files: Catalogue) -> Callable[..., A
 
 
 def commands_of(file: ServiceFile) -> Mapping[str, str]:
-    """Return a service's commands with their summaries, from its source."""
+    """Return a service's commands with their summaries, read from its source."""
     try:
         tree = ast.parse(file.read())
     except (OSError, SyntaxError, ValueError):

@@ -1,4 +1,4 @@
-"""Reports why nothing was started."""
+"""Report why nothing was started."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ USAGE = 2  # exit code: nothing was started
 
 
 def report_problems(error: PlanError, settings: Settings) -> None:
-    """Report what is wrong: a line for each problem, or a record if the logs are JSON."""
+    """Report problems: one line each, or one record each if the logs are JSON."""
     problems = error.errors if isinstance(error, Problems) else (error,)
     for note in getattr(error, "__notes__", ()):
         if settings.log_json:

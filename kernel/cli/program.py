@@ -1,4 +1,4 @@
-"""Finds and runs what the command line names: the commands of services and of the app."""
+"""Find and run the command that the command line names: one of a service or of the app."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Program(BuiltIn):
         raise NamingError(f"there is no command or service named {first!r}", hint=hint)
 
     def _by_file(self, word: str) -> str:
-        """Return the service in the file *word*, a path such as an editor passes; else *word* itself."""
+        """Return the service in the file *word*, a path as editors pass it; otherwise *word* itself."""
         if word.endswith(".py"):
             path = os.path.realpath(word)
             for name, file in self.files.items():
@@ -98,14 +98,14 @@ class Program(BuiltIn):
         return self._new(self.identity.name, "Services in one process. SERVICES_ENABLED chooses which.")
 
     def _built_in(self, *names: str) -> App:
-        """Add the built-in commands, all or only *names*: each takes 0.5 ms."""
+        """Add the built-in commands, all or only *names*; each takes 0.5 ms."""
         app = self._root()
         for name in names or BUILT_IN:
             app.command(getattr(self, f"_{name}"), name=name)
         return app
 
     def _help(self, words: Sequence[str]) -> int:
-        """Print the help. Anything broken is a warning, and the rest is shown."""
+        """Print the help. If anything is broken, warn and show the rest."""
         app = self._built_in()
         problems: list[PlanError] = []
         try:
@@ -121,7 +121,7 @@ class Program(BuiltIn):
             else:
                 app.command(self._new(name, _summary(fn), group="Commands of this app"))
         self._list_services(app)
-        app.register_install_completion_command("--install-completion", help="Complete words in this shell.")
+        app.register_install_completion_command("--install-completion", help="Install completion for this shell.")
         code = self._parse(app, words or ["--help"])
         for problem in problems:
             console.say(f"warning: {problem}", logging.WARNING)
@@ -134,7 +134,7 @@ class Program(BuiltIn):
         app = self._root()
         for name in BUILT_IN:
             app.command(completion.with_names(getattr(self, f"_{name}"), self.files), name=name)
-        with contextlib.suppress(PlanError):  # it can be completed once it is fixed
+        with contextlib.suppress(PlanError):  # completion works once the problem is fixed
             for name, fn in self._user_commands().items():
                 with contextlib.suppress(PlanError):
                     app.command(self._user_command(name, fn), name=name)
@@ -155,7 +155,7 @@ class Program(BuiltIn):
         """Return a command of the app as the command line calls it.
 
         Raises:
-            PlanError: Its name is taken, or its signature is wrong.
+            PlanError: The name is taken, or the signature is wrong.
 
         """
         from kernel.run.command import refuse_values
@@ -171,7 +171,7 @@ class Program(BuiltIn):
     # -- the commands of a service -------------------------------------------------------------------------------
 
     def _service_app(self, name: str, words: Sequence[str]) -> App:
-        """Return the commands of a service. Only the one that *words* name is inspected, since others may be broken."""
+        """Return the commands of a service. Inspect only the command that *words* name, since others may be broken."""
         service = discovery.load(self.files[name])
         app = self._root()
         sub = self._new(name, self.files[name].summary or inspect.getdoc(service) or "")
@@ -207,7 +207,7 @@ class Program(BuiltIn):
 
     @contextlib.contextmanager
     def _exporting(self) -> Generator[None]:
-        """Export the telemetry of the block, if exporting is enabled; otherwise do not import what it needs."""
+        """Export the telemetry of the block if exporting is enabled; otherwise import nothing for it."""
         if not self.settings.otel:
             yield
             return
@@ -225,7 +225,7 @@ class Program(BuiltIn):
         from kernel.run.command import Outcome, call_with
 
         if "LOG_LEVEL" not in os.environ:
-            logs.logger.setLevel("WARNING")  # a command's output is what it prints
+            logs.logger.setLevel("WARNING")  # a command's output should not be mixed with logs
         ways: Any = {"enabled": self.settings.enabled, "errors": self.wrong}
         if needs.edges:
             from kernel.run.runner import command_unit, connected, execute, provider_unit
@@ -261,7 +261,7 @@ def _code(result: object) -> int:
 
 
 def _summary(fn: Callable[..., Any]) -> str:
-    """Return the first line of its docstring."""
+    """Return the first line of the function's docstring."""
     return (inspect.getdoc(fn) or "").partition("\n")[0]
 
 

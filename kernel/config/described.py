@@ -1,4 +1,4 @@
-"""Describe the variables of OpenTelemetry for `app env`: type, default and meaning of each."""
+"""Describe the variables of OpenTelemetry for `app env`: the type, default and meaning of each."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from kernel.config.otel import LOCAL, OTEL_VARIABLES, SIGNALS, TIMEOUT
 
 @attrs.frozen
 class Described:
-    """A variable that another project has defined.
+    """A variable that another project defines.
 
     Args:
         name: The variable.
-        type: Its type, for people.
-        default: The value when it is not set; empty for none.
+        type: Its type, in words.
+        default: Its default; empty for none.
         meaning: What it does, in a few words.
-        common: Whether people set it; the others are for fine tuning.
-        secret: Whether its text must not be shown.
+        common: Whether it is commonly set; the others are for fine tuning.
+        secret: Whether its value must not be shown.
 
     """
 
@@ -35,16 +35,16 @@ _MS = "milliseconds"
 _COMMON = {
     "OTEL_SDK_DISABLED": ("bool", "false", "`true` turns traces, metrics and logs off"),
     "OTEL_SERVICE_NAME": ("str", "the app's name", "what the app is called in telemetry"),
-    "OTEL_RESOURCE_ATTRIBUTES": ("name=value list", "", "more about the app, as in deployment.environment.name=blue"),
-    "OTEL_TRACES_EXPORTER": ("list", "otlp where an endpoint is set", "where traces go: otlp, console, none"),
-    "OTEL_METRICS_EXPORTER": ("list", "otlp where an endpoint is set", "where metrics go: otlp, console, none"),
-    "OTEL_LOGS_EXPORTER": ("list", "otlp where an endpoint is set", "where logs go, too: otlp, console, none"),
+    "OTEL_RESOURCE_ATTRIBUTES": ("name=value list", "", "more about the app, such as deployment.environment.name=blue"),
+    "OTEL_TRACES_EXPORTER": ("list", "otlp if an endpoint is set", "where traces go: otlp, console, none"),
+    "OTEL_METRICS_EXPORTER": ("list", "otlp if an endpoint is set", "where metrics go: otlp, console, none"),
+    "OTEL_LOGS_EXPORTER": ("list", "otlp if an endpoint is set", "where logs go, besides stderr: otlp, console, none"),
     "OTEL_EXPORTER_OTLP_ENDPOINT": ("URL", LOCAL, "the collector for all signals"),
     "OTEL_EXPORTER_OTLP_HEADERS": ("name=value list", "", "sent with each export, as in authorization=..."),
     "OTEL_EXPORTER_OTLP_TIMEOUT": (_MS, f"{TIMEOUT * 1000:g}", "the time for one export, retries included"),
-    "OTEL_EXPORTER_OTLP_PROTOCOL": ("http/protobuf", "http/protobuf", "how the collector is spoken to"),
+    "OTEL_EXPORTER_OTLP_PROTOCOL": ("http/protobuf", "http/protobuf", "the protocol of the collector"),
     "OTEL_TRACES_SAMPLER": ("str", "parentbased_always_on", "which traces are recorded"),
-    "OTEL_TRACES_SAMPLER_ARG": ("str", "", "what the sampler takes, as in 0.1 for traceidratio"),
+    "OTEL_TRACES_SAMPLER_ARG": ("str", "", "the sampler's argument, such as 0.1 for traceidratio"),
     "OTEL_METRIC_EXPORT_INTERVAL": (_MS, "60000", "the time between two exports of metrics"),
 }
 _RARE = {
@@ -54,20 +54,20 @@ _RARE = {
     "OTEL_METRICS_EXEMPLAR_FILTER": ("str", "trace_based", "which measurements become exemplars"),
     "OTEL_EXPORTER_OTLP_COMPRESSION": ("gzip | none", "none", "how exports are compressed"),
     "OTEL_EXPORTER_OTLP_INSECURE": ("bool", "false", "for gRPC only"),
-    "OTEL_EXPORTER_OTLP_CERTIFICATE": ("path", "", "the certificates by which the collector is trusted"),
+    "OTEL_EXPORTER_OTLP_CERTIFICATE": ("path", "", "certificates to verify the collector with"),
     "OTEL_EXPORTER_OTLP_CLIENT_KEY": ("path", "", "the key of the app's own certificate"),
     "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": ("path", "", "the app's own certificate"),
-    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": ("str", "cumulative", "how sums are told"),
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": ("str", "cumulative", "how sums are reported"),
     "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": (
         "str",
         "explicit_bucket_histogram",
-        "how histograms are told",
+        "how histograms are reported",
     ),
 }
 _BATCHES = {
     "SCHEDULE_DELAY": (_MS, "the time between two exports of {}", "1000", "1000"),
     "EXPORT_TIMEOUT": (_MS, "the time for one export of {}", "30000", "30000"),
-    "MAX_QUEUE_SIZE": ("int", "the most {} that may wait for export", "65536", "2048"),
+    "MAX_QUEUE_SIZE": ("int", "how many {} may wait for export", "65536", "2048"),
     "MAX_EXPORT_BATCH_SIZE": ("int", "how many {} are exported at once", "1024", "512"),
 }
 """Type, meaning, and the defaults for spans and for log records."""
@@ -82,7 +82,7 @@ _WHOSE = {
 
 
 def otel_table() -> Iterator[Described]:
-    """Return every variable in `OTEL_VARIABLES`, the common ones first."""
+    """Return every variable in `OTEL_VARIABLES`, common ones first."""
     for name, row in _COMMON.items():
         yield Described(name, *row, common=True, secret=name.endswith("_HEADERS"))
     for name in OTEL_VARIABLES:

@@ -1,4 +1,4 @@
-"""Read the docstrings and comments of a config's fields from the source."""
+"""Read the descriptions of a config's fields from docstrings and comments in the source."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from kernel.config.schema import source_of
 
 
 def text_of_field(owner: type, field: str, variable: str = "") -> str:
-    """Return the description of a field in one line; empty if there is none, or no source.
+    """Return the description of a field in one line; empty if there is no description or no source.
 
-    It is the first of these: the docstring below the field, the comment behind it, the comment above it, the class's
-    docstring under ``Args:`` or ``Attributes:``.
+    The first of these counts: the docstring below the field, the comment behind it, the comment above it, and the entry
+    in the class's docstring under ``Args:`` or ``Attributes:``.
 
     Args:
-        owner: The class whose body declares it.
-        field: Its name.
-        variable: Its variable; a comment with only this name is ignored.
+        owner: The class whose body declares the field.
+        field: The name of the field.
+        variable: The variable of the field; a comment that is only this name is ignored.
 
     """
     documented = _documented(owner)
@@ -34,7 +34,7 @@ def text_of_field(owner: type, field: str, variable: str = "") -> str:
 
 
 def _without_name(text: str, variable: str) -> str:
-    """Return *text* in one line, without a leading name of the variable."""
+    """Return *text* in one line, without the name of the variable at its beginning."""
     line = " ".join(text.split())
     if variable and re.match(rf"{re.escape(variable)}\b", line):
         line = line[len(variable) :].lstrip(" ,:;.-")
@@ -43,7 +43,7 @@ def _without_name(text: str, variable: str) -> str:
 
 @functools.cache
 def _in_body(cls: type) -> dict[str, tuple[str, str, str]]:
-    """Return, for each field of the class itself, its docstring, the comment behind it and the comment above it."""
+    """Return, for each field declared in the class, its docstring, the comment behind it and the comment above it."""
     lines, _, _ = source_of(cls)
     source = textwrap.dedent("".join(lines))
     try:
@@ -59,7 +59,7 @@ def _in_body(cls: type) -> dict[str, tuple[str, str, str]]:
         for name in _names(node):
             behind = [comments.get(number, "") for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)]
             above = _above(node.lineno, comments, alone)
-            found[name] = (_docstring(after), " ".join(one for one in behind if one), above)
+            found[name] = (_docstring(after), " ".join(comment for comment in behind if comment), above)
     return found
 
 
@@ -79,7 +79,7 @@ def _docstring(node: ast.stmt | None) -> str:
 
 
 def _comments(source: str) -> Iterator[tuple[int, str]]:
-    """Return the comments by line, without those for tools."""
+    """Return the comments by line, except those for tools."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             text = re.split(r"\s*#\s*(?:noqa|type:|pragma|pyright:|mypy:|fmt:)", token.string)[0].lstrip("#: ").strip()
@@ -88,7 +88,7 @@ def _comments(source: str) -> Iterator[tuple[int, str]]:
 
 
 def _above(line: int, comments: dict[int, str], alone: set[int]) -> str:
-    """Return the comment in the line or lines directly above *line*."""
+    """Return the comment directly above *line*, which may span several lines."""
     found: list[str] = []
     while (line := line - 1) in alone:
         found.append(comments[line])
@@ -101,7 +101,7 @@ _ENTRY = re.compile(r"(\s+)\*{0,2}(\w+)(?:\s*\([^)]*\))?\s*:\s+(.*)")
 
 @functools.cache
 def _documented(cls: type) -> dict[str, str]:
-    """Return what the class's docstring, in Google's style, says about its fields."""
+    """Return the descriptions of fields in the class's docstring, which is in Google's style."""
     found: dict[str, str] = {}
     inside, indent, name = False, "", ""
     for line in (inspect.cleandoc(cls.__doc__) if cls.__doc__ else "").splitlines():

@@ -34,9 +34,9 @@ class Nats:
         nkey: NATS_NKEY, the path of a file that holds a seed, or the seed itself.
         user: NATS_USER; without a password, a token.
         password: NATS_PASSWORD, the user's.
-        ca: NATS_CA, the path of the certificates to check the server's by; empty for the system's.
-        cert: NATS_CERT, the path of the client's own certificate.
-        key: NATS_KEY, the path of its key.
+        ca: NATS_CA, the path of the certificates to verify the server with; empty for the system's.
+        cert: NATS_CERT, the path of the app's own certificate.
+        key: NATS_KEY, the path of that certificate's key.
         prefix: NATS_PREFIX, the prefix of all subjects; empty for the app's name.
 
     """
@@ -53,7 +53,7 @@ class Nats:
 
     @property
     def shown(self) -> str:
-        """The servers for people, without the secrets in their URLs."""
+        """The servers as shown to people, without the secrets in their URLs."""
         return ", ".join(shown_url(url.reveal()) for url in self.urls)
 
 
@@ -107,7 +107,7 @@ def _prefix(text: str) -> str:
     return text
 
 
-_PEM = "the path of a file that is there, in PEM"
+_PEM = "the path of an existing file in PEM format"
 
 NATS_SETTINGS = (
     Setting(
@@ -115,8 +115,8 @@ NATS_SETTINGS = (
         "urls",
         "list of URLs",
         "",
-        "where services that run elsewhere are called; several URLs are servers of one cluster",
-        "nats://host:4222 or tls://host:4222, or several of them",
+        "the server for calls to services in other processes; several URLs are servers of one cluster",
+        "nats://host:4222 or tls://host:4222, or several with commas between",
         _urls,
         show=_shown_urls,
     ),
@@ -141,7 +141,7 @@ NATS_SETTINGS = (
     ),
     Setting("NATS_USER", "user", "str", "", "the user; a token if NATS_PASSWORD is not set", "", Secret, secret=True),
     Setting("NATS_PASSWORD", "password", "str", "", "the user's password", "", Secret, secret=True),
-    Setting("NATS_CA", "ca", "path", "", "the certificates to check the server's by; else the system's", _PEM, _file),
+    Setting("NATS_CA", "ca", "path", "", "certificates to verify the server with; default: the system's", _PEM, _file),
     Setting("NATS_CERT", "cert", "path", "", "the app's own certificate", _PEM, _file),
     Setting("NATS_KEY", "key", "path", "", "the key of the app's own certificate", _PEM, _file),
     Setting(
@@ -150,17 +150,17 @@ NATS_SETTINGS = (
         "str",
         "",
         "the prefix of all subjects; the app's name if not set",
-        "words of letters, digits, - and _, joined by dots",
+        "words of letters, digits, - and _, with dots between",
         _prefix,
     ),
 )
-"""Every variable that is read here."""
+"""The variables of the settings for NATS."""
 
 NATS_VARIABLES: tuple[str, ...] = tuple(setting.name for setting in NATS_SETTINGS)
 
 
 def read_nats(environ: Mapping[str, str]) -> tuple[Nats | None, list[ConfigError]]:
-    """Return the settings, or None if NATS_URL is not set, and an error for each wrong variable."""
+    """Return the settings, and an error for each wrong variable. The settings are None if NATS_URL is not set."""
     if not environ.get("NATS_URL", "").strip():
         return None, []
     values, errors = read_each(NATS_SETTINGS, environ)
@@ -173,20 +173,20 @@ def read_nats(environ: Mapping[str, str]) -> tuple[Nats | None, list[ConfigError
 
 
 def _problems(nats: Nats) -> Iterator[ConfigError]:
-    """Yield what is wrong with settings that are right each by itself."""
+    """Yield the errors in settings that are valid on their own but not together, or cannot be used."""
     if bool(nats.cert) != bool(nats.key):
         missing = "NATS_KEY" if nats.cert else "NATS_CERT"
-        hint = "a client's certificate needs both NATS_CERT and NATS_KEY"
+        hint = "set both NATS_CERT and NATS_KEY, or neither"
         yield ConfigError("is not set", where=missing, hint=hint)
         return
     for name, secret in (("NATS_CREDS", nats.creds), ("NATS_NKEY", nats.nkey.reveal())):
         if secret and find_spec("nkeys") is None:
-            hint = "install it, as by `just deps-add nkeys`"
+            hint = "run `just deps-add nkeys`"
             yield ConfigError("needs the package nkeys, which is not installed", where=name, hint=hint)
     if nats.ca or nats.cert:
         try:
             tls_of(nats)
-        except (OSError, ValueError) as error:  # `ssl.SSLError` is one
+        except (OSError, ValueError) as error:  # `ssl.SSLError` is an OSError
             where = "NATS_CERT and NATS_KEY" if nats.cert and _loads(nats.ca) else "NATS_CA"
             what = f"cannot be loaded: {getattr(error, 'reason', None) or error}"
             hint = "expected PEM: a certificate and its key, without a passphrase"
@@ -212,5 +212,5 @@ def tls_of(nats: Nats) -> ssl.SSLContext:
 
     context = ssl.create_default_context(cafile=nats.ca or None)
     if nats.cert:
-        context.load_cert_chain(nats.cert, nats.key, password="")  # which asks for none at the terminal
+        context.load_cert_chain(nats.cert, nats.key, password="")  # never prompts for a password
     return context

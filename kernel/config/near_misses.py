@@ -1,4 +1,4 @@
-"""Find variables that nothing reads, but whose names are nearly those of variables that are read."""
+"""Find variables that nothing reads, but whose names are similar to those of variables that are read."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ _PREFIXES = (
     "RUSTUP",
 )
 _SETS = re.compile(r"PS\d|[A-Z0-9]+_HOME")
-_LONGER = re.compile(r"[A-Z0-9]+(_\w+)?")  # what follows one of the prefixes
-"""What shells, desktops, systems and languages set or read everywhere. One pattern of all would be slow to make."""
+_LONGER = re.compile(r"[A-Z0-9]+(_\w+)?")  # what may follow a prefix
+"""Variables that shells, desktops, systems and languages set or read. A single pattern would be slow to compile."""
 
 
 def _is_everywhere(name: str) -> bool:
@@ -71,25 +71,25 @@ _FAMILIES = frozenset(
         *("TERMINAL", "TF", "UV", "VSCODE", "VTE", "WSL", "WT", "XDG", "ZSH"),
     )
 )
-"""First words of the variables of tools; no miss either, unless a service is named so."""
+"""First words of the variables of common tools, which are not near misses unless a service has that name."""
 
 
 def near_misses(environ: Mapping[str, str], known: Collection[str]) -> Iterable[str]:
-    """Return a sentence for each variable that nothing reads but whose name is nearly one in *known*.
+    """Return a sentence for each variable that nothing reads, but whose name is similar to one in *known*.
 
-    Variables that every machine has are ignored.
+    Variables that exist on every machine are ignored.
     """
     every = {*known, *KERNEL_VARIABLES}
-    if any(name.startswith(("OTEL", "NATS")) for name in environ):  # else their tables need not be loaded
+    if any(name.startswith(("OTEL", "NATS")) for name in environ):  # otherwise avoids loading their tables
         from kernel.config.nats import NATS_VARIABLES
         from kernel.config.otel import OTEL_VARIABLES
 
         every.update(NATS_VARIABLES, OTEL_VARIABLES)
     joined = {name.replace("_", ""): name for name in every}
-    # Comparing texts is slow, so only those are compared that share their first or last word with one of ours.
+    # Comparing texts is slow, so variables are compared only with those that share their first or last word.
     firsts = {name.partition("_")[0] for name in every}
     families = _FAMILIES - firsts
-    kinds = ("OTEL_", "NATS_")  # whose last words are of all kinds
+    kinds = ("OTEL_", "NATS_")  # their last words are too diverse to compare
     lasts = {name.rpartition("_")[2] for name in every if not name.startswith(kinds)}
     for name in sorted(environ.keys() - every):
         if _SERVICE_LINK.search(name) or _is_everywhere(name) or name.partition("_")[0] in families:
@@ -102,7 +102,7 @@ def near_misses(environ: Mapping[str, str], known: Collection[str]) -> Iterable[
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """Return the nearest name, unless it only adds a word in front: ``USER`` is not meant for ``API_USER``."""
+    """Return the most similar name, unless it only has one more word in front: ``USER`` does not mean ``API_USER``."""
     from difflib import get_close_matches
 
     near = get_close_matches(name, list(known), n=1, cutoff=0.8)

@@ -1,7 +1,7 @@
-"""Read the settings of OpenTelemetry's SDK: batches, limits, samplers, connections.
+"""Read the settings of OpenTelemetry's SDK: batches, limits, samplers and connections.
 
-The SDK would read most of them itself. There, a wrong value causes an exception, or a warning at each record; here it
-is a problem like that of any other setting, and is reported before anything starts.
+The SDK reads most of them itself, but a wrong value then causes an exception, or a warning at each record. Here it is
+reported like that of any other setting, before anything starts.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from kernel.errors import ConfigError
 
 Report = Callable[[ConfigError], object]
 
-SOON = 1000  # milliseconds between two exports of spans and records; SDK's 5,000 let a start-up wait too long
+SOON = 1000  # milliseconds between two exports of spans and records; the SDK's 5,000 shows a start-up late
 INTERVAL = 60_000  # milliseconds between two exports of metrics
-PATIENCE = 30_000  # milliseconds for one of them
-SPANS = (65_536, 1024)  # queue and batch: a thousand services start in the time of one export, and make three each
+PATIENCE = 30_000  # milliseconds for one export of metrics
+SPANS = (65_536, 1024)  # queue and batch sizes: during one export a thousand services may start, each with three spans
 RECORDS = (2048, 512)
-MOST = 2**31 - 1  # the specification's numbers are 32 bits wide
+MOST = 2**31 - 1  # the specification has 32-bit numbers
 
 SAMPLERS = tuple(
-    f"{parent}{one}" for parent in ("", "parentbased_") for one in ("always_on", "always_off", "traceidratio")
+    f"{parent}{sampler}" for parent in ("", "parentbased_") for sampler in ("always_on", "always_off", "traceidratio")
 )
 _CHOICES: Mapping[str, Collection[str]] = {
     "TRACES_SAMPLER": SAMPLERS,
@@ -36,11 +36,13 @@ _CHOICES: Mapping[str, Collection[str]] = {
 }
 _LIMITS: Mapping[str, Collection[str]] = {
     "traces": (
-        *(f"{one}ATTRIBUTE_COUNT_LIMIT" for one in ("", "SPAN_", "EVENT_", "LINK_")),
-        *(f"{one}ATTRIBUTE_VALUE_LENGTH_LIMIT" for one in ("", "SPAN_")),
+        *(f"{prefix}ATTRIBUTE_COUNT_LIMIT" for prefix in ("", "SPAN_", "EVENT_", "LINK_")),
+        *(f"{prefix}ATTRIBUTE_VALUE_LENGTH_LIMIT" for prefix in ("", "SPAN_")),
         *("SPAN_EVENT_COUNT_LIMIT", "SPAN_LINK_COUNT_LIMIT"),
     ),
-    "logs": tuple(f"{one}ATTRIBUTE_{what}_LIMIT" for one in ("", "LOGRECORD_") for what in ("COUNT", "VALUE_LENGTH")),
+    "logs": tuple(
+        f"{prefix}ATTRIBUTE_{what}_LIMIT" for prefix in ("", "LOGRECORD_") for what in ("COUNT", "VALUE_LENGTH")
+    ),
     "metrics": (),
 }
 
@@ -51,8 +53,8 @@ class Batches:
 
     Args:
         delay: Milliseconds between two exports.
-        queue: How many may wait; more are dropped.
-        size: How many are sent at once.
+        queue: How many may wait for export; any beyond that are dropped.
+        size: How many are sent in one batch.
         timeout: Milliseconds for one export.
 
     """
@@ -71,7 +73,7 @@ class Sdk:
         spans: The batches of spans.
         records: The batches of log records.
         interval: Milliseconds between two exports of metrics.
-        timeout: Milliseconds for one such export.
+        timeout: Milliseconds for one export of metrics.
 
     """
 
@@ -82,13 +84,13 @@ class Sdk:
 
 
 def read_sdk(environ: Mapping[str, str], otlp: Collection[str], signals: Collection[str], report: Report) -> Sdk:
-    """Return the settings, with defaults in place of wrong values.
+    """Return the settings, with defaults instead of wrong values.
 
     Args:
         environ: The environment.
         otlp: The signals that are exported by OTLP: "traces", "metrics", "logs".
-        signals: All exported signals; variables that concern only others are not checked.
-        report: Is called with each problem.
+        signals: All exported signals; variables that concern only other signals are not checked.
+        report: Called with each problem.
 
     """
     values = _Values(environ, report)
@@ -128,20 +130,20 @@ def _timeout(values: _Values, name: str) -> int:
 
 
 def _batches(values: _Values, kind: str, queue: int, size: int) -> Batches:
-    """Return the batches of "BSP" or "BLRP". If only one of queue and batch size is set, it decides the other."""
+    """Return the batch settings of "BSP" or "BLRP". If only the queue or the batch size is set, it limits the other."""
     delay = values.whole(f"{kind}_SCHEDULE_DELAY", SOON, 1, "milliseconds")
     timeout = _timeout(values, f"{kind}_EXPORT_TIMEOUT")
     queue_name, size_name = f"{kind}_MAX_QUEUE_SIZE", f"{kind}_MAX_EXPORT_BATCH_SIZE"
     queue_set, size_set = values.whole(queue_name, 0, 1, ""), values.whole(size_name, 0, 1, "")
     if queue_set and size_set > queue_set:
         what = f"is {size_set}, more than OTEL_{queue_name} ({queue_set})"
-        values.report(ConfigError(what, where=f"OTEL_{size_name}", hint="a batch is taken from the queue"))
+        values.report(ConfigError(what, where=f"OTEL_{size_name}", hint="a batch cannot be larger than the queue"))
     return Batches(delay, queue_set or max(queue, size_set), size_set or min(size, queue_set or size), timeout)
 
 
 @attrs.frozen
 class _Values:
-    """Read values of different kinds, by name without ``OTEL_``, and report wrong ones."""
+    """Reads values of different kinds, by name without ``OTEL_``, and reports wrong ones."""
 
     environ: Mapping[str, str]
     report: Report
@@ -153,7 +155,7 @@ class _Values:
         self.report(ConfigError(what or f"is {self.text(name)!r}", where=f"OTEL_{name}", hint=hint))
 
     def whole(self, name: str, default: int, least: int, unit: str) -> int:
-        """Return a whole number of at least *least*."""
+        """Return a whole number, which must be at least *least*."""
         text = self.text(name)
         if not text:
             return default
@@ -164,7 +166,7 @@ class _Values:
         return int(text)
 
     def share(self, name: str) -> None:
-        """Return a number from 0 to 1."""
+        """Check that the value is a number from 0 to 1."""
         try:
             right = not self.text(name) or 0 <= float(self.text(name)) <= 1
         except ValueError:
@@ -173,31 +175,31 @@ class _Values:
             self._refuse(name, "expected a number from 0 to 1")
 
     def choice(self, name: str, known: Collection[str] = (), *, exactly: bool = False) -> None:
-        """One of some words, in any case, or *exactly* so."""
+        """Check that the value is one of the *known* words, in any case unless *exactly*."""
         known = known or _CHOICES[name]
         text = self.text(name) if exactly else self.text(name).lower()
         if text and text not in known:
             self._refuse(name, f"expected one of {', '.join(known)}")
 
     def pairs(self, name: str, *, secret: bool) -> None:
-        """Return names and values, as in ``a=1,b=2``."""
-        wrong = next((one for one in self.text(name).split(",") if one.strip() and not one.partition("=")[1]), "")
+        """Check that the value is a list of names and values, such as ``a=1,b=2``."""
+        wrong = next((pair for pair in self.text(name).split(",") if pair.strip() and not pair.partition("=")[1]), "")
         if wrong:
             what = "has a part without '='" if secret else f"has the part {wrong.strip()!r}, which has no '='"
-            self._refuse(name, "expected name=value, and commas between several", what)
+            self._refuse(name, "expected name=value, with commas between several", what)
 
     def file(self, name: str) -> None:
-        """Return the path of an existing file."""
+        """Check that the value is the path of an existing file."""
         if self.text(name) and not os.path.isfile(self.text(name)):  # noqa: PTH113  (pathlib costs 5 ms)
-            self._refuse(name, "there is no such file")
+            self._refuse(name, "expected the path of an existing file")
 
     def propagators(self, name: str) -> None:
-        """Return names of installed propagators."""
-        names = {one.strip() for one in self.text(name).split(",")} - {"", "tracecontext", "baggage", "none"}
+        """Check that the value names installed propagators."""
+        names = {part.strip() for part in self.text(name).split(",")} - {"", "tracecontext", "baggage", "none"}
         if names:
             from importlib.metadata import entry_points
 
-            known = {one.name for one in entry_points(group="opentelemetry_propagator")}
+            known = {found.name for found in entry_points(group="opentelemetry_propagator")}
             if unknown := sorted(names - known):
-                hint = f"expected {', '.join(sorted(known | {'none'}))}, or install the package that has it"
-                self._refuse(name, hint, f"is {self.text(name)!r}: there is no propagator {unknown[0]!r}")
+                hint = f"expected {', '.join(sorted(known | {'none'}))}, or install the package that provides it"
+                self._refuse(name, hint, f"is {self.text(name)!r}: unknown propagator {unknown[0]!r}")

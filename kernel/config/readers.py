@@ -1,7 +1,7 @@
 """Convert the text of a variable to a value of a field's type, and back.
 
-`reader_of` makes a `Reader` for a type, or says that there is none: a type that is not listed here is refused even if
-its variable is not set.
+`reader_of` returns a `Reader` for a type, or raises: a field of any other type is refused even if its variable is not
+set.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kernel.config.values import SECONDS, Secret, parse_duration, parse_list, wr
 
 
 class UnreadableType(Exception):
-    """No text can be converted to *type*; *instead* says what to write."""
+    """A type that no text can be converted to; *instead* says what to write instead."""
 
     def __init__(self, tp: Any, instead: str) -> None:
         super().__init__(f"{type_name(tp)}; {instead}")
@@ -30,16 +30,16 @@ class UnreadableType(Exception):
 
 @attrs.frozen
 class Reader:
-    """Read and write the texts of one type.
+    """Reads and writes the texts of one type.
 
     Args:
         type: The type as people write it, with its choices, if any.
-        words: What a text looks like, as in "expected a whole number".
-        read: Return the value of a text that is not empty; may raise anything if there is none.
-        write: Return a text for a value; call it through `written`, which checks the result.
-        secret: Whether a text must not be shown.
-        rank: The order in which a union tries its members, lowest first: a type that takes any text comes last.
-        mark: The character that tells a list or a dict from a single value; empty for a single value.
+        words: The expected format, to complete "expected ...": "a whole number".
+        read: Returns the value of a text that is not empty; may raise any exception if the text is not valid.
+        write: Returns a text for a value; call it through `written`, which checks the result.
+        secret: Whether the text must not be shown.
+        rank: The order in which a union tries its members, lowest first. A type that accepts any text comes last.
+        mark: The character that distinguishes a list or a dict from a single value; empty for a single value.
 
     """
 
@@ -52,19 +52,19 @@ class Reader:
     mark: str = ""
 
     def written(self, value: Any) -> str:
-        """Return the text from which *value* is read.
+        """Return a text from which *value* can be read.
 
         Raises:
-            ValueError: There is none.
+            ValueError: There is no such text.
 
         """
         try:
             text = self.write(value)
             same = bool(text) and "\0" not in text and self.read(text) == value
         except Exception as error:
-            raise ValueError(f"no text stands for this {self.type}") from error
+            raise ValueError(f"no text represents this {self.type}") from error
         if not same:
-            raise ValueError(f"no text stands for this {self.type}")
+            raise ValueError(f"no text represents this {self.type}")
         return text
 
 
@@ -72,7 +72,7 @@ def reader_of(tp: Any) -> Reader:  # noqa: PLR0911  (one for each kind)
     """Return the reader for the type *tp*.
 
     Raises:
-        UnreadableType: No text can become a value of it.
+        UnreadableType: No text can be converted to this type.
 
     """
     bare = unwrap(tp)
@@ -114,7 +114,7 @@ def _instead(tp: Any) -> str:  # noqa: PLR0911  (one for each kind)
     origin, args = get_origin(bare) or bare, get_args(bare)
     name = getattr(origin, "__name__", "")
     if attrs_class(tp) is not None:
-        return "an attrs class can be a field of its own, `X` or `X | None`, but no part of another type"
+        return "an attrs class can be a field of its own, `X` or `X | None`, but not part of another type"
     if kind := model_kind(tp):
         return f"{name} is {kind}: make it an attrs class"
     if name in _LIKE_DICTS:
@@ -124,16 +124,16 @@ def _instead(tp: Any) -> str:  # noqa: PLR0911  (one for each kind)
     if name in _LIKE_LISTS or origin in _COLLECTIONS:
         return f"write list[{_part(args)}]"
     if isinstance(tp, TypeVar):
-        return "give the class the type that it stands for, as in Config[int]"
+        return "give the class a type argument, such as Config[int]"
     if tp is None or tp is NoneType or bare in {Any, object}:
-        return "annotate the field with what it is, as in str"
+        return "annotate the field with a specific type, such as str"
     if name == "Callable":
-        return "what does not come from the environment is attrs.field(init=False), or no field"
-    return "write str, and make what you need of it in the service"
+        return "use attrs.field(init=False) for what does not come from the environment, or remove the field"
+    return "write str, and convert it in the service"
 
 
 def _part(args: Sequence[Any]) -> str:
-    """Return the type of the parts to suggest in an error: the given one, if it can be read."""
+    """Return the element type to suggest in an error: the given one, if it can be read."""
     try:
         reader = reader_of(args[0]) if args else None
     except UnreadableType:
@@ -165,39 +165,39 @@ def _masked(tp: Any, args: Sequence[Any]) -> Reader:
 
 
 def _inner(tp: Any, arg: Any) -> Reader:
-    """Return the reader for a part of *tp*; if there is none, the error is about *tp* as a whole."""
+    """Return the reader for a part of *tp*; if there is none, raise an error about *tp* as a whole."""
     if attrs_class(arg) is not None:
-        instead = "an attrs class can be a field of its own, `X` or `X | None`, but no part of another type"
+        instead = "an attrs class can be a field of its own, `X` or `X | None`, but not part of another type"
         if (get_origin(unwrap(tp)) or unwrap(tp)) is Secret:
-            instead = f"write {type_name(arg)}, and make those of its fields Secret that are"
+            instead = f"write {type_name(arg)}, and make its secret fields Secret"
         raise UnreadableType(tp, instead)
     try:
         return reader_of(arg)
     except UnreadableType as error:
-        raise UnreadableType(tp, f"{type_name(error.type)} is no type for a variable: {error.instead}") from error
+        raise UnreadableType(tp, f"{type_name(error.type)} cannot be read from a variable: {error.instead}") from error
 
 
 # -- one of several ----------------------------------------------------------------------------------------------
 
 
 def _union(tp: Any, args: Sequence[Any]) -> Reader:
-    members = [_inner(tp, one) for one in args if one is not NoneType]
+    members = [_inner(tp, arg) for arg in args if arg is not NoneType]
     if not members:
-        raise UnreadableType(tp, "annotate the field with what it is, as in str")
+        raise UnreadableType(tp, "annotate the field with a specific type, such as str")
 
     def read(text: str) -> Any:
         failure: Exception = ValueError(text)
-        for one in sorted(members, key=lambda one: _when(one, text)):
+        for member in sorted(members, key=lambda member: _when(member, text)):
             try:
-                return one.read(text)
-            except Exception as error:  # noqa: BLE001  (the next member may take it)
+                return member.read(text)
+            except Exception as error:  # noqa: BLE001  (the next member may accept it)
                 failure = error
         raise failure
 
     def write(value: Any) -> str:
-        for one in members:
+        for member in members:
             try:
-                text = one.written(value)
+                text = member.written(value)
                 again = read(text)
             except ValueError:
                 continue
@@ -206,13 +206,13 @@ def _union(tp: Any, args: Sequence[Any]) -> Reader:
         raise ValueError(value)
 
     return Reader(
-        " | ".join([*(one.type for one in members), *(["None"] if NoneType in args else [])]),
-        " or ".join(dict.fromkeys(one.words for one in members)),
+        " | ".join([*(member.type for member in members), *(["None"] if NoneType in args else [])]),
+        " or ".join(dict.fromkeys(member.words for member in members)),
         read,
         write,
-        secret=any(one.secret for one in members),
-        rank=max(one.rank for one in members),
-        mark="".join(one.mark for one in members),
+        secret=any(member.secret for member in members),
+        rank=max(member.rank for member in members),
+        mark="".join(member.mark for member in members),
     )
 
 
@@ -220,12 +220,14 @@ _LAST = 99
 
 
 def _when(member: Reader, text: str) -> int:
-    """Return the rank of this *member* of a union for *text*: a list needs a comma, and comes last otherwise."""
-    return member.rank if not member.mark or any(one in text for one in member.mark) else _LAST
+    """Return the rank of this *member* of a union for *text*: lists come last unless the text contains a comma."""
+    return member.rank if not member.mark or any(mark in text for mark in member.mark) else _LAST
 
 
 def _literal(args: Sequence[Any]) -> Reader:
-    texts = {_plain(one) or str(one): one for one in reversed(args)}  # of two with one text, the first
+    texts = {
+        _plain(choice) or str(choice): choice for choice in reversed(args)
+    }  # if two have the same text, the first wins
 
     def read(text: str) -> Any:
         for candidate in (text, text.strip()):
@@ -241,19 +243,19 @@ def _literal(args: Sequence[Any]) -> Reader:
 def _enumeration(cls: type[enum.Enum]) -> Reader:
     members = list(cls)
     flags = issubclass(cls, enum.Flag)
-    texts = {_plain(one): one for one in reversed(members)}
+    texts = {_plain(member): member for member in reversed(members)}
 
     def read(text: str) -> Any:
         for candidate in (text, text.strip()):
             if candidate in texts:
                 return texts[candidate]
         steps: tuple[Callable[[], enum.Enum], ...] = (
-            lambda: cls(text),  # which asks its own `_missing_`
-            lambda: cls(_same(text, [one.value for one in members])),
+            lambda: cls(text),  # calls the class's own `_missing_`
+            lambda: cls(_same(text, [member.value for member in members])),
             lambda: cls[text.strip()],
         )
         for step in steps:
-            with contextlib.suppress(Exception):  # a user's `_missing_` may raise anything
+            with contextlib.suppress(Exception):  # the user's `_missing_` may raise any exception
                 return step()
         if flags:
             return _flags(cls, text)
@@ -261,16 +263,16 @@ def _enumeration(cls: type[enum.Enum]) -> Reader:
 
     def write(value: Any) -> str:
         if flags and value not in members:
-            return "|".join(one.name or "" for one in value) or "0"
+            return "|".join(member.name or "" for member in value) or "0"
         return _plain(value) if texts.get(_plain(value)) is value else value.name
 
-    shown = [one.name or "" for one in members] if flags else list(texts)[::-1]
+    shown = [member.name or "" for member in members] if flags else list(texts)[::-1]
     words = f"{'any' if flags else 'one'} of {', '.join(shown)}{', with | between' if flags else ''}"
     return Reader(_choices(shown), words, read, write)
 
 
 def _flags(cls: Any, text: str) -> Any:
-    """Return a reader of several members, by name with ``|`` between or by their combined number."""
+    """Read several members of a flag enum, by name with ``|`` between or as their combined number."""
     every = cls(0)
     for member in cls:
         every |= member
@@ -286,7 +288,7 @@ def _flags(cls: Any, text: str) -> Any:
 
 
 def _plain(value: Any) -> str:
-    """Return the text for *value*, one of several choices; empty if only a name can stand for it."""
+    """Return the text for *value*, one of several choices; empty if it can only be written by name."""
     if isinstance(value, enum.Enum):
         return _plain(value.value) or value.name
     try:
@@ -297,16 +299,16 @@ def _plain(value: Any) -> str:
 
 
 def _same(text: str, values: Iterable[Any]) -> Any:
-    """Return the one of *values* that *text* also means, as ``1.50`` means 1.5.
+    """Return the member of *values* that *text* also means: ``1.50`` means 1.5.
 
     Raises:
-        ValueError: It is none of them.
+        ValueError: There is no such member.
 
     """
     for value in values:
         try:
             again = reader_of(type(value)).read(text)
-        except Exception:  # noqa: BLE001, S112  (no text of this one's type)
+        except Exception:  # noqa: BLE001, S112  (not a text of this value's type)
             continue
         if again == value:
             return value
@@ -314,10 +316,10 @@ def _same(text: str, values: Iterable[Any]) -> Any:
 
 
 def _member(value: Any, values: Sequence[Any]) -> Any:
-    """Return the one of *values* that equals *value* and has its type: 1 equals True."""
-    for one in values:
-        if type(one) is type(value) and one == value:
-            return one
+    """Return the member of *values* that equals *value* and has its type, since 1 == True."""
+    for known in values:
+        if type(known) is type(value) and known == value:
+            return known
     raise ValueError(value)
 
 
@@ -344,13 +346,13 @@ def _collection(tp: Any, origin: Any, args: Sequence[Any]) -> Reader:
     name = getattr(origin, "__name__", str(origin))
 
     def write(value: Any) -> str:
-        parts = [part.written(one) for one in value]
+        parts = [part.written(item) for item in value]
         return ",".join(sorted(parts) if make in {set, frozenset} else parts) or ","
 
     return Reader(
         f"{name}[{part.type}{', ...' if origin is tuple else ''}]",
         f"a comma-separated list, each part {part.words}",
-        lambda text: make(part.read(one) for one in parse_list(text)),
+        lambda text: make(part.read(item) for item in parse_list(text)),
         write,
         secret=part.secret,
         rank=10,
@@ -359,30 +361,30 @@ def _collection(tp: Any, origin: Any, args: Sequence[Any]) -> Reader:
 
 
 def _fixed(tp: Any, args: Sequence[Any]) -> Reader:
-    parts = [_single(tp, one) for one in args]
+    parts = [_single(tp, arg) for arg in args]
 
     def read(text: str) -> tuple[Any, ...]:
-        return tuple(one.read(text) for one, text in zip(parts, parse_list(text), strict=True))
+        return tuple(part.read(text) for part, text in zip(parts, parse_list(text), strict=True))
 
     def write(value: Any) -> str:
-        return ",".join(one.written(of) for one, of in zip(parts, value, strict=True))
+        return ",".join(part.written(of) for part, of in zip(parts, value, strict=True))
 
     return Reader(
         f"tuple[{', '.join(one.type for one in parts)}]",
         f"{len(parts)} parts with commas between: {', '.join(one.words for one in parts)}",
         read,
         write,
-        secret=any(one.secret for one in parts),
+        secret=any(part.secret for part in parts),
         rank=10,
         mark=",",
     )
 
 
 def _single(tp: Any, arg: Any) -> Reader:
-    """Return the reader for the parts of *tp*, which must be single values, since lists cannot be nested."""
+    """Return the reader for the elements of *tp*, which must be single values: lists cannot be nested."""
     reader = _inner(tp, arg)
     if reader.mark:
-        instead = "a list in a list needs two kinds of separators: write str, and split it in the service"
+        instead = "lists cannot be nested: write str, and split it in the service"
         raise UnreadableType(tp, instead)
     return reader
 

@@ -1,4 +1,4 @@
-"""The types of single values that a variable may have: how each is read, written and described."""
+"""The types of single values that a variable may have: how to read, write and describe each."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Scalar:
     """How to read and write single values of one type.
 
     Args:
-        words: What a text looks like.
-        read: Return the value; may raise anything if the text is not valid.
-        write: Return a text that is read as the value.
-        rank: The order in which a union tries it, lowest first.
+        words: The expected format, to complete "expected ...".
+        read: Returns the value of a text; may raise any exception if the text is not valid.
+        write: Returns a text from which the value can be read.
+        rank: The order in which a union tries this type, lowest first.
 
     """
 
@@ -32,11 +32,11 @@ class Scalar:
 
 
 def _number(make: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Read a number by *make*, but refuse NaN: every comparison with it is false, so it would pass any check."""
+    """Return a reader that uses *make* but refuses NaN, which would pass any check since all comparisons are false."""
 
     def read(text: str) -> Any:
         value = make(text.strip())
-        if value != value:  # noqa: PLR0124  (which is what makes it NaN)
+        if value != value:  # noqa: PLR0124  (only NaN differs from itself)
             raise ValueError(text)
         return value
 
@@ -44,7 +44,7 @@ def _number(make: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _timedelta(text: str) -> timedelta:
-    """Read a duration, exact to the microsecond."""
+    """Return the duration in *text*, exact to the microsecond."""
     from decimal import Decimal
 
     parse_duration(text)
@@ -84,35 +84,35 @@ SCALARS: dict[type, Scalar] = {
     float: Scalar("a number", _number(float), repr, rank=2),
     bool: Scalar("true/false, 1/0, yes/no or on/off", parse_bool, lambda value: "true" if value else "false", rank=4),
     Path: Scalar("a path", Path, rank=12),
-    date: Scalar("a date as in 2026-11-25", lambda text: date.fromisoformat(text.strip()), _isoformat, rank=6),
+    date: Scalar("a date such as 2026-11-25", lambda text: date.fromisoformat(text.strip()), _isoformat, rank=6),
     datetime: Scalar(
-        "a date and time as in 2026-11-25T10:30:00+00:00",
+        "a date and time such as 2026-11-25T10:30:00+00:00",
         lambda text: datetime.fromisoformat(text.strip()),
         _isoformat,
         rank=7,
     ),
-    time: Scalar("a time as in 10:30:00", lambda text: time.fromisoformat(text.strip()), _isoformat, rank=7),
+    time: Scalar("a time such as 10:30:00", lambda text: time.fromisoformat(text.strip()), _isoformat, rank=7),
     timedelta: Scalar(
         "a duration such as 10s, 1m30s, 500ms or a number of seconds", _timedelta, _write_timedelta, rank=8
     ),
     bytes: Scalar("base64", _bytes, _write_bytes, rank=11),
 }
-"""Those whose modules cost nothing."""
+"""Types whose modules cost nothing to import."""
 
 _WORDS = {
     "decimal.Decimal": "a number",
     "uuid.UUID": "a UUID",
     "ipaddress.IPv4Address": "an IPv4 address",
     "ipaddress.IPv6Address": "an IPv6 address",
-    "ipaddress.IPv4Network": "an IPv4 network as in 10.0.0.0/8",
-    "ipaddress.IPv6Network": "an IPv6 network as in fd00::/8",
-    "ipaddress.IPv4Interface": "an IPv4 interface as in 10.0.0.1/8",
-    "ipaddress.IPv6Interface": "an IPv6 interface as in fd00::1/8",
+    "ipaddress.IPv4Network": "an IPv4 network such as 10.0.0.0/8",
+    "ipaddress.IPv6Network": "an IPv6 network such as fd00::/8",
+    "ipaddress.IPv4Interface": "an IPv4 interface such as 10.0.0.1/8",
+    "ipaddress.IPv6Interface": "an IPv6 interface such as fd00::1/8",
 }
 
 
 def by_name(tp: Any) -> Scalar | None:
-    """Return the scalar for a type whose module is imported only if used; None if *tp* is not one of these."""
+    """Return the scalar for a type whose module is imported only if used; None if there is none for *tp*."""
     name = f"{getattr(tp, '__module__', '')}.{getattr(tp, '__qualname__', '')}"
     words = _WORDS.get(name)
     if words is None or not isinstance(tp, type):

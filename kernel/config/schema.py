@@ -23,19 +23,19 @@ from kernel.errors import ConfigError
 from kernel.stacks import shorten
 
 UNKNOWN = object()
-"""What stands for a default that is known only while the config is made."""
+"""Represents a default that is known only when the config is created."""
 
 
 @attrs.frozen
 class Leaf:
-    """A field that is one variable.
+    """A field that is read from one variable.
 
     Args:
-        argument: Its name in the class's `__init__`.
+        argument: The field's name in the class's `__init__`.
         variable: The variable.
-        reader: How its text is read.
-        attribute: The field, as attrs knows it.
-        owner: The class whose body declares it.
+        reader: Converts its text.
+        attribute: The attrs attribute of the field.
+        owner: The class whose body declares the field.
 
     """
 
@@ -47,20 +47,20 @@ class Leaf:
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """The variable, alone."""
+        """The variable, as a tuple."""
         return (self.variable,)
 
 
 @attrs.frozen
 class Branch:
-    """A field that is an attrs class of its own.
+    """A field that is a nested attrs class.
 
     Args:
-        argument: Its name in the outer class's `__init__`.
-        schema: The fields of the inner class.
-        optional: Whether it may be None.
-        attribute: The field, as attrs knows it.
-        owner: The class whose body declares it.
+        argument: The field's name in the outer class's `__init__`.
+        schema: The fields of the nested class.
+        optional: Whether the field may be None.
+        attribute: The attrs attribute of the field.
+        owner: The class whose body declares the field.
 
     """
 
@@ -72,7 +72,7 @@ class Branch:
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """Those of all its fields."""
+        """The variables of all fields of the nested class."""
         return tuple(leaf.variable for leaf in self.schema.leaves())
 
 
@@ -81,9 +81,9 @@ class Schema:
     """The fields of an attrs class that are read from the environment.
 
     Args:
-        cls: The class, without the arguments of a generic one.
-        members: Its fields, in order, without those that cannot be read.
-        errors: The problems with the others.
+        cls: The class, without type arguments.
+        members: Its fields, in order, except those that cannot be read.
+        errors: The problems with the fields that cannot be read.
 
     """
 
@@ -92,7 +92,7 @@ class Schema:
     errors: tuple[ConfigError, ...] = ()
 
     def leaves(self) -> Iterator[Leaf]:
-        """Every variable, also of the classes inside."""
+        """Every variable, including those of nested classes."""
         for member in self.members:
             if isinstance(member, Leaf):
                 yield member
@@ -102,7 +102,7 @@ class Schema:
 
 @functools.cache
 def schema_of(service: str, cls: Any) -> Schema:
-    """Return the variables of the attrs class *cls*, which may be generic with arguments, for a service."""
+    """Return the variables of a service's config, the attrs class *cls*, which may have type arguments."""
     schema = _schema(service, cls, ())
     errors = list(schema.errors)
     for name, count in Counter(leaf.variable for leaf in schema.leaves()).items():
@@ -135,7 +135,7 @@ def _schema(prefix: str, cls: Any, outer: tuple[type, ...]) -> Schema:
                 members.append(Leaf(argument, name, reader_of(tp), attribute, owner))
                 continue
             if origin_of(inner) in (*outer, origin):
-                raise UnreadableType(inner, "it contains itself, so its variables have no end: write str")  # noqa: TRY301
+                raise UnreadableType(inner, "it contains itself, so its variables never end: write str")  # noqa: TRY301
             schema = _schema(name, inner, (*outer, origin))
         except UnreadableType as error:
             tp = f"is of type {type_name(error.type)}" if error.type is not None else "has no type"
@@ -168,14 +168,14 @@ def _owner(cls: type, field: str) -> type:
 
 
 def _resolve(attribute: attrs.Attribute[Any], owner: type) -> Any:
-    """Return the type of a field as an object; its annotation may be or contain a string."""
+    """Return the type of a field as an object, with annotations in strings evaluated."""
     tp: Any = attribute.type
     if isinstance(tp, type) or tp is None:
         return tp
     around = getattr(sys.modules.get(owner.__module__), "__dict__", {})
-    inside = {**{one.__name__: one for one in getattr(owner, "__type_params__", ())}, **vars(owner)}
+    inside = {**{parameter.__name__: parameter for parameter in getattr(owner, "__type_params__", ())}, **vars(owner)}
     try:
-        # As typing has it for a class: what its module knows comes before what the class itself does.
+        # As in typing: names of the module take precedence over names of the class.
         hints = get_type_hints(SimpleNamespace(__annotations__={"it": tp}), inside, around, include_extras=True)
     except Exception as error:
         raise _Unresolved(error) from error
@@ -186,7 +186,7 @@ def _resolve(attribute: attrs.Attribute[Any], owner: type) -> Any:
 
 
 def default_of(attribute: attrs.Attribute[Any]) -> Any:
-    """Return the default of a field; `attrs.NOTHING` for none, `UNKNOWN` if it is made from other fields."""
+    """Return the default of a field; `attrs.NOTHING` for none, `UNKNOWN` if it is computed from other fields."""
     default: Any = attribute.default
     if not isinstance(default, attrs.Factory):  # type: ignore[arg-type]
         return default
@@ -194,7 +194,7 @@ def default_of(attribute: attrs.Attribute[Any]) -> Any:
         return UNKNOWN
     try:
         return default.factory()
-    except Exception:  # noqa: BLE001  (a user's; it fails again, and is told, when the config is made)
+    except Exception:  # noqa: BLE001  (the user's code; the error is reported when the config is created)
         return UNKNOWN
 
 
@@ -205,7 +205,7 @@ class Entry:
     Args:
         leaf: The variable.
         default: As returned by `default_of`.
-        idle: Whether its class is None because none of that class's variables is set.
+        idle: Whether its class is None because none of the class's variables is set.
 
     """
 
@@ -225,7 +225,7 @@ def entries(schema: Schema, environ: Mapping[str, str], outer: object, *, idle: 
     Args:
         schema: The fields.
         environ: The environment.
-        outer: The default of the whole: an instance of the class, None, or anything else for none.
+        outer: The default of the whole: an instance of the class, None, or any other object if there is no default.
         idle: Whether the schema is part of a value that is None.
 
     """
@@ -247,7 +247,7 @@ def entries(schema: Schema, environ: Mapping[str, str], outer: object, *, idle: 
 
 
 def place(owner: type, field: str) -> str:
-    """Return class, field, file and line, the last two only if there is source. An empty *field* means the class."""
+    """Return class, field, file and line; without file and line if there is no source. An empty *field*: the class."""
     lines, first, path = source_of(owner)
     name = f"{owner.__name__}.{field}" if field else owner.__name__
     if not lines:
@@ -259,7 +259,7 @@ def place(owner: type, field: str) -> str:
 
 @functools.cache
 def source_of(cls: type) -> tuple[tuple[str, ...], int, str]:
-    """Return the lines of a class, the number of the first, and its file; no lines if there is no source."""
+    """Return the lines of a class, the number of the first line, and the file; no lines if there is no source."""
     try:
         lines, first = inspect.getsourcelines(cls)
         path = inspect.getsourcefile(cls) or ""

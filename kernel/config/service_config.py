@@ -1,7 +1,7 @@
 """Read the config of a service from the environment.
 
-Wrong values are collected, so that all are reported together, each with its variable, its value (secrets
-masked), what was expected, and where the field is declared.
+Wrong values are collected and reported together, each with its variable, its value (secrets masked), the expected
+format, and the place where the field is declared.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from kernel.config.values import Secret, parse_list, register
 from kernel.errors import ConfigError, text_of
 from kernel.masking import MASK, add, mask
 
-TRIVIAL = 3  # characters of a default that is no secret, as in Secret(0)
-LONGEST = 200  # characters of a value that an error repeats
+TRIVIAL = 3  # longest default that does not count as secret, such as Secret(0); in characters
+LONGEST = 200  # longest value that an error repeats, in characters
 
 
 def variables(service: str, cls: Any) -> dict[str, str]:
-    """Return the variables of a service's config, each with its field's name."""
+    """Return the variables of a service's config, each with the name of its field."""
     return {leaf.variable: leaf.argument for leaf in schema_of(service, cls).leaves()}
 
 
 def read_config(
     service: str, cls: Any, environ: Mapping[str, str], default: object = attrs.NOTHING
 ) -> tuple[Any, list[ConfigError]]:
-    """Return an instance of the attrs class *cls* made from the variables of *service*, and an error for each problem.
+    """Create an instance of the attrs class *cls* from the variables of *service*; return it, and an error per problem.
 
     An empty variable counts as unset. The instance is None if anything is wrong.
 
     Args:
         service: The service's name.
-        cls: The class; a generic one may have its arguments, as in ``Config[int]``.
+        cls: The class, which may have type arguments: ``Config[int]``.
         environ: The environment.
-        default: An instance with the values for fields that are not set. None: the result is None if none of its
-            variables is set, even if one is required.
+        default: An instance whose values replace those that are not set. If it is None, the result is None when none of
+            the variables is set, even if one is required.
 
     """
     schema = schema_of(service, cls)
@@ -51,18 +51,18 @@ def read_config(
 
 
 def _tried(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, BaseException | None]:
-    """Return what *call* returns or raises: the user's converters and validators may raise anything."""
+    """Return what *call* returns, or the exception that it raises: users' converters may raise any."""
     try:
         return call(*args, **kwargs), None
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: ASYNC103, BLE001  (nothing awaits here: each is a bad value)
+    except BaseException as error:  # noqa: ASYNC103, BLE001  (nothing awaits here: the value is bad)
         return None, error  # noqa: ASYNC104
 
 
 @attrs.define(eq=False)
 class _Reading:
-    """One config being read.
+    """Reads one config.
 
     Args:
         environ: The environment.
@@ -76,11 +76,11 @@ class _Reading:
     errors: list[ConfigError] = attrs.field(factory=list)
 
     def read(self, schema: Schema, outer: object) -> Any:
-        """Return an instance of the class of *schema*; None if anything is wrong with it.
+        """Return an instance of the class of *schema*; None if there are errors in it.
 
         Args:
             schema: Its fields.
-            outer: The outer class's default instance, for fields that are not set; or None.
+            outer: The outer class's default instance, used for fields that are not set; None if there is none.
 
         """
         before = len(self.errors)
@@ -102,7 +102,7 @@ class _Reading:
         return None
 
     def _leaf(self, leaf: Leaf, outer: object) -> Any:
-        """Return the value of a field; UNKNOWN if its class must decide, or if it is wrong."""
+        """Return the value of a field; UNKNOWN if the class must provide it, or if it is wrong."""
         text = self.environ.get(leaf.variable, "")
         if text == "":
             if outer is not None:
@@ -120,7 +120,7 @@ class _Reading:
         return UNKNOWN
 
     def _branch(self, branch: Branch, outer: object) -> Any:
-        """Return the value of a field that is a nested class; UNKNOWN if the outer class must decide."""
+        """Return the value of a field that is a nested class; UNKNOWN if the outer class must provide it."""
         default = default_of(branch.attribute)
         if outer is not None:
             default = getattr(outer, branch.attribute.name)
@@ -138,12 +138,12 @@ class _Reading:
     # -- what the class itself refuses -------------------------------------------------------------------------------
 
     def _look_at_each(self, schema: Schema, values: Mapping[str, Any], *, whole: bool) -> None:
-        """Run the converter and the validator of each field separately, so that all problems are found.
+        """Run the converter and the validator of each field separately, to find all problems.
 
         Args:
             schema: The fields.
             values: The values by argument, without wrong ones.
-            whole: Whether none is missing.
+            whole: Whether all values are there.
 
         """
         known = dict(values)
@@ -171,13 +171,13 @@ class _Reading:
     @staticmethod
     def _convert(member: Leaf | Branch, known: dict[str, Any]) -> BaseException | None:
         converter: Any = member.attribute.converter
-        if converter is None or isinstance(converter, attrs.Converter):  # which may want the instance
+        if converter is None or isinstance(converter, attrs.Converter):  # may need the instance
             return None
         known[member.argument], error = _tried(converter, known[member.argument])
         return error
 
     def _refuse(self, member: Leaf | Branch, error: BaseException) -> None:
-        """Report that a converter or validator of one field refused its value."""
+        """Report that the converter or validator of a field refused its value."""
         why = self._reason(error, (member,))
         named = [name for name in member.variables if self.environ.get(name)]
         if isinstance(member, Leaf) and named:
@@ -189,18 +189,18 @@ class _Reading:
         self.errors.append(ConfigError(what, where=where, hint=hint))
 
     def _refused(self, schema: Schema, values: Mapping[str, Any], error: BaseException) -> None:
-        """Report that the class as a whole was refused; name the value without which the rest is accepted."""
+        """Report that the class as a whole was refused. Name the value without which the rest is accepted."""
         members = {member.argument: member for member in schema.members}
 
         def accepts(rest: Mapping[str, Any]) -> bool:
             return _tried(schema.cls, **rest)[1] is None
 
-        set_ = [name for name in values if any(self.environ.get(one) for one in members[name].variables)]
+        set_ = [name for name in values if any(self.environ.get(variable) for variable in members[name].variables)]
         blamed = [name for name in set_ if accepts({other: values[other] for other in values if other != name})]
         if len(blamed) != 1:
             blamed = set_
         why = self._reason(error, [members[name] for name in blamed])
-        names = [one for name in blamed for one in members[name].variables if self.environ.get(one)]
+        names = [variable for name in blamed for variable in members[name].variables if self.environ.get(variable)]
         shown = " and ".join(self._shown(leaf) for leaf in schema.leaves() if leaf.variable in names)
         owner, field = (members[blamed[0]].owner, members[blamed[0]].attribute.name) if blamed else (schema.cls, "")
         what = f"is {shown}: {why}" if shown else f"was refused: {why}"
@@ -214,15 +214,17 @@ class _Reading:
         self.errors.append(ConfigError(what, where=leaf.variable, hint=hint))
 
     def _shown(self, leaf: Leaf) -> str:
-        """Return the text of a variable as an error shows it."""
+        """Return the text of a variable as errors show it."""
         text = self.environ.get(leaf.variable, "")
         if leaf.reader.secret:
             return MASK
         return repr(text) if len(text) <= LONGEST else f"{text[:LONGEST]!r}... ({len(text)} characters)"
 
     def _reason(self, error: BaseException, blamed: Iterable[Leaf | Branch]) -> str:
-        """Return the message of a user's error, or only its type if it is about a secret."""
-        leaves = (leaf for one in blamed for leaf in ([one] if isinstance(one, Leaf) else one.schema.leaves()))
+        """Return the message of a user's error, or only its type if it concerns a secret."""
+        leaves = (
+            leaf for member in blamed for leaf in ([member] if isinstance(member, Leaf) else member.schema.leaves())
+        )
         if any(leaf.reader.secret for leaf in leaves):
             return type(error).__name__
         words = text_of(error.args[0] if error.args else error) or type(error).__name__
@@ -232,7 +234,7 @@ class _Reading:
 
 
 def _secrets(schema: Schema, environ: Mapping[str, str]) -> set[str]:
-    """Return the texts of secrets, and the parts of lists of secrets; register them for masking."""
+    """Return the secrets as texts, including the elements of lists of secrets, and register them for masking."""
     found: set[str] = set()
     for leaf in schema.leaves():
         if leaf.reader.secret:

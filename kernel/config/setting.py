@@ -1,4 +1,4 @@
-"""One variable that the kernel itself reads: how its text becomes a value, and what people are told of it."""
+"""A variable that the kernel itself reads: how to parse its text, and how to describe it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from kernel.masking import MASK
 
 @attrs.frozen
 class Setting:
-    """A variable of the kernel's own.
+    """A variable of the kernel.
 
     Args:
         name: The variable.
-        field: The field of the settings that it becomes.
-        type: Its type, for people.
-        default: The default, for people; if possible, a text that reads as the default.
+        field: The field that holds its value.
+        type: Its type, in words.
+        default: Its default as shown to people; if possible, a text that can be parsed.
         meaning: What it does, in a few words.
-        expected: What a text looks like, as in "expected dev or prod".
-        parse: Return the value of a text that is stripped and not empty; raise ValueError if there is none.
-        secret: Whether its text must not be shown.
-        show: Return its text without what is secret in it.
+        expected: The expected format, to complete "expected ...".
+        parse: Returns the value of a text that is stripped and not empty; raises ValueError if it is not valid.
+        secret: Whether its value must not be shown.
+        show: Returns its text with secrets masked.
 
     """
 
@@ -39,12 +39,12 @@ class Setting:
     show: Callable[[str], str] = str
 
     def shown(self, text: str) -> str:
-        """Return *text* as people may see it."""
+        """Return *text* as shown to people."""
         return MASK if self.secret else self.show(text)
 
 
 def read_each(settings: Iterable[Setting], environ: Mapping[str, str]) -> tuple[dict[str, Any], list[ConfigError]]:
-    """Return the values of the variables that are set, by field, and an error for each wrong one."""
+    """Return the values of all variables that are set, by field, and an error for each wrong value."""
     values: dict[str, Any] = {}
     errors: list[ConfigError] = []
     for setting in settings:

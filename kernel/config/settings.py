@@ -1,7 +1,7 @@
-"""The kernel's own settings, and the one table of their variables.
+"""The kernel's own settings, and the table of their variables.
 
-Reading, near misses, `app env` and the docs all use `SETTINGS`: a new variable is one more row there, and
-one more field of `Settings`.
+Reading, near misses, `app env` and the docs all use `SETTINGS`: to add a variable, add a row there and a field to
+`Settings`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Address:
 
     Args:
         host: An address or a host name.
-        port: The port; 0 takes any that is free.
-        asked_for: Whether it was set; a default address may be replaced by a free one.
+        port: The port; 0 for any free port.
+        asked_for: Whether the address was set. A default address may be replaced by a free one.
 
     """
 
@@ -46,10 +46,10 @@ _OFF = frozenset({"off", "none", "false", "no"})
 
 
 def parse_address(text: str) -> Address | None:
-    """Return the address in *text*: ``host:port``, ``[::1]:port``, or a port on loopback. None for ``off``.
+    """Parse an address: ``host:port``, ``[::1]:port``, or a port on loopback. Return None for ``off``.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: *text* is none of these.
 
     """
     if text.lower() in _OFF:
@@ -69,12 +69,12 @@ class Settings:
     """The settings that the kernel itself reads from the environment.
 
     Args:
-        enabled: SERVICES_ENABLED, the patterns of names; None if it is not set.
+        enabled: SERVICES_ENABLED, the patterns of names; None if not set.
         shutdown_timeout: RUNNER_SHUTDOWNTIMEOUT, seconds for the whole shutdown.
         drain_delay: RUNNER_DRAINDELAY, seconds between the request to stop and the stop itself.
-        log_level: LOG_LEVEL, as `logging` names it, then pairs for services and loggers: ``INFO,worker=DEBUG``.
+        log_level: LOG_LEVEL, a level of `logging`, then pairs for services and loggers: ``INFO,worker=DEBUG``.
         log_json: Whether LOG_FORMAT is ``json``.
-        log_source: LOG_ADD_SOURCE, whether each record names its file and line.
+        log_source: Whether LOG_ADD_SOURCE is set: each record shows its file and line.
         dev: Whether ENV is ``dev``.
         backend: KERNEL_BACKEND.
         admin: ADMIN_ADDR, where health, metrics and status are served; None for off.
@@ -98,13 +98,13 @@ class Settings:
     log_folded: bool | None = None
 
 
-LONGEST = 100 * 86400.0  # seconds of a deadline: what is longer was meant in another unit, as in nanoseconds
+LONGEST = 100 * 86400.0  # longest deadline in seconds: longer ones are meant in another unit, such as nanoseconds
 
 # -- the table ---------------------------------------------------------------------------------------------------
 
 
 def _choice(name: str, field: str, known: Mapping[str, Any], default: str, meaning: str) -> Setting:
-    """Return a setting that is one of the *known* words, in any case."""
+    """Return a setting whose value is one of the *known* words, in any case."""
 
     def parse(text: str) -> Any:
         try:
@@ -135,7 +135,7 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def _levels(text: str) -> str:
-    """Return the default level, then those of services and loggers."""
+    """Return the levels in *text*, normalized: the default, then those of services and loggers."""
     default, pairs = "INFO", []
     for word in parse_list(text):
         name, equals, level = (part.strip() for part in word.rpartition("="))
@@ -154,12 +154,12 @@ SETTINGS: tuple[Setting, ...] = (
         "enabled",
         "list[str]",
         "all",
-        "which services run: names and globs, `!name` to leave one out; names given to `app run` replace it",
+        "which services run: names and globs, `!name` to exclude one; names given to `app run` take precedence",
         "names or patterns",
         lambda text: tuple(parse_list(text)) or None,
     ),
-    _duration("RUNNER_SHUTDOWNTIMEOUT", "shutdown_timeout", "10s", "the one deadline for the whole shutdown"),
-    _duration("RUNNER_DRAINDELAY", "drain_delay", "0", "how long to be unready after a signal, before stopping"),
+    _duration("RUNNER_SHUTDOWNTIMEOUT", "shutdown_timeout", "10s", "the deadline for the whole shutdown"),
+    _duration("RUNNER_DRAINDELAY", "drain_delay", "0", "how long to stay unready after a signal before stopping"),
     Setting(
         "ADMIN_ADDR",
         "admin",
@@ -174,47 +174,47 @@ SETTINGS: tuple[Setting, ...] = (
         "log_level",
         "level",
         "info",
-        "the least important records that are written; `info,worker=debug` for one service or logger",
-        f"one of {', '.join(LEVELS)}, or a list as in info,worker=debug",
+        "the lowest level of records to write; `info,worker=debug` for one service or logger",
+        f"one of {', '.join(LEVELS)}, or a list such as info,worker=debug",
         _levels,
     ),
-    _choice("LOG_FORMAT", "log_json", {"text": False, "json": True}, "text", "`json` writes one object a line"),
+    _choice("LOG_FORMAT", "log_json", {"text": False, "json": True}, "text", "`json` writes one object per line"),
     _choice(
         "LOG_TRACEBACK",
         "log_folded",
         {"auto": None, "folded": True, "full": False},
         "auto",
-        "`full` shows the frames of libraries; `folded` shows one line instead of them; `auto` folds on a terminal",
+        "`full` shows the frames of libraries; `folded` replaces them with one line; `auto` folds on a terminal",
     ),
-    _bool("LOG_ADD_SOURCE", "log_source", "false", "each record names its file and line"),
+    _bool("LOG_ADD_SOURCE", "log_source", "false", "each record shows its file and line"),
     _choice("ENV", "dev", {"dev": True, "prod": False}, "prod", "development or production; `just run` sets `dev`"),
     _choice(
         "KERNEL_BACKEND",
         "backend",
-        {one: one for one in ("asyncio", "uvloop", "trio")},
+        {backend: backend for backend in ("asyncio", "uvloop", "trio")},
         "asyncio",
-        "the event loop that the services run on; `uvloop` is asyncio on a faster one, where it is installed",
+        "the event loop; `uvloop` is a faster loop for asyncio and must be installed",
     ),
 )
 """Every variable that the kernel reads, except those of OpenTelemetry and NATS."""
 
-KERNEL_VARIABLES: tuple[str, ...] = tuple(one.name for one in SETTINGS)
+KERNEL_VARIABLES: tuple[str, ...] = tuple(setting.name for setting in SETTINGS)
 
 
 def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[ConfigError]]:
-    """Return the kernel's settings, with defaults in place of wrong values, and an error for each wrong value."""
+    """Return the kernel's settings, with defaults instead of wrong values, and an error for each wrong value."""
     values, errors = read_each(SETTINGS, environ)
     if values.get("backend") == "uvloop" and find_spec("uvloop") is None:
         errors.append(
             ConfigError(
                 "is uvloop, which is not installed",
                 where="KERNEL_BACKEND",
-                hint="install it, as by `just deps-add uvloop`, or leave the variable out",
+                hint="run `just deps-add uvloop`, or unset the variable",
             )
         )
     if values.get("dev"):
         values.setdefault("admin", IN_DEV)
-    # Most apps set none of these, and the two modules take a fiftieth of the start of a small app.
+    # Most apps set none of these, and importing both modules takes 2 % of a small app's start.
     if _any_of("OTEL_", environ):
         from kernel.config.otel import read_otel
 
@@ -230,10 +230,10 @@ def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[ConfigErro
     if settings.drain_delay and settings.drain_delay >= settings.shutdown_timeout:
         errors.append(
             ConfigError(
-                f"is {settings.drain_delay:g} s, which leaves nothing of RUNNER_SHUTDOWNTIMEOUT"
+                f"is {settings.drain_delay:g} s, which leaves no time within RUNNER_SHUTDOWNTIMEOUT"
                 f" ({settings.shutdown_timeout:g} s)",
                 where="RUNNER_DRAINDELAY",
-                hint="the delay counts towards it: raise RUNNER_SHUTDOWNTIMEOUT",
+                hint="the delay is part of the shutdown: raise RUNNER_SHUTDOWNTIMEOUT",
             )
         )
     return settings, errors

@@ -12,29 +12,29 @@ from kernel.masking import MASK, add
 
 
 def variable(service: str, field: str) -> str:
-    """Return the variable that a config's *field* is read from, such as ``EXAMPLE_DATABASE_PATH``."""
+    """Return the variable for a *field* of a service's config, such as ``EXAMPLE_DATABASE_PATH``."""
     return f"{service}_{field}".replace("-", "_").upper()
 
 
 T = TypeVar("T")
 
-SECONDS = "a duration"  # what makes a float a duration
+SECONDS = "a duration"  # marks a float as a duration
 Seconds = Annotated[float, SECONDS]
-"""A config field of this type is a float of seconds, and reads ``10s``, ``1m30s``, ``500ms`` or a number of seconds."""
+"""A config field of this type is a float in seconds, written ``10s``, ``1m30s``, ``500ms`` or as a plain number."""
 
 
 class Secret(Generic[T]):
     """A value that is masked wherever it is shown: ``token: Secret[str]``. Only `reveal` returns it.
 
-    Copying returns the same object, tools that walk through objects (`attrs.asdict`, a debugger) find nothing, and it
-    refuses to be pickled. It can be compared with another `Secret`.
+    Copying returns the same object. Tools that walk through objects (`attrs.asdict`, a debugger) do not find the value,
+    and pickling is refused. A secret can be compared with another `Secret`.
     """
 
     __slots__ = ("_give",)
     _give: Callable[[], T]
 
     def __init__(self, value: T) -> None:
-        object.__setattr__(self, "_give", lambda: value)  # a function shows nothing of what it holds
+        object.__setattr__(self, "_give", lambda: value)  # a closure does not show its value
 
     def reveal(self) -> T:
         """Return the value itself."""
@@ -50,7 +50,7 @@ class Secret(Generic[T]):
         return self.reveal() == other.reveal() if isinstance(other, Secret) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash((Secret, self.reveal()))  # that of a number alone would be the number
+        return hash((Secret, self.reveal()))  # the hash of a number would reveal it
 
     def __copy__(self) -> Self:
         return self
@@ -59,10 +59,10 @@ class Secret(Generic[T]):
         return self
 
     def __reduce_ex__(self, _: object) -> NoReturn:
-        raise TypeError("a Secret is not pickled: hand over what `reveal()` gives, to where it is safe")
+        raise TypeError("a Secret cannot be pickled: pass what `reveal()` returns, and only where that is safe")
 
     def __getstate__(self) -> NoReturn:
-        raise TypeError("a Secret gives its state to nobody")
+        raise TypeError("a Secret cannot be serialized")
 
     def __format__(self, _: str) -> str:
         return MASK
@@ -75,13 +75,13 @@ class Secret(Generic[T]):
 
 
 DEFAULT_LEAST = 8
-"""Characters of a default that is looked for: shorter ones are words such as "none", which are no secrets."""
+"""Minimum length of a default that is masked: shorter ones are words such as "none" rather than secrets."""
 
 
 def register(value: Any) -> None:
-    """Register the secrets in *value*, a config or part of one, so that every text of the kernel masks them.
+    """Register the secrets in *value*, a config or part of one, so that all output of the kernel masks them.
 
-    Secrets that were read from a text are registered already; this adds defaults and the results of converters.
+    Secrets read from a text are registered already; this adds defaults and the results of converters.
     """
     if isinstance(value, Secret):
         inner = value.reveal()
@@ -90,8 +90,8 @@ def register(value: Any) -> None:
             add(text)
         register(inner)
     elif isinstance(value, list | tuple | set | frozenset):
-        for one in value:
-            register(one)
+        for item in value:
+            register(item)
     elif isinstance(value, dict):
         register([*value, *value.values()])
     elif attrs.has(type(value)):
@@ -112,7 +112,7 @@ def parse_duration(text: str) -> float:
     """Return the seconds in *text*: ``10s``, ``1m30s``, ``500ms``, or a number of seconds.
 
     Raises:
-        ValueError: It is none of these, or negative.
+        ValueError: *text* is none of these, or is negative.
 
     """
     compact = text.strip().lower()
@@ -125,7 +125,7 @@ def parse_duration(text: str) -> float:
 
 
 def write_seconds(seconds: float) -> str:
-    """Return a text that `parse_duration` reads as *seconds*."""
+    """Return a text that `parse_duration` converts back to *seconds*."""
     text = repr(float(seconds)).removesuffix(".0")
     return f"{text}s" if _DURATION.fullmatch(f"{text}s") else text
 
@@ -134,7 +134,7 @@ def parse_bool(text: str) -> bool:
     """Return the boolean in *text*: true/false, 1/0, yes/no, on/off.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: *text* is none of these.
 
     """
     word = text.strip().lower()
@@ -146,5 +146,5 @@ def parse_bool(text: str) -> bool:
 
 
 def parse_list(text: str) -> list[str]:
-    """Return the comma-separated parts of *text*, stripped, without empty ones."""
+    """Return the comma-separated parts of *text*, stripped and without empty ones."""
     return [part for part in (part.strip() for part in text.split(",")) if part]

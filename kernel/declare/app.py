@@ -1,4 +1,4 @@
-"""What the app itself declares: lifespans and observers in `app/init.py`, commands in `app/commands.py`."""
+"""Declarations of the app itself: lifespans and observers in `app/init.py`, commands in `app/commands.py`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LifespanFunction = Callable[[], AsyncGenerator[None, None]]
 
 @attrs.define(eq=False)
 class Extensions:
-    """What `app/init.py` and `app/commands.py` register: lifespans in order, observers, and commands."""
+    """Everything that `app/init.py` and `app/commands.py` register: lifespans in order, observers, and commands."""
 
     lifespans: list[LifespanFunction] = attrs.field(factory=list)
     commands: dict[str, Callable[..., Any]] = attrs.field(factory=dict)
@@ -31,7 +31,7 @@ EXTENSIONS = Extensions()
 def lifespan(fn: LifespanFunction) -> LifespanFunction:
     """Run *fn*, an async generator function, around all services: ``@lifespan async def setup(): ...; yield; ...``.
 
-    The code before its ``yield`` runs before any service starts; the code after it runs when all services have ended,
+    The code before ``yield`` runs before any service starts. The code after it runs when all services have ended,
     however they ended. Several lifespans start in the order of their declaration and end in reverse. If one fails
     before its ``yield``, no service starts; a failure before or after it makes the exit code 1. The code after the
     ``yield`` is not cancelled until shortly before the shutdown deadline.
@@ -52,9 +52,9 @@ def lifespan(fn: LifespanFunction) -> LifespanFunction:
 def observer(fn: ObserverFunction) -> ObserverFunction:
     """Call *fn* with each event of a run, in order: ``@observer def page(event: Event) -> None: ...``.
 
-    It is called in the event loop's thread with an instance of one of the frozen classes in `kernel.events`, from the
-    first launch to the last end, and must not block. If it raises, it is reported and disabled, and the run goes on.
-    Commands have no observers.
+    Each event is an instance of one of the frozen classes in `kernel.events`. The observer is called in the event
+    loop's thread, from the first launch to the last end, and must not block. If it raises, it is reported and disabled,
+    and the run continues. Commands have no observers.
 
     Args:
         fn: A plain function, or anything else that can be called with an event.
@@ -68,7 +68,7 @@ def observer(fn: ObserverFunction) -> ObserverFunction:
         raise DeclarationError(
             f"observer {name!r} is async, but observers are called synchronously",
             where=declared_at(fn),
-            hint="write a plain `def`, and pass slow work to a service, for example through a stream",
+            hint="write a plain `def`, and pass slow work to a service, for example through a memory stream",
         )
     try:
         inspect.signature(fn).bind(None)
@@ -86,7 +86,7 @@ def command(fn: CommandFunction) -> CommandFunction:
     """Make *fn* a command of the app: ``app <name>``. Its parameters come from the command line.
 
     Raises:
-        DeclarationError: A command of that name exists already.
+        DeclarationError: A command with that name already exists.
 
     """
     return register_command(fn, EXTENSIONS.commands, "there are")

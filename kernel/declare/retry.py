@@ -1,4 +1,4 @@
-"""When a crashed service is started again."""
+"""When a crashed service is restarted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-MOST = 100  # retries within some seconds, if they hardly wait for each other
+MOST = 100  # maximum retries that `within` allows, however short the delays are
 
 
 def _not_negative(_: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
@@ -21,7 +21,7 @@ def _to_classes(given: Any) -> tuple[type[BaseException], ...] | None:
     if given is None:
         return None
     classes = tuple(given) if isinstance(given, tuple | list | set | frozenset) else (given,)
-    wrong = [one for one in classes if not (isinstance(one, type) and issubclass(one, BaseException))]
+    wrong = [cls for cls in classes if not (isinstance(cls, type) and issubclass(cls, BaseException))]
     if wrong or not classes:
         raise TypeError(f"Retry.on takes exception classes, as in on=(OSError,); got {given!r}")
     return classes
@@ -34,17 +34,17 @@ class Retry:
     Args:
         times: The number of retries after the first attempt; None for no limit.
         delay: Seconds before the first retry.
-        factor: The factor by which each further delay grows.
+        factor: The factor by which each further delay is longer.
         max_delay: The longest delay, in seconds.
-        jitter: The fraction of the delay by which it varies at random, up or down. It keeps services that crashed
-            together from restarting together.
-        on: The exception class or classes that are retried; any other fails the service at once. None retries all. A
-            group is retried if every error in it is.
-        reset_after: Seconds of being ready after which the retries and the delay start over; None for never.
+        jitter: The fraction by which each delay varies randomly, up or down, so that services that crashed together do
+            not restart together.
+        on: The exception class or classes to retry; any other exception fails the service at once. None retries all. A
+            group is retried if every exception in it is.
+        reset_after: Seconds of readiness after which the retries and the delay start over; None for never.
 
     Raises:
         ValueError: A number is negative.
-        TypeError: *on* is not an exception class or several.
+        TypeError: *on* is not an exception class or a tuple of them.
 
     """
 
@@ -62,10 +62,10 @@ class Retry:
         return retries if isinstance(retries, Retry) else cls(times=retries)
 
     def within(self, seconds: float | None) -> Retry:
-        """Return it with as many retries as fit into *seconds*, by their delays alone, if it has no limit; else itself.
+        """Return a `Retry` limited to the retries whose delays fit into *seconds*; unchanged if it has a limit already.
 
         Args:
-            seconds: None for no limit; then it stays as it is.
+            seconds: The time for all delays; None for no limit, which returns this `Retry` unchanged.
 
         """
         if self.times is not None or seconds is None:
@@ -84,7 +84,7 @@ class Retry:
     def delay_after(self, failures: int, rand: Callable[[], float] | None = None) -> float | None:
         """Return the seconds to wait after the *failures*-th crash in a row (from 1); None if no retry is left.
 
-        *rand* returns a number from 0 to 1; None for a random one.
+        *rand* returns a number from 0 to 1; None uses a random one.
         """
         if self.times is not None and failures > self.times:
             return None
@@ -98,5 +98,5 @@ class Retry:
 
 
 def _rand() -> float:
-    """Return a number from 0 to 1. Avoids `random`, which takes 5 ms to import, and fails if no file can be opened."""
+    """Return a number from 0 to 1. Avoids `random`: importing it takes 5 ms, and fails if no file can be opened."""
     return int.from_bytes(os.urandom(6)) / (1 << 48)

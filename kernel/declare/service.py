@@ -1,7 +1,7 @@
-"""The `service` decorator, and the declaration that it makes.
+"""The `service` decorator, and the declaration that it returns.
 
-Nothing here runs a service. A `Service` can still be called like the function it was made from, for example by tests
-with fakes.
+Nothing here runs a service. A `Service` can still be called like the function it decorates, for example with fakes in
+a test.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SERVICE_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 @attrs.frozen
 class Started:
-    """A dependency that only needs to be launched, not to be ready. Made by `started`."""
+    """A dependency that only has to be launched, not ready. Created by `started`."""
 
     service: str | Service[..., Any]
 
@@ -48,7 +48,7 @@ def register_command(fn: CommandFunction, commands: dict[str, Callable[..., Any]
     """Add *fn* to *commands* under its name in kebab-case.
 
     Raises:
-        DeclarationError: A command of that name exists already; *whose* begins the message.
+        DeclarationError: A command with that name already exists; *whose* begins the message.
 
     """
     name = _to_name(fn)
@@ -60,15 +60,15 @@ def register_command(fn: CommandFunction, commands: dict[str, Callable[..., Any]
 
 @attrs.frozen(eq=False, slots=False)
 class Service(Generic[P, R]):
-    """A declared service; call it to call its function. Made by `service`.
+    """A declared service; calling it calls its function. Created by `service`.
 
     Args:
         fn: The coroutine function.
-        name: Its name: the file's in `services/`, else the function's in kebab-case.
+        name: Its name: that of its file in `services/`, otherwise that of the function in kebab-case.
         depends: Its dependencies, as given.
-        retry: When it is started again after a crash.
-        allowed_failure: Whether the app goes on after it has failed.
-        oneshot: Whether it is ready when it has returned.
+        retry: When it is restarted after a crash.
+        allowed_failure: Whether the app continues after it has failed.
+        oneshot: Whether it counts as ready once it has returned.
         start_timeout: Seconds until it must be ready; None for no limit.
         stop_timeout: Seconds from the request to stop until it is cancelled.
         concurrency: How many calls from other processes run at once.
@@ -90,17 +90,17 @@ class Service(Generic[P, R]):
     commands: dict[str, Callable[..., Any]] = attrs.field(factory=dict, init=False, repr=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        """Call the function itself with any arguments, as a test does."""
+        """Call the function itself with any arguments, as in a test."""
         return self.fn(*args, **kwargs)
 
     def command(self, fn: CommandFunction) -> CommandFunction:
         """Make *fn* a command of this service: ``app <service> <command>``.
 
-        Its parameters are filled as those of a service, and may also name this service to take its value. All other
-        parameters come from the command line. A command that takes no value may be a plain ``def``.
+        Parameters are filled like those of a service, and one may be named after this service to take its value. All
+        other parameters come from the command line. A command that takes no value may be a plain ``def``.
 
         Raises:
-            DeclarationError: A command of that name exists already.
+            DeclarationError: A command with that name already exists.
 
         """
         return register_command(fn, self.commands, f"{self.name} has")
@@ -118,7 +118,7 @@ class Service(Generic[P, R]):
         return self._changed(name=name)
 
     def needing(self, needs: Needs) -> Service[P, R]:
-        """Return the same service with other needs than its signature's; both share their commands."""
+        """Return the same service with *needs* instead of those of its signature; both share their commands."""
         return self._changed(asks=needs)
 
     def _changed(self, **fields: Any) -> Service[P, R]:
@@ -144,7 +144,7 @@ class Service(Generic[P, R]):
             return self.asks
         edges = self.edges
         if not takes_parameters(self.fn):
-            return Needs(edges=edges)  # nothing to fill: avoids the slow inspect.signature
+            return Needs(edges=edges)  # skips inspect.signature, which is slow
         needs = read_signature(self.fn, edges, self.name, spare=False)
         if self.oneshot and needs.serving:
             raise DeclarationError(
@@ -156,7 +156,7 @@ class Service(Generic[P, R]):
 
     @property
     def edges(self) -> tuple[Edge, ...]:
-        """Its dependencies, whatever its parameters are.
+        """Its dependencies, regardless of its parameters.
 
         Raises:
             DeclarationError: A dependency is not a service, or is given twice.
@@ -210,12 +210,12 @@ def service(
     """Declare a plain async function as a service: ``@service`` or ``@service(depends=["database"])``.
 
     Args:
-        fn: The function, where the decorator is used without parentheses.
+        fn: The function, if the decorator is used without parentheses.
         depends: The names of the services that must be ready before this one starts, and that stop after it;
             ``started("x")`` waits only for the launch of x. Service objects are accepted too, for tests.
         retries: How often it is retried after a crash: a number, or a `Retry`.
-        allowed_failure: Whether its failure is only a warning and the app goes on.
-        oneshot: Whether it is ready once it has returned without an error, as a migration is.
+        allowed_failure: Whether the app continues after it has failed, with only a warning.
+        oneshot: Whether it is ready once it has returned without an error, like a migration.
         start_timeout: Seconds until it must be ready; None for no limit.
         stop_timeout: Seconds from the request to stop until it is cancelled, clean-up included.
         concurrency: How many calls from other processes run at once. Up to 1,000 more wait; any beyond that fail with
@@ -259,7 +259,7 @@ def service(
 
 
 def command_needs(owner: Service[..., Any], fn: Callable[..., Any]) -> Needs:
-    """Return what the command *fn* of the service *owner* needs; its other parameters come from the command line.
+    """Return what *fn*, a command of the service *owner*, needs; its other parameters come from the command line.
 
     Raises:
         DeclarationError: It needs something that does not exist, or takes a value without being async.

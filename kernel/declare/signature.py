@@ -1,4 +1,4 @@
-"""Read what the signature of a service or a command needs."""
+"""Find out what a service or a command needs, from its signature."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Edge:
     """One dependency of a service.
 
     Args:
-        target: The name of the service depended on.
-        kind: "ready" waits until it is ready, "started" until it was launched.
+        target: The name of the dependency.
+        kind: "ready" to wait until it is ready, "started" to wait until it has been launched.
         parameter: The parameter that takes its value; None if the edge only sets the order.
         optional: Whether that parameter has a default.
 
@@ -41,8 +41,8 @@ class Needs:
     Args:
         edges: The dependencies, with the parameters that take their values.
         serving: The name of the parameter annotated `Serving`, or None.
-        config: The parameter annotated with an attrs class, and that class, which may be generic with arguments; None
-            if there is none.
+        config: The parameter annotated with an attrs class, and the class, which may have type arguments; None if there
+            is none.
         config_default: The default of that parameter; `inspect.Parameter.empty` if it has none.
         serves: The T of its ``Serving[T]``; None if it is not annotated.
 
@@ -66,7 +66,7 @@ class Needs:
 
 
 def to_parameter(name: str) -> str:
-    """Return the name of the parameter for the service *name*."""
+    """Return the name of the parameter that takes the value of the service *name*."""
     return name.replace("-", "_")
 
 
@@ -79,7 +79,7 @@ def declared_at(fn: Callable[..., Any]) -> str:
 def read_signature(
     fn: Callable[..., Any], edges: Sequence[Edge], owner: str, *, spare: bool, config: Any = None
 ) -> Needs:
-    """Determine what each parameter of *fn* takes: the value of one of *edges*, `Serving`, or a config.
+    """Determine what each parameter of *fn* takes: the value of a dependency in *edges*, `Serving`, or a config.
 
     The annotations of parameters named after a dependency are not evaluated.
 
@@ -87,11 +87,12 @@ def read_signature(
         fn: The function of a service or of a command.
         edges: The dependencies that can provide values.
         owner: The name used in errors.
-        spare: Whether parameters that nothing fills, and attrs classes with a default, are left to the command line.
-        config: The attrs class that is a config even if *spare*; None for none.
+        spare: Whether the command line fills parameters that nothing else fills, and attrs classes with a default.
+        config: The attrs class that counts as a config even if *spare* is set; None for none.
 
     Raises:
-        DeclarationError: Nothing can fill a parameter, or two take the same; several errors are raised as `Problems`.
+        DeclarationError: Nothing can fill a parameter, or two parameters take the same; several errors are raised as
+            `Problems`.
 
     """
     reading = _Reading(fn, owner, spare, config, {to_parameter(edge.target): n for n, edge in enumerate(edges)}, edges)
@@ -109,7 +110,7 @@ def read_signature(
 
 @attrs.define(eq=False)
 class _Reading:
-    """A signature being read."""
+    """Reads one signature."""
 
     fn: Callable[..., Any]
     owner: str
@@ -191,7 +192,7 @@ def takes_parameters(fn: Callable[..., Any]) -> bool:
 
 def signature_of(fn: Callable[..., Any]) -> inspect.Signature:
     """Return the signature of *fn*, with annotations as they were written; `evaluate` turns them into objects."""
-    if sys.version_info >= (3, 14):  # pragma: no cover  (there, reading one annotation evaluates all)
+    if sys.version_info >= (3, 14):  # pragma: no cover  (3.14 evaluates all annotations when one is read)
         import annotationlib
 
         return inspect.signature(fn, annotation_format=annotationlib.Format.FORWARDREF)
@@ -199,7 +200,7 @@ def signature_of(fn: Callable[..., Any]) -> inspect.Signature:
 
 
 def _closure(function: Callable[..., Any]) -> dict[str, object]:
-    """Return the variables that *function* uses from enclosing functions, without those that have no value yet."""
+    """Return the variables that *function* uses from enclosing functions, except those without a value so far."""
     seen: dict[str, object] = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with suppress(ValueError):
@@ -212,7 +213,7 @@ def evaluate(parameter: inspect.Parameter, fn: Callable[..., Any], owner: str, *
 
     Args:
         parameter: From `inspect.signature`; its annotation may be a string.
-        fn: The function that has it.
+        fn: The function that has the parameter.
         owner: The name used in errors.
         spare: Whether to return None if the annotation cannot be evaluated.
 
@@ -223,7 +224,7 @@ def evaluate(parameter: inspect.Parameter, fn: Callable[..., Any], owner: str, *
     annotation = getattr(parameter.annotation, "__forward_arg__", parameter.annotation)
     function = inspect.unwrap(fn)
     try:
-        while isinstance(annotation, str):  # a quoted annotation that is a string already takes two rounds
+        while isinstance(annotation, str):  # a quoted annotation in a module with postponed evaluation takes two rounds
             annotation = eval(annotation, function.__globals__, _closure(function))  # noqa: S307  (as typing does)
     except Exception as error:
         if spare:

@@ -1,4 +1,4 @@
-"""One alarm at a time: a time limit, or the next attempt."""
+"""One alarm at a time, for a time limit or the next attempt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kernel.lifecycle.clock import Alarm, Clock
 
 @attrs.define(eq=False)
 class Alarmed:
-    """Has at most one alarm, which calls its next step; setting an alarm replaces the one before."""
+    """A state machine with at most one alarm, which triggers its next step. A new alarm replaces the previous one."""
 
     clock: Clock = attrs.field(init=False)
     _alarm: Alarm | None = attrs.field(default=None, init=False)
@@ -19,7 +19,7 @@ class Alarmed:
 
     @property
     def next_step_at(self) -> float | None:
-        """When its alarm goes off: the next attempt in backoff, else a time limit; None if there is none."""
+        """When the alarm goes off, for the next attempt or a time limit; None if no alarm is set."""
         return self._alarm.when if self._alarm is not None else None
 
     def _set_alarm(self, when: float, step: Callable[[], None], *, deadline: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""The `async with serving(value)` block of a service: its work, in its own cancel scope."""
+"""The `async with serving(value)` block of a service: its work, in a separate cancel scope."""
 
 from __future__ import annotations
 
@@ -40,32 +40,32 @@ class Owner(Withheld, Protocol):
 
     @property
     def time_left(self) -> float:
-        """Seconds until the service is cancelled, after a stop was requested; 0 if there is no limit."""
+        """Seconds until the service is cancelled after a stop was requested; 0 if there is no limit."""
         ...
 
     def enter(self, block: Block) -> None:
         """Record *block* as the attempt's work."""
 
     def serves(self) -> None:
-        """Handle that the block was entered."""
+        """Record that the block was entered, so the service is ready."""
 
     def work_ended(self, exc: BaseException | None) -> None:
-        """Handle that the block is being left, with *exc* or None."""
+        """Record that the block is being left, with *exc* or None."""
 
     def closing(self) -> None:
-        """Handle that no consumer uses the value any more."""
+        """Record that no consumer uses the value any more."""
 
     def crashed(self, error: BaseException) -> None:
-        """Handle that the work raised *error*."""
+        """Record that the work raised *error*."""
 
 
 class Background:
-    """The background tasks of a block: a task group in a separate task, made when the first of them is started.
+    """The background tasks of a block, in a task group that is created when the first one starts.
 
-    Most services never start one, and a task group costs more than the rest of a block.
+    Most services never start a background task, and a task group costs more than the rest of a block.
 
     Args:
-        ended: Called when the task group has ended, by a crash or by a cancellation.
+        ended: Called when the task group has ended, because of a crash or a cancellation.
 
     """
 
@@ -80,11 +80,11 @@ class Background:
 
     @property
     def over(self) -> bool:
-        """Whether it has ended and can start no more tasks."""
+        """Whether the task group has ended, so that no more tasks can be started."""
         return self._over.is_set()
 
     def start_soon(self, start: Callable[[TaskGroup], object]) -> None:
-        """Call *start* with the task group in the current context, as soon as there is one."""
+        """Call *start* with the task group in the current context, as soon as the group exists."""
         if self._group is not None:
             start(self._group)
         else:
@@ -95,7 +95,7 @@ class Background:
         self._scope.cancel()
 
     async def end(self) -> None:
-        """Cancel all background tasks, and wait without limit until they have ended."""
+        """Cancel all background tasks, and wait until they have ended. There is no time limit."""
         self.cancel()
         with CancelScope(shield=True):
             await self._over.wait()
@@ -137,7 +137,7 @@ class Block:
     def __init__(self, owner: Owner, value: object, drain: bool) -> None:  # noqa: FBT001
         self._owner = owner
         self.value = value
-        self.cancelled = False  # by `stop`; a later cancellation may be a consequence
+        self.cancelled = False  # set by `stop`; later cancellations may follow from it
         self._drain = drain
         self._scope = CancelScope()
         self._background: Background | None = None
@@ -160,7 +160,7 @@ class Block:
         cancellation = owner.cancellation
         usual = self.cancelled and owner.requested and type(exc) is cancellation
         if usual and self._background is None and not owner.live_consumers:
-            return bool(self._scope.__exit__(exc_type, exc, traceback))  # what follows takes 5 µs, a sixth of a stop
+            return bool(self._scope.__exit__(exc_type, exc, traceback))  # the code below takes 5 µs, a sixth of a stop
         if isinstance(exc, cancellation) and current_effective_deadline() != -math.inf:
             # No scope around us was cancelled. Once we cancel ours, it would swallow this as its own cancellation.
             raised = stray(owner.name, exc)
@@ -169,20 +169,20 @@ class Block:
             # The shield blocks cancellation by a resource's task group; `cancel` can still cancel this scope.
             self._consumers_left = Event()
             with CancelScope(shield=True) as self._hold:
-                await self._consumers_left.wait()  # without limit: each consumer has its own
+                await self._consumers_left.wait()  # no time limit here: each consumer has one
         owner.closing()
         self._scope.cancel()
         if self._background is not None:
-            await self._background.end()  # noqa: ASYNC102  (it waits in a shield, as a task group's exit does)
+            await self._background.end()  # noqa: ASYNC102  (shielded, as a task group's exit is)
             self._errors += self._background.errors
         if raised is not None and not isinstance(raised, cancellation):
             self._errors.insert(0, raised)
         error: BaseException
         if self._errors:
             error = self._errors[0]
-            if len(self._errors) > 1:  # a single error is shown as itself, not as a group of one
+            if len(self._errors) > 1:  # a single error needs no group
                 error = BaseExceptionGroup("several tasks of the service crashed", self._errors)
-            self._scope.__exit__(None, None, None)  # given a group, trio's would raise a new one
+            self._scope.__exit__(None, None, None)  # with a group as its argument, trio's scope would raise a new group
         else:
             swallowed = self._scope.__exit__(exc_type, exc, traceback)
             if exc is None or not swallowed or self.cancelled:
@@ -196,10 +196,10 @@ class Block:
             raise error
         finally:
             with contextlib.suppress(Exception):  # a frozen error cannot be changed
-                error.__context__ = context  # rather than the cancellation that ended the block
+                error.__context__ = context  # replaces the cancellation that ended the block
 
     def start_soon(self, func: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: object = None) -> None:
-        """Start a background task that is cancelled with the work."""
+        """Start a background task, which is cancelled together with the work."""
         if self._background is None or self._background.over:
             if self._background is not None:
                 self._errors += self._background.errors
@@ -214,7 +214,7 @@ class Block:
         return self._owner.config
 
     def time_left(self) -> float:
-        """Return the seconds until the whole service is cancelled, after a stop was requested; 0 for no limit."""
+        """Return the seconds until the whole service is cancelled after a stop was requested; 0 for no limit."""
         return self._owner.time_left
 
     async def stop_requested(self) -> None:
@@ -239,7 +239,7 @@ class Block:
         return unready(self._owner, reason)
 
     def stop(self) -> None:
-        """End the work: set the event if it drains, else cancel it."""
+        """End the work: set the stop event if the service drains, otherwise cancel the work."""
         if not self._drain:
             self.cancelled = True
             self._scope.cancel()
@@ -249,12 +249,12 @@ class Block:
             self._stop.set()
 
     def release(self) -> None:
-        """Go on closing, since no consumer uses the value any more."""
+        """Let the block close, since no consumer uses the value any more."""
         if self._consumers_left is not None:
             self._consumers_left.set()
 
     def cancel(self) -> None:
-        """Cancel the background tasks, and close without waiting for consumers, since the attempt is cancelled."""
+        """Cancel the background tasks, and close without waiting for consumers: the whole attempt was cancelled."""
         self._waits_for_nobody = True
         if self._background is not None:
             self._background.cancel()

@@ -1,7 +1,7 @@
 """One heap of alarms for the whole kernel, in one task.
 
-Each cancel scope with a deadline costs a timer of the event loop, and can only cancel. An alarm calls a function,
-which can inspect what hangs before it cancels it.
+A cancel scope with a deadline costs a timer of the event loop, and can only cancel. An alarm calls a function
+instead, which can find out what hangs before cancelling it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Alarm:
     _clock: Clock
 
     def cancel(self) -> None:
-        """Cancel the call. Do nothing if it was made already."""
+        """Cancel the call. Do nothing if it has already been made."""
         if self.callback is not None:
             self.callback = None
             self._clock.forget()
@@ -42,8 +42,8 @@ class Clock:
 
     Args:
         resting: Returns whether deadlines are suspended because a debugger is attached; alarms set with
-            ``deadline=True`` are then dropped when they are due.
-        failed: Called with what failed and the error when an alarm raises; the other alarms still run.
+            ``deadline=True`` are then dropped when they become due.
+        failed: Called with a description and the error when an alarm raises. The other alarms still run.
 
     """
 
@@ -56,7 +56,7 @@ class Clock:
     _wake: Event | None = attrs.field(default=None, init=False)
 
     def start(self) -> None:
-        """Read the time from the running loop directly: `current_time` looks the loop up on each call.
+        """Read the time directly from the running loop, since `current_time` looks up the loop on each call.
 
         The lookup costs 1.3 µs, and each service reads the time seven times.
         """
@@ -75,7 +75,7 @@ class Clock:
         try:
             return self.resting()
         except BaseException as error:  # noqa: ASYNC103, BLE001  (as for an alarm)
-            self.failed("the look for a debugger", error)
+            self.failed("the check for a debugger", error)
             return False  # noqa: ASYNC104
 
     def forget(self) -> None:
@@ -90,11 +90,11 @@ class Clock:
         try:
             if not (deadline and self.rests()):
                 callback()
-        except BaseException as error:  # noqa: ASYNC103, BLE001  (one failed alarm must not cost the others)
+        except BaseException as error:  # noqa: ASYNC103, BLE001  (one failing alarm must not stop the others)
             self.failed("an alarm of the kernel", error)
 
     async def run(self) -> None:
-        """Run until cancelled. Callbacks run one at a time; an exception is reported and the clock goes on."""
+        """Run until cancelled. Callbacks run one at a time; an error in one is reported and contained."""
         while True:
             now = self.now()
             while self._heap and self._heap[0][0] <= now:

@@ -21,7 +21,7 @@ def without_interrupt(error: BaseException) -> BaseException | None:
 def leaves(error: BaseException) -> set[int]:
     """Return the ids of *error*, or of the errors in its group: groups are copied as they propagate."""
     if isinstance(error, BaseExceptionGroup):
-        return {leaf for one in error.exceptions for leaf in leaves(one)}
+        return {leaf for member in error.exceptions for leaf in leaves(member)}
     return {id(error)}
 
 

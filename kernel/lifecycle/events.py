@@ -18,12 +18,12 @@ class State(enum.Enum):
     WAITING = "waiting"  # for its dependencies
     STARTING = "starting"  # launched, not ready yet
     READY = "ready"
-    STOPPING = "stopping"  # its work has ended or was requested to; its resources are closing
+    STOPPING = "stopping"  # the work has ended or its stop was requested; resources are closing
     BACKOFF = "backoff"  # crashed; waiting for its next attempt
     STOPPED = "stopped"  # ended because a stop was requested
-    DONE = "done"  # returned by itself
-    FAILED = "failed"  # crashed with no retry left, or overran and was cancelled
-    ABANDONED = "abandoned"  # it ignored its cancellation
+    DONE = "done"  # returned without a stop request
+    FAILED = "failed"  # crashed with no retry left, or cancelled because it exceeded a time limit
+    ABANDONED = "abandoned"  # ignored its cancellation
 
     # Members are compared by identity; the default hash hashes the name, in slower Python code.
     __hash__ = object.__hash__
@@ -40,7 +40,7 @@ MOVES: Mapping[State, frozenset[State]] = {
     State.FAILED: frozenset(),
     State.ABANDONED: frozenset(),
 }
-"""The legal moves. `Supervisor` makes no others, and tests check every recorded run against this table."""
+"""The legal moves. `Supervisor` makes no other moves, and tests check every recorded run against this table."""
 
 LIVE = frozenset({State.STARTING, State.READY, State.STOPPING})
 """States in which an attempt is running."""
@@ -52,13 +52,13 @@ LAUNCHED = frozenset({State.STARTING, State.READY})
 """States of an attempt that has not begun to stop."""
 
 HALTED = frozenset({State.WAITING, State.BACKOFF})
-"""States between attempts, in which no task is running."""
+"""States between attempts, when no task is running."""
 
 WELL = frozenset({State.READY, State.DONE})
 """States in which nothing is wrong with a service."""
 
 UNWELL = frozenset({State.BACKOFF, State.FAILED, State.ABANDONED})
-"""States that an error leads to; the error says why."""
+"""States that an error leads to; the event's error says why."""
 
 BROKEN = frozenset({State.FAILED, State.ABANDONED})
 """Final states that stop the app, unless the failure is allowed."""
@@ -73,13 +73,15 @@ class Transition:
         previous: The state it left.
         state: The state it is in now.
         attempt: The number of its attempts so far, including the current one.
-        seconds: How long it was in `previous`.
-        reason: Why, as the end of a log line; empty if the states say it all.
-        error: What it failed with, or None.
+        seconds: How long the service was in `previous`.
+        reason: Why it moved, as the end of a log line; empty if the states are explanation enough.
+        error: The error that made it fail, or None.
         allowed: Whether a failure of the service is allowed.
         internal: Whether it belongs to the kernel or the app's lifespan rather than to `services/`.
-        waited_for: The dependencies it waited for, in the order in which they were met; empty if it did not wait.
-        cause: The service whose crash or end made it stop, if it stops because a provider is stopping; else empty.
+        waited_for: The dependencies it waited for, in the order in which they became available; empty if it did not
+            wait.
+        cause: The service whose crash or end made this one stop, if it stops because a provider is stopping; else
+            empty.
 
     """
 
@@ -102,7 +104,7 @@ class AllReady:
 
     Args:
         seconds: Time since the first launch.
-        chain: The critical path: services of which each waited for the one before.
+        chain: The critical path: a chain of services, each of which waited for the one before.
 
     """
 
@@ -126,11 +128,11 @@ class ReadyAgain:
 
 @attrs.frozen(eq=False)
 class StopBegan:
-    """The app began to stop: no service is started from now on.
+    """The app has begun to stop: no service is started from now on.
 
     Args:
         reason: Why, in words.
-        seconds: The deadline of the whole shutdown, counted from now.
+        seconds: The deadline of the whole shutdown, in seconds from now.
         failure: Whether the reason is a failure, rather than a request or the end of all services.
 
     """
@@ -155,7 +157,7 @@ class Notice:
         service: The service it concerns, or an empty string.
         message: What happened, and what follows from it.
         error: The exception behind it, or None.
-        calm: Whether it is for information rather than a warning.
+        calm: Whether the notice is informational rather than a warning.
 
     """
 
@@ -170,8 +172,8 @@ class StillWaiting:
     """The start or the stop is slow: which service waits for which, down to the cause.
 
     Args:
-        stopping: Whether it is the stop.
-        seconds: Time since it began.
+        stopping: Whether the app is stopping rather than starting.
+        seconds: Time since the start or the stop began.
         lines: A tree, one service per line, with its state and the line of code where it is.
 
     """
@@ -187,12 +189,12 @@ class Ending:
 
     Args:
         service: Its name.
-        state: The state it ended in.
-        attempts: How many attempts it made.
-        uptime: Seconds it was ready, over all attempts.
-        reason: Why, in words; empty if the state says it all.
-        error: What it failed with, or None.
-        allowed: Whether its failure is allowed.
+        state: The final state.
+        attempts: The number of attempts.
+        uptime: Seconds in which the service was ready, over all attempts.
+        reason: Why it ended, in words; empty if the state is explanation enough.
+        error: The error that made it fail, or None.
+        allowed: Whether a failure of the service is allowed.
         internal: Whether it belongs to the kernel or the app's lifespan rather than to `services/`.
         late: Whether it ended after the shutdown's deadline.
 

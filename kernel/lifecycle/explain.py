@@ -10,7 +10,7 @@ from kernel.lifecycle.events import LIVE, UNWELL, Ending, State, Transition
 
 
 class Named(Protocol):
-    """Anything with the name of a service."""
+    """Anything that has the name of a service."""
 
     @property
     def name(self) -> str:
@@ -31,12 +31,12 @@ class Explained(Protocol):
 
     @property
     def next_step_at(self) -> float | None:
-        """When its alarm goes off; None if it has none."""
+        """When its alarm goes off; None if no alarm is set."""
         ...
 
     @property
     def waits_for(self) -> Sequence[Named]:
-        """What it waits for before it can start."""
+        """The dependencies that it still waits for before it can start."""
         ...
 
     def stands_at(self) -> str:
@@ -62,7 +62,7 @@ def describe(service: Explained, now: float) -> str:
 
 
 def reason_of(service: Explained) -> str:
-    """Return why it is in its state; an empty string if the state says it all."""
+    """Return why the service is in its state; an empty string if the state is explanation enough."""
     if service.state is State.WAITING:
         names = ", ".join(target.name for target in service.waits_for)
         return f"waits for {names}" if names else service.reason
@@ -79,7 +79,7 @@ def lost(state: State, error: BaseException | None) -> str:
 
 
 def spent(attempts: int, refused: BaseException | None) -> str:
-    """Say why a service is not retried: its retries are used up, or *refused* is an error that is not retried."""
+    """Say why a service is not retried: its retries are used up, or the error *refused* is not in `Retry.on`."""
     words = [f"after {attempts} attempts"] if attempts > 1 else []
     if refused is not None:
         words.append(f"and is not retried, since {type(refused).__name__} is not in Retry(on=...)")
@@ -114,7 +114,7 @@ def describe_move(move: Transition) -> str:  # noqa: PLR0911  (one for each stat
 
 
 def end_of(ending: Ending) -> str:
-    """Describe the state it ended in."""
+    """Describe the state in which a service ended."""
     text = ending.state.value
     if ending.state is State.DONE and ending.reason:
         text += f" ({ending.reason})"
@@ -124,7 +124,7 @@ def end_of(ending: Ending) -> str:
 
 
 def effort_of(ending: Ending) -> str:
-    """Describe its attempts, and how long it was ready."""
+    """Describe the attempts of a service, and how long it was ready."""
     if not ending.attempts:
         return "never started"
     attempts = "1 attempt" if ending.attempts == 1 else f"{ending.attempts} attempts"
@@ -134,7 +134,7 @@ def effort_of(ending: Ending) -> str:
 
 
 def why(ending: Ending, *, short: bool = False) -> str:
-    """Return its error after a colon, or an empty string; with *short*, without what another service's line shows."""
+    """Return the error after a colon, or an empty string. With *short*, omit what another service's line shows."""
     if ending.error is None:
         return ""
     if short and isinstance(ending.error, ValueLost):
@@ -143,7 +143,7 @@ def why(ending: Ending, *, short: bool = False) -> str:
 
 
 def forced_words(cancelled: Sequence[Ending], abandoned: Sequence[Ending]) -> str:
-    """Say which services another signal cancelled, and which ignored even that."""
+    """Say which services another signal cancelled, and which ones ignored the cancellation."""
     if not cancelled and not abandoned:
         return "forced by another signal"
     words = "received another signal"
@@ -157,13 +157,13 @@ def forced_words(cancelled: Sequence[Ending], abandoned: Sequence[Ending]) -> st
 
 
 def names_of(endings: Sequence[Ending]) -> str:
-    """Join their names: ``a, b and c``."""
+    """Join the names of services: ``a, b and c``."""
     *others, last = [ending.service for ending in endings]
     return f"{', '.join(others)} and {last}" if others else last
 
 
 def without_name(error: BaseException, service: str) -> str:
-    """Return `one_line` of *error* without the name of the service, which precedes it anyway."""
+    """Return `one_line` of *error*, without the service's name if that comes first: the line already begins with it."""
     return one_line(error).removeprefix(f"{service} ")
 
 

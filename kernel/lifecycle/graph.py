@@ -1,4 +1,4 @@
-"""The dependency graph: pure functions over names, in time linear in services plus edges."""
+"""The dependency graph: pure functions on names, in time linear in the number of services and edges."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TypeAlias
 from kernel.errors import CycleError
 
 Graph: TypeAlias = Mapping[str, Collection[str]]
-"""The names each name depends on. Names that are no key are ignored."""
+"""The dependencies of each name. Dependencies that are not a key are ignored."""
 
 
 def find_cycle(graph: Graph) -> tuple[str, ...]:
-    """Return the members of one cycle, each depending on the next and the last on the first; empty if none."""
+    """Return the members of one cycle, each depending on the next and the last on the first; empty if there is none."""
     finished: set[str] = set()
     for root in graph:
         if root in finished:
@@ -34,7 +34,7 @@ def find_cycle(graph: Graph) -> tuple[str, ...]:
 
 
 def topological(graph: Graph) -> list[str]:
-    """Return all names, each after its dependencies, and otherwise in the order given.
+    """Return all names, each after its dependencies, otherwise in the given order.
 
     Raises:
         CycleError: There is a dependency cycle; the error names its members.
@@ -52,13 +52,13 @@ def topological(graph: Graph) -> list[str]:
         members = find_cycle(graph)
         chain = " -> ".join((*members, members[0]))
         raise CycleError(
-            f"dependency cycle: {chain}", members=members, hint="remove one of these names from the `depends` it is in"
+            f"dependency cycle: {chain}", members=members, hint="remove one of these names from a `depends` list"
         )
     return order
 
 
 def reverse(graph: Graph) -> dict[str, list[str]]:
-    """Return the names that depend on each name."""
+    """Return, for each name, the names that depend on it."""
     dependents: dict[str, list[str]] = {name: [] for name in graph}
     for name, targets in graph.items():
         for target in targets:
@@ -80,7 +80,7 @@ def closure(graph: Graph, names: Iterable[str]) -> set[str]:
 
 
 def depths(graph: Graph) -> dict[str, int]:
-    """Return the number of levels below each name: the length of its longest chain of dependencies.
+    """Return the number of levels below each name, which is the length of its longest chain of dependencies.
 
     Raises:
         CycleError: There is a dependency cycle.

@@ -1,7 +1,7 @@
 """Signals to the whole process group, which also reach the child processes and libraries of services.
 
 A terminal sends Ctrl+C to the group, and systemd sends SIGTERM to the whole unit. A service that waits for a child
-process then fails at the same moment. That is not a failure: the app is being stopped.
+process then fails at the same moment. That does not count as a failure, since the app is being stopped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from kernel.errors import ServiceError, StrayCancellation
 from kernel.lifecycle.host import Host
 
-JUST = 0.5  # seconds within which a signal to the group has also ended the other processes
+JUST = 0.5  # seconds: a child process that ends this soon after the signal was ended by it
 
 
 class Signalled:
@@ -22,7 +22,7 @@ class Signalled:
 
     Args:
         signal: Returns the name of the first signal, and the seconds since; an empty name if there was none.
-        stop: Begins the stop, with the reason and the seconds since it was requested (*ago*).
+        stop: Begins the stop, given the reason and how many seconds *ago* it was requested.
 
     """
 
@@ -46,7 +46,7 @@ class Failed(Protocol):
 
 
 def is_doing_of_signal(failed: Failed, error: BaseException, *, requested: bool, at_work: bool) -> bool:
-    """Return whether a failure was caused by the signal that stops the app; if so, report it and begin the stop.
+    """Return whether the signal that stops the app caused a failure. If so, report that and begin the stop.
 
     Args:
         failed: The service's supervisor.
@@ -56,7 +56,7 @@ def is_doing_of_signal(failed: Failed, error: BaseException, *, requested: bool,
 
     """
     host = failed.host
-    if isinstance(error, StrayCancellation):  # arq's worker cancels itself when its jobs are done
+    if isinstance(error, StrayCancellation):  # arq's worker cancels itself once its jobs are done
         return bool(host.signalled(within=math.inf))
     name = host.signalled()
     if not name or isinstance(error, ServiceError):
@@ -71,11 +71,11 @@ def is_doing_of_signal(failed: Failed, error: BaseException, *, requested: bool,
 def killed_by(error: BaseException, name: str) -> bool:
     """Return whether *error* means that the signal *name* killed a child process.
 
-    Decided by the ``returncode`` of what `subprocess` and anyio raise: for SIGINT -2, or 130 through a shell.
+    The ``returncode`` in the errors of `subprocess` and anyio tells: for SIGINT it is -2, or 130 through a shell.
     """
     number = int(getattr(signal, name, 0))
     if isinstance(error, BaseExceptionGroup):
-        return any(killed_by(one, name) for one in error.exceptions)
+        return any(killed_by(member, name) for member in error.exceptions)
     codes = {-number, 128 + number}
     return bool(number) and (
         getattr(error, "returncode", None) in codes
@@ -84,9 +84,9 @@ def killed_by(error: BaseException, name: str) -> bool:
 
 
 def came_of(error: BaseException, kind: type[BaseException]) -> bool:
-    """Return whether *error*, or one in its group, was raised while an exception of *kind* was being handled."""
+    """Return whether *error*, or an error in its group, was raised while handling an exception of *kind*."""
     if isinstance(error, BaseExceptionGroup):
-        return any(came_of(one, kind) for one in error.exceptions)
+        return any(came_of(member, kind) for member in error.exceptions)
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, kind):
         seen = seen.__context__

@@ -12,7 +12,7 @@ S_contra = TypeVar("S_contra", contravariant=True)  # the supervisor, or the orc
 
 
 class Want(enum.IntEnum):
-    """What should happen to the running attempt."""
+    """What should happen to the running attempt of a service."""
 
     RUN = 0
     RESTART = 1  # stop it, since a provider it uses is stopping; start it again when the provider is back
@@ -53,17 +53,17 @@ class Host(Protocol[S_contra]):
         """Stop the consumers of *provider*."""
 
     def limits(self, supervisor: S_contra, /, requested_at: float) -> tuple[float, float]:
-        """Return when it is cancelled and when it is abandoned, given that its stop was requested at *requested_at*."""
+        """Return when the service is cancelled and abandoned if its stop was requested at *requested_at*."""
         ...
 
     def retry(self, supervisor: S_contra, /) -> None:
-        """Start it again after its backoff, or make it wait for its dependencies."""
+        """Start the service again after its backoff, or make it wait for its dependencies."""
 
     def explain(self) -> None:
-        """Report what the start still waits for, since a service exceeded its start_timeout."""
+        """Report what the start still waits for: a service has exceeded its start_timeout."""
 
     def interrupt(self) -> None:
-        """Stop the app: a service raised KeyboardInterrupt, which is a signal."""
+        """Stop the app: a service raised KeyboardInterrupt, which counts as a signal."""
 
     def withhold(self, supervisor: S_contra, /, change: int) -> None:
         """Add *change* (1 or -1) to the number of reasons why the app is unready although all services serve."""
@@ -71,4 +71,4 @@ class Host(Protocol[S_contra]):
     def notice(
         self, supervisor: S_contra, /, message: str, error: BaseException | None = None, *, calm: bool = False
     ) -> None:
-        """Tell the observers something that changes no state; *calm* if it is not a warning."""
+        """Send the observers a notice, which changes no state; *calm* if it is not a warning."""

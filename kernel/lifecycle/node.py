@@ -19,16 +19,16 @@ class Node(Supervisor):
     """A supervisor with its place in the graph, which the orchestrator maintains.
 
     Attributes:
-        links: What it depends on, with the edge to each.
-        dependents: What depends on it, with the edge from each.
-        unmet: How many of its links do not let it start yet.
-        last_met: The dependency whose move ended its last wait; None if it did not wait.
-        after: Those that it had to wait for since its last launch, in the order in which they let it go.
-        in_vain: Whether its last wait led to no launch.
-        cause: The service whose crash or end had it stopped last.
-        open: Whether those that wait for it to be ready may start.
-        live_dependents: How many of its dependents have an attempt running.
-        depth: How many levels are below it in the shutdown.
+        links: Its dependencies, with the edge to each.
+        dependents: Its dependents, with the edge from each.
+        unmet: How many of its dependencies are not available yet.
+        last_met: The dependency that ended its last wait; None if it did not wait.
+        after: The dependencies it had to wait for since its last launch, in the order in which they became available.
+        in_vain: Whether its last wait ended without a launch.
+        cause: The service whose crash or end made it stop most recently.
+        open: Whether dependents that wait for its readiness may start.
+        live_dependents: How many of its dependents have a running attempt.
+        depth: The number of levels below it in the shutdown.
 
     """
 
@@ -46,14 +46,14 @@ class Node(Supervisor):
 
     @property
     def waits_for(self) -> list[Node]:
-        """The dependencies that it waits for before it can start; empty once it was launched, or has ended."""
+        """The dependencies it still waits for before it can start; empty once it was launched or has ended."""
         if self.state in LIVE or self.state in ENDED:
             return []
         return [target for target, edge in self.links if not target.meets(edge)]
 
     @property
     def chain(self) -> tuple[str, ...]:
-        """The critical path to its readiness: each service waited for the one before; this one is last.
+        """The critical path to its readiness: each service waited for the one before, and this one is last.
 
         Services that waited in vain are left out, since they took no time.
         """
@@ -71,7 +71,7 @@ class Node(Supervisor):
             self._met = node.last_met if launched and node.attempt else node
 
     def transition(self, previous: State, seconds: float, reason: str) -> Transition:
-        """Return the event of its move from *previous*, where it was for *seconds*."""
+        """Return the event for its move from *previous*, a state that lasted *seconds*."""
         after: tuple[str, ...] = ()
         self.in_vain = previous is State.WAITING and self.state is not State.STARTING
         if previous is State.WAITING:
@@ -98,15 +98,15 @@ class Node(Supervisor):
         )
 
     def meets(self, edge: Edge) -> bool:
-        """Return whether a dependent with this *edge* to it may start now."""
+        """Return whether a dependent that has this *edge* to the node may start now."""
         return self.open if edge.kind == "ready" else bool(self.attempt) or self.state in ENDED
 
     def lost_to(self, edge: Edge) -> bool:
-        """Return whether a dependent with this *edge* to it needs a value that will never be available."""
+        """Return whether a dependent that has this *edge* to the node needs a value that will never be available."""
         return edge.parameter is not None and not edge.optional and self.state in ENDED
 
     def ending(self, deadline: float) -> Ending:
-        """Return how it ended; *deadline* is the shutdown's, in seconds on the loop's clock."""
+        """Return how the service ended; *deadline* is the shutdown's, in seconds on the loop's clock."""
         return Ending(
             self.name,
             self.state,

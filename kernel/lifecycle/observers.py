@@ -1,4 +1,4 @@
-"""Delivers events to observers: in order, in the loop's thread, with their failures contained."""
+"""Deliver events to observers, in order and in the loop's thread, and contain their failures."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from kernel.lifecycle.events import Event, Notice, Observer
 
 
 class Observers:
-    """Queues events until the step that caused them is complete, since an observer may request a stop.
+    """A queue of events, delivered once the step that caused them is complete: an observer may request a stop.
 
     Args:
         observers: Called with each event.
-        interrupt: Called when an observer raises KeyboardInterrupt, which is a signal.
+        interrupt: Called when an observer raises KeyboardInterrupt, which counts as a signal.
 
     """
 
@@ -32,7 +32,7 @@ class Observers:
         return bool(self._events)
 
     def tell_next(self) -> None:
-        """Call every observer with the next event. Disable an observer that fails, and tell the others."""
+        """Call every observer with the next event. Disable an observer that fails, and report that to the others."""
         event = self._events.popleft()
         for observer in list(self._observers):
             try:

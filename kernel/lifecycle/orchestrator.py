@@ -1,9 +1,9 @@
 """All services together: when each starts, when each is requested to stop, and how the run ended.
 
-Start and stop are dataflow. Each state change is queued, and its consequences for other services are applied one
-after the other: they change the counters of unmet dependencies and of live dependents, and a counter that reaches
-zero starts or stops its service. No service waits for a whole level, no task waits for another, and the total time
-is linear in services plus edges.
+Start and stop are dataflow. Each state change is queued, and its effects on other services are applied one after
+the other: they change the counters of unmet dependencies and of live dependents, and a counter that reaches zero
+starts or stops its service. No service waits for a whole level, no task waits for another, and the total time is
+linear in the number of services and edges.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class Orchestrator:
     Args:
         units: The services to run. Dependencies that are not among them are ignored.
         shutdown_timeout: Seconds for the whole shutdown, counted from the request to stop.
-        drain_delay: Seconds between the request to stop and its begin, in which the app is not ready.
+        drain_delay: Seconds between the request to stop and the stop itself, while the app is unready.
         observers: Called with each event.
         resting: Returns whether deadlines are suspended because a debugger is attached.
-        result: Returns the exit code if nothing goes wrong, given the reason of the stop.
+        result: Returns the exit code of a run without failures, given the reason of the stop.
         signal: Returns the first signal and the seconds since, even before the loop has handled it.
 
     Raises:
@@ -88,12 +88,12 @@ class Orchestrator:
         self._nodes: dict[str, Node] = {}
         self._live = 0
         self._unready = 0
-        self._withheld = 0  # blocks of `work.unready`
+        self._withheld = 0  # the number of open `work.unready` blocks
         self._unended = 0
         self.all_ready = False
         self._recovery = Recovery()
         self._first: Node | None = None  # the first to fail; failures that are not allowed come first
-        self.reason = ""  # of the stop
+        self.reason = ""  # why the app stops
         self._began = 0.0
         self._shutdown = Shutdown(shutdown_timeout)
         self._progress = Progress(self)
@@ -117,7 +117,7 @@ class Orchestrator:
         return bool(self._nodes) and not self._unready and not self._withheld and not self.stopping
 
     def running(self, frame: FrameType | None) -> str:
-        """Return the service whose code runs in *frame* of the loop's thread; an empty string if it is none's."""
+        """Return the service whose code runs in *frame* of the loop's thread; an empty string if there is none."""
         functions = {name: node.spec.fn for name, node in self._nodes.items()}
         return owner_of(frame, functions)
 
@@ -126,9 +126,9 @@ class Orchestrator:
 
         Args:
             at_end: Called with the report before the task group is left. An abandoned service may keep the group open
-                for ever, so exit the process here.
+                forever, so exit the process here.
 
-        Cancelling this call cancels every service at once, in no order; to stop in order, call `request_stop`.
+        Cancelling this call cancels every service at once, in no particular order; `request_stop` stops them in order.
 
         """
         self.clock.start()
@@ -161,7 +161,7 @@ class Orchestrator:
         """Stop all services in order, as a signal does. Do nothing if a stop is already under way.
 
         Args:
-            reason: Why, to complete "stopping: ...".
+            reason: Why; completes "stopping: ...".
             ago: Seconds since the request, if the loop was blocked: the deadline counts from the request.
 
         """
@@ -169,7 +169,7 @@ class Orchestrator:
         self.settle()
 
     def force(self) -> None:
-        """Cancel everything that still runs, as a second signal does. What ignores that is abandoned after 1 s."""
+        """Cancel everything that still runs, as a second signal does; what ignores that is abandoned after 1 s."""
         self._begin_stop("forced")
         running = [node for node in self._nodes.values() if node.state in LIVE]
         if not running:
@@ -189,7 +189,7 @@ class Orchestrator:
         self._queue.append((node, previous, node.state))
 
     def withdraw(self, provider: Node) -> None:
-        """Stop the direct and indirect consumers of *provider*, the outermost first."""
+        """Stop the direct and indirect consumers of *provider*, beginning with those that no other service uses."""
         touched: list[Node] = []
         todo = [provider]
         while todo:
@@ -204,11 +204,11 @@ class Orchestrator:
             self._proceed(consumer)
 
     def limits(self, node: Node, requested_at: float) -> tuple[float, float]:
-        """Return when it is cancelled and abandoned: by its stop_timeout, and in time for each level below it."""
+        """Return when it is cancelled and when it is abandoned, which leaves time for the levels below it."""
         return self._shutdown.limits(node.spec.stop_timeout, node.depth, requested_at)
 
     def retry(self, node: Node) -> None:
-        """Start it again, or make it wait if a dependency is not ready."""
+        """Start *node* again, or make it wait if a dependency is not ready."""
         if node.unmet:
             node.wait(f"for {', '.join(target.name for target in node.waits_for)}")
         else:
@@ -216,11 +216,11 @@ class Orchestrator:
         self.settle()
 
     def explain(self) -> None:
-        """Tell the observers what the start still waits for."""
+        """Report what the start still waits for."""
         self._progress.tell()
 
     def interrupt(self) -> None:
-        """Stop the app: a service raised KeyboardInterrupt, which is a signal."""
+        """Stop the app: a service raised KeyboardInterrupt, which counts as a signal."""
         self.request_stop("KeyboardInterrupt")
 
     def withhold(self, node: Node, change: int) -> None:  # noqa: ARG002  (the node has its own list)
@@ -228,7 +228,7 @@ class Orchestrator:
         self._withheld += change
 
     def notice(self, node: Node, message: str, error: BaseException | None = None, *, calm: bool = False) -> None:
-        """Tell the observers."""
+        """Send the observers a notice."""
         self.observers.emit(Notice(node.name, message, error, calm))
 
     # -- start ---------------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ class Orchestrator:
         node.launch(self._spawn, values)
 
     def _spawn(self, run: Run, name: str) -> None:
-        # In the app's context, not in that of the service whose move led here: context variables must not leak.
+        # In the app's context, not in that of the service whose move led here, so that context variables do not leak.
         self._tasks.spawn(run, name, self._context)
 
     # -- consequences --------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ class Orchestrator:
                     continue
                 node, previous, state = self._queue.popleft()
                 if previous is State.READY:
-                    node.last_met = None  # what made it ready is no cause of what follows
+                    node.last_met = None  # whatever made it ready does not cause what follows
                 if previous in LIVE and state not in LIVE:
                     self._release(node)
                 if state is State.STARTING and node.attempt == 1:
@@ -289,7 +289,7 @@ class Orchestrator:
             self._settling = False
 
     def _release(self, node: Node) -> None:
-        """Let the dependencies of *node* go on stopping: its attempt has ended."""
+        """Let the dependencies of *node* stop: its attempt has ended."""
         self._live -= 1
         holds, node.holds = node.holds, ()
         for target, _ in node.links:
@@ -303,7 +303,7 @@ class Orchestrator:
             self._finished.set()
 
     def _proceed(self, node: Node) -> None:
-        """Request that *node* stops, if that is wanted and no service needs it any more."""
+        """Request that *node* stops, if it should stop and no service needs it any more."""
         if node.wanted is Want.RUN or node.state not in LIVE:
             return
         if not (node.live_dependents if node.wanted is Want.STOP else node.live_consumers):
@@ -321,7 +321,7 @@ class Orchestrator:
                 self._recovery.leaves(node.name, self.clock.now())
         if is_open:
             if not node.attempt:
-                self._meet(node, kind="started")  # it was never launched, and will not be
+                self._meet(node, kind="started")  # it will never be launched
             self._meet(node, kind="ready")
             self._check_all_ready(node)
         else:
@@ -408,7 +408,7 @@ class Orchestrator:
     def _stop_services(self) -> None:
         """Request that all running services stop, each once its dependents have ended."""
         if not self._shutdown.stops_services:
-            alive = {name: node for name, node in self._nodes.items() if node.state in LIVE}  # in their order
+            alive = {name: node for name, node in self._nodes.items() if node.state in LIVE}  # in start order
             graph = targets_of(self._units)
             below = depths({name: [target for target in graph[name] if target in alive] for name in alive})
             self._shutdown.share_out(self.clock.now(), below.values())

@@ -1,4 +1,4 @@
-"""Reports what a slow start or stop is still waiting for."""
+"""Report what a slow start or stop is still waiting for."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ class Run(Protocol):
 
 
 class Progress:
-    """Explains a slow start or stop: first after a fixed time, then each time that the elapsed time has doubled."""
+    """Explains a slow start or stop: first after a fixed time, then whenever the elapsed time has doubled."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._began = 0.0
 
     def start(self, at: float) -> None:
-        """Watch the start, which began *at* that time (seconds on the loop's clock)."""
+        """Watch the start, which began *at* this time (seconds on the loop's clock)."""
         self._began = at
         self._run.clock.at(at + LONG_START, self._explain_start)
 
     def stop(self, at: float) -> None:
-        """Watch the stop, which was requested *at* that time (seconds on the loop's clock)."""
+        """Watch the stop, which was requested *at* this time (seconds on the loop's clock)."""
         self._began = at
         self._run.clock.at(at + LONG_STOP, self._explain_stop)
 
     def tell(self) -> None:
-        """Tell the observers what the start waits for. Do nothing once the app stops."""
+        """Report what the start waits for. Do nothing once the app is stopping."""
         if not self._run.stopping:
             self._tell(stopping=False)
 

@@ -1,4 +1,4 @@
-"""Tracks the services that lost readiness, until all are ready again."""
+"""Track the services that lost readiness, until all are ready again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Recovery:
         self._away: dict[str, float] = {}
 
     def leaves(self, name: str, now: float) -> None:
-        """Record that the service *name* is no longer ready, at *now* (seconds on the loop's clock)."""
+        """Record that the service *name* lost readiness, at *now* (seconds on the loop's clock)."""
         self._away.setdefault(name, now)
 
     def complete(self, now: float, emit: Callable[[Event], object]) -> None:

@@ -10,7 +10,7 @@ from kernel.errors import StopTimeout, ValueLost
 from kernel.lifecycle.events import Ending, State
 from kernel.lifecycle.explain import duration, effort_of, end_of, forced_words, names_of, why
 
-SIGNAL = re.compile(r"SIG[A-Z]+|KeyboardInterrupt")  # as the reason of a stop
+SIGNAL = re.compile(r"SIG[A-Z]+|KeyboardInterrupt")  # a stop reason that names a signal
 
 
 @attrs.frozen
@@ -25,7 +25,7 @@ class Report:
         stopping: Seconds from the request to stop to the end.
         forced: Whether another signal cancelled services that were still running.
         late: Whether the deadline had passed when the last service ended.
-        result: The exit code if nothing went wrong: that of a command.
+        result: The exit code if nothing went wrong; a command sets it.
 
     """
 
@@ -45,7 +45,7 @@ class Report:
 
     @property
     def well(self) -> bool:
-        """Whether nothing went wrong, whatever exit code a command returned."""
+        """Whether nothing went wrong, regardless of a command's exit code."""
         return not self._failure
 
     @property
@@ -65,7 +65,7 @@ class Report:
 
     @property
     def cause(self) -> Ending | None:
-        """The ending that the verdict explains in full, or None."""
+        """The ending that the verdict explains in full; None if there is none."""
         abandoned = [ending for ending in self.endings if ending.state is State.ABANDONED]
         if self.forced or len(abandoned) > 1:
             return None
@@ -75,7 +75,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """Explain the exit code, in words that follow it in a sentence."""
+        """Explain the exit code, in words that can follow it in a sentence."""
         abandoned = [ending for ending in self.endings if ending.state is State.ABANDONED]
         overran = [ending for ending in self.endings if ending.late or isinstance(ending.error, StopTimeout)]
         cause = self.cause
@@ -86,7 +86,7 @@ class Report:
             words = f"{names_of(abandoned)} could not be cancelled and were abandoned"
         elif self.late and cause is None:
             words = f"shutdown took {duration(self.stopping)}, exceeding the deadline (RUNNER_SHUTDOWNTIMEOUT)"
-            words += f"; {names_of(overran)} overran" if overran else ""
+            words += f"; {names_of(overran)} did not stop in time" if overran else ""
         elif cause is not None and cause.state is State.FAILED and not cause.fatal:
             words = f"every service failed; the first was {cause.service}{why(cause)}"
         elif cause is not None:
@@ -100,7 +100,7 @@ class Report:
         return words + self._earlier(cause)
 
     def _earlier(self, cause: Ending | None) -> str:
-        """Name the service that failed first, if something worse decided the exit code."""
+        """Name the service that failed first, if the exit code has a more serious cause."""
         if self._failure not in {3, 130}:
             return ""
         first = next((ending for ending in self.endings if ending.service == self.first and ending.fatal), None)
@@ -110,9 +110,9 @@ class Report:
 
     @property
     def lines(self) -> list[str]:
-        """One line for each service: how it ended, its attempts, how long it was ready, and its error.
+        """Return one line for each service: how it ended, its attempts, how long it was ready, and its error.
 
-        Each error is shown once: the verdict's is left out here, and a consumer that lost its provider does not repeat
+        Each error is shown once: the verdict's error is left out, and a consumer that lost its provider does not repeat
         the provider's error.
         """
         told = set()

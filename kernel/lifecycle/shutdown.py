@@ -11,11 +11,11 @@ import math
 from collections.abc import Collection
 
 GRACE = 1.0
-"""Seconds to reach `serving` if a stop is requested while starting, and to end if cancelled outside a shutdown."""
+"""Seconds to reach `serving` after a stop was requested while starting, or to end after being cancelled."""
 
 
 def level_share(budget: float, levels: Collection[int]) -> float:
-    """Return the seconds that each level has for itself at the end of *budget*.
+    """Return the seconds reserved for each level at the end of *budget*.
 
     Args:
         budget: Seconds for the whole shutdown.
@@ -42,7 +42,7 @@ class Shutdown:
         self.timeout = timeout
         self.requested_at = 0.0
         self.deadline = math.inf
-        self.stops_services = False  # not yet in the drain delay
+        self.stops_services = False  # false during the drain delay
         self.forced = False
         self._share = 0.0
 
@@ -57,7 +57,7 @@ class Shutdown:
         self._share = level_share(max(self.deadline - now, 0.0), levels)
 
     def force(self, now: float) -> None:
-        """Limit what is still running to the grace period."""
+        """Limit whatever still runs to the grace period."""
         self.forced = True
         self.deadline = min(self.deadline, now + GRACE)
 
@@ -65,8 +65,8 @@ class Shutdown:
         """Return when a service is cancelled, and when it is abandoned.
 
         Args:
-            stop_timeout: The service's own, in seconds.
-            levels: The number of levels below it.
+            stop_timeout: The service's stop_timeout, in seconds.
+            levels: The number of levels below the service.
             requested_at: When its stop was requested, in seconds on the loop's clock.
 
         """

@@ -9,7 +9,7 @@ there are two scopes:
        └─ async with serving(pool):   work: a task group, cancelled when a stop is requested
 
 A `Supervisor` is a state machine. Everything except `_run` and the block is synchronous, which makes each step
-atomic. A service that waits or backs off has no task. The orchestrator decides which services start and stop.
+atomic. A service in waiting or backoff has no task. The orchestrator decides which services start and stop.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Supervisor(Alarmed):
         host: The orchestrator.
         config: The value of its config parameter, or None.
         internal: Whether it belongs to the kernel or the app's lifespan rather than to `services/`.
-        once: Whether it is a command, which is not restarted when a provider it uses is lost.
-        awaited, wrap, doing: As in `Unit`.
+        once: Whether it is a command, which is not restarted when it loses a provider.
+        awaited, wrap, doing: See `Unit`.
 
     """
 
@@ -79,13 +79,13 @@ class Supervisor(Alarmed):
     since: float = attrs.field(init=False)
     attempt: int = attrs.field(default=0, init=False)
     error: BaseException | None = attrs.field(default=None, init=False)
-    uptime: float = attrs.field(default=0.0, init=False)  # seconds ready, all attempts together
-    reason: str = attrs.field(default="", init=False)  # of the last move
+    uptime: float = attrs.field(default=0.0, init=False)  # seconds in which it was ready, over all attempts
+    reason: str = attrs.field(default="", init=False)  # why it made its last move
     wanted: Want = attrs.field(default=Want.RUN, init=False)
     requested: bool = attrs.field(default=False, init=False)
-    withheld: tuple[str, ...] = attrs.field(default=(), init=False)  # why it is unready although it serves
-    holds: tuple[Supervisor, ...] = attrs.field(default=(), init=False)  # the providers it uses
-    live_consumers: int = attrs.field(default=0, init=False)  # how many running attempts use its value
+    withheld: tuple[str, ...] = attrs.field(default=(), init=False)  # why it is marked unready although it is serving
+    holds: tuple[Supervisor, ...] = attrs.field(default=(), init=False)  # the providers whose values it uses
+    live_consumers: int = attrs.field(default=0, init=False)  # running attempts that use its value
 
     _now: Callable[[], float] = attrs.field(init=False)
     _failures: int = attrs.field(default=0, init=False)
@@ -116,7 +116,7 @@ class Supervisor(Alarmed):
 
     @property
     def time_left(self) -> float:
-        """Seconds until it is cancelled, after a stop was requested; 0 if there is no limit."""
+        """Seconds until it is cancelled after a stop was requested; 0 if there is no limit."""
         return self._alarm.when - self._now() if self.requested and self._alarm is not None else 0.0
 
     def stands_at(self) -> str:
@@ -158,7 +158,7 @@ class Supervisor(Alarmed):
             except BaseException as caught:  # noqa: ASYNC103, BLE001  (the task ends here)
                 error = self._understand(caught)
         self._finish(error, returned)
-        del error  # its traceback refers to this frame: a cycle that only the garbage collector would free
+        del error  # its traceback refers to this frame, a cycle that only the garbage collector could free
         self.host.settle()
 
     def _serving(self, attempt: int) -> Callable[..., Block]:
@@ -176,14 +176,14 @@ class Supervisor(Alarmed):
         self._block = block
 
     def serves(self) -> None:
-        """Become ready: the block was entered. Stop the block if a stop was requested while starting."""
+        """Become ready: the block was entered. Stop the block if a stop was requested during the start."""
         if self.state is State.STARTING:
             self._disarm()
             self._becomes_ready()
             return
         assert self._block is not None
         self._block.stop()
-        if self.requested and self.state is State.STOPPING:  # not if it was abandoned, and came this far later
+        if self.requested and self.state is State.STOPPING:  # not if it had been abandoned before it got here
             self._arm(self._overran)
 
     def tell_unready(self, change: int, message: str) -> None:
@@ -193,9 +193,9 @@ class Supervisor(Alarmed):
             self.host.notice(self, message, calm=change < 0)
 
     def work_ended(self, exc: BaseException | None) -> None:
-        """Stop being ready: the block is being left, by itself, by a crash, or because a stop was requested."""
+        """Stop being ready: the block is being left because it ended, crashed, or was requested to stop."""
         if exc is not None and interrupts(exc):
-            self.host.interrupt()  # now, not only when the consumers have stopped
+            self.host.interrupt()  # without waiting for the consumers to stop
         if self.state is State.READY:
             # A cancellation that the kernel did not request comes from a crash of a background task or of a resource.
             self._leaves_ready("its work ended" if exc is None else "crashed")
@@ -215,9 +215,9 @@ class Supervisor(Alarmed):
         self._crash = without_interrupt(error)
 
     def _understand(self, caught: BaseException) -> BaseException | None:
-        """Return the failure that *caught* stands for; None if it is only our own cancellation."""
+        """Return the failure behind *caught*; None if it is only our own cancellation."""
         if self._cancelled and type(caught) is self.host.cancellation:
-            return None  # the usual case; what follows takes 2 µs, a tenth of a whole stop
+            return None  # the usual case: skips the code below, which takes 2 µs, a tenth of a stop
         if interrupts(caught):
             self.host.interrupt()
             self.wanted, self.requested = Want.STOP, True
@@ -236,7 +236,7 @@ class Supervisor(Alarmed):
             return
         self.requested = True
         if self._next is not None and self.state is State.STOPPING:
-            self.rearm()  # the time limit of its clean-up is running already
+            self.rearm()  # the time limit of clean-up is already running
             return
         self._requested_at = self._now()
         if self.state is State.STARTING:
@@ -246,7 +246,7 @@ class Supervisor(Alarmed):
         if self._block is not None:
             self._block.stop()
             self._arm(self._overran)
-        elif self.needs.serving and not self.awaited:  # it has no resources yet that need time to close
+        elif self.needs.serving and not self.awaited:  # it has not opened any resources that need time to close
             self._arm(self._grace_is_over)
         else:
             self._cancel()
@@ -270,12 +270,12 @@ class Supervisor(Alarmed):
             self._overran(forced=True)
 
     def end_unstarted(self, reason: str) -> None:
-        """End a service that has no running attempt, because the app stops."""
+        """End a service that has no running attempt, since the app is stopping."""
         self._disarm()
         self._end(State.STOPPED, None, reason)
 
     def lose(self, provider: Supervisor) -> None:
-        """End a service that has no running attempt, because *provider* has ended for good."""
+        """End a service that has no running attempt, since *provider* has ended for good."""
         self._disarm()
         self.error = ValueLost(self.name, provider.name, lost(provider.state, provider.error))
         self.error.__cause__ = provider.error
@@ -291,7 +291,7 @@ class Supervisor(Alarmed):
     def _overran(self, *, forced: bool = False) -> None:
         took, limit = self._now() - self._requested_at, self.spec.stop_timeout
         self._cancel()
-        self._arm(self._give_up)  # first: the limit must hold even if the report below fails
+        self._arm(self._give_up)  # comes first, so that the limit holds even if the report below fails
         earlier, self._timeout = self._timeout, StopTimeout(self.name, took, self.stands_at(), forced, limit)
         self._timeout.__cause__ = earlier
 
@@ -321,7 +321,7 @@ class Supervisor(Alarmed):
             self._block.cancel()
 
     def _arm(self, step: Callable[[], None]) -> None:
-        """Schedule *step* for the time that the limits give it."""
+        """Schedule *step* for the time given by the limits."""
         cancel_at, abandon_at = self.host.limits(self, self._requested_at)
         if step == self._give_up:
             when = abandon_at
@@ -334,7 +334,7 @@ class Supervisor(Alarmed):
     # -- what comes after ----------------------------------------------------------------------------------------
 
     def _finish(self, error: BaseException | None, returned: bool) -> None:  # noqa: FBT001
-        """Decide what the service does next: its attempt has ended."""
+        """Decide what the service does next, since its attempt has ended."""
         self._disarm()
         self._scope = self._coroutine = None
         if self.state is State.ABANDONED:
@@ -396,7 +396,7 @@ class Supervisor(Alarmed):
         self._move(State.BACKOFF, f"retry {self._failures}{of} in {delay:.3g} s")
 
     def _note(self, error: BaseException) -> None:
-        """Add a note to *error* that says where it came from; replace ours if the same error was raised before."""
+        """Add a note to *error* that says where it came from; replace our earlier note if the error is raised again."""
         if self.state is State.STARTING or isinstance(self._timeout, StartTimeout):
             phase = "starting"
         else:
@@ -411,7 +411,7 @@ class Supervisor(Alarmed):
             error = ValueLost(self.name, lost.name, "crashed or ended while it was in use")
             self._end(State.FAILED, error, str(error))
         else:
-            self._move(State.WAITING, "until the value that it needs is back")
+            self._move(State.WAITING, "until the value it needs is available again")
 
     def _retry(self) -> None:
         self._disarm()
@@ -439,11 +439,11 @@ class Supervisor(Alarmed):
         self._move(State.STOPPING, reason)
 
     def _move(self, new: State, reason: str = "") -> None:
-        """Change the state; nothing else does."""
+        """Change the state. No other method does."""
         previous, now = self.state, self._now()
-        assert new in MOVES[previous], f"{self.name}: {previous.value} -> {new.value} is no legal move"
+        assert new in MOVES[previous], f"{self.name}: {previous.value} -> {new.value} is not a legal move"
         seconds, self.since = now - self.since, now
         self.state, self.reason = new, reason
         if new not in LIVE:
-            self._block = None  # and with it the value
+            self._block = None  # which also holds the value
         self.host.moved(self, previous, seconds, reason)

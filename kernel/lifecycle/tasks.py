@@ -1,8 +1,8 @@
 """The tasks of the services: the event loop's own, without the overhead of an anyio task group.
 
-A supervisor's task raises nothing, is cancelled by its own scope, and nobody waits for its result. A task group would
-still make a handle, an event, a second scope and a wrapper for each task: 9 of the 20 µs that starting and cancelling
-a task takes on asyncio.
+A supervisor's task raises nothing, has a cancel scope of its own, and nobody waits for its result. A task group would
+still create a handle, an event, a second scope and a wrapper for each task: 9 of the 20 µs that it takes to start and
+cancel a task on asyncio.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Tasks(Protocol):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        """Wait until all tasks have ended, even if cancelled meanwhile."""
+        """Wait until all tasks have ended, even if this wait is cancelled."""
         ...
 
     def spawn(self, run: Run, name: str, context: Context) -> None:
         """Start a task that runs ``run()``.
 
         Args:
-            run: Must raise nothing, and have scopes of its own.
+            run: Must not raise, and must have cancel scopes of its own.
             name: The task's name in debuggers.
             context: Its context variables, which are copied.
 
@@ -53,7 +53,7 @@ class Tasks(Protocol):
 
 
 class _OnAsyncio:
-    """Tasks of the running loop. They are in no scope but their own, so cancelling this block does not cancel them."""
+    """Tasks of the running loop. They are in no outer scope, so cancelling this block does not cancel them."""
 
     def __init__(self) -> None:
         import asyncio  # only when it is the backend
@@ -74,7 +74,7 @@ class _OnAsyncio:
             self._none_left = Event()
             with CancelScope(shield=True):
                 await self._none_left.wait()
-        return await self._group.__aexit__(kind, error, trace)  # noqa: ASYNC102  (nothing is left to wait for)
+        return await self._group.__aexit__(kind, error, trace)  # noqa: ASYNC102  (all tasks have ended)
 
     def spawn(self, run: Run, name: str, context: Context) -> None:
         task = self._loop.create_task(run(), name=name, context=context.copy())
@@ -118,7 +118,7 @@ class _OnTrio:
 
 
 def open_tasks() -> Tasks:
-    """Return a place for tasks on the running loop."""
+    """Return a `Tasks` for the running loop."""
     trio = sys.modules.get("trio")
     return _OnTrio() if trio is not None and trio.lowlevel.in_trio_task() else _OnAsyncio()
 
@@ -127,7 +127,7 @@ def spawn_apart(run: Run, name: str) -> object:
     """Start a task on the running loop, outside of any scope and task group, and return it.
 
     Args:
-        run: Must raise nothing. It is cancelled only when the loop ends.
+        run: Must not raise. It is cancelled only when the loop ends.
         name: The task's name in debuggers.
 
     """

@@ -1,4 +1,4 @@
-"""The ticks of `work.every`: no drift, and no tick twice."""
+"""The ticks of `work.every`, which do not drift and never repeat."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Ticks:
 
     Args:
         seconds: Seconds from one tick to the next; the first tick is immediate.
-        jitter: The most seconds by which each tick is delayed at random; the delay does not shift later ticks.
+        jitter: The maximum random delay of each tick, in seconds; it does not shift later ticks.
         stopping: Returns whether a stop was requested.
         stop_requested: Waits until a stop is requested.
 
@@ -31,7 +31,7 @@ class Ticks:
         stop_requested: Callable[[], Awaitable[None]],
     ) -> None:
         if not 0 < seconds < math.inf:
-            raise ValueError(f"work.every({seconds}): the seconds must be a positive number")
+            raise ValueError(f"work.every({seconds}): the interval must be a positive number of seconds")
         if not 0 <= jitter < math.inf:
             raise ValueError(f"work.every(jitter={jitter}): the jitter must not be negative")
         self._seconds = seconds
@@ -45,7 +45,7 @@ class Ticks:
         return self
 
     async def __anext__(self) -> int:
-        """Wait for the next tick that has not passed, and return its number from 0; skipped ticks count."""
+        """Wait for the next tick that has not passed, and return its number, from 0; skipped ticks count."""
         now = current_time()
         if self._first is None:
             self._first = now

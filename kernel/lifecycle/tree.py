@@ -8,18 +8,18 @@ from kernel.lifecycle.events import LIVE
 from kernel.lifecycle.explain import describe
 from kernel.lifecycle.node import Node
 
-LINES = 40  # of a tree; the rest is counted
+LINES = 40  # maximum lines of a tree; the others are only counted
 
 Below = Callable[[Node], Iterable[Node]]
 
 
 def starting_tree(nodes: Iterable[Node], now: float) -> tuple[str, ...]:
-    """Return a line for each service that is not ready yet, below those that wait for it."""
+    """Return a line for each service that is not ready yet, below the services that wait for it."""
     return _tree([node for node in nodes if not node.open], lambda node: node.waits_for, now)
 
 
 def stopping_tree(nodes: Iterable[Node], now: float) -> tuple[str, ...]:
-    """Return a line for each service that is still running, below those that can stop only after it."""
+    """Return a line for each running service, below the services that can stop only after it."""
 
     def running_dependents(node: Node) -> list[Node]:
         return [dependent for dependent, _ in node.dependents if dependent.state in LIVE]
@@ -28,7 +28,7 @@ def stopping_tree(nodes: Iterable[Node], now: float) -> tuple[str, ...]:
 
 
 def _tree(members: Sequence[Node], below: Below, now: float) -> tuple[str, ...]:
-    """Draw *members* as trees whose roots are those that no other member waits for. Describe each once."""
+    """Draw *members* as trees, and describe each member once. Roots are the members that no other member waits for."""
     awaited = {id(target) for node in members for target in below(node)}
     roots = [node for node in members if id(node) not in awaited]
     lines: list[str] = []

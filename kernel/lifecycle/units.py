@@ -1,4 +1,4 @@
-"""One service to run, as the plan hands it to the orchestrator."""
+"""A service to run, as the plan passes it to the orchestrator."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from kernel.declare.service import Service
 
 @attrs.frozen
 class Unit:
-    """One service to run.
+    """A service to run.
 
     Args:
         service: The declaration.
-        config: The value of its config parameter, or None where it has none.
+        config: The value of its config parameter; None if it has none.
         internal: Whether it belongs to the kernel or the app's lifespan. Internal services do not count in "all
             ready", "every service has ended" or "every service failed".
-        command: Whether it is a command: it is not restarted when a provider it uses is lost, and the app ends when it
-            ends.
+        command: Whether it is a command: the app ends when a command ends, and a command is not restarted when it loses
+            a provider.
         awaited: Whether "all ready" waits for it although it is internal.
-        wrap: Makes the value that consumers get from the one the service provides; None to pass the value itself.
-        doing: Describes what it is waiting for; None to show its current line of code instead.
-        after: Names of internal services that it starts after and stops before, besides its own dependencies.
+        wrap: Converts the value that the service provides to the one that consumers get; None to pass it unchanged.
+        doing: Describes what the service is waiting for; None to show its current line of code.
+        after: Names of internal services that it starts after and stops before, in addition to its dependencies.
 
     """
 
@@ -41,7 +41,7 @@ class Unit:
 def nest(units: Iterable[Unit], outer: Sequence[Service[..., Any]]) -> list[Unit]:
     """Return *units* nested inside *outer*, the internal services: each depends on those before it, *units* on all.
 
-    So internal services behave as services do: they start in order, stop in reverse once all services have ended, get
+    Internal services then behave like any other: they start in order, stop in reverse once all services have ended, get
     their share of the deadline, and their failures are reported.
     """
     made: list[Unit] = []

@@ -1,4 +1,4 @@
-"""`work.unready`: mark a service as unready while it goes on serving."""
+"""`work.unready`: mark a service as unready while it continues to serve."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What can be seen of a run: logs, status, health, metrics, traces."""
+"""Everything that can be observed of a run: logs, status, health, metrics, traces."""

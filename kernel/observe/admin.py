@@ -1,7 +1,7 @@
 """The admin server: health, metrics and status over HTTP.
 
-It runs from before the first service starts until after the last has ended. It is not a service: it has threads of its
-own, so it answers while the event loop is blocked, delays no exit, and does not affect the exit code.
+It runs from before the first service starts until after the last one has ended. It is not a service: it has its own
+threads, so it answers while the event loop is blocked, never delays the exit, and does not affect the exit code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kernel.observe.status import View
 from kernel.process.sockets import address_of, listen
 
 AS = {"service": "admin"}  # marks its records; no service can have this name
-NEXT = 20  # ports to try after a default port that is taken
+NEXT = 20  # ports to try if the default port is taken
 
 Render = Callable[[str], tuple[bytes, str]]
 
@@ -33,7 +33,7 @@ Render = Callable[[str], tuple[bytes, str]]
 def open_sockets(address: Address) -> list[socket.socket]:
     """Return sockets that listen on *address*.
 
-    If the address is only the default, later ports are tried; if none is free, warn and return no sockets.
+    If a default address is taken, the ports after it are tried. If none is free, warn and return no sockets.
 
     Raises:
         ConfigError: The address is not available.
@@ -54,10 +54,10 @@ def open_sockets(address: Address) -> list[socket.socket]:
         raise ConfigError(
             f"is {address}: cannot listen there: {why}",
             where="ADMIN_ADDR",
-            hint="free the port or name another; `off` goes without",
+            hint="free the port, set another, or set `off` to run without it",
         )
     logger.warning(
-        "no admin server: cannot listen on %s: %s; set ADMIN_ADDR to name another address", address, why, extra=AS
+        "no admin server: cannot listen on %s: %s; set ADMIN_ADDR to another address", address, why, extra=AS
     )
     return []
 
@@ -68,7 +68,7 @@ class Admin:
 
     Args:
         view: The state of the run.
-        metrics: Renders the metrics, for the value of an Accept header; raises `UnreadableAccept` for a bad one.
+        metrics: Renders the metrics for an Accept header; raises `UnreadableAccept` if the header is malformed.
 
     """
 
@@ -81,19 +81,19 @@ class Admin:
         where = (address_of(sock) for sock in socks)
         logger.info(
             "status and health at %s",
-            " and ".join(f"http://{one}" if one[0] != "/" else one for one in where),
+            " and ".join(f"http://{address}" if address[0] != "/" else address for address in where),
             extra=AS,
         )
         server.start()
         return server
 
     def answer(self, request: Request) -> Answer | Later:  # noqa: PLR0911  (one for each page)
-        """Answer one request: short pages at once, long ones later."""
+        """Answer one request: short pages at once, slow ones later."""
         view, path = self.view, request.path.rstrip("/")
         match path:
             case "":
                 return plain(OK, "\n".join(PAGES))
-            case "/livez":  # regardless of dependencies, which a restart would not help
+            case "/livez":  # ignores dependencies, since a restart would not fix them
                 alive, page = view.liveness()
                 return _json(OK if alive else UNAVAILABLE, page)
             case "/readyz":
@@ -108,7 +108,7 @@ class Admin:
                 accept = request.headers.get("accept", "")
                 return Later((path, accept), lambda: self._metrics(accept))
             case _:
-                return _json(NOT_FOUND, {"error": f"there is no {path[:SHOWN]}", "pages": list(PAGES)})
+                return _json(NOT_FOUND, {"error": f"unknown page {path[:SHOWN]}", "pages": list(PAGES)})
 
     def _metrics(self, accept: str) -> Answer:
         try:
@@ -120,7 +120,7 @@ class Admin:
 
 OK, NOT_FOUND, NOT_ACCEPTABLE, UNAVAILABLE = 200, 404, 406, 503
 PAGES = ("/livez", "/readyz", "/startupz", "/status", "/metrics")
-SHOWN = 200  # characters of an unknown path that are shown
+SHOWN = 200  # maximum characters of an unknown path that are shown
 
 
 def _json(status: int, content: Mapping[str, Any]) -> Answer:

@@ -1,6 +1,6 @@
-"""Standard output and error: they may be closed, their disk may be full, and their encoding may lack characters.
+"""Standard output and error: they may be closed, on a full disk, or have an encoding that lacks characters.
 
-What cannot be written is dropped, and the exit code stays correct: the interpreter itself would exit with 120.
+Output that cannot be written is dropped, and the exit code stays correct: the interpreter would exit with 120.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kernel.observe.journal import is_journal, prioritized
 
 def prepare() -> None:
     """Escape characters that the encoding lacks, and replace a missing stderr, so that writing never raises."""
-    if sys.stderr is None:  # closed by our parent: the next opened file would get its number, and our output
+    if sys.stderr is None:  # closed by our parent; the next file we open would get its descriptor, and our output
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
@@ -26,11 +26,11 @@ def prepare() -> None:
 
 
 def say(text: str, level: int = logging.ERROR) -> None:
-    """Print *text* to stderr if possible; without secrets, and bounded.
+    """Print *text* to stderr if possible, with secrets masked and bounded length.
 
     Args:
         text: One line or several.
-        level: How important it is, a number of `logging`, where stderr is the journal.
+        level: Its level as in `logging`, used if stderr is systemd's journal.
 
     """
     text = shown(text)
@@ -41,7 +41,7 @@ def say(text: str, level: int = logging.ERROR) -> None:
 
 
 def close() -> str:
-    """Flush both for the last time; return why output was lost: empty if it was not, or if nobody reads it."""
+    """Flush both streams a last time. Return why output was lost; empty if none was, or if its reader is gone."""
     lost = ""
     for stream in (sys.stdout, sys.stderr):
         try:

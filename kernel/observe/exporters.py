@@ -1,7 +1,7 @@
 """Export spans, metrics and log records by OpenTelemetry's SDK. Imported only if something is exported.
 
-Nothing here may harm a service. Exporters run in threads of their own; their complaints about a collector that does
-not answer become one warning; and at the end they get less than a second.
+Nothing here may harm a service. Exporters run in their own threads, their errors about a collector that does not
+answer become one warning, and at the end they get less than a second.
 """
 
 from __future__ import annotations
@@ -30,43 +30,43 @@ from kernel.observe.tracer import Dispatcher
 from kernel.process.contain import contained, say_once
 
 NOT_TAKEN = frozenset({404, 405, 415, 501})
-"""Statuses of a collector that does not accept a signal at all, as Jaeger does not accept metrics."""
-LAST = 0.8  # seconds to send what is left at the end: with the rest of the exit, it takes at most one longer
+"""HTTP statuses of a collector that does not accept a signal at all, such as Jaeger, which rejects metrics."""
+LAST = 0.8  # seconds to send the remaining items at the end; with the rest of the exit it takes at most one more
 
 
 class Delivery:
-    """Counts what one signal has to send, and what became of it.
+    """Counts the items of one signal: created, sent, lost.
 
     Args:
-        what: What it sends, for people: "span".
-        target: Where it is sent.
-        variable: The variable that sets the signal's exporter.
+        what: What an item is called: "span".
+        target: Where it is sent, as shown to people.
+        variable: The variable that configures the signal's exporter.
 
     """
 
     def __init__(self, what: str, target: str, variable: str = "") -> None:
         self.what, self.target, self.variable = what, target, variable
         self.failing = False
-        self.refused = False  # the collector does not accept this signal: nothing more is sent, nothing counts as lost
-        self.status = 0  # of the latest answer over HTTP
+        self.refused = False  # the collector does not accept this signal: stop sending, and count nothing as lost
+        self.status = 0  # the HTTP status of the latest response
         self.reason = ""
         self._made = self._sent = 0
         self._lock = threading.Lock()
 
     def made(self, number: int = 1) -> None:
-        """Add this many items that are to be sent."""
+        """Add *number* items that should be sent."""
         with self._lock:
             self._made += number
 
     @property
     def unsent(self) -> int:
-        """Return how many items were not sent, or not yet."""
+        """Return how many items have not been sent (yet)."""
         return 0 if self.refused else max(self._made - self._sent, 0)
 
     def send(self, export: Callable[[], Any], number: int) -> Any:
-        """Call *export* for this many items and return its result; log when it begins to fail, and when it works again.
+        """Call *export* for *number* items and return its result. Log when exports begin to fail, and when they work.
 
-        None if the collector has said that it does not accept the signal: no further attempt is made.
+        Return None without a call if the collector does not accept the signal.
         """
         if self.refused:
             return None
@@ -83,11 +83,11 @@ class Delivery:
         if done:
             with self._lock:
                 self._sent += number
-        if not done and self.status in NOT_TAKEN and not self._sent:  # after a success, it is another problem
+        if not done and self.status in NOT_TAKEN and not self._sent:  # after a success it means a different problem
             self.refused = True
             done = True
             logger.warning(
-                "%s does not take %ss (HTTP %d), so none are sent; %s=none turns them off",
+                "%s does not accept %ss (HTTP %d), so none are sent; set %s=none to turn them off",
                 *(self.target, self.what, self.status, self.variable),
             )
         if done == self.failing:
@@ -96,12 +96,12 @@ class Delivery:
         return result
 
     def answered(self, response: Any, *_: object, **__: object) -> None:
-        """Record an answer over HTTP."""
+        """Record the status of an HTTP response."""
         self.status = response.status_code
 
 
 class _Current(threading.local):
-    """The delivery that this thread is exporting for."""
+    """The delivery that the current thread is exporting for."""
 
     delivery: Delivery | None = None
 
@@ -110,7 +110,7 @@ _current = _Current()
 
 
 class _Told:
-    """Logs once that a collector does not answer, whichever signal notices first, and once that it answers again."""
+    """Logs once that a collector does not respond, for all signals together, and once that it responds again."""
 
     def __init__(self) -> None:
         self._silent: set[Delivery] = set()
@@ -136,7 +136,7 @@ _told = _Told()
 
 
 class _Exporters(logging.Handler):
-    """Handles records of the SDK and its exporters: during an export they are its error, else they are passed on."""
+    """Handles records of the SDK and its exporters: during an export they are its error, otherwise they are logged."""
 
     def emit(self, record: logging.LogRecord) -> None:
         delivery = _current.delivery
@@ -147,8 +147,8 @@ class _Exporters(logging.Handler):
 
 
 def _reason(record: logging.LogRecord) -> str:
-    """Return the cause from an exporter's verbose record."""
-    error = next((one for one in (record.args or ()) if isinstance(one, BaseException)), None)
+    """Return the cause of a failed export from the exporter's verbose record."""
+    error = next((arg for arg in (record.args or ()) if isinstance(arg, BaseException)), None)
     while error is not None and (error.__cause__ or error.__context__):
         error = error.__cause__ or error.__context__
     if error is not None:
@@ -157,7 +157,7 @@ def _reason(record: logging.LogRecord) -> str:
 
 
 def counted(exporter: Any, delivery: Delivery, *, at_once: bool = False) -> Any:
-    """Wrap *exporter* to count its deliveries; with *at_once*, what is made is counted here too."""
+    """Wrap *exporter* to count its deliveries; with *at_once*, also count the items when they are exported."""
     inner = exporter.export
 
     def export(batch: Any, *args: Any, **kwargs: Any) -> Any:
@@ -166,7 +166,7 @@ def counted(exporter: Any, delivery: Delivery, *, at_once: bool = False) -> Any:
             delivery.made()
             batch = sayable_metrics(batch)
         else:
-            batch = [sayable_span(one) for one in batch]
+            batch = [sayable_span(span) for span in batch]
         return delivery.send(lambda: inner(batch, *args, **kwargs), number)
 
     exporter.export = export
@@ -174,7 +174,7 @@ def counted(exporter: Any, delivery: Delivery, *, at_once: bool = False) -> Any:
 
 
 def _line(item: Any) -> str:
-    """Return one line for the console: a program may read stderr."""
+    """Return *item* as one line for the console, since a program may read stderr."""
     return f"{item.to_json(indent=None)}\n"
 
 
@@ -188,7 +188,7 @@ def _settings(batches: Batches) -> dict[str, Any]:
 
 
 class _CountSpans(SpanProcessor):
-    """Counts the spans that are to be sent."""
+    """Counts the spans to send."""
 
     def __init__(self, deliveries: Sequence[Delivery]) -> None:
         self._deliveries = deliveries
@@ -200,7 +200,7 @@ class _CountSpans(SpanProcessor):
 
 
 def _makers() -> tuple[Any, ...]:
-    """Import what a record needs in advance: file descriptors may have run out when the first is logged."""
+    """Import in advance what a record needs: file descriptors may have run out when the first record is logged."""
     from opentelemetry._logs import LogRecord, SeverityNumber
     from opentelemetry.sdk._logs import ReadWriteLogRecord
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -237,7 +237,7 @@ class LogExporter(logging.Handler):
                 say_once("the export of a log record", error)
 
     def _made_of(self, record: logging.LogRecord) -> Any:
-        """Return OpenTelemetry's record."""
+        """Convert *record* to OpenTelemetry's record."""
         log_record, severity_number, read_write, scope = self._make
         attributes: dict[str, Any] = {name: _attribute(value) for name, value in extras(record).items()}
         for name in LIFECYCLE & attributes.keys() if record.name == logger.name else ():
@@ -265,7 +265,7 @@ class Telemetry:
     """Everything that is exported, from `start` to `end`.
 
     Args:
-        otel: What the environment asks for.
+        otel: The settings from the environment.
         identity: The app.
 
     """
@@ -276,18 +276,18 @@ class Telemetry:
         self._ends: list[Callable[[], object]] = []
         self.dispatcher: Dispatcher | None = None
         self.log_handler: logging.Handler | None = None
-        self.make_metric_readers: Callable[[], Sequence[Any]] = list  # to be called once, when the provider is made
+        self.make_metric_readers: Callable[[], Sequence[Any]] = list  # called once, when the provider is created
 
     def _exporters(
         self, exports: Exports, variable: str, what: str, otlp: str, console: Callable[..., Any]
     ) -> list[tuple[Any, Delivery]]:
-        """Return the exporter of one signal, and its delivery.
+        """Return the exporters of one signal, each with its delivery.
 
         Args:
-            exports: The exporters that are configured.
+            exports: The configured exporters.
             variable: The variable that configures them.
-            what: What is sent, for people.
-            otlp: The OTLP exporter, as "module:class", so that its module is loaded only if used.
+            what: What an item is called.
+            otlp: The OTLP exporter as "module:class", so that its module is loaded only if used.
             console: The exporter that prints.
 
         """
@@ -297,7 +297,7 @@ class Telemetry:
             exporter = getattr(import_module(f"opentelemetry.exporter.otlp.proto.http.{module}"), name)
             delivery = Delivery(what, exports.target, variable)
             options: dict[str, Any] = {"timeout": exports.timeout}
-            if not any(name.endswith("_CREDENTIAL_PROVIDER") for name in os.environ):  # which brings a session
+            if not any(name.endswith("_CREDENTIAL_PROVIDER") for name in os.environ):  # these provide a session
                 options["session"] = import_module("requests").Session()
                 options["session"].hooks["response"].append(delivery.answered)
             made.append((exporter(exports.endpoint, **options), delivery))
@@ -353,12 +353,12 @@ class Telemetry:
             # Its thread collects from now on, and the SDK complains until a provider has taken the reader.
             readers = [
                 PeriodicExportingMetricReader(
-                    counted(one, to, at_once=True),
+                    counted(exporter, to, at_once=True),
                     export_interval_millis=self._otel.sdk.interval,
                     export_timeout_millis=self._otel.sdk.timeout,
                     cardinality_limits=limits,
                 )
-                for one, to in made
+                for exporter, to in made
             ]
             self._ends += [reader.shutdown for reader in readers]
             return readers
@@ -372,7 +372,7 @@ class Telemetry:
             exports, "OTEL_LOGS_EXPORTER", "log record", "_log_exporter:OTLPLogExporter", ConsoleLogRecordExporter
         )
         settings = _settings(self._otel.sdk.records)
-        processors = [(BatchLogRecordProcessor(counted(one, to), **settings), to) for one, to in made]
+        processors = [(BatchLogRecordProcessor(counted(exporter, to), **settings), to) for exporter, to in made]
         self._ends += [processor.shutdown for processor, _ in processors]
 
         def emit(record: Any) -> None:
@@ -383,14 +383,14 @@ class Telemetry:
         self.log_handler = LogExporter(emit, self.resource)
 
     def end(self) -> str:
-        """Send what is left, for at most `LAST` seconds, and return what was not sent, in words; empty if all was."""
+        """Send the remaining items, for at most `LAST` seconds. Say what was not sent; empty if everything was."""
         until = time.monotonic() + LAST
-        threads = [threading.Thread(target=one, daemon=True) for one in self._ends]
+        threads = [threading.Thread(target=end, daemon=True) for end in self._ends]
         for thread in threads:
             with contained("the last export"):
                 thread.start()
         for thread in threads:
-            if thread.ident is not None:  # else the thread could not be started
+            if thread.ident is not None:  # None if the thread could not be started
                 thread.join(max(until - time.monotonic(), 0))
         unsent: dict[str, int] = {}
         for delivery in self._deliveries:

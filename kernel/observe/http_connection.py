@@ -1,4 +1,4 @@
-"""One client's HTTP/1.1 connection, by h11, and its limits."""
+"""A client's HTTP/1.1 connection, using h11, and its limits."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import h11
 log = logging.getLogger("kernel")
 
 CHUNK = 4 * 1024  # bytes per read
-LEFTOVER = 256 * 1024  # bytes that are read and dropped after the last answer, so that the client receives it
-LINGER = 1.0  # seconds that this may take
+LEFTOVER = 256 * 1024  # bytes to read and drop after the last answer, so that the client receives it
+LINGER = 1.0  # seconds for that
 
 
 @attrs.frozen
@@ -28,11 +28,12 @@ class Limits:
     """The limits of one client.
 
     Args:
-        connections: Open at the same time; fewer if the process may open fewer than four times as many descriptors.
-        header: Bytes of a request line and its headers.
-        request: Seconds to send them, from the connection or from their first byte.
+        connections: Maximum number of open connections; fewer if the process's limit of descriptors is below four times
+            it.
+        header: Maximum bytes of a request line and its headers.
+        request: Seconds to send them, from the connection's start or the request's first byte.
         idle: Seconds between two requests.
-        answer: Seconds to make an answer and deliver it.
+        answer: Seconds to create an answer and deliver it.
 
     """
 
@@ -48,8 +49,8 @@ class Request:
     """A GET or HEAD request.
 
     Args:
-        path: Without the query.
-        headers: By lower-case name, decoded as Latin-1; of several with the same name, the last.
+        path: The path, without the query.
+        headers: Values by lower-case name, decoded as Latin-1; the last one of headers with the same name.
 
     """
 
@@ -68,11 +69,11 @@ class Answer:
 
 @attrs.frozen
 class Later:
-    """An answer that takes time to make.
+    """An answer that takes time to create.
 
     Args:
-        key: Equal for requests that may share one answer.
-        make: Makes the answer, in the second thread.
+        key: Requests with equal keys may share one answer.
+        make: Creates the answer, in the second thread.
 
     """
 
@@ -84,7 +85,7 @@ CLOSE = [(b"connection", b"close")]
 
 
 def plain(status: int, text: str) -> Answer:
-    """Return an answer of one line."""
+    """Return an answer with one line of text."""
     return Answer(status, f"{text}\n".encode(), "text/plain; charset=utf-8")
 
 
@@ -95,7 +96,7 @@ class Host(Protocol):
     closing: bool
 
     def watch(self, connection: Connection, before: int, events: int) -> None:
-        """Watch the socket of *connection* for *events*, instead of those *before*."""
+        """Watch the socket of *connection* for *events*, instead of the events *before*."""
 
     def gone(self, connection: Connection) -> None:
         """Stop watching *connection*."""
@@ -105,24 +106,24 @@ class Host(Protocol):
         ...
 
     def make(self, page: Later, connection: Connection) -> None:
-        """Make *page*, and answer *connection* with it."""
+        """Create *page*, and answer *connection* with it."""
 
 
 class Connection:
-    """One client: reads a request, waits for its page, writes the answer, and repeats."""
+    """A client's connection: reads a request, waits for its page, writes the answer, and repeats."""
 
     def __init__(self, host: Host, sock: socket.socket, *, local: bool) -> None:
         self.sock = sock
         self.local = local
-        self.step = "read"  # then "wait", "write", and at last "linger"
+        self.step = "read"  # then "wait", "write", and finally "linger"
         self.born = time.monotonic()
         self.deadline = 0.0
-        self.moved = 0.0  # when the client last took part of an answer
+        self.moved = 0.0  # when the client last received data
         self.more = False  # whether the data already read may contain a whole request
         self._host = host
         self._limits = host.limits
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.header)
-        self._out: deque[memoryview] = deque()  # the page itself is shared by all clients that get it
+        self._out: deque[memoryview] = deque()  # clients that get the same page share its bytes
         self._head = False
         self._events = 0
         self.unused = True  # whether its first request has not begun to arrive
@@ -137,7 +138,7 @@ class Connection:
         self._want({"read": selectors.EVENT_READ, "write": selectors.EVENT_WRITE, "linger": selectors.EVENT_READ})
 
     def _want(self, events: Mapping[str, int]) -> None:
-        """Watch only for what the present step needs: a client that does not read is not read from."""
+        """Watch only for the events of the current step: a client that does not read its answers is not read from."""
         wanted = events.get(self.step, 0)
         if wanted != self._events:
             self._host.watch(self, self._events, wanted)
@@ -161,7 +162,7 @@ class Connection:
                 if not self._begun:
                     self._begun, self.unused = True, False
                     self._enter("read", self._limits.request)
-                self._http.receive_data(data)  # empty data is its end; whole requests may come before it
+                self._http.receive_data(data)  # empty data marks the end; whole requests may precede it
                 self.more = True
 
     def _received(self) -> bytes | None:
@@ -196,7 +197,7 @@ class Connection:
         headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
         self._head = request.method == b"HEAD"
         length, coded = headers.get("content-length", "0"), "transfer-encoding" in headers
-        # Proxies may disagree on where a body ends or what follows it, so neither is read here.
+        # Proxies may disagree on where a body ends, or what follows it, so bodies are not read.
         self._close = coded or length != "0" or "upgrade" in headers or "expect" in headers
         target = request.target.decode("latin-1")
         host = headers.get("host")
@@ -205,11 +206,11 @@ class Connection:
             target = slash + rest
         refusal = None
         if request.http_version not in {b"1.0", b"1.1"}:
-            refusal = plain(505, "this speaks HTTP/1.1")
+            refusal = plain(505, "only HTTP/1.1 is supported")
         elif coded and "content-length" in headers:
             refusal = plain(400, "Content-Length and Transfer-Encoding exclude each other")
         elif self.local and host is not None and not is_local(host):
-            refusal = plain(421, "ask by address or as localhost: no other name is answered on loopback")
+            refusal = plain(421, "use an address or localhost: on loopback no other host name is accepted")
         elif request.method not in {b"GET", b"HEAD"}:
             refusal = plain(405, "only GET and HEAD are allowed: the admin server is read-only")
         if refusal is not None:
@@ -249,7 +250,7 @@ class Connection:
     def _write(self) -> None:
         with contextlib.suppress(BlockingIOError, InterruptedError):
             while self._out:
-                sent = self.sock.sendmsg(self._out)  # head and page in one call
+                sent = self.sock.sendmsg(self._out)  # headers and page in one call
                 self.moved = time.monotonic()
                 while sent and sent >= len(self._out[0]):
                     sent -= len(self._out.popleft())
@@ -261,14 +262,14 @@ class Connection:
             self.sock.shutdown(socket.SHUT_WR)
             self._enter("linger", LINGER)
             return
-        if self._http.their_state is h11.SEND_BODY:  # an empty body: its end is still to be read
+        if self._http.their_state is h11.SEND_BODY:  # an empty body whose end has not been read yet
             self._http.next_event()
         self._http.start_next_cycle()
         self.more = self._begun = any(self._http.trailing_data)
         self._enter("read", self._limits.request if self.more else self._limits.idle)
 
     def close(self) -> None:
-        """Close the connection; with a reset if the client has not taken everything, so that no data stays queued."""
+        """Close the connection. Reset it if the client has not received everything, so that no data stays queued."""
         if self.step == "closed":
             return
         self.step = "closed"
@@ -290,9 +291,9 @@ def is_loopback(sock: socket.socket) -> bool:
 
 
 def is_local(host: str) -> bool:
-    """Return whether a Host header is an address or ``localhost``, not a name that others could point here.
+    """Return whether a Host header is an address or ``localhost``, rather than a name that anyone could point here.
 
-    A web page from elsewhere could make its own name resolve to this machine.
+    Otherwise a web page from elsewhere could let its own host name resolve to this machine.
     """
     name, _, port = host.rpartition(":") if host[-1:] != "]" and ":" in host else (host, "", "")
     if port and not (port.isascii() and port.isdigit()):

@@ -1,12 +1,12 @@
-"""A small read-only HTTP server: GET and HEAD over HTTP/1.1, in a thread of its own that nothing can delay.
+"""A small read-only HTTP server: GET and HEAD over HTTP/1.1, in a separate thread that nothing can delay.
 
 h11 handles the protocol; this module moves the bytes. It uses no event loop, so it answers while the app's loop is
-blocked, with any backend, and costs the loop nothing. No client is trusted:
+blocked, works with any backend, and costs the loop nothing. Clients are not trusted:
 
-- Each round answers one request per connection, so a client that sends many does not delay others.
+- Each round answers one request per connection, so a client that sends many requests does not delay others.
 - Each client has limits: see `Limits`. Beyond `Limits.connections`, the oldest connection is closed to make room for a
-    new one, so that probes always get through.
-- Slow pages are made by a second thread; all clients that wait for the same page get the same copy.
+    new one, so that probes always succeed.
+- A second thread creates slow pages. All clients that wait for the same page get the same copy.
 - A request with a body, or for another protocol, is answered, and its connection is closed.
 """
 
@@ -29,9 +29,9 @@ from kernel.observe.http_connection import Answer, Connection, Later, Limits, Re
 
 log = logging.getLogger("kernel")
 
-ACCEPTS = 16  # connections accepted per round: fewer than the maximum, so each is read before it may be closed
-YOUNG = 0.25  # seconds that a connection has at least to send the request that it was opened for
-FIRST = 0.1  # seconds that it has when the server closes
+ACCEPTS = 16  # connections accepted per round: fewer than the maximum, so that each is read before it can be evicted
+YOUNG = 0.25  # minimum seconds for a new connection to send its first request
+FIRST = 0.1  # the same while the server closes
 PAUSE = 0.05  # seconds without accepting if no connection can be closed for a new one
 STALLED = 0.05  # seconds since a client took some part of its answer, after which it is dropped when the server closes
 CLOSING = 0.5  # seconds after which all connections are closed, whatever their progress
@@ -46,8 +46,8 @@ class Server:
 
     Args:
         socks: Listening sockets, which the server closes.
-        handle: Answers a request, at once, in the server's thread. An error is logged, and the client gets a 500.
-        limits: What one client may take.
+        handle: Answers a request at once, in the server's thread. An error is logged, and the client gets a 500.
+        limits: The limits of one client.
 
     """
 
@@ -67,19 +67,19 @@ class Server:
 
     def start(self) -> None:
         """Start serving."""
-        for one in (*self._socks, self._woken, self._wake):
-            one.settimeout(0)
+        for sock in (*self._socks, self._woken, self._wake):
+            sock.settimeout(0)
         self._selector.register(self._woken, selectors.EVENT_READ, self._drain)
         self._listen()
         self._thread.start()
 
     def close(self, *, wait: bool = True) -> None:
-        """Stop accepting, and close every connection: at once, unless it gets an answer, which has `CLOSING` seconds.
+        """Stop accepting, and close every connection: those being answered within `CLOSING` seconds, others at once.
 
-        One that has just been opened is not idle: its request is on its way, and is answered.
+        A new connection does not count as idle: its first request is on its way, and is answered.
 
         Args:
-            wait: Whether to return only when that is done.
+            wait: Whether to wait until everything is closed.
 
         """
         if not self.closing:
@@ -92,7 +92,7 @@ class Server:
     # -- for its connections -------------------------------------------------------------------------------------
 
     def watch(self, connection: Connection, before: int, events: int) -> None:
-        """Watch the socket of *connection* for *events*, instead of those *before*."""
+        """Watch the socket of *connection* for *events*, instead of the events *before*."""
         if not before:
             self._selector.register(connection.sock, events, connection)
         elif events:
@@ -105,17 +105,17 @@ class Server:
         self._connections.discard(connection)
 
     def handle(self, request: Request) -> Answer | Later:
-        """Return the response to *request*, or a function that makes it."""
+        """Return the answer to *request*, or how to make it."""
         return _tried(lambda: self._handle(request), request.path)
 
     def make(self, page: Later, connection: Connection) -> None:
-        """Make *page*, and answer *connection* with it."""
+        """Create *page*, and answer *connection* with it."""
         self._maker.make(page, connection)
 
     # -- the thread ----------------------------------------------------------------------------------------------
 
     def _nudge(self) -> None:
-        with contextlib.suppress(OSError):  # full: then the thread wakes up anyway
+        with contextlib.suppress(OSError):  # if it is full, the thread wakes up anyway
             self._wake.send(b"!")
 
     def _drain(self) -> None:
@@ -129,7 +129,7 @@ class Server:
                 try:
                     self._round()
                 except Exception:  # later connections must still be served
-                    log.warning("the admin server stumbled, and goes on", exc_info=True)
+                    log.warning("an error in the admin server; it continues", exc_info=True)
                     time.sleep(PAUSE)
         finally:
             self._maker.end()
@@ -147,7 +147,7 @@ class Server:
                 key.data()
         for waiting, answer in self._maker.made():
             for connection in waiting:
-                self._guarded(connection, lambda one=connection, page=answer: one.answer(page))  # type: ignore[misc]
+                self._guarded(connection, lambda client=connection, page=answer: client.answer(page))  # type: ignore[misc]
         now = time.monotonic()
         for connection in list(self._connections):
             if connection.more:
@@ -158,10 +158,10 @@ class Server:
             self._listen()
 
     def _patience(self) -> float | None:
-        """Return the seconds until something is due; None if nothing is."""
-        if any(one.more for one in self._connections):
+        """Return the seconds until the next deadline; None if there is none."""
+        if any(connection.more for connection in self._connections):
             return 0
-        due = [one.deadline for one in self._connections]
+        due = [connection.deadline for connection in self._connections]
         if self._paused_until:
             due.append(self._paused_until)
         if self.closing:
@@ -169,7 +169,7 @@ class Server:
         return max(min(due) - time.monotonic(), 0) if due else None
 
     def _guarded(self, connection: Connection, step: Callable[[], None]) -> None:
-        """Take a *step* of *connection*; an error ends this connection only."""
+        """Run a *step* of *connection*. An error closes only this connection."""
         try:
             step()
         except OSError:
@@ -210,15 +210,15 @@ class Server:
             self._connections.add(Connection(self, sock, local=local))
 
     def _evict(self) -> bool:
-        """Close the oldest connection; return False if there is none, or it has only just connected."""
-        oldest = min(self._connections, key=lambda one: one.born, default=None)
+        """Close the oldest connection. Return False if there is none, or it is too new."""
+        oldest = min(self._connections, key=lambda connection: connection.born, default=None)
         if oldest is None or time.monotonic() - oldest.born < YOUNG:
             return False
         oldest.close()
         return True
 
     def _closed(self) -> bool:
-        """Close what can be closed, and return whether nothing is left."""
+        """Close every connection that can be closed, and return whether none is left."""
         if self._socks:
             if not self._paused_until:
                 for sock in self._socks:
@@ -227,15 +227,15 @@ class Server:
             while self._socks:
                 self._socks.pop().close()
         now = time.monotonic()
-        for one in list(self._connections):
-            if one.unused and now < min(one.born + FIRST, self._close_at):
+        for connection in list(self._connections):
+            if connection.unused and now < min(connection.born + FIRST, self._close_at):
                 continue
             if now >= self._close_at or not (
-                (one.step == "read" and one.more)  # maybe a whole request
-                or one.step == "wait"
-                or (one.step == "write" and now - one.moved < STALLED)
+                (connection.step == "read" and connection.more)  # may contain a whole request
+                or connection.step == "wait"
+                or (connection.step == "write" and now - connection.moved < STALLED)
             ):
-                one.close()
+                connection.close()
         return not self._connections
 
 
@@ -246,10 +246,10 @@ def _descriptors() -> int:
 
 
 class _Maker:
-    """Makes slow pages, one after the other, in a thread that starts with the first.
+    """Creates slow pages one after the other, in a thread that starts with the first page.
 
     Args:
-        done: Called when there is something in `made`.
+        done: Called when `made` has something to return.
 
     """
 
@@ -262,7 +262,7 @@ class _Maker:
         self._ended = False
 
     def make(self, page: Later, connection: Connection) -> None:
-        """Make *page* for *connection*, and for all that ask for the same before it is begun."""
+        """Create *page* for *connection*, and for all others that request the same page before work on it has begun."""
         with self._news:
             self._wanted.setdefault(page.key, (page.make, []))[1].append(connection)
             if self._thread is None:
@@ -271,14 +271,14 @@ class _Maker:
             self._news.notify()
 
     def made(self) -> list[tuple[list[Connection], Answer]]:
-        """Return the pages made since the last call, each with the connections that wait for it."""
+        """Return the pages created since the last call, each with the connections that wait for it."""
         found = []
         while self._made:
             found.append(self._made.popleft())
         return found
 
     def end(self) -> None:
-        """Stop making pages."""
+        """Stop creating pages."""
         with self._news:
             self._ended = True
             self._news.notify()
@@ -299,6 +299,6 @@ class _Maker:
 def _tried(make: Callable[[], T], what: str) -> T | Answer:
     try:
         return make()
-    except Exception as error:  # noqa: BLE001  (whoever asked for the page gets the error)
-        log.warning("%s could not be made: %s: %s", what, type(error).__name__, error)
-        return plain(500, "this page could not be made; the log says why")
+    except Exception as error:  # noqa: BLE001  (the client gets a 500)
+        log.warning("%s could not be created: %s: %s", what, type(error).__name__, error)
+        return plain(500, "this page could not be created; see the log")

@@ -1,4 +1,4 @@
-"""Lines for systemd's journal: each begins with its priority (see sd-daemon(3)); the journal adds the time."""
+"""Lines for systemd's journal: each begins with its priority, as in sd-daemon(3); the journal adds the time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _DEBUG = 7
 
 
 def is_journal(stream: TextIO | None) -> bool:
-    """Return whether *stream* leads to the journal: JOURNAL_STREAM has its device and inode.
+    """Return whether *stream* is connected to the journal: JOURNAL_STREAM contains its device and inode.
 
-    The variable alone is not enough: a child process whose output goes elsewhere inherits it too.
+    The variable alone is not enough: child processes inherit it even if their output goes elsewhere.
     """
     named = os.environ.get("JOURNAL_STREAM")
     if not named or stream is None:
@@ -26,11 +26,11 @@ def is_journal(stream: TextIO | None) -> bool:
 
 
 def prioritized(text: str, level: int) -> str:
-    """Return *text* with the priority of *level* before each line, since the journal makes a record of each.
+    """Return *text* with the priority of *level* before each line, since the journal makes a record of each line.
 
     Args:
         text: One line or several.
-        level: A number of `logging`.
+        level: A level as in `logging`.
 
     """
     prefix = f"<{next((priority for least, priority in _PRIORITIES if level >= least), _DEBUG)}>"

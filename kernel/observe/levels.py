@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 
 class Levels(logging.Filter):
-    """A handler's filter, which passes records by the level of their service.
+    """A handler's filter, which passes records according to the level of their service.
 
     Args:
         default: The level of all other services, unless their logger has its own.
@@ -21,13 +21,13 @@ class Levels(logging.Filter):
         self._services = services
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether *record* passes; its service is known by now."""
+        """Return whether *record* passes. Its service must be set."""
         level = self._services.get(str(record.__dict__.get("service")))
         if level is not None:
             return record.levelno >= level
         if record.levelno >= self._default or record.name == "kernel":
             return record.levelno >= self._default
-        # The loggers pass everything that the most verbose service needs; this logger may have its own level.
+        # The loggers pass everything that the most verbose service needs, but this logger may have its own level.
         found: logging.Logger | None = logging.getLogger(record.name)
         while found is not None and not (found.level and found.parent is not None):
             found = found.parent
@@ -39,7 +39,7 @@ def set_levels(text: str, services: Collection[str], ours: logging.Logger) -> Le
 
     Args:
         text: The default, followed by pairs of a service's or a logger's name and its level.
-        services: The names of services; any other name is a logger's.
+        services: The names of services; any other name is that of a logger.
         ours: The kernel's own logger, whose records are about services.
 
     Returns:

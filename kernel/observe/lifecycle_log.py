@@ -29,7 +29,7 @@ from kernel.observe.tracebacks import text_of_traceback
 
 
 def _tells_more(error: BaseException) -> bool:
-    """Return whether a traceback adds to the message: not if nobody raised the error, or it was logged before."""
+    """Return whether a traceback adds to the message: not if the error was never raised, or was logged before."""
     chain: BaseException | None = None if isinstance(error, ValueLost) else error
     while chain is not None and chain.__traceback__ is None:
         chain = chain.__cause__
@@ -37,21 +37,21 @@ def _tells_more(error: BaseException) -> bool:
 
 
 HEALTHY = 60.0  # seconds of readiness after which a crash counts as new, and is logged in full
-SHOWN_EVERY = 100  # attempts: after days of retries, the log may no longer contain the first
+SHOWN_EVERY = 100  # attempts; after days of retries the log may no longer contain the first one
 
-_APP = {"service": ""}  # an app event may be reported from within the task of the service that caused it
+_APP = {"service": ""}  # such events may be reported from the task of the service that caused them
 
 
 class LogObserver:
-    """Turn each event into one log record.
+    """Turns each event into one log record.
 
-    A service that is retried often mostly fails in the same way. Its first and its last attempt show the whole
-    traceback; an identical one in between is replaced by a line that says where to find it.
+    A service that is retried often mostly fails in the same way. The first and the last attempt show the whole
+    traceback; an identical traceback in between is replaced by a reference to it.
     """
 
     def __init__(self) -> None:
         self._stopping_since = time.monotonic()
-        self._told: dict[str, tuple[str, int]] = {}  # by service: a traceback, and the attempt that showed it
+        self._told: dict[str, tuple[str, int]] = {}  # by service: the last traceback that was shown, and its attempt
 
     def __call__(self, event: Event) -> None:
         """Log *event*."""
@@ -86,7 +86,7 @@ class LogObserver:
         if event.previous is State.READY and event.seconds >= HEALTHY:
             self._told.pop(event.service, None)
         if event.state is State.STOPPED and event.previous in HALTED:
-            event = attrs.evolve(event, seconds=time.monotonic() - self._stopping_since)  # the stop took no longer
+            event = attrs.evolve(event, seconds=time.monotonic() - self._stopping_since)  # without the drain
         level = self._level(event)
         if not logger.isEnabledFor(level):
             return
@@ -114,9 +114,9 @@ class LogObserver:
         )
 
     def _shown_before(self, event: Transition, error: BaseException) -> int:
-        """Return the attempt that showed the same traceback; 0 if it should be shown now."""
+        """Return the attempt that showed the same traceback; 0 if the traceback should be shown now."""
         lines = text_of_traceback(error).splitlines()
-        text = "\n".join(line for line in lines if not line.lstrip(" |").startswith(ORIGIN))  # it contains the attempt
+        text = "\n".join(line for line in lines if not line.lstrip(" |").startswith(ORIGIN))  # the attempt
         told, attempt = self._told.get(event.service, ("", 0))
         if told == text and event.attempt - attempt < SHOWN_EVERY:
             return attempt
@@ -143,7 +143,9 @@ def log_endings(report: Report) -> None:
         "".join(f"\n{line}" for line in report.lines),
         extra={
             **_APP,
-            "services": {one.service: one.state.value for one in report.endings if not one.internal or one.fatal},
+            "services": {
+                ending.service: ending.state.value for ending in report.endings if not ending.internal or ending.fatal
+            },
             "reason": report.reason,
         },
     )
@@ -154,7 +156,7 @@ def log_verdict(report: Report, unsent: str = "") -> None:
 
     Args:
         report: The outcome of the run.
-        unsent: What could not be exported, in words; empty if everything was.
+        unsent: Says what could not be exported; empty if everything was.
 
     """
     code = report.exit_code

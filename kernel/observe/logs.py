@@ -1,8 +1,8 @@
 """Logging: standard `logging` through one pipeline to stderr, as text or as JSON lines.
 
-A filter on each handler of the root logger gives every record its context: `app`, `version` and, from anywhere in a
-service's task tree, `service`. (A record factory could not: `logging` refuses an ``extra`` whose name is already an
-attribute of the record.)
+A filter on each handler of the root logger adds context to every record: `app`, `version` and, anywhere in a service's
+task tree, `service`. (A record factory cannot do that: `logging` rejects an ``extra`` with the name of an existing
+attribute.)
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from kernel.observe.tracebacks import text_of_traceback
 
 
 class _Logger(logging.Logger):
-    """A logger that works however logging is configured, and that survives failing handlers of others.
+    """A logger that works regardless of how logging is configured, and survives failing handlers.
 
-    A handler that fails is reported to the others and then disabled. Kept handlers are called even if a library has
-    taken them off the root logger.
+    A handler that fails is reported to the other handlers and disabled. Kept handlers are called even if a library has
+    removed them from the root logger.
     """
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  (logging's name)
-        return level >= self.getEffectiveLevel()  # `logging.disable` is for libraries
+        return level >= self.getEffectiveLevel()  # `logging.disable` affects libraries only
 
     def handle(self, record: logging.LogRecord) -> None:
         self.callHandlers(record)
 
     def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802
         asked: list[logging.Handler] = []
-        one: logging.Logger | None = self
-        while one is not None:
-            for handler in list(one.handlers):
+        source: logging.Logger | None = self
+        while source is not None:
+            for handler in list(source.handlers):
                 if guard.armed and handler not in guard.kept and guard.on_console(handler):
                     continue  # it would be printed twice
                 asked.append(handler)
-                self._ask(handler, record, one)
-            one = one.parent if one.propagate else None
+                self._ask(handler, record, source)
+            source = source.parent if source.propagate else None
         for handler in list(guard.kept):
             if handler not in asked:
                 asked.append(handler)
@@ -93,20 +93,20 @@ _CONTEXT = ("app", "version", "service", "trace_id", "span_id")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "_told", *_CONTEXT}
 _LENGTHS = {"trace_id": 32, "span_id": 16}  # hexadecimal digits
 REDUNDANT = frozenset({"color_message"})
-"""Extras that repeat the message: uvicorn's, with escapes for its own formatter."""
+"""Extra fields that repeat the message: uvicorn's, with escapes for its own formatter."""
 
 
 _levels: Levels | None = None
-"""The filter of each handler, if a service has a level of its own."""
+"""The filter of each handler, if a service has its own level."""
 
 
 def no_phase(_: str) -> Any:
-    """Return no span: the default if phases of services have no spans."""
+    """Return no span: the default if the phases of services have no spans."""
     return None
 
 
 phase_of: Callable[[str], Any] = no_phase
-"""Returns the context of the span for the present phase of a service, if there is one."""
+"""Returns the context of the span for the current phase of a service, if there is one."""
 
 
 def no_span(_: BaseException) -> Any:
@@ -121,9 +121,9 @@ left_by: Callable[[BaseException], Any] = no_span
 def _span_ids(service: str, error: BaseException | None) -> tuple[str, str]:
     """Return the trace id and span id for a record of *service* about *error*; empty if there is no span."""
     current_span = getattr(sys.modules.get("opentelemetry.trace"), "get_current_span", None)
-    if current_span is None:  # nobody has imported it, or another thread is just doing so
+    if current_span is None:  # not imported, or another thread is importing it
         return "", ""
-    # A transition may be reported in the context of the service that caused it; that span is not the right one.
+    # A transition may be reported in the context of the service that caused it, whose span is not the right one.
     span = current_span().get_span_context() if service == current_service.get() else None
     if span is None or not span.is_valid:
         span = (left_by(error) if error is not None else None) or phase_of(service)
@@ -131,14 +131,14 @@ def _span_ids(service: str, error: BaseException | None) -> tuple[str, str]:
 
 
 class Context(logging.Filter):
-    """Adds to each record the context in which it was made."""
+    """Adds to each record the context in which it was created."""
 
     def __init__(self, identity: Identity) -> None:
         super().__init__()
         self._fields = {"app": identity.name, "version": identity.version}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add missing fields; keep those set by ``extra``."""
+        """Add missing fields; keep fields that were set by ``extra``."""
         fields = record.__dict__
         if "_told" in fields:  # set by another handler's filter
             return True
@@ -148,7 +148,7 @@ class Context(logging.Filter):
         for name, value in self._fields.items():
             fields.setdefault(name, value)
         if not all(_is_id(fields.get(name), length) for name, length in _LENGTHS.items()):
-            for name in _LENGTHS.keys() & fields.keys():  # a name that the user has given to something else
+            for name in _LENGTHS.keys() & fields.keys():  # the user has given this name to another field
                 fields[f"extra_{name}"] = fields[name]
             fields["trace_id"], fields["span_id"] = _span_ids(
                 fields["service"], record.exc_info[1] if record.exc_info else None
@@ -171,13 +171,13 @@ def _is_hexadecimal(text: str) -> bool:
 def extras(record: logging.LogRecord) -> dict[str, Any]:
     """Return the fields given as ``extra``."""
     fields = record.__dict__
-    if fields.keys() <= _STANDARD:  # the usual case: ten times as fast as checking each
+    if fields.keys() <= _STANDARD:  # the usual case: ten times as fast as checking each name
         return {}
     return {name: value for name, value in fields.items() if name not in _STANDARD and name not in REDUNDANT}
 
 
 class _Formatter(logging.Formatter):
-    """The base of both formats: where tracebacks begin, and the record's source."""
+    """The base of both formats: the first frame of tracebacks, and the record's source."""
 
     def __init__(self, *, source: bool, folded: bool = False) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class _Formatter(logging.Formatter):
         self._clock = ""
 
     def _time(self, record: logging.LogRecord, form: str, convert: Callable[[float], time.struct_time]) -> str:
-        """Return its time to the second, cached since many records share it: formatting is as slow as all the rest."""
+        """Return its time to the second, cached since many records share it: formatting takes as long as the rest."""
         second = int(record.created)
         if second != self._second:
             self._clock, self._second = time.strftime(form, convert(second)), second
@@ -196,7 +196,7 @@ class _Formatter(logging.Formatter):
     def formatException(self, ei: Any) -> str:  # noqa: N802  (logging's name)
         try:
             return encodable(text_of_traceback(ei[1], folded=self._folded))
-        except Exception as failure:  # noqa: BLE001  (the error's own methods may raise)
+        except Exception as failure:  # noqa: BLE001  (methods of the error may raise)
             return f"(no traceback: {type(failure).__name__})"
 
     def _where(self, record: logging.LogRecord) -> str:
@@ -211,7 +211,7 @@ class JsonFormatter(_Formatter):
         self._encode = json_encoder()
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one line of JSON; an extra named like one of our fields becomes ``extra_<name>``."""
+        """Return the record as one line of JSON. An extra field named like one of ours becomes ``extra_<name>``."""
         micros = int(record.created % 1 * 1_000_000)
         fields: dict[str, Any] = {
             "ts": f"{self._time(record, '%Y-%m-%dT%H:%M:%S', time.gmtime)}.{micros:06d}Z",
@@ -241,10 +241,10 @@ class TextFormatter(_Formatter):
 
     Args:
         width: The width of the service's column.
-        colour: Whether to colour.
-        source: Whether each record names its file and line.
-        folded: Whether frames of libraries are folded in tracebacks.
-        clock: Whether each line begins with its time.
+        colour: Whether to use colour.
+        source: Whether each record shows its file and line.
+        folded: Whether to fold frames of libraries in tracebacks.
+        clock: Whether each line begins with the time.
 
     """
 
@@ -266,7 +266,7 @@ class TextFormatter(_Formatter):
         """Return the record as a line, with its traceback indented below."""
         service = escaped(text_of(record.__dict__.get("service") or record.name))
         message = escaped(message_of(record))
-        shown = extras(record) if record.name != logger.name else {}  # its message already has everything
+        shown = extras(record) if record.name != logger.name else {}  # the message already contains everything
         if shown:
             message += self._paint(escaped("".join(f" {name}={text_of(value)}" for name, value in shown.items())), "2")
         if self._source:
@@ -295,15 +295,15 @@ class _ToStderr(logging.StreamHandler[TextIO]):
     """Writes to stderr if possible; failures to write are not reported."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write *record*, even from a signal handler that has interrupted a write."""
+        """Write *record*, even in a signal handler that has interrupted another write."""
         text = self.format(record) + self.terminator
         try:
             self.stream.write(text)
             self.stream.flush()
-        except RuntimeError:  # a write within a write
+        except RuntimeError:  # reentrant write
             with contextlib.suppress(OSError, ValueError):
                 os.write(self.stream.fileno(), text.encode(errors="backslashreplace"))
-        except Exception:  # noqa: BLE001  (whatever stderr is, logging must not fail for the caller)
+        except Exception:  # noqa: BLE001  (logging must not fail for the caller)
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
@@ -311,7 +311,7 @@ class _ToStderr(logging.StreamHandler[TextIO]):
 
 
 def _coloured(stream: TextIO) -> bool:
-    """Return whether to use colour: by NO_COLOR and FORCE_COLOR, else if it is a terminal."""
+    """Return whether to use colour, according to NO_COLOR and FORCE_COLOR, else whether *stream* is a terminal."""
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")
@@ -329,7 +329,7 @@ def configure(settings: Settings, identity: Identity, names: tuple[str, ...] = (
     console.prepare()
     width = min(max((len(name) for name in names), default=len("kernel")), 28)
     formatter: logging.Formatter
-    journal = is_journal(sys.stderr) and not settings.log_json  # a JSON line is one piece, and has its own level
+    journal = is_journal(sys.stderr) and not settings.log_json  # a JSON record is one line, and contains its level
     if settings.log_json:
         formatter = JsonFormatter(source=settings.log_source)
     else:
@@ -344,7 +344,7 @@ def configure(settings: Settings, identity: Identity, names: tuple[str, ...] = (
     guard.install()
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    global _levels  # noqa: PLW0603  (of the one pipeline)
+    global _levels  # noqa: PLW0603  (there is one pipeline)
     _levels = set_levels(settings.log_level, names, logger)
     add_context(identity)
     logging.captureWarnings(capture=True)
@@ -354,9 +354,9 @@ def configure(settings: Settings, identity: Identity, names: tuple[str, ...] = (
 
 
 def add_context(identity: Identity) -> None:
-    """Configure the handlers that `app/init.py` has added to the root logger like the kernel's own."""
+    """Configure handlers that `app/init.py` has added to the root logger like the kernel's own."""
     for handler in logging.getLogger().handlers:
-        if not any(isinstance(one, Context) for one in handler.filters):
+        if not any(isinstance(added, Context) for added in handler.filters):
             handler.addFilter(Context(identity))
             if _levels is not None:
                 handler.addFilter(_levels)
@@ -374,7 +374,7 @@ def drop_handler(handler: logging.Handler) -> None:
 
 
 def keep_handlers() -> None:
-    """From now on, keep the root logger's handlers when a library configures logging."""
+    """Keep the root logger's handlers, from now on, when a library configures logging."""
     guard.arm()
 
 

@@ -1,10 +1,10 @@
 """Estimate each service's share of the event loop's time, by sampling.
 
-A thread samples the stack of the loop's thread. Code in the loop runs in a context, whose `current_service` names the
-service. The loop itself does no extra work.
+A thread samples the stack of the loop's thread. Code in the loop runs in a context whose `current_service` is the name
+of the service. The loop itself does no extra work.
 
-Sampling has a bias. Python releases its lock when a thread waits, or after 5 ms, so a loop that runs short steps is
-mostly seen polling between two rounds of them. If it polls without a timeout, it has steps to run: these count, in
+Sampling is biased. Python releases its lock when a thread waits, or after 5 ms, so a loop that runs short steps is
+mostly seen polling between two rounds of steps. If it polls without a timeout, it has steps to run, which count in
 equal parts. If it polls with a timeout, it is idle, but may have been busy a moment ago; so the part of the thread's
 CPU time that sampling has missed is reported as `UNKNOWN`.
 
@@ -30,7 +30,7 @@ from kernel.process.contain import contained
 
 EVERY = 0.05  # seconds between two samples, on average: 0.1 % of a core
 LAST = 0.1  # seconds to wait for the thread to end
-MEMORY = 30.0  # seconds after which a sample's weight is down to a third
+MEMORY = 30.0  # seconds after which the weight of a sample has dropped to a third
 UNKNOWN = "?"  # the share that cannot be attributed
 
 
@@ -55,13 +55,13 @@ class Shares:
             self._thread.start()
 
     def end(self) -> None:
-        """Stop sampling, and wait for the thread: it must not wake up while the interpreter exits."""
+        """Stop sampling, and wait for the thread, which must not wake up while the interpreter exits."""
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join(LAST)
 
     def shares(self) -> dict[str, float]:
-        """Return each service's recent share of the loop's time, from 0 to 1; "" is the app's own."""
+        """Return each service's recent share of the loop's time, from 0 to 1; "" is the share of the app itself."""
         looks, seconds = self._looks or 1.0, self._seconds or 1.0
         found = {service: weight / looks for service, weight in list(self._seen.items())}
         unseen = min(self._worked / seconds, 1.0) - sum(found.values())
@@ -75,13 +75,13 @@ class Shares:
 
     def _watch(self) -> None:
         before, worked_before = time.monotonic(), self._clock()
-        while not self._ended.wait(random.uniform(0, 2 * EVERY)):  # noqa: S311  (else it could align with a timer)
+        while not self._ended.wait(random.uniform(0, 2 * EVERY)):  # noqa: S311  (a fixed interval could align with a timer)
             now, worked = time.monotonic(), self._clock()
             fade = math.exp((before - now) / MEMORY)
             self._seconds = self._seconds * fade + now - before
             self._worked = self._worked * fade + worked - worked_before
             before, worked_before = now, worked
-            frame = sys._current_frames().get(self._main)  # noqa: SLF001  (the only way to see another thread's)
+            frame = sys._current_frames().get(self._main)  # noqa: SLF001  (the only way to see another thread's frame)
             self._look([*busy_with(frame, self._owner)], fade)
 
     def _look(self, services: Sequence[str], fade: float) -> None:
@@ -93,7 +93,7 @@ class Shares:
 
 
 def _clock_of(thread: int) -> Callable[[], float]:
-    """Return a clock of the CPU seconds of a thread; it stays at 0 on a system that cannot tell."""
+    """Return a clock of the CPU seconds of a thread; it stays at 0 if the system has none."""
     try:
         number = time.pthread_getcpuclockid(thread)
     except (AttributeError, OSError):  # pragma: no cover  (not on Linux)
@@ -104,14 +104,14 @@ def _clock_of(thread: int) -> Callable[[], float]:
 def busy_with(innermost: FrameType | None, owner: Callable[[FrameType | None], str]) -> Iterable[str]:
     """Return the services whose code the loop runs, given its thread's *innermost* frame; nothing if it is idle.
 
-    It reads local variables of asyncio and trio, as a debugger does; if a version names them differently, and for other
-    loops, *owner* decides.
+    It reads local variables of asyncio and trio, as a debugger does. For other loops, or if a version names them
+    differently, *owner* decides.
     """
     frame = innermost
     while frame is not None:
         look = _LOOKS.get(frame.f_code.co_name)
         if look is not None and frame.f_code.co_filename.endswith(look[0]):
-            return [_service(one) for one in look[1](frame.f_locals)]
+            return [_service(step) for step in look[1](frame.f_locals)]
         frame = frame.f_back
     service = owner(innermost)
     return [service] if service else []
@@ -139,7 +139,7 @@ _LOOKS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Iterable[Any]]]] =
     "unrolled_run": (os.path.join("trio", "_core", "_run.py"), _trio_step),  # noqa: PTH118
     "run": (os.path.join("trio", "_core", "_run.py"), _trio_round),  # noqa: PTH118
 }
-"""Functions of the loops, each with the end of its file's name and a function that finds what is about to run."""
+"""Functions of the loops, each with the end of its file's name and a function that finds the next steps."""
 
 
 def _service(step: Any) -> str:

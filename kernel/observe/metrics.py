@@ -1,6 +1,6 @@
 """Publish the lifecycle as metrics, by OpenTelemetry's API.
 
-Imported only if metrics are read, since importing the SDK takes 60 ms. Most numbers are looked up when they are
+Imported only if metrics are read, since importing the SDK takes 60 ms. Most values are looked up when they are
 collected, so they cost a service nothing.
 """
 
@@ -21,7 +21,7 @@ from kernel.observe.status import View
 Observe: TypeAlias = Callable[[View], Iterable[Observation]]
 
 SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-"""Bounds of the histograms: from a service that opens nothing to one that waits for a migration."""
+"""Histogram bounds, from a service that opens nothing to one that waits for a migration."""
 
 
 def provide(view: View, resource: Resource, readers: Sequence[MetricReader]) -> MeterProvider:
@@ -55,32 +55,32 @@ def _instrument(meter: Meter, view: View) -> None:
     def record(kind: str, service: str, seconds: float) -> None:
         durations[kind].record(seconds, {"service": service})
 
-    known = {one.name for one in view.supervisors}
-    for kind, last in view.stats.last.items():  # recorded before anybody asked
+    known = {node.name for node in view.supervisors}
+    for kind, last in view.stats.last.items():  # recorded before the instruments existed
         for service in known & last.keys():
             record(kind, service, last[service])
     view.stats.record = record
 
 
 def _states(view: View) -> Iterable[Observation]:
-    for one in view.supervisors:
-        now = one.state
+    for node in view.supervisors:
+        now = node.state
         for state in State:
-            yield Observation(int(state is now), {"service": one.name, "state": state.value})
+            yield Observation(int(state is now), {"service": node.name, "state": state.value})
 
 
 def _ready_for(view: View) -> Iterable[Observation]:
     now = view.now()
-    for one in view.supervisors:
-        yield Observation(now - one.since if one.state is State.READY else 0.0, {"service": one.name})
+    for node in view.supervisors:
+        yield Observation(now - node.since if node.state is State.READY else 0.0, {"service": node.name})
 
 
 def _attempts(view: View) -> Iterable[Observation]:
-    return [Observation(one.attempt, {"service": one.name}) for one in view.supervisors]
+    return [Observation(node.attempt, {"service": node.name}) for node in view.supervisors]
 
 
 def _restarts(view: View) -> Iterable[Observation]:
-    return [Observation(max(one.attempt - 1, 0), {"service": one.name}) for one in view.supervisors]
+    return [Observation(max(node.attempt - 1, 0), {"service": node.name}) for node in view.supervisors]
 
 
 def _ready(view: View) -> Iterable[Observation]:
@@ -100,11 +100,11 @@ Instrument: TypeAlias = tuple[str, str, str, Observe]
 _GAUGES: tuple[Instrument, ...] = (
     ("kernel.service.state", "", "Whether the service is in the state: 1 for the current one", _states),
     ("kernel.service.ready.time", "s", "Time since the service became ready; 0 while it is not", _ready_for),
-    ("kernel.ready", "", "Whether the app is ready, as /readyz tells", _ready),
-    ("kernel.loop.delay", "s", "Time that the event loop took to answer when it was last asked", _delay),
-    ("kernel.loop.share", "", "Part of the event loop's time that the service takes, an estimate", _shares),
+    ("kernel.ready", "", "Whether the app is ready, as reported by /readyz", _ready),
+    ("kernel.loop.delay", "s", "Time that the event loop took to respond to the last check", _delay),
+    ("kernel.loop.share", "", "Estimated part of the event loop's time that the service takes", _shares),
 )
 _COUNTERS: tuple[Instrument, ...] = (
-    ("kernel.service.attempts", "{attempt}", "Times that the service was launched", _attempts),
-    ("kernel.service.restarts", "{restart}", "Times that the service was launched again", _restarts),
+    ("kernel.service.attempts", "{attempt}", "Number of times that the service was launched", _attempts),
+    ("kernel.service.restarts", "{restart}", "Number of times that the service was launched again", _restarts),
 )

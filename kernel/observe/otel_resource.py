@@ -1,4 +1,4 @@
-"""Shared by OpenTelemetry's signals: resources, error attributes, limits. Imported only if its SDK is."""
+"""Shared by OpenTelemetry's signals: resources, error attributes, limits. Imported only if the SDK is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def resource_of(identity: Identity, service: str = "") -> Resource:
     """Return the resource of a service, or of the app itself.
 
     A service has its own name, and the app's name as its namespace. OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME take
-    precedence over our values, except that a service keeps its own name.
+    precedence, except that a service keeps its own name.
     """
     common = _common(identity)
     return Resource({**common, "service.name": service} if service else common)
@@ -58,7 +58,7 @@ def many_series() -> CardinalityLimits:
 
 
 def described(error: BaseException) -> dict[str, str]:
-    """Return *error* as attributes, named by the semantic conventions; works for an error without text, too."""
+    """Return *error* as attributes, named by the semantic conventions. Works for errors without text too."""
     kind = type(error)
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     return {

@@ -1,4 +1,4 @@
-"""Show any value as text or JSON that stays on its line: control characters are escaped, and nothing raises."""
+"""Show any value as text or JSON on one line: control characters are escaped, and nothing raises."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 
 
 def escaped(text: str) -> str:
-    r"""Return *text* with control characters escaped as in Python, so it cannot forge lines; keep ``\n`` and ``\t``."""
+    r"""Return *text* with control characters escaped as in Python, except ``\n`` and ``\t``: it cannot forge lines."""
     if text.isascii() and text.isprintable():  # the usual case
         return text
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """Return the message of *record*; if its arguments do not fit, the unformatted message followed by them."""
+    """Return the message of *record*. If its arguments do not fit, return the unformatted message and the arguments."""
     try:
         return record.getMessage()
     except Exception:  # noqa: BLE001  (logging must not fail for the caller, and the record must not be lost)
@@ -31,7 +31,7 @@ def message_of(record: logging.LogRecord) -> str:
 
 def json_encoder() -> Callable[[Mapping[str, Any]], str]:
     """Return a function that writes any object as one line of JSON."""
-    import json  # only if somebody asks for JSON
+    import json  # only if JSON is needed
 
     encode = json.JSONEncoder(default=text_of, ensure_ascii=False, allow_nan=False).encode
 
@@ -41,9 +41,9 @@ def json_encoder() -> Callable[[Mapping[str, Any]], str]:
             if text.isascii():
                 return text
             text.encode()
-        except Exception:  # noqa: BLE001  (a user's values may raise anything)
+        except Exception:  # noqa: BLE001  (the user's values may raise anything)
             text = encode(jsonable(fields))
-        # Readers disagree on what ends a line, and terminals obey some of these.
+        # Readers disagree on what ends a line, and terminals act on some of these characters.
         return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
     return encoded
@@ -68,8 +68,8 @@ def jsonable(value: object, around: tuple[int, ...] = ()) -> Any:  # noqa: PLR09
         if isinstance(value, Mapping):
             return {encodable(text_of(key)): jsonable(inner, around) for key, inner in value.items()}
         return [jsonable(inner, around) for inner in value]
-    except Exception:  # noqa: BLE001  (a mapping of the user's own)
+    except Exception:  # noqa: BLE001  (the user's mapping class may raise)
         return text_of(value)
 
 
-_LONG = 10**1000  # Python refuses to write longer numbers as text
+_LONG = 10**1000  # Python refuses to convert longer numbers to text

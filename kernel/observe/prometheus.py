@@ -1,4 +1,4 @@
-"""All metrics of the process as Prometheus text; imported at the first request, since that takes 0.1 s."""
+"""All metrics of the process as Prometheus text. Imported at the first request, since importing takes 0.1 s."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class UnreadableAccept(ValueError):
 
 
 class Prometheus:
-    """The kernel's metrics, those of OpenTelemetry's API, and those of Prometheus' own client.
+    """The kernel's metrics, those of OpenTelemetry's API, and those of the Prometheus client.
 
     Args:
-        start: Sets up collection for the given reader, at the first request or when `start` is called.
+        start: Starts collection with the given reader, at the first request or when `start` is called.
 
     """
 
@@ -43,7 +43,7 @@ class Prometheus:
                 self._provide(self._reader)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the text and its content type, in the format that *accept* asks for; may be slow.
+        """Return the text and its content type, in the format that *accept* requests. May be slow.
 
         Raises:
             UnreadableAccept: *accept* is malformed.
@@ -55,16 +55,16 @@ class Prometheus:
         self.start()
         try:
             encode, content_type = choose_encoder(accept)
-        except Exception as error:  # the parser has no error of its own for malformed values
+        except Exception as error:  # the parser may raise anything for malformed values
             raise UnreadableAccept(accept) from error
         try:
             return encode(_Masked(REGISTRY)), content_type
-        except Exception:  # noqa: BLE001  (a user's collector; the others are still shown)
+        except Exception:  # noqa: BLE001  (a user's collector failed; the others are still shown)
             return _each(encode, REGISTRY), content_type
 
 
 def _each(encode: Callable[[Any], bytes], registry: Any) -> bytes:
-    """Return what the collectors of *registry* report; a collector that fails is left out, and logged once."""
+    """Return what the collectors of *registry* report. A collector that fails is left out, and logged once."""
     told: list[bytes] = []
     collectors: Iterable[Any] = getattr(registry, "_collector_to_names", ())
     for collector in list(collectors):
@@ -73,7 +73,7 @@ def _each(encode: Callable[[Any], bytes], registry: Any) -> bytes:
     return b"".join(told) + (END if encode(_One()).endswith(END) else b"")
 
 
-END = b"# EOF\n"  # of the OpenMetrics format
+END = b"# EOF\n"  # ends the OpenMetrics format
 
 
 class _Masked:
@@ -107,7 +107,7 @@ def _label(name: str) -> str:
 
 
 class _One:
-    """A registry of given families."""
+    """A registry that contains the given families."""
 
     def __init__(self, *families: Any) -> None:
         self._families = families

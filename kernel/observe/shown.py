@@ -1,4 +1,4 @@
-"""Prepare records and tracebacks for display: without secrets, and bounded in length."""
+"""Prepare records and tracebacks for display: mask secrets, and limit their length."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Rewritten(logging.Formatter):
 
     Args:
         formatter: The other formatter.
-        change: Returns the text to write, given the other's text and the record.
+        change: Returns the text to write, given the other formatter's output and the record.
 
     """
 
@@ -40,7 +40,7 @@ def masked(formatter: logging.Formatter) -> logging.Formatter:
 
 
 def mask_record(record: logging.LogRecord, told: Callable[[BaseException], str]) -> None:
-    """Remove secrets, and what is too long, from *record*, for any formatter.
+    """Remove secrets, and text that is too long, from *record*, for any formatter.
 
     Args:
         record: Changed only if there is something to remove.
@@ -58,7 +58,7 @@ def mask_record(record: logging.LogRecord, told: Callable[[BaseException], str])
     if record.stack_info:
         record.stack_info = shown(record.stack_info)
     if masking.known() and record.exc_info and record.exc_info[1] is not None and not record.exc_text:
-        record.exc_text = told(record.exc_info[1])  # other formatters use this text as it is
+        record.exc_text = told(record.exc_info[1])  # other formatters use this text unchanged
 
 
 def traceback_text(
@@ -66,7 +66,7 @@ def traceback_text(
     trace: TracebackType | None,
     edit: Callable[[traceback.TracebackException], object] = lambda _: None,
 ) -> str:
-    """Return the traceback of *error* from *trace* on, including causes; *edit* may change it first."""
+    """Return the traceback of *error* from *trace* on, including causes. *edit* may change it before formatting."""
     made = traceback.TracebackException(type(error), error, trace)
     cut = _cut(made)
     edit(made)
@@ -76,16 +76,16 @@ def traceback_text(
 
 
 def _cut(made: traceback.TracebackException) -> bool:
-    """Remove the causes from *made* that come after the first `CAUSES`, and return whether there were any."""
+    """Remove the causes from *made* after the first `CAUSES`, and return whether there were any."""
     left, cut = CAUSES, False
     todo = deque([made])
     while todo:
-        one = todo.popleft()
-        todo += one.exceptions or ()
-        cause = one.__cause__ or one.__context__
+        error = todo.popleft()
+        todo += error.exceptions or ()
+        cause = error.__cause__ or error.__context__
         if cause is not None and left:
             left -= 1
             todo.append(cause)
         elif cause is not None:
-            one.__cause__, one.__context__, cut = None, None, True
+            error.__cause__, error.__context__, cut = None, None, True
     return cut

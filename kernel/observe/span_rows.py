@@ -1,7 +1,7 @@
 """The parts of lifecycle spans: traces, rows of services in them, the phases of a row, and a common clock.
 
-A viewer finds the critical path by what ended strictly before something else began, in whole microseconds. So each
-reading of the clock is later than the one before, and durations come from the monotonic clock alone.
+A viewer finds the critical path by which span ended strictly before another began, in whole microseconds. So each
+reading of the clock is later than the one before, and durations are measured by the monotonic clock alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SCOPE = InstrumentationScope("kernel")
 WELL = Status()
 
 Error = BaseException | str
-"""The error of a span; empty if it did not fail."""
+"""The error of a span; empty if there is none."""
 
 
 @attrs.define(eq=False)
@@ -55,7 +55,7 @@ class Ticks:
 
 @attrs.define(eq=False)
 class Phase:
-    """A part of a row: an attempt, a backoff, a stop. Its `end` is None while it lasts."""
+    """A part of a row: an attempt, a backoff or a stop. `end` is None while it lasts."""
 
     name: str
     context: SpanContext
@@ -70,17 +70,17 @@ class Phase:
 class Row:
     """A service's part of a trace, from its first phase to its last.
 
-    A row with one phase is one span. With a second phase it becomes a span for the whole and one for each phase.
+    A row with one phase is one span. With a second phase it becomes one span for the whole row and one for each phase.
     The first phase keeps its span id in both cases, since other spans may refer to it.
 
     Args:
         trace: The trace that contains it.
-        name: The span's name; empty while that depends on how the row ends.
-        service: The service; empty for the app's own.
-        begun: The reading at which it began.
+        name: The span's name; empty as long as it depends on how the row ends.
+        service: The service; empty for the app itself.
+        begun: The clock reading at which it began.
         links: The links of its span.
         within: The phase of another service that contains it, until that phase ends.
-        key: The service's name, even if its spans are the app's.
+        key: The service's name, even if its spans belong to the app.
 
     """
 
@@ -93,14 +93,14 @@ class Row:
     key: str = ""
     attributes: dict[str, Any] = attrs.field(factory=dict)
     error: Error = ""
-    attempt: int = 0  # number of the present attempt
-    attempts: int = 0  # number of attempts in this row
-    phase: Phase | None = None  # in progress
-    first: Phase | None = None  # the first phase, until another follows
+    attempt: int = 0  # the number of the current attempt
+    attempts: int = 0  # the number of attempts in this row
+    phase: Phase | None = None  # the phase in progress
+    first: Phase | None = None  # the first phase, as long as it is the only one
     own: SpanContext | None = None
 
     def label(self, name: str) -> str:
-        """Name a span of the row. App lifespans and the admin server are not services: their spans are the app's."""
+        """Name a span of the row. Those of app lifespans and the admin server (not services) are the app's."""
         return f"{self.key} {name}" if self.key and not self.service else name
 
     @property
@@ -112,7 +112,7 @@ class Row:
 
     @property
     def known(self) -> SpanContext:
-        """Return a context that is sure to be sent: that of the whole row if there is one, else of the first phase."""
+        """Return a context that will be sent for sure: of the whole row if it has a span, else of the first phase."""
         return self.first.context if self.own is None and self.first is not None else self.context
 
 
@@ -124,7 +124,7 @@ class Trace:
         ids: Makes the ids of spans.
         trace_id: Its id.
         flags: Whether it is sampled.
-        offset: What to add to a reading to get the wall clock time, in microseconds.
+        offset: Microseconds to add to a reading to get the wall-clock time.
 
     """
 
@@ -133,8 +133,8 @@ class Trace:
     flags: TraceFlags
     offset: int
     root: Row = attrs.field(init=False)
-    rows: dict[Row, None] = attrs.field(factory=dict, init=False)  # without the app's own root
-    away: dict[str, None] = attrs.field(factory=dict, init=False)  # the services whose return it waits for
+    rows: dict[Row, None] = attrs.field(factory=dict, init=False)  # except the root
+    away: dict[str, None] = attrs.field(factory=dict, init=False)  # the services that must recover before it ends
     ended: int | None = attrs.field(default=None, init=False)
     alarm: Alarm | None = attrs.field(default=None, init=False)
 
@@ -144,9 +144,9 @@ class Trace:
 
 
 class Sender:
-    """Makes traces, and sends finished spans.
+    """Creates traces, and sends finished spans.
 
-    A span made as a whole at its end needs no locks and limits of a span in progress: 8 µs instead of 18, twice
+    A span created as a whole when it ends needs no locks or limits of a span in progress: 8 µs instead of 18, twice
     for each service.
 
     Args:
@@ -160,7 +160,7 @@ class Sender:
         self.ticks = Ticks(now)
 
     def open(self, name: str, service: str, key: str, *links: Link) -> Trace:
-        """Begin a trace with its root; the sampling decision for the root applies to the whole trace."""
+        """Begin a trace with its root. The sampling decision for the root applies to the whole trace."""
         ids = self._dispatcher.ids
         trace_id = ids.generate_trace_id()
         decision = self._dispatcher.sampler.should_sample(None, trace_id, name or "restart").decision
@@ -182,7 +182,7 @@ class Sender:
         return phase
 
     def end(self, row: Row, attributes: dict[str, Any], error: Error = "") -> None:
-        """End the row's phase in progress; it is sent once it is known not to be the whole row."""
+        """End the row's phase in progress. It is sent once it is known not to be the whole row."""
         phase = row.phase
         if phase is None:
             return
@@ -207,7 +207,7 @@ class Sender:
     def waited(self, row: Row, error: Error) -> None:
         """Send a wait that led to no launch.
 
-        It ends just before what it waited for, which therefore stays on the critical path.
+        The span ends just before the start of what it waited for, which therefore stays on the critical path.
         """
         trace, root = row.trace, row.trace.root
         last = (trace.ended if trace.ended is not None else self.ticks.last_end) - 1
@@ -215,7 +215,7 @@ class Sender:
         self._send(row, row.links, row.attributes, error, max(last, row.begun))
 
     def _flush(self, row: Row) -> None:
-        """Send the first phase as a part of its row, since another follows."""
+        """Send the first phase as a part of its row, since another phase follows."""
         first, row.first = row.first, None
         if first is not None:
             self._send_phase(row, first)

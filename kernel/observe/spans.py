@@ -1,20 +1,20 @@
-"""The lifecycle as spans: a row for each service in the start and in the stop of the app, and in a crash.
+"""The lifecycle as spans: a row for each service in the app's start, in its stop, and in a crash.
 
-All have an end, so that a trace is complete in the viewer while the app runs: there is no span for "ready", which has
+Every span ends, so that a trace is complete in the viewer while the app runs. There is no span for "ready", which has
 no end, and none for waiting, which is not work and would hide what took the time. The structure:
 
     start (the app)                     a trace of its own, from the first launch until all are ready
+    start (the app)                     a separate trace, from the first launch until all are ready
     ├─ start (database)
-    └─ start (api)                      linked to the start that it had waited for
-       └─ attempt, backoff, attempt     only where there were several
+       └─ start (api)                      linked to the start that it had waited for
     restart (database)                  a crash and its recovery, linked to the start that it ends
     ├─ stop, backoff, start
     └─ restart (api)                    a dependent that was restarted as well
     stop (the app)                      linked to the start
     └─ stop (api), stop (database)      each linked to the start of its attempt
 
-A long trace is ended as unfinished every minute, and continues in another that is linked to it. There is no convention
-for such spans, so their attributes have names of their own, in the namespace `kernel`.
+A long trace is ended as unfinished every minute, and continues in another trace that is linked to it. There is no
+semantic convention for such spans, so their attributes have names of their own, in the namespace `kernel`.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ from kernel.observe.tracer import Dispatcher
 NAMES = {State.STARTING: "start", State.BACKOFF: "backoff", State.STOPPING: "stop"}
 """The states that have a span, each with the name of its phase."""
 HAVE_CODE = frozenset({State.STARTING, State.STOPPING})
-"""The states in which code of the service runs, which may make spans of its own."""
-LONGEST = 60.0  # seconds after which a trace is ended as unfinished, and continued in another
+"""The states in which the service's code runs, which may create spans itself."""
+LONGEST = 60.0  # seconds after which a trace is ended as unfinished and continued in another
 
 
 @attrs.define
 class _Service:
-    """What is remembered of a service from one row to the next."""
+    """What is remembered about a service from one row to the next."""
 
     row: Row | None = None
-    start: Row | None = None  # the row in which it last became ready, or tried to
-    away: Trace | None = None  # the trace of the crash from which it has not returned
+    start: Row | None = None  # the row of its last start, successful or not
+    away: Trace | None = None  # the trace of the crash from which it has not recovered
     served: bool = False  # whether it was ever ready
     waits_since: int = 0
 
@@ -78,20 +78,20 @@ class SpanObserver:
         self._tree: Callable[[], Sequence[str]] = tuple
         self._services: dict[str, _Service] = {}
         self._open: dict[Trace, None] = {}
-        self._crashes: dict[str, Trace] = {}  # by the service that crashed
+        self._crashes: dict[str, Trace] = {}  # by the name of the service that crashed
         self._starting: Trace | None = self._root("start", "", "")
         self._started = self._starting
         self._stopping: Trace | None = None
 
     def runs(self, clock: Clock, tree: Callable[[], Sequence[str]]) -> None:
-        """Let *clock* end long traces, and *tree* name what is still waited for."""
+        """Let *clock* end long traces. *tree* returns the names of what is still waited for."""
         self._clock, self._tree = clock, tree
         for trace in self._open:
             self._watch(trace)
 
     def __call__(self, event: Event) -> None:
         """Record *event* in spans."""
-        if not self._services and self._starting is not None:  # the first launch; nothing before it counts
+        if not self._services and self._starting is not None:  # the first launch; time before it does not count
             self._starting.root.begun = self._sender.ticks.read()
         match event:
             case Transition():
@@ -100,19 +100,19 @@ class SpanObserver:
                 if self._starting is not None:
                     goes_on = self._leave(self._starting, {"kernel.critical_path": chain})
                     self._starting = None
-                    for row, phase in goes_on:  # allowed failures may not be ready yet
+                    for row, phase in goes_on:  # services whose failure is allowed may not be ready yet
                         trace = self._root(row.name, row.service, row.key, Link(row.context))
                         self._crashes[row.key] = trace
                         self._continue(row, phase, trace)
             case StopBegan(reason=reason, failure=failure):
                 self._stop_begins(reason, reason if failure else "")
             case Notice() | Forced() | StillWaiting() | ReadyAgain():
-                pass  # a log record reports it, in the context of the right span
+                pass  # reported as a log record in the context of the right span
             case _:
                 assert_never(event)
 
     def end(self, reason: str, exit_code: int) -> None:
-        """End all open spans: the app has ended with *exit_code*."""
+        """End all open spans, since the app has ended with *exit_code*."""
         about = {"kernel.exit_code": exit_code, "kernel.reason": reason}
         for trace in list(self._open):
             error = f"exit {exit_code}" if exit_code and trace is self._stopping else ""
@@ -133,7 +133,7 @@ class SpanObserver:
             trace.alarm = self._clock.at(when, functools.partial(self._go_on, trace), deadline=False)
 
     def _leave(self, trace: Trace, about: dict[str, Any], error: Error = "") -> list[tuple[Row, str]]:
-        """End *trace* with everything in progress in it; return the open rows, each with the name of its phase."""
+        """End *trace* with everything in progress. Return its open rows, each with the name of its phase."""
         outcome = {"kernel.outcome": about.get("kernel.outcome", "unfinished")}
         goes_on: list[tuple[Row, str]] = []
         for row in list(trace.rows):
@@ -152,7 +152,7 @@ class SpanObserver:
         return goes_on
 
     def _go_on(self, trace: Trace) -> None:
-        """End *trace* as unfinished, and continue in another."""
+        """End *trace* as unfinished, and continue it in another trace."""
         if trace not in self._open:
             return
         old = trace.root
@@ -192,10 +192,10 @@ class SpanObserver:
             new = Row(trace, name, row.service, self._sender.ticks.read(), [Link(row.context)], key=row.key)
         new.attempt = row.attempt
         trace.rows[new] = None
-        one = self._of(row)
-        one.row = new
-        if one.start is row:
-            one.start = new
+        service = self._of(row)
+        service.row = new
+        if service.start is row:
+            service.start = new
         self._begin(new, phase)
 
     # -- services ------------------------------------------------------------------------------------------------
@@ -204,47 +204,47 @@ class SpanObserver:
         return self._services[row.key]
 
     def _moved(self, event: Transition) -> None:
-        one = self._services.get(event.service)
-        if one is None:
-            one = self._services[event.service] = _Service(waits_since=self._started.root.begun)
-        state, previous, row = event.state, event.previous, one.row
+        service = self._services.get(event.service)
+        if service is None:
+            service = self._services[event.service] = _Service(waits_since=self._started.root.begun)
+        state, previous, row = event.state, event.previous, service.row
         if row is not None:
-            row = self._phase_ends(one, row, event)
+            row = self._phase_ends(service, row, event)
         if previous is State.WAITING and state is not State.STARTING:
-            self._waited(one, event)
+            self._waited(service, event)
         if state in NAMES:
             if row is None:
-                row = self._row(one, event)
+                row = self._row(service, event)
             row.attempt = event.attempt
             self._begin(row, "attempt" if state is State.STARTING and row.name == "start" else NAMES[state])
         elif state is State.WAITING:
-            one.waits_since = self._sender.ticks.last
+            service.waits_since = self._sender.ticks.last
         elif state is State.READY or state in ENDED:
-            one.served = one.served or state is State.READY
-            self._is_back(one, event.service, state)
+            service.served = service.served or state is State.READY
+            self._is_back(service, event.service, state)
 
-    def _phase_ends(self, one: _Service, row: Row, event: Transition) -> Row | None:
-        """End the phase of *row* that is in progress; return the row if it continues."""
+    def _phase_ends(self, service: _Service, row: Row, event: Transition) -> Row | None:
+        """End the phase of *row* that is in progress. Return the row if it continues."""
         row.attempt = event.attempt - (event.previous is State.BACKOFF and event.state is State.STARTING)
         error = _error(event)
         self._sender.end(row, _about(row) | _attributes(event), error)
         row.error = row.error or error
         self._dispatcher.opens(event.service, None)
-        if event.state is State.BACKOFF and row.name == "stop":  # its clean-up failed
+        if event.state is State.BACKOFF and row.name == "stop":  # clean-up failed
             row.name = "restart"
         if self._goes_on(event):
             return row
-        self._row_ends(one, row, event)
+        self._row_ends(service, row, event)
         return None
 
     def _goes_on(self, event: Transition) -> bool:
         """Return whether this transition continues the service's row."""
-        if event.state is State.STOPPING:  # it stops by itself, as when it was not ready in time
+        if event.state is State.STOPPING:  # it stops without a request, for example because of its start_timeout
             return event.error is not None
         return event.state in {State.BACKOFF, State.STARTING}
 
-    def _row_ends(self, one: _Service, row: Row, event: Transition) -> None:
-        one.row = None
+    def _row_ends(self, service: _Service, row: Row, event: Transition) -> None:
+        service.row = None
         about = _attributes(event)
         if not row.name:
             recovers = event.state is not State.DONE and bool(row.error)
@@ -263,14 +263,14 @@ class SpanObserver:
         row.trace.rows.pop(row, None)
         if event.state is State.WAITING:
             row.trace.away[event.service] = None
-            one.away = row.trace
+            service.away = row.trace
         self._check_over(row.trace)
 
     def _close(self, row: Row, about: dict[str, Any], error: Error = "") -> None:
         self._sender.close(row, about, error)
 
-    def _is_back(self, one: _Service, name: str, state: State) -> None:
-        trace, one.away = one.away, None
+    def _is_back(self, service: _Service, name: str, state: State) -> None:
+        trace, service.away = service.away, None
         if trace is not None:
             if trace.root.key == name:
                 trace.root.attributes["kernel.outcome"] = state.value
@@ -278,63 +278,63 @@ class SpanObserver:
             self._check_over(trace)
 
     def _check_over(self, trace: Trace) -> None:
-        """End the trace of a crash when all affected services are back."""
+        """End the trace of a crash if all affected services have recovered."""
         if trace in self._open and trace.root.key and not trace.away and not trace.rows:
             self._leave(trace, {}, trace.root.error)
 
-    def _waited(self, one: _Service, event: Transition) -> None:
+    def _waited(self, service: _Service, event: Transition) -> None:
         """Record a wait that led to no launch."""
-        if self._stopping is not None and one.waits_since >= self._stopping.root.begun:
-            return  # it had just stopped
-        row = Row(one.away or self._started, "waiting", _whose(event), one.waits_since, key=event.service)
+        if self._stopping is not None and service.waits_since >= self._stopping.root.begun:
+            return  # it has only just stopped
+        row = Row(service.away or self._started, "waiting", _whose(event), service.waits_since, key=event.service)
         row.attempt, row.attributes = event.attempt, _attributes(event)
         row.attributes |= _about(row)
         self._sender.waited(row, _error(event))
 
-    def _row(self, one: _Service, event: Transition) -> Row:
-        """Return the row that begins with this transition, in its trace."""
+    def _row(self, service: _Service, event: Transition) -> Row:
+        """Create the row that begins with this transition, in its trace."""
         name, links = "", self._launched_by(event)
         if event.state is State.STARTING:
-            name = "restart" if one.served else "start"
+            name = "restart" if service.served else "start"
         elif self._stopping is not None or event.cause or event.previous is State.STARTING:
             name = "stop"
-        if one.start is not None:
+        if service.start is not None:
             before = event.attempt - (event.state is State.STARTING)
-            links.append(Link(one.start.known, {"kernel.attempt": before}))
-        trace = self._trace_of(one, event)
+            links.append(Link(service.start.known, {"kernel.attempt": before}))
+        trace = self._trace_of(service, event)
         if trace is None:
             trace = self._crashes[event.service] = self._root(name, _whose(event), event.service, *links)
             row = trace.root
         else:
             if name == "restart" and trace.root.key == event.service:
-                name = "start"  # of its recovery, in which it had to wait
+                name = "start"  # the start within a recovery, after a wait
             within = self._within(event, trace)
             row = Row(trace, name, _whose(event), self._sender.ticks.read(), links, within, event.service)
             if event.cause and trace.root.key:
                 trace.away[event.service] = None
-                one.away = trace
+                service.away = trace
         if event.state is State.STARTING:
             if event.waited_for:
                 row.attributes |= {"kernel.waited": event.seconds, "kernel.waited_for": event.waited_for}
-            one.start = row
+            service.start = row
         trace.rows[row] = None
-        one.row = row
+        service.row = row
         return row
 
-    def _trace_of(self, one: _Service, event: Transition) -> Trace | None:
-        """Return the trace in progress in which a row begins; None if a service has just crashed."""
+    def _trace_of(self, service: _Service, event: Transition) -> Trace | None:
+        """Return the trace in progress that a new row belongs to; None if the service has just crashed."""
         app = self._stopping or self._starting
-        return app or one.away or self._crashes.get(event.cause) or self._crashes.get(event.service)
+        return app or service.away or self._crashes.get(event.cause) or self._crashes.get(event.service)
 
     def _within(self, event: Transition, trace: Trace) -> Phase | None:
-        """Return the stop of the provider that waits for this service; in the app's start, rows are not nested."""
+        """Return the provider's stop that waits for this service. Rows in the app's start are not nested."""
         if not trace.root.key:
             return None
         provider = self._services.get(event.cause)
         row = provider.row if provider is not None else None
         if row is None or row.trace is not trace or row.phase is None:
             return None
-        row.context  # noqa: B018  (it has parts, and so a span of its own)
+        row.context  # noqa: B018  (creates its span, since it has parts now)
         return row.phase
 
     def _launched_by(self, event: Transition) -> list[Link]:
@@ -352,7 +352,7 @@ class SpanObserver:
 
 
 def _whose(event: Transition) -> str:
-    """Return the service under whose name its spans go: those of app lifespans and the admin server are the app's."""
+    """Return the service that its spans belong to: spans of app lifespans and the admin server belong to the app."""
     return "" if event.internal else event.service
 
 
@@ -372,7 +372,7 @@ def _attributes(event: Transition) -> dict[str, Any]:
 
 
 def _error(event: Transition) -> Error:
-    """Return the error that the phase ended with. A retry that was interrupted by a stop, for example, has none."""
+    """Return the error that ended the phase; none, for example, if a stop interrupted a retry."""
     if event.previous in {State.WAITING, State.BACKOFF} and event.state not in BROKEN:
-        return ""  # its error is an earlier one
+        return ""  # the error is from an earlier phase
     return event.error or ""

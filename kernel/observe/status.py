@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 DEAD = 10.0  # seconds without an answer after which the event loop counts as dead
 PATIENCE = 0.2  # seconds for the event loop to take a snapshot
-TRIES = 5  # attempts to read from another thread what the loop may be changing
+TRIES = 5  # attempts to read data that the loop may be changing in its thread
 
 SCHEMA = 1
 """The version of the status; new fields do not change it."""
@@ -34,12 +34,12 @@ SCHEMA = 1
 
 @attrs.define
 class Stats:
-    """An observer that keeps the last duration of each kind, and passes each on to be recorded.
+    """An observer that keeps the last duration of each kind, and passes each duration on.
 
     It also keeps the last error of each service, since a new attempt has none.
 
     Args:
-        record: Called with the kind ("start" or "stop"), the service and the seconds of each.
+        record: Called with the kind ("start" or "stop"), the service and the seconds, for each duration.
 
     """
 
@@ -68,11 +68,11 @@ class Stats:
 
 @attrs.frozen
 class Blocked:
-    """Describes an event loop that does not answer.
+    """Describes an event loop that does not respond.
 
     Args:
-        seconds: For how long.
-        service: The service whose code it runs; empty for none.
+        seconds: How long it has not responded.
+        service: The service whose code it runs; empty if there is none.
         at: The line of code.
 
     """
@@ -97,12 +97,12 @@ class View:
     Args:
         identity: The app.
         backend: The event loop's name.
-        stats: Durations of starts and stops.
+        stats: The durations of starts and stops.
         delay: Returns the last measured delay of the event loop, in seconds.
         shares: Returns each service's share of the loop's time.
-        silent: Returns for how many seconds the event loop has not answered.
-        runner: Returns the service whose code the loop's thread runs, and the line.
-        more: Functions for further parts of the status, by name; each may be called from any thread.
+        silent: Returns the seconds for which the event loop has not responded.
+        runner: Returns the service whose code the loop's thread runs, and the line of code.
+        more: Functions that return further parts of the status, by name. They must be thread-safe.
 
     """
 
@@ -120,16 +120,16 @@ class View:
     _began: float = attrs.field(factory=time.monotonic)
 
     def runs(self, orchestrator: Orchestrator, wake: Wake) -> None:
-        """Begin the run of *orchestrator*, in the thread of its loop, which *wake* reaches."""
+        """Begin the run of *orchestrator*, in the thread of its loop, which *wake* wakes."""
         self.orchestrator, self._wake = orchestrator, wake
         self._offset = current_time() - time.monotonic()
 
     def ended(self) -> None:
-        """End the run; its loop is about to be closed."""
+        """End the run, since its loop is about to be closed."""
         self._wake = None
 
     def snapshot(self, take: Callable[[], T]) -> T:
-        """Return the result of *take*, called by the loop between two steps, or by this thread if that is blocked."""
+        """Return the result of *take*, called by the loop between two steps, or by this thread if the loop is stuck."""
         wake = self._wake
         if wake is None or self.silent():
             return _unchanged(take)
@@ -141,7 +141,7 @@ class View:
             except Exception as error:  # noqa: BLE001  (the caller gets the error, not the loop)
                 found.put((None, error))
 
-        with contextlib.suppress(RuntimeError, queue.Empty):  # the loop has ended; or it is busy or blocked
+        with contextlib.suppress(RuntimeError, queue.Empty):  # the loop has ended, is busy, or is blocked
             wake(on_loop)
             taken, error = found.get(timeout=PATIENCE)
             if error is None:
@@ -154,19 +154,19 @@ class View:
         return Blocked(seconds, *self.runner()) if seconds else None
 
     def liveness(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether the event loop responds, and if not, what blocks it."""
+        """Return whether the event loop responds, and if it does not, what blocks it."""
         blocked = self.blocked()
         if blocked is None or blocked.seconds < DEAD:
             return True, {"alive": True}
         return False, {"alive": False, "reason": str(blocked)}
 
     def now(self) -> float:
-        """Return the time on the loop's clock, in seconds; unlike the clock itself, for any thread."""
+        """Return the time on the loop's clock, in seconds. Unlike the clock itself, this is thread-safe."""
         return time.monotonic() + self._offset
 
     @property
     def supervisors(self) -> list[Node]:
-        """Return the services that the user knows of; none before the run begins."""
+        """Return the user's services; none before the run begins."""
         every = self.orchestrator.supervisors.values() if self.orchestrator is not None else ()
         return [node for node in every if not node.internal or node.awaited]
 
@@ -177,15 +177,15 @@ class View:
 
     @property
     def started(self) -> bool:
-        """Return whether all services have been ready at some time."""
+        """Return whether all services have been ready at least once."""
         return self.stats.all_ready is not None
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether the app is ready, and if not, which services are not."""
+        """Return whether the app is ready, and if it is not, which services are not."""
         ready = self.ready
         return ready, _unchanged(lambda: self._readiness(ready))
 
-    def _readiness(self, ready: bool) -> dict[str, Any]:  # noqa: FBT001  (the page has what the status has)
+    def _readiness(self, ready: bool) -> dict[str, Any]:  # noqa: FBT001  (shared by the page and the status)
         services = self.supervisors
         return {
             "ready": ready,
@@ -261,7 +261,7 @@ class View:
 def _unchanged(take: Callable[[], T]) -> T:
     """Return the result of *take*, even if another thread changes the data meanwhile."""
     for _ in range(TRIES):
-        with contextlib.suppress(RuntimeError):  # a dictionary has changed size
+        with contextlib.suppress(RuntimeError):  # a dictionary changed size during iteration
             return take()
     return take()
 
@@ -271,5 +271,5 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def _reason_of(node: Node) -> str:
-    """Return why a service is in its state, or not ready although it serves."""
+    """Return why a service is in its state, or why it is unready although it serves."""
     return "; ".join(node.withheld) or reason_of(node)

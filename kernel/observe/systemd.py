@@ -1,4 +1,4 @@
-"""Send systemd's notifications (sd_notify(3)): ready, stopping, status, and watchdog messages."""
+"""Send notifications to systemd, as in sd_notify(3): ready, stopping, status, and watchdog messages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from kernel.masking import mask
 
 
 class Notifier:
-    """An observer that notifies systemd. Send errors are ignored: the receiver may be gone.
+    """An observer that notifies systemd. Send errors are ignored, since the receiver may be gone.
 
     Args:
-        send: Sends a message of the protocol.
+        send: Sends one message.
         every: Seconds between two watchdog messages; None for no watchdog.
 
     """
@@ -44,14 +44,14 @@ class Notifier:
                 pass
 
     def alive(self) -> None:
-        """Send a watchdog message if one is due, since the event loop answers. May be called from any thread."""
+        """Send a watchdog message if one is due, since the event loop responds. Thread-safe."""
         now = time.monotonic()
         if self._every is not None and now >= self._next:
             self._next = now + self._every
             self._send("WATCHDOG=1")
 
     def _summary(self) -> str:
-        """Return which services are not ready, in one line."""
+        """Say in one line which services are not ready."""
         states = {State.READY, State.DONE}
         others = [f"{name} {state.value}" for name, state in self._states.items() if state not in states]
         ready = len(self._states) - len(others)
@@ -63,19 +63,19 @@ def _line(text: str) -> str:
 
 
 def notifier(environ: MutableMapping[str, str]) -> Notifier | None:
-    """Return the observer if systemd has asked for notifications, or None.
+    """Return the observer if systemd expects notifications, otherwise None.
 
-    Its variables are removed from *environ*, since programs started by services must not notify systemd.
+    The variables are removed from *environ*, since programs started by services must not notify systemd.
     """
     path, micros, whose = (environ.pop(name, "") for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"))
     if not path.startswith(("/", "@")):
         return None
-    address = "\0" + path[1:] if path[0] == "@" else path  # a name that begins with a zero byte is not in a file system
+    address = "\0" + path[1:] if path[0] == "@" else path  # a leading zero byte marks an abstract socket address
 
     def send(message: str) -> None:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
-                to.settimeout(0.1)  # the receiver reads at once and does little else
+                to.settimeout(0.1)  # the receiver reads immediately
                 to.sendto(mask(message).encode(), address)
         except OSError:
             pass

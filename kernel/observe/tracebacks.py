@@ -1,4 +1,4 @@
-"""Tracebacks without the kernel's own lines; on a terminal, frames of libraries are folded."""
+"""Tracebacks without the kernel's own lines. On a terminal, frames of libraries are folded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from kernel.observe.shown import traceback_text
 from kernel.stacks import KERNEL, is_users_file, without_kernel
 
-FEW = 1  # number of frames that are not worth folding
+FEW = 1  # maximum number of frames that are not folded
 
 
 def text_of_traceback(error: BaseException, *, folded: bool = False) -> str:
@@ -17,8 +17,8 @@ def text_of_traceback(error: BaseException, *, folded: bool = False) -> str:
 
     Args:
         error: The error.
-        folded: Whether successive frames of libraries become one line that names them; if neither the error nor its
-                causes have a line of the user's code, nothing is folded.
+        folded: Whether successive frames of libraries become one line that names the libraries. If neither the error
+            nor any of its causes has a line of the user's code, nothing is folded.
 
     """
     return traceback_text(error, without_kernel(error), _fold if folded else lambda _: None)
@@ -28,17 +28,16 @@ def _fold(told: traceback.TracebackException) -> None:
     todo: list[traceback.TracebackException | None] = [told]
     found: list[traceback.TracebackException] = []
     while todo:
-        one = todo.pop()
-        if one is None:
-            continue
-        found.append(one)
-        todo += [one.__cause__, one.__context__, *(one.exceptions or ())]
-    if not any(is_users_file(frame.filename) for one in found for frame in one.stack):
+        part = todo.pop()
+        if part is not None:
+            found.append(part)
+            todo += [part.__cause__, part.__context__, *(part.exceptions or ())]
+    if not any(is_users_file(frame.filename) for error in found for frame in error.stack):
         return
-    for one in found:
+    for error in found:
         stack = _Folded()
-        stack.extend(one.stack)
-        one.stack = stack
+        stack.extend(error.stack)
+        error.stack = stack
 
 
 class _Folded(traceback.StackSummary):
@@ -53,7 +52,7 @@ class _Folded(traceback.StackSummary):
                 run.append(frame)
                 continue
             if len(run) > FEW:
-                names = list(dict.fromkeys(_library_of(one.filename) for one in run))
+                names = list(dict.fromkeys(_library_of(frame.filename) for frame in run))
                 lines.append(f"  ... {len(run)} frames in {', '.join(names)}\n")
             else:
                 lines += _format(run, options)
@@ -70,7 +69,7 @@ def _format(frames: list[traceback.FrameSummary], options: dict[str, Any]) -> li
 
 
 def _library_of(path: str) -> str:
-    """Return the package that a file belongs to, or Python's own module."""
+    """Return the package that a file belongs to, or the module of the standard library."""
     if path.startswith(KERNEL):
         return "kernel"
     for folder in ("site-packages", "dist-packages"):

@@ -1,9 +1,9 @@
 """One tracer provider that names every service in its spans. Imported only if traces are exported.
 
-All services run in one process, yet each should appear in a trace as a service of its own. `current_service`, the
-context variable that follows a service into all its tasks, names the service of each span, even for spans of a library
-that does not know the kernel. Behind it are an ordinary provider for each service, with the service's resource, and
-one pipeline for all.
+All services run in one process, yet each should appear in traces as a separate service. `current_service`, the
+context variable that follows a service into all its tasks, names the service of each span, including spans of libraries
+that know nothing of the kernel. Internally there is an ordinary provider for each service, with the service's resource,
+and one pipeline for all.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, SynchronousMultiSpanProcessor, TracerProvider
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, Tracer
-from opentelemetry.util._decorator import _agnosticcontextmanager  # the API's own, which every tracer needs
+from opentelemetry.util._decorator import _agnosticcontextmanager  # part of the API that every tracer needs
 from opentelemetry.util.types import Attributes
 
 from kernel.context import current_service
 
 _left: ContextVar[tuple[int, SpanContext] | None] = ContextVar("left", default=None)
-"""The id of the last exception that ended a span in this task, and the span; the exception itself holds frames."""
+"""The id of the last exception that ended a span in this task, and the span. The exception would keep frames alive."""
 
 
 class _Leavings(SpanProcessor):
-    """Remembers which span an exception has left: whoever logs it, as a server does, comes after the span's end."""
+    """Remembers which span an exception has left, since it is often logged after the span has ended, as by servers."""
 
     def on_end(self, span: ReadableSpan) -> None:
         if span.status.status_code is StatusCode.ERROR and span.context is not None:
-            error = sys.exc_info()[1]  # a span that an exception ends is ended while that is on its way
+            error = sys.exc_info()[1]  # set while an exception leaves the block of the span
             if error is not None:
                 _left.set((id(error), span.context))
 
@@ -54,7 +54,7 @@ class Dispatcher(trace.TracerProvider):
         self.sampler, self.ids = app.sampler, app.id_generator
 
     def of(self, service: str) -> TracerProvider:
-        """Return the provider of one service, or of the app if the name is empty."""
+        """Return the provider of a service, or of the app if the name is empty."""
         found = self._providers.get(service)
         if found is None:
             found = self._providers[service] = TracerProvider(
@@ -69,7 +69,7 @@ class Dispatcher(trace.TracerProvider):
         schema_url: str | None = None,
         attributes: Attributes = None,
     ) -> Tracer:
-        """Return a tracer for a piece of code, in whichever service it will run."""
+        """Return a tracer for a piece of code, for whichever service runs it."""
         about = (instrumenting_module_name, instrumenting_library_version, schema_url, attributes)
         return _Tracer(self, lambda service: self.of(service).get_tracer(*about))
 
@@ -82,24 +82,24 @@ class Dispatcher(trace.TracerProvider):
         self._pipeline.on_end(span)
 
     def opens(self, service: str, phase: SpanContext | None) -> None:
-        """Make new spans of *service* children of this *phase* of its life, or of none."""
+        """Make new spans of *service* children of *phase* of its lifecycle; of none if *phase* is None."""
         if phase is None:
             self._open.pop(service, None)
         else:
             self._open[service] = phase
 
     def phase_of(self, service: str) -> SpanContext | None:
-        """Return the present phase of *service*, if it has a span."""
+        """Return the current phase of *service*, if it has a span."""
         return self._open.get(service)
 
     def left_by(self, error: BaseException) -> SpanContext | None:
-        """Return the outermost span that *error* has left, if that was the last to fail in this task."""
+        """Return the outermost span that *error* has left; None if another span has failed in this task since."""
         found = _left.get()
         return found[1] if found is not None and found[0] == id(error) else None
 
 
 class _Tracer(Tracer):
-    """Starts each span under the name of the service whose code runs."""
+    """Starts each span under the name of the service whose code is running."""
 
     def __init__(self, provider: Dispatcher, make: Callable[[str], Tracer]) -> None:
         self._provider, self._make = provider, make
@@ -116,7 +116,7 @@ class _Tracer(Tracer):
         record_exception: bool = True,
         set_status_on_exception: bool = True,
     ) -> Span:
-        """Start a span; without a parent, it is a child of its service's present phase, if that has a span."""
+        """Start a span. Without a parent, it becomes a child of its service's current phase, if that has a span."""
         service = current_service.get()
         tracer = self._tracers.get(service)
         if tracer is None:
@@ -142,7 +142,7 @@ class _Tracer(Tracer):
         set_status_on_exception: bool = True,
         end_on_exit: bool = True,
     ) -> Iterator[Span]:
-        """Start a span that is current within the block, and record a cancellation that ends it."""
+        """Start a span that is current within the block, and record a cancellation that ends the block."""
         span = self.start_span(
             name, context, kind, attributes, links, start_time, record_exception, set_status_on_exception
         )
@@ -151,6 +151,6 @@ class _Tracer(Tracer):
                 yield span
             except Exception:
                 raise
-            except BaseException as error:  # the API ignores these: the span would end without an error
+            except BaseException as error:  # the API ignores cancellations, so the span would end without an error
                 span.add_event("cancelled", {"exception.type": type(error).__name__})
                 raise

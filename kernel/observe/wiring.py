@@ -1,7 +1,7 @@
 """Connect a run to the outside: spans, metrics, logs, health, and watchdog messages.
 
-All of this only observes; the kernel's core does not know it. Parts that are not configured are not loaded, nor are
-their libraries imported.
+All of this only observes; the kernel's core does not depend on it. Parts that are not configured are not loaded, nor
+are the libraries they need.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 
 
 ADMIN = "admin"
-"""The name of a socket that is passed in for the admin server; no service can have it."""
+"""The name of a socket from systemd for the admin server. No service can have this name."""
 
 
 def _say_untaken(event: Event) -> None:
-    """Warn of sockets that were passed in but not taken by the time all services are ready."""
+    """Warn of sockets from systemd that nothing had taken by the time all services were ready."""
     if isinstance(event, AllReady):
         for name in HANDED_OVER.left():
             logs.logger.warning(
-                "the socket %r that systemd hands over is taken by nobody; FileDescriptorName= is to be %r,"
+                "the socket %r from systemd is not used; FileDescriptorName= must be %r,"
                 " or the name of a service that uses serve_asgi",
                 name,
                 ADMIN,
@@ -54,13 +54,14 @@ def _say_untaken(event: Event) -> None:
 class Outside:
     """The observability of one run, as a context manager around it.
 
-    Inside: `serve` when the services are known, `observers` and `runs` when the loop runs, `ended` when all services
-    have ended, `close` to send what is left. Left without `close`, as by an error, it closes by itself.
+    Inside the block: call `serve` when the services are known, `observers` and `runs` when the loop runs, `ended` when
+    all services have ended, and `close` to send the remaining items. If `close` was not called, for example because of
+    an error, leaving the block calls it.
 
     Args:
-        settings: What is configured.
+        settings: The settings of the kernel.
         identity: The app.
-        serve: Whether to use ADMIN_ADDR and systemd: a run of the app does, a command does not.
+        serve: Whether to use ADMIN_ADDR and systemd: true for a run of the app, false for a command.
 
     """
 
@@ -83,7 +84,7 @@ class Outside:
 
     @property
     def exports(self) -> bool:
-        """Whether anything is exported, so that something may be left to send at the end."""
+        """Whether anything is exported, so that items may be left to send at the end."""
         return self._telemetry is not None
 
     @property
@@ -92,7 +93,7 @@ class Outside:
         return self._address is not None or bool(self._handed_over)
 
     def __enter__(self) -> Self:
-        """Set up before any of the user's code runs, so that everything it makes is exported."""
+        """Set up before the user's code runs, so that everything it creates is exported."""
         otel = self._settings.otel
         if otel is not None:
             from kernel.observe.exporters import Telemetry
@@ -120,7 +121,7 @@ class Outside:
 
             self._prometheus = Prometheus(self._provide)
             if self._address is None or self._address.asked_for or metrics:
-                self._prometheus.start()  # else at the first request: it takes 0.1 s, and in `dev` few need it
+                self._prometheus.start()  # takes 0.1 s; under `dev` it waits for the first request
         elif metrics:
             self._provide()
         return self
@@ -132,7 +133,7 @@ class Outside:
             self.close()
 
     def _provide(self, *readers: Any) -> None:
-        """Collect the metrics for *readers*, and for those that export them."""
+        """Collect the metrics for *readers*, and for the readers that export them."""
         from kernel.observe.metrics import provide
         from kernel.observe.otel_resource import resource_of
 
@@ -162,12 +163,12 @@ class Outside:
             self._server = Admin(self._view, self._prometheus.render).serve(socks)
 
     def tells(self, name: str, tell: Callable[[], Any]) -> None:
-        """Add the result of *tell* to `/status` under this *name*; it is called from another thread."""
+        """Add the result of *tell* to `/status` under *name*. It is called from another thread."""
         if self._view is not None:
             self._view.more[name] = tell
 
     def observers(self) -> list[Observer]:
-        """Return the observers of each event."""
+        """Return the observers to call with each event."""
         stats = self._view.stats if self._view is not None else None
         untaken = _say_untaken if HANDED_OVER else None
         found: tuple[Observer | None, ...] = stats, self._notifier, untaken, self._spans
@@ -182,7 +183,7 @@ class Outside:
             orchestrator: The orchestrator of the run.
             watch: Watches the loop.
             wake: Wakes the loop.
-            runner: Returns the service whose code the loop's thread runs, and the line.
+            runner: Returns the service whose code the loop's thread runs, and the line of code.
 
         """
         if self._spans is not None:
@@ -201,12 +202,12 @@ class Outside:
             self._view.shares = self._shares.shares
 
     def alive(self) -> None:
-        """Note that the event loop responds."""
+        """Record that the event loop responds."""
         if self._notifier is not None:
             self._notifier.alive()
 
     def ended(self, report: Report) -> None:
-        """Note that all services have ended."""
+        """Record that all services have ended."""
         if self._spans is not None:
             self._spans.end(report.reason, report.exit_code)
         if self._shares is not None:
@@ -217,7 +218,7 @@ class Outside:
             self._server.close(wait=False)
 
     def close(self) -> str:
-        """Close the admin server, and send what is left, for less than a second; return what was not sent, in words."""
+        """Close the admin server, and send the remaining items, for less than a second. Say what was not sent."""
         self._closed = True
         try:
             return self._close_exports()

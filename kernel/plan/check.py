@@ -1,4 +1,4 @@
-"""`app check`: find everything that is wrong without running anything."""
+"""`app check`: find all problems without running anything."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from kernel.stacks import shorten
 
 TASK_GROUPS = frozenset({"create_task_group", "open_nursery", "TaskGroup"})
 MANY = 100  # crashes in a row after which the retry delay no longer changes
-REST = 0.01  # seconds between attempts that are enough not to occupy a whole processor
+REST = 0.01  # seconds between attempts, enough to keep the CPU mostly idle
 
 
 @attrs.frozen
 class Findings:
-    """The errors, which prevent a start, and the warnings."""
+    """Errors, which prevent a start, and warnings."""
 
     errors: tuple[PlanError, ...]
     warnings: tuple[str, ...]
-    apart: str = ""  # a sentence about which services can run in different processes
+    apart: str = ""  # says which services can run in different processes
 
 
 def check(
@@ -47,15 +47,15 @@ def check(
     names: Sequence[str] = (),
     settings: bool = True,
 ) -> Findings:
-    """Import every service, check how they fit together, and check the configuration of those that are enabled.
+    """Import every service, check how they fit together, and check the configuration of the enabled ones.
 
     Args:
         files: All services.
         environ: The environment.
-        patterns: The patterns that select services, and where they come from.
+        patterns: The patterns that select services, and where they were given.
         shutdown_timeout: Seconds for the whole shutdown.
         errors: Errors found before.
-        names: Check only these, as if they were all that is enabled; dependencies outside of them are not reported.
+        names: Check only these services, as if no others were enabled. Dependencies outside of them are not reported.
         settings: Whether to check the values in *environ*.
 
     """
@@ -78,7 +78,7 @@ def check(
     chosen = selection.registry_of(present, files, enabled, remote=remote)
     left_out, skipped = chosen.check()
     if not names:
-        told = {str(error) for error in misfits}  # an artifact with some of the services has these errors in any case
+        told = {str(error) for error in misfits}  # an artifact with only some services always has these errors
         found += [error for error in left_out if isinstance(error, LeftOutError) and str(error) not in told]
         warnings += [warning for warning in skipped if warning not in warnings]
     if settings:
@@ -98,17 +98,17 @@ def check(
 
 
 def _check_budget(registry: Registry, shutdown_timeout: float) -> list[str]:
-    """Warn of services that may be cancelled before their stop_timeout, if their dependents use all of theirs.
+    """Warn of services that may be cancelled before their stop_timeout, if their dependents use up theirs.
 
-    A service with the default stop_timeout counts as quick, since the default says nothing about its needs.
+    A service with the default stop_timeout is assumed to stop at once, since the default says nothing about its needs.
     """
     try:
         below = depths(registry.graph)
     except PlanError:
-        return []  # a cycle, reported elsewhere
+        return []  # a dependency cycle, which is reported elsewhere
     default = attrs.fields(Service).stop_timeout.default
     share = level_share(shutdown_timeout, below.values())
-    asked = dict.fromkeys(below, 0.0)  # the latest time at which each is requested to stop
+    asked = dict.fromkeys(below, 0.0)  # the latest time at which each service is requested to stop
     warnings: list[str] = []
     for name in reversed(topological(registry.graph)):
         service = registry.services[name]
@@ -118,7 +118,7 @@ def _check_budget(registry: Registry, shutdown_timeout: float) -> list[str]:
             warnings.append(
                 f"{service.where}: {name} has a stop_timeout of {own:g} s, but may be cancelled after"
                 f" {max(cut - asked[name], 0):.3g} s, since the whole shutdown has {shutdown_timeout:g} s"
-                " (RUNNER_SHUTDOWNTIMEOUT), which the services above and below it share"
+                " (RUNNER_SHUTDOWNTIMEOUT), shared with its dependents and dependencies"
             )
         ended = min(asked[name] + own, cut)
         for target in registry.graph[name]:
@@ -127,13 +127,13 @@ def _check_budget(registry: Registry, shutdown_timeout: float) -> list[str]:
 
 
 def _check_retries(service: Service[..., Any]) -> list[str]:
-    """Warn of a service that is retried for ever without a delay: it could occupy a whole processor."""
+    """Warn of a service that is retried forever without a delay: it could use up a whole CPU."""
     rest = service.retry.delay_after(MANY, rand=lambda: 0.5)
     if service.retry.times is not None or rest is None or rest >= REST:
         return []
     warning = (
-        f"{service.where}: {service.name} is retried for ever, finally every {rest:.3g} s: if it keeps crashing it"
-        " occupies a whole processor; give its Retry a delay"
+        f"{service.where}: {service.name} is retried forever, in the end every {rest:.3g} s: if it keeps crashing, it"
+        " uses up a whole CPU; give its Retry a delay"
     )
     return [warning]
 
@@ -144,7 +144,7 @@ def _check_commands(service: Service[..., Any]) -> list[PlanError]:
         try:
             needs = command_needs(service, fn)
             for parameter in signature_of(fn).parameters.values():
-                if parameter.name not in needs.parameters:  # the command line's
+                if parameter.name not in needs.parameters:  # filled from the command line
                     evaluate(parameter, fn, f"command {fn.__name__!r}", spare=False)
         except PlanError as error:
             errors.append(error)
@@ -152,7 +152,7 @@ def _check_commands(service: Service[..., Any]) -> list[PlanError]:
 
 
 def _check_interfaces(services: Mapping[str, Service[..., Any]]) -> list[PlanError]:
-    """Return the errors in the interfaces that *services* serve and take, and in how they fit together."""
+    """Return the errors in the interfaces that *services* serve and use, and in how they fit together."""
     if "kernel.calls.interface" not in sys.modules:
         return []  # no interface is declared
     from kernel.calls.wiring import read_interfaces, unlike
@@ -162,7 +162,7 @@ def _check_interfaces(services: Mapping[str, Service[..., Any]]) -> list[PlanErr
 
 
 def _check_values(service: Service[..., Any], services: Mapping[str, Service[..., Any]]) -> list[str]:
-    """Warn of values that may be lost for good, and of parameters whose type differs from the provider's."""
+    """Warn of values that may never be available again, and of parameters whose type differs from the provider's."""
     warnings: list[str] = []
     needs = needs_of(service)
     for edge in needs.edges if needs else ():
@@ -192,7 +192,7 @@ def _given_type(provider: Service[..., Any]) -> Any:
 
 
 def _annotation(fn: Callable[..., Any], parameter: str) -> Any:
-    """Return the annotation of *parameter* as an object; None if there is none, or it needs a type checker."""
+    """Return the annotation of *parameter* as an object; None if there is none, or evaluating it fails at run time."""
     annotation = evaluate(signature_of(fn).parameters[parameter], fn, "", spare=True)
     return None if annotation in {inspect.Parameter.empty, Any, object} else annotation
 
@@ -202,7 +202,7 @@ def _is_base(taken: Any, given: Any) -> bool:
     if isinstance(taken, type) and isinstance(given, type):
         try:
             return issubclass(given, taken)
-        except TypeError:  # a protocol that is not runtime-checkable
+        except TypeError:  # the protocol is not runtime-checkable
             return True
     return get_origin(taken) is not None or get_origin(given) is not None
 
@@ -215,7 +215,7 @@ def _name(tp: Any) -> str:
 
 
 def _check_shape(service: Service[..., Any]) -> list[str]:
-    """Warn of resources that would be cancelled with the work, found in the function's source."""
+    """Warn of resources that would be cancelled together with the work, judging by the function's source."""
     function = inspect.unwrap(service.fn)
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
@@ -233,12 +233,12 @@ def _check_shape(service: Service[..., Any]) -> list[str]:
     if serving is None and looker.resources and not service.oneshot:
         line = first + looker.resources[0]
         warnings.append(
-            f"{file}:{line}: {service.name} holds a resource but takes no `Serving`: it is cancelled as a whole, so"
-            " the resource cannot await while it closes; take `Serving[None]` and work inside `async with serving()`"
+            f"{file}:{line}: {service.name} holds a resource but takes no `Serving`, so it is cancelled as a whole, and"
+            " the resource cannot await while closing; take `Serving[None]` and work inside `async with serving()`"
         )
     if serving is not None:
         warnings += [
-            f"{file}:{first + line}: {service.name} opens a task group around its serving block: its tasks are not"
+            f"{file}:{first + line}: {service.name} opens a task group around its serving block, so its tasks are not"
             " cancelled with the work; open it inside the block, or use work.start_soon"
             for line in looker.groups
         ]

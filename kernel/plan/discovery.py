@@ -1,9 +1,8 @@
-"""Find services by their files without importing them, and import those that are enabled.
+"""Find services by their files without importing them, and import the enabled ones.
 
 One module or package in `services/` is one service, named after the file in kebab-case. A folder without
 ``__init__.py`` is a group: `services/billing/worker.py` is `billing-worker`. Names that begin with ``_`` and hidden
-files are ignored.
-Works the same in a source tree and inside a zip file.
+files are ignored. This works in a source tree and inside a zip file.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ class ServiceFile:
     Args:
         name: The service's name.
         module: The module to import.
-        path: Its file, for people; a file in a zip has the zip's path as a prefix.
+        path: Its file, as shown to people; a file in a zip has the zip's path as a prefix.
         folder: The path of `services`.
-        read: Returns its source.
+        read: Returns the source of the file.
 
     """
 
@@ -84,7 +83,7 @@ class _Folder:
             yield from (name for name in names if not any(part.startswith(".") for part in name.split("/")))
 
     def _walk(self, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterable[str]:
-        """Yield the files below *prefix*; *above* are its parent folders, to which no link may lead back."""
+        """Yield the files below *prefix*; *above* identifies its parent folders, which no link may lead back to."""
         folder = os.path.join(self.path, prefix)  # noqa: PTH118
         try:
             with os.scandir(folder) as entries:
@@ -99,7 +98,7 @@ class _Folder:
                 identity = _identity(entry.path)
                 if identity in above:
                     hint = "delete it, or point it to a folder that does not contain it"
-                    raise NamingError("a link to a folder that contains it", where=shorten(entry.path), hint=hint)
+                    raise NamingError("the link leads back to a parent folder", where=shorten(entry.path), hint=hint)
                 if not entry.name.startswith("__"):
                     yield from self._walk(f"{prefix}{entry.name}/", (*above, identity))
             else:
@@ -150,13 +149,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _refuse_no_file(entry: os.DirEntry[str]) -> None:
-    """Raise `NamingError` if reading the module would block for ever, or fail with an obscure error."""
+    """Raise `NamingError` if reading the module would block forever, or fail with an obscure error."""
     where = shorten(entry.path)
     if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
-        raise NamingError("a broken link", where=where, hint="delete it, or point it to a file")
+        raise NamingError("the link is broken", where=where, hint="delete it, or point it to a file")
     if not entry.is_file():
         hint = "delete it, or give it a name that does not end with .py"
-        raise NamingError("not a file, but a pipe, a socket or a device", where=where, hint=hint)
+        raise NamingError("this is not a file but a pipe, a socket or a device", where=where, hint=hint)
 
 
 def to_name(module: str) -> str:
@@ -165,9 +164,9 @@ def to_name(module: str) -> str:
 
 
 class Catalogue(dict[str, ServiceFile]):
-    """The services by name, and the names of those that the artifact was built without (`absent`).
+    """The services by name, and the names of services that the artifact was built without (`absent`).
 
-    Absent services exist: depending on one, or excluding it, is not a spelling mistake.
+    Absent services count as existing: depending on one, or excluding it, is not a spelling mistake.
     """
 
     def __init__(self, files: Mapping[str, ServiceFile], absent: Iterable[str] = ()) -> None:
@@ -176,14 +175,14 @@ class Catalogue(dict[str, ServiceFile]):
 
 
 def find_services(root: str, taken: Collection[str] = ()) -> dict[str, ServiceFile]:
-    """Return every service below ``<root>/services`` by name, sorted by name. Imports none of them.
+    """Return every service below ``<root>/services`` by name, sorted by name, without importing any.
 
     Args:
         root: The folder, or the path in a zip file, that holds `services`.
         taken: The names of the app's commands.
 
     Raises:
-        NamingError: A name is malformed, reserved, taken or used twice, or something in the folder cannot be read.
+        NamingError: A name is malformed, reserved, taken or used twice, or part of the folder cannot be read.
 
     """
     folder = _Folder(os.path.join(root, PACKAGE))  # noqa: PTH118
@@ -216,7 +215,7 @@ def _refuse_name(service: ServiceFile, parts: Iterable[str], taken: Collection[s
     for part in parts:
         if not part.isidentifier() or keyword.iskeyword(part):
             return NamingError(
-                f"{part!r} is not a valid module name", where=where, hint="rename it, as in my_service.py"
+                f"{part!r} is not a valid module name", where=where, hint="rename it, for example to my_service.py"
             )
     if not SERVICE_NAME.fullmatch(name):
         return NamingError(
@@ -238,17 +237,17 @@ def _refuse_twin(service: ServiceFile, twin: ServiceFile | None) -> NamingError 
 
 
 def load(file: ServiceFile) -> Service[..., Any]:
-    """Import the module of *file* and return its service, named after the file.
+    """Import the module of *file*, and return its service under the file's name.
 
     Raises:
-        NotImportable: The import fails; the cause is chained.
-        DeclarationError: It contains no service, several, or one that is declared wrongly.
+        NotImportable: The import failed; the cause is chained.
+        DeclarationError: The module contains no service, several, or one that is declared wrongly.
 
     """
     try:
         module = _import(file)
     except PlanError:
-        raise  # an error from the decorator already says where
+        raise  # errors from the decorator already say where
     except Exception as error:
         raise not_importable(f"service {file.name!r}", file.module, file.path, error) from error
     except SystemExit as error:
@@ -264,7 +263,7 @@ def load(file: ServiceFile) -> Service[..., Any]:
     if len(services) > 1:
         names = ", ".join(service.fn.__name__ for service in services)
         raise DeclarationError(
-            f"{len(services)} services in one file: {names}", where=file.path, hint="give each a file of its own"
+            f"{len(services)} services in one file: {names}", where=file.path, hint="move each to a separate file"
         )
     if not services:
         raise _no_service(file)
@@ -276,7 +275,7 @@ def _belongs(module: str, owner: str) -> bool:
 
 
 def _import(file: ServiceFile) -> types.ModuleType:
-    """Import the module from the file that was found, rather than by a search of sys.path.
+    """Import the module from the file that was found, instead of searching sys.path.
 
     The parent packages are created here, not searched for: another folder on sys.path may also be called `services`,
     and a zip file need not contain entries for folders.
@@ -290,7 +289,7 @@ def _import(file: ServiceFile) -> types.ModuleType:
 
 
 def _find_nothing(*_: Any) -> Any:
-    """Find nothing: the path finder of a group, whose path never changes."""
+    """Find nothing: used as the path finder of a group, whose path never changes."""
 
 
 class _GroupLoader(importlib.machinery.NamespaceLoader):
@@ -300,7 +299,7 @@ class _GroupLoader(importlib.machinery.NamespaceLoader):
         super().__init__(name, [path], _find_nothing)
         self._folder = _Folder(path)
 
-    def get_resource_reader(self, module: types.ModuleType) -> Any:  # noqa: ARG002  (the loader is for this group only)
+    def get_resource_reader(self, module: types.ModuleType) -> Any:  # noqa: ARG002  (each group has its own loader)
         """Return the resource reader of the folder, for `importlib.resources`."""
         return types.SimpleNamespace(files=self._folder.as_path)
 
@@ -312,21 +311,21 @@ def _make_group(name: str, path: str) -> types.ModuleType:
 
 
 def not_importable(what: str, module: str, path: str, error: Exception) -> NotImportable:
-    """Return the error that says why *module* cannot be imported.
+    """Return the error that explains why *module* cannot be imported.
 
     Args:
-        what: What it contains; if that is a service, the hint mentions that it can be left out.
+        what: What the module contains; if that is a service, the hint mentions that it can be excluded.
         module: Its dotted name.
-        path: Its file, for people.
-        error: What the import raised.
+        path: Its file, as shown to people.
+        error: The exception from the import.
 
     """
     hint = "install the missing package" if isinstance(error, ModuleNotFoundError) else "fix the file"
     if what:
-        hint += ", or leave the service out by SERVICES_ENABLED"
-    why = error.msg if isinstance(error, SyntaxError) else error  # its text would repeat the file and the line
+        hint += ", or exclude the service by SERVICES_ENABLED"
+    why = error.msg if isinstance(error, SyntaxError) else error  # str(error) would repeat the file and the line
     return NotImportable(
-        f"{what} does not import: {type(error).__name__}: {why}".lstrip(),
+        f"{what} cannot be imported: {type(error).__name__}: {why}".lstrip(),
         where=_line_in(module, path, error),
         hint=hint,
     )
@@ -346,26 +345,26 @@ def _line_in(module: str, path: str, error: BaseException) -> str:
 
 
 def _no_service(file: ServiceFile) -> DeclarationError:
-    """Return the error for a file without a service; for a package, say which services its ``__init__.py`` hides."""
+    """Return the error for a file without a service. For a package, name the services hidden by its ``__init__.py``."""
     if file.path.endswith("__init__.py"):
         folder = _Folder(os.path.join(file.folder, *file.module.split(".")[1:]))  # noqa: PTH118
         hidden = [name for name in folder.files() if name.endswith(".py") and name != "__init__.py"]
         hidden = [name for name in hidden if re.search(rb"^\s*@(kernel\.)?service\b", folder.read(name), re.MULTILINE)]
         if hidden:
             return DeclarationError(
-                f"contains no service, and hides those in {', '.join(hidden)}",
+                f"contains no service, and hides the services in {', '.join(hidden)}",
                 where=file.path,
                 hint="delete the __init__.py to make the folder a group, or import one service in it",
             )
     return DeclarationError(
         "contains no service",
         where=file.path,
-        hint="decorate an async function with @service, or begin the file's name with _ if it is a helper",
+        hint="decorate an async function with @service, or begin the file's name with _ if it is a helper module",
     )
 
 
 def load_all(files: Mapping[str, ServiceFile]) -> tuple[dict[str, Service[..., Any]], list[PlanError]]:
-    """Load all *files*; return the services by name, and the errors of those that failed."""
+    """Load all *files*; return the services by name, and the errors of the files that could not be loaded."""
     services: dict[str, Service[..., Any]] = {}
     errors: list[PlanError] = []
     for name, file in files.items():

@@ -14,7 +14,7 @@ Services = Mapping[str, Service[..., Any]]
 
 
 def draw(services: Services, style: Literal["text", "mermaid", "dot", "json"]) -> str:
-    """Draw the dependency graph of *services* in *style*; dependencies that are not among them are marked.
+    """Draw the dependency graph of *services* in *style*. Dependencies outside of *services* are marked.
 
     Raises:
         CycleError: There is a dependency cycle.
@@ -68,7 +68,7 @@ def told_apart(services: Services) -> str:
 
 
 def apart(services: Services) -> list[list[str]]:
-    """Return groups of *services* that must share a process, since they pass values that are not interfaces."""
+    """Group *services* by process: those that pass each other values other than interfaces must share one."""
     group_of = {name: [name] for name in services}
     for name, service in services.items():
         for edge in service.needs.edges:

@@ -34,18 +34,18 @@ class Variable:
         name: The variable.
         reader: The service that reads it, or `KERNEL`, `NATS` or `OPENTELEMETRY`.
         type: Its type.
-        expected: The format of its text; empty if the type says it all.
+        expected: The expected format; empty if the type is explanation enough.
         default: The value if it is not set; None if it has no default.
         value: The current value; None if there is none.
         source: Where the current value comes from.
         required: Whether it must be set.
         secret: Whether its values are masked.
         meaning: Its description.
-        declared: Where it is declared; empty for the kernel's own.
+        declared: Where it is declared; empty for the kernel's own variables.
         problem: What is wrong with the value; empty if nothing is.
         common: Whether it is commonly set; the others are for fine tuning.
-        line: The default as a `.env` file writes it; empty if it is better not set, None if no text represents it.
-        active: Whether the line in the `.env` file is active rather than a comment.
+        line: The default as written in a `.env` file; empty if it should stay unset, None if no text represents it.
+        active: Whether that line is active in the `.env` file, rather than a comment.
 
     """
 
@@ -66,7 +66,7 @@ class Variable:
     active: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """Return its fields for the JSON format."""
+        """Return the fields of the variable for the JSON format."""
         return {
             "name": self.name,
             "reader": self.reader,
@@ -85,11 +85,11 @@ class Variable:
 
 @attrs.frozen
 class Surroundings:
-    """The variables that are set, and those in a `.env` file.
+    """The variables in the environment and those in a `.env` file.
 
     Args:
         environ: The environment.
-        file: The variables in the file.
+        file: The variables in the `.env` file.
 
     """
 
@@ -116,14 +116,14 @@ class Surroundings:
 
     @property
     def not_loaded(self) -> list[str]:
-        """Return the variables in the file that are not set: the file was not loaded."""
+        """Return the variables in the file that are not set, which means that the file was not loaded."""
         return [name for name in self.file if name not in self.environ]
 
 
 def variables_of(services: Mapping[str, Service[..., Any]], around: Surroundings) -> list[Variable]:
     """Return every variable: those of *services*, then the kernel's, NATS's and OpenTelemetry's."""
     return [
-        *(one for name, service in services.items() for one in _of_service(name, service, around)),
+        *(variable for name, service in services.items() for variable in _of_service(name, service, around)),
         *(_of_kernel(KERNEL, setting, around) for setting in SETTINGS),
         *(_of_kernel(NATS, setting, around) for setting in NATS_SETTINGS),
         *_described(OPENTELEMETRY, otel_table(), around),
@@ -134,7 +134,7 @@ def _of_service(name: str, service: Service[..., Any], around: Surroundings) -> 
     seen: set[str] = set()
     for cls, default in _configs(service):
         _, errors = read_config(name, cls, around.environ, default)
-        problems = {one: _problem(error) for error in errors for one in error.where.split(", ")}
+        problems = {name: _problem(error) for error in errors for name in error.where.split(", ")}
         for entry in entries(schema_of(name, cls), around.environ, default):
             variable = entry.leaf.variable
             if variable not in seen:
@@ -143,7 +143,7 @@ def _of_service(name: str, service: Service[..., Any], around: Surroundings) -> 
 
 
 def _configs(service: Service[..., Any]) -> Iterator[tuple[Any, object]]:
-    """Yield the config class that a service takes, with its default; if it takes none, those of its commands."""
+    """Yield the config class of a service, with its default; if it has none, those of its commands."""
     needs = needs_of(service)
     if needs is None or needs.config is not None:
         takers = [needs] if needs else []
@@ -158,7 +158,7 @@ def _configs(service: Service[..., Any]) -> Iterator[tuple[Any, object]]:
 
 
 def _problem(error: ConfigError) -> str:
-    """Return what is wrong with a value, without the value and the variable, which are shown beside it."""
+    """Return what is wrong with a value, without the variable and the value, which are shown beside it."""
     if error.hint.startswith("expected"):
         return error.hint.partition(" (")[0]
     return error.what.partition(": ")[2] or error.what
@@ -192,7 +192,7 @@ def _of_field(service: str, entry: Entry, around: Surroundings, problem: str) ->
 
 
 def _default(entry: Entry) -> tuple[str | None, str | None]:
-    """Return a default for people, and as a `.env` file writes it; None for what does not exist."""
+    """Return a default as shown to people, and as written in a `.env` file; None for what does not exist."""
     default, reader = entry.default, entry.leaf.reader
     if default is attrs.NOTHING:
         return None, ""
@@ -236,20 +236,20 @@ def _of_kernel(reader: str, setting: Setting, around: Surroundings) -> Variable:
 
 
 def _described(reader: str, table: Iterable[Described], around: Surroundings) -> Iterator[Variable]:
-    """Yield the variables in a table of descriptions."""
-    for one in table:
-        text = around.environ.get(one.name, "")
+    """Yield the variables in a table of descriptions, with their values."""
+    for described in table:
+        text = around.environ.get(described.name, "")
         yield Variable(
-            one.name,
+            described.name,
             reader,
-            one.type,
+            described.type,
             "",
-            one.default or None,
-            (MASK if one.secret else mask(text)) if text else one.default or None,
-            around.source(one.name, "default" if one.default else "unset"),
-            secret=one.secret,
-            meaning=one.meaning.replace("`", ""),
-            common=one.common or bool(text),
+            described.default or None,
+            (MASK if described.secret else mask(text)) if text else described.default or None,
+            around.source(described.name, "default" if described.default else "unset"),
+            secret=described.secret,
+            meaning=described.meaning.replace("`", ""),
+            common=described.common or bool(text),
             line="",
         )
 

@@ -8,23 +8,23 @@ from collections.abc import Callable, Mapping, Sequence
 
 from kernel.plan.environment import Variable
 
-WIDEST = 30  # the most characters in a column of the table, except in the first and the last
+WIDEST = 30  # maximum characters in a column of the table; the first and last are not limited
 
 
 def as_table(variables: Sequence[Variable], _: str = "") -> str:
-    """Return a table for people, with a heading for each reader; rare variables that are not set are only counted."""
-    shown = [one for one in variables if one.common]
+    """Return a table for people, with a heading for each reader. Rare variables that are not set are only counted."""
+    shown = [variable for variable in variables if variable.common]
     head = ("variable", "type", "default", "value", "from", "meaning")
     rows = {
-        one.name: (
-            one.name,
-            _cut(one.type),
-            "required" if one.required else _cut(one.default or ""),
-            "NOT SET" if one.required and one.value is None else _cut(one.value or ""),
-            one.source if one.source != "unset" else "",
-            f"WRONG: {one.problem}" if one.value and one.problem else one.meaning,
+        variable.name: (
+            variable.name,
+            _cut(variable.type),
+            "required" if variable.required else _cut(variable.default or ""),
+            "NOT SET" if variable.required and variable.value is None else _cut(variable.value or ""),
+            variable.source if variable.source != "unset" else "",
+            f"WRONG: {variable.problem}" if variable.value and variable.problem else variable.meaning,
         )
-        for one in shown
+        for variable in shown
     }
     widths = [max(len(row[n]) for row in [head, *rows.values()]) for n in range(len(head) - 1)]
 
@@ -32,10 +32,10 @@ def as_table(variables: Sequence[Variable], _: str = "") -> str:
         return "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
 
     lines: list[str] = []
-    for reader in dict.fromkeys(one.reader for one in shown):
-        lines += [reader, *(f"  {line(rows[one.name])}" for one in shown if one.reader == reader), ""]
+    for reader in dict.fromkeys(variable.reader for variable in shown):
+        lines += [reader, *(f"  {line(rows[variable.name])}" for variable in shown if variable.reader == reader), ""]
     rest = len(variables) - len(shown)
-    closing = f"and {rest} more of OpenTelemetry's, none of them set: `--format json` lists them"
+    closing = f"and {rest} more variables of OpenTelemetry, none of them set: `--format json` lists them"
     return "\n".join([f"  {line(head)}", "", *lines, *([closing] if rest else [])]).rstrip()
 
 
@@ -46,21 +46,25 @@ def _cut(text: str) -> str:
 def as_dotenv(variables: Sequence[Variable], app: str) -> str:
     """Return a `.env.example`: every default, with comments. It contains no current value."""
     lines = [
-        f"# What {app} reads from the environment, and the defaults. Copy it to .env, which the recipes load;",
+        f"# What {app} reads from the environment, with defaults. Copy this file to .env, which the recipes load;",
         "# variables that are set in the environment take precedence. An empty variable counts as not set.",
     ]
-    for reader in dict.fromkeys(one.reader for one in variables if one.common):
+    for reader in dict.fromkeys(variable.reader for variable in variables if variable.common):
         lines += ["", f"# -- {reader} --"]
-        for one in (one for one in variables if one.reader == reader and one.common):
-            about = [one.type, "required" if one.required else "", "" if one.active else _untold(one)]
-            lines += ["", f"# {one.meaning} ({', '.join(word for word in about if word)})".replace("#  (", "# (")]
-            lines.append(f"{'' if one.active else '#'}{one.name}={_quoted(one.line or '')}")
+        for variable in (variable for variable in variables if variable.reader == reader and variable.common):
+            about = [
+                variable.type,
+                "required" if variable.required else "",
+                "" if variable.active else _untold(variable),
+            ]
+            lines += ["", f"# {variable.meaning} ({', '.join(word for word in about if word)})".replace("#  (", "# (")]
+            lines.append(f"{'' if variable.active else '#'}{variable.name}={_quoted(variable.line or '')}")
     return "\n".join(lines)
 
 
-def _untold(one: Variable) -> str:
-    """Return the default, if the line below the comment does not show it."""
-    return f"default: {one.default}" if one.default and one.default != one.line else ""
+def _untold(variable: Variable) -> str:
+    """Return the default if the line below the comment does not show it."""
+    return f"default: {variable.default}" if variable.default and variable.default != variable.line else ""
 
 
 def _quoted(text: str) -> str:
@@ -75,7 +79,7 @@ def _quoted(text: str) -> str:
 
 def as_json(variables: Sequence[Variable], _: str = "") -> str:
     """Return all variables with all their fields, for programs."""
-    return json.dumps([one.as_json() for one in variables], indent=2, ensure_ascii=False)
+    return json.dumps([variable.as_json() for variable in variables], indent=2, ensure_ascii=False)
 
 
 FORMATS: Mapping[str, Callable[[Sequence[Variable], str], str]] = {

@@ -24,12 +24,12 @@ class Registry:
     """Services by name.
 
     Args:
-        services: The enabled services, which are imported.
+        services: The enabled services, imported.
         known: The names of all services, enabled or not.
-        absent: The names of those that the artifact was built without.
+        absent: The names of services that the artifact was built without.
         remote: Whether services that are not enabled here can be called in other processes.
-        chosen: The names of those that should be imported, even if one failed to. That failure is reported elsewhere;
-            errors that follow from it are left out.
+        chosen: The names of the services to import, including any whose import failed. That failure is reported
+            elsewhere; errors that follow from it are left out.
 
     """
 
@@ -41,7 +41,7 @@ class Registry:
 
     @property
     def graph(self) -> Graph:
-        """The enabled dependencies of each service, without services that are declared wrongly."""
+        """The enabled dependencies of each service. Services that are declared wrongly are left out."""
         known = {name: needs for name, service in self.services.items() if (needs := needs_of(service)) is not None}
         return {name: [edge.target for edge in needs.edges if edge.target in known] for name, needs in known.items()}
 
@@ -57,7 +57,7 @@ class Registry:
     # -- how they fit together -----------------------------------------------------------------------------------
 
     def check(self) -> tuple[list[PlanError], list[str]]:
-        """Return the errors and the warnings about how the services fit together."""
+        """Return the errors and warnings about how the services fit together."""
         errors: list[PlanError] = []
         warnings: list[str] = []
         for service in self.services.values():
@@ -82,8 +82,8 @@ class Registry:
     def _explain(self, service: Service[..., Any], error: PlanError) -> list[PlanError]:
         """Return the errors of a *service* that is declared wrongly: first the names in `depends` that do not exist.
 
-        Since parameters are named after dependencies, they are checked with each such name replaced by the most similar
-        one that exists.
+        To check its parameters nevertheless, which are named after dependencies, each such name is replaced by the most
+        similar one that exists.
         """
         try:
             edges = service.edges
@@ -108,7 +108,7 @@ class Registry:
 
     @property
     def _names(self) -> Collection[str]:
-        """The names that can be depended on."""
+        """The names that a service can depend on."""
         return [*self.known, *self.absent] or [*self.services]
 
     def check_edge(  # noqa: PLR0911  (each line is a rule)
@@ -127,7 +127,7 @@ class Registry:
                 hint=f"let {target} take `Serving[...]`, or remove the parameter {edge.parameter!r}",
             )
         if target in self.chosen:
-            return None  # it does not import
+            return None  # its import failed
         if target not in self.known and target not in self.absent:
             hint = did_you_mean(target, self._names) or f"there are: {', '.join(self._names)}"
             return NamingError(f"{name} depends on {target!r}, which does not exist", where=where, hint=hint)
@@ -145,7 +145,7 @@ class Registry:
             where=where,
             hint=f"{'build one with it' if target in self.absent else enable},"
             f" {'' if interface else 'or '}give the parameter {edge.parameter!r} a default"
-            + (f", or set NATS_URL, since {interface} can be called where it runs" if interface else ""),
+            + (f", or set NATS_URL, since {interface} can be called in another process" if interface else ""),
         )
 
     # -- what they read ------------------------------------------------------------------------------------------
@@ -164,13 +164,13 @@ class Registry:
             cls = needs.config[1]
             configs[name], wrong = read_config(name, cls, environ, needs.config_default)
             errors.extend(wrong)
-            for one, field in variables(name, cls).items():
-                owner = owners.setdefault(one, name)
+            for read_from, field in variables(name, cls).items():
+                owner = owners.setdefault(read_from, name)
                 if owner != name:
                     errors.append(
                         ConfigError(
                             f"is read by {owner} and by {name} (for {type_name(cls)}.{field})",
-                            where=one,
+                            where=read_from,
                             hint="rename the field or the service",
                         )
                     )

@@ -1,4 +1,4 @@
-"""Select what runs: from files, environment and command line to the units of the orchestrator.
+"""Select the services to run: from files, environment and command line to the orchestrator's units.
 
 All errors are found here before anything starts, and are reported together.
 """
@@ -20,11 +20,11 @@ from kernel.plan.registry import Registry, needs_of
 
 @attrs.frozen
 class Plan:
-    """What is to run.
+    """What to run.
 
     Args:
         units: The services with their configs, each after its dependencies.
-        warnings: What an operator should know before the start.
+        warnings: Messages for the operator before the start.
 
     """
 
@@ -40,25 +40,25 @@ def select(files: Catalogue, patterns: Sequence[str] | None, source: str) -> lis
 
     Args:
         files: All services.
-        patterns: Names and globs. A ``!`` before one excludes what it matches; exclusions take precedence, and on
-            their own they select all others. None selects all.
-        source: Where the patterns come from, for errors.
+        patterns: Names and globs. A ``!`` before one excludes what it matches. Exclusions take precedence; if there are
+            only exclusions, they select all others. None selects all.
+        source: Where the patterns were given, for errors.
 
     Raises:
-        NamingError: A pattern matches nothing, or nothing is left.
+        NamingError: A pattern matches nothing, or no service is left.
 
     """
     if not files:
         raise NamingError(
-            "there is no service", where="services", hint="write one: services/hello.py with an async function @service"
+            "there is no service", where="services", hint="write an async function with @service in services/hello.py"
         )
     if patterns is None:
         return list(files)
     chosen, dropped = _matched(files, patterns, source)
-    result = [one for one in files if one in chosen - dropped]
+    result = [service for service in files if service in chosen - dropped]
     if not result:
         raise NamingError(
-            f"no service is left of {', '.join(patterns)}", where=source, hint="remove one of the exclusions"
+            f"{', '.join(patterns)} selects no service", where=source, hint="remove one of the exclusions"
         )
     return result
 
@@ -72,8 +72,8 @@ def _matched(files: Catalogue, patterns: Sequence[str], source: str) -> tuple[se
     errors: list[PlanError] = []
     for pattern in patterns:
         name = pattern.removeprefix("!").strip()
-        matches = {one for one in files if fnmatchcase(one, name)}
-        absent = [one for one in files.absent if fnmatchcase(one, name)]
+        matches = {service for service in files if fnmatchcase(service, name)}
+        absent = [service for service in files.absent if fnmatchcase(service, name)]
         if absent and not matches and not pattern.startswith("!"):
             hint = "remove it, or build an artifact with it"
             errors.append(NamingError(f"{', '.join(absent)} is not in this artifact", where=source, hint=hint))
@@ -95,13 +95,13 @@ def load_selected(
     with_dependencies: bool,
     left_out: Collection[str] = (),
 ) -> tuple[dict[str, Service[..., Any]], set[str], list[PlanError]]:
-    """Import the services *names*, and if requested their dependencies; return also the names that were tried.
+    """Import the services *names*, with their dependencies if requested; also return which names were tried.
 
     Args:
         files: All services.
-        names: Those to import.
+        names: The services to import.
         with_dependencies: Whether to import their dependencies, too.
-        left_out: Dependencies that are imported for their value only, not for the order.
+        left_out: Dependencies that are imported only where their value is needed, not for the order.
 
     """
     services, errors = load_all({name: files[name] for name in names})
@@ -130,9 +130,9 @@ def registry_of(
     """Return the registry of the enabled services.
 
     Args:
-        services: Those that could be imported.
+        services: The services that could be imported.
         files: All services.
-        chosen: Those that should have been imported.
+        chosen: The services that should have been imported.
         remote: Whether other services can be called in other processes.
 
     """
@@ -151,15 +151,16 @@ def make_plan(
     """Import the services that *patterns* select, and plan their run.
 
     Args:
-        files: All services, as found.
+        files: All services that were found.
         environ: The environment.
         patterns: As for `select`.
-        source: Where they come from, for errors.
-        with_dependencies: Whether to add their dependencies, but for the order none that a pattern excludes.
-        errors: Errors found before, reported with the rest.
+        source: Where the patterns were given, for errors.
+        with_dependencies: Whether to add the dependencies of the selected services. A dependency that a pattern
+            excludes is added only where its value is needed.
+        errors: Errors found before, which are reported with the others.
 
     Raises:
-        PlanError: Anything is wrong; several errors are raised as `Problems`.
+        PlanError: There are errors; several are raised as `Problems`.
 
     """
     try:
@@ -175,7 +176,7 @@ def make_plan(
     try:
         Problems.raise_any([*errors, *wrong, *misfits, *bad_values])
     except PlanError as error:
-        for miss in misses:  # a variable that is missing may be set under a misspelt name
+        for miss in misses:  # a missing variable may be set under a misspelt name
             error.add_note(miss)
         raise
     return Plan(registry.units(configs), (*misses, *warnings))
@@ -193,18 +194,19 @@ def plan_command(
     enabled: Sequence[str] | None = None,
     errors: Sequence[PlanError] = (),
 ) -> tuple[Plan, object]:
-    """Return the plan of the providers that a command needs, and the config of its service.
+    """Plan the run of a command: return its providers, and the config of the service it belongs to.
 
     Args:
         owner: The service whose command it is.
-        needs: What the command needs. Whose value it takes runs, enabled or not, and so does whose value that takes.
-        files: All services.
+        needs: What the command needs.
+        files: All services that were found.
         environ: The environment.
-        enabled: The patterns of SERVICES_ENABLED; what they leave out does not run for the order alone. None for all.
-        errors: Errors found before, reported with the rest.
+        enabled: The patterns of SERVICES_ENABLED; None if it is not set. A service that they leave out runs only where
+            its value is needed.
+        errors: Errors found before, which are reported with the others.
 
     Raises:
-        PlanError: Anything is wrong with them; several errors are raised as `Problems`.
+        PlanError: There are errors; several are raised as `Problems`.
 
     """
     providers = [edge.target for edge in needs.edges if edge.target in files]
@@ -218,10 +220,12 @@ def plan_command(
     own = [registry.check_edge(owner, edge) for edge in needs.edges]
     readers = registry_of({**services, owner.name: owner}, files, files) if needs.config else registry
     configs, bad_values, _ = readers.read_configs(environ)
-    if needs.config and owner.name not in configs:  # the service itself takes none
+    if needs.config and owner.name not in configs:  # the service itself takes no config
         from kernel.config.service_config import read_config
 
         configs[owner.name], refused = read_config(owner.name, needs.config[1], environ, needs.config_default)
         bad_values += refused
-    Problems.raise_any([*errors, *wrong, *misfits, *(one for one in own if isinstance(one, PlanError)), *bad_values])
+    Problems.raise_any(
+        [*errors, *wrong, *misfits, *(error for error in own if isinstance(error, PlanError)), *bad_values]
+    )
     return Plan(registry.units(configs)), configs.get(owner.name)

@@ -11,12 +11,12 @@ USUAL = gc.get_threshold()
 YOUNG = 50_000
 """The number of new objects after which the collector runs, instead of Python's 700 to 2,000.
 
-Most objects created during the start live on, and most freed during the stop are freed by reference counting, so
-frequent collections find nothing. 10,000 services start in half the time, and stop in two thirds.
+Most objects created during the start live on, and most objects freed during the stop are freed by reference counting,
+so frequent collections find nothing. 10,000 services start in half the time, and stop in two thirds.
 """
 
 YOUNG_EACH = 50
-"""The same for each service, which creates 30 to 40 objects: 10,000 start in 0.8 of the time without this.
+"""The same threshold per service. Each creates 30 to 40 objects: 10,000 services start in 0.8 of the time without it.
 
 Uncollected garbage then takes at most about as much memory as the services themselves.
 """
@@ -25,8 +25,8 @@ Uncollected garbage then takes at most about as much memory as the services them
 class PatientCollector:
     """Raises the collector's threshold, as a context manager around a run.
 
-    Once all services are ready a higher threshold gains nothing (parsing JSON into a cache took 0.99 to 1.04 of the
-    time), so `usual` restores Python's until `patient` is called. Thresholds set by `app/init.py` are not changed.
+    Once all services are ready, a higher threshold gains nothing (parsing JSON into a cache took 0.99 to 1.04 of the
+    time), so `usual` restores Python's threshold until `patient` is called. A threshold set by `app/init.py` is kept.
 
     Args:
         services: The number of services.

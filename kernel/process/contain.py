@@ -1,4 +1,4 @@
-"""Contain failures in the kernel's own threads and callbacks: log each once, and go on."""
+"""Contain failures in the kernel's own threads and callbacks: log each once, and continue."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def contained(what: str) -> Generator[None]:
     """Suppress every exception in the block; log the first of each kind, if possible.
 
     Args:
-        what: What fails, as the beginning of a log line: "the watch on the event loop".
+        what: What fails, as the beginning of a log line: "the event loop watch".
 
     """
     try:
@@ -23,12 +23,12 @@ def contained(what: str) -> Generator[None]:
 
 
 def say_once(what: str, error: BaseException) -> None:
-    """Log that *what* failed with *error*, once for each *what* and type of error."""
+    """Log that *what* failed with *error*, once for each combination of *what* and type of error."""
     kind = f"{what}: {type(error).__name__}"
     if kind in _said:
         return
     _said.add(kind)
-    with contextlib.suppress(BaseException):  # logging may be impossible too
+    with contextlib.suppress(BaseException):  # logging may fail too
         import logging  # loaded before any run; the core alone does not need it
 
-        logging.getLogger("kernel").error("%s failed; it goes on", what, exc_info=error)
+        logging.getLogger("kernel").error("%s failed; continuing", what, exc_info=error)

@@ -1,4 +1,4 @@
-"""Detects a debugger, so that deadlines can be suspended."""
+"""Detect a debugger, so that deadlines can be suspended."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 
 DEBUGGERS = ("bdb", "pydevd")
-"""Modules that are imported only by debuggers: pdb and similar ones use bdb; VS Code and PyCharm use pydevd. They
-stay imported after "continue", when no trace function is set any more; otherwise the time at a breakpoint would count
+"""Modules that only debuggers import: pdb and similar ones use bdb; VS Code and PyCharm use pydevd. They stay
+imported after "continue", when no trace function is set any more; otherwise the time spent at a breakpoint would count
 afterwards."""
 
 
@@ -17,7 +17,7 @@ def attached() -> bool:
 
 
 def resting(announce: Callable[[], None]) -> Callable[[], bool]:
-    """Return a function that tells whether deadlines are suspended, and calls *announce* the first time they are."""
+    """Return a function that tells whether deadlines are suspended. It calls *announce* the first time they are."""
     announced = False
 
     def rests() -> bool:

@@ -1,4 +1,4 @@
-"""Run an event loop that signals can wake, and that survives SystemExit; anyio provides neither."""
+"""Run an event loop that signals can wake, and that survives SystemExit. anyio provides neither."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Wake = Callable[[Callable[[], None]], object]
 
 
 def run(main: Callable[[Wake], Awaitable[T]], backend: str) -> T:
-    """Run *main* on *backend*: "asyncio", "uvloop" (asyncio on a faster loop) or "trio".
+    """Run *main* on *backend*: "asyncio", "uvloop" (a faster loop for asyncio) or "trio".
 
-    *main* gets a function that makes the loop call something soon, and that any thread may call. Errors that the loop
+    *main* gets a function that makes the loop call another function soon; any thread may use it. Errors that the loop
     raises after *main* has returned are logged: asyncio may fail to start a thread when it closes.
     """
     results: list[T] = []
@@ -49,7 +49,7 @@ async def _on_trio(main: Callable[[Wake], Awaitable[T]]) -> T:
 async def _on_asyncio(main: Callable[[Wake], Awaitable[T]]) -> T:
     import asyncio
 
-    # In the context of this task: in that of the calling thread, anyio would find no loop.
+    # In the context of this task: in the context of the calling thread, anyio would find no loop.
     wake = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, context=contextvars.copy_context())
     return await main(wake)
 
@@ -66,10 +66,10 @@ def _new_loop(backend: str) -> Any:
         base = asyncio.SelectorEventLoop
 
     class Loop(base):  # type: ignore[misc]
-        """Goes on when a task raises SystemExit or KeyboardInterrupt.
+        """Continues when a task raises SystemExit or KeyboardInterrupt.
 
-        asyncio gives the exception to the task, and then raises it from the loop too, which would cancel every
-        service. The task's group has received it and treats it as a crash, so the loop goes on.
+        asyncio passes the exception to the task, but then also raises it from the loop, which would cancel every
+        service. The task group has received it and treats it as a crash, so the loop continues.
         """
 
         _ended = False
@@ -80,7 +80,7 @@ def _new_loop(backend: str) -> Any:
 
         def run_forever(self) -> None:
             self._ended = False
-            while not self._ended:  # if both come in one iteration, asyncio forgets the stop
+            while not self._ended:  # if both happen in one iteration, asyncio forgets the stop
                 with contextlib.suppress(SystemExit, KeyboardInterrupt):
                     super().run_forever()
 

@@ -1,8 +1,8 @@
-"""Share signals with libraries that handle them too, so that neither takes them away from the other.
+"""Share signals with libraries that handle them too, so that both receive them.
 
 A server such as uvicorn sets its own handlers while it serves. An event loop takes the interpreter's wake-up
-descriptor, and restores the default action when a handler is removed: the next SIGTERM would then kill
-the process. So while the kernel counts signals, these functions are replaced:
+descriptor, and restores the default action when a handler is removed: the next SIGTERM would then kill the process.
+So these functions are replaced while the kernel counts signals:
 
     signal.signal               keeps the library's handler beside the kernel's
     signal.set_wakeup_fd        keeps the library's descriptor; what the kernel reads is forwarded to it
@@ -24,7 +24,7 @@ from kernel.process.contain import contained
 
 Handler = Callable[[int, FrameType | None], Any]
 
-set_handler, _set_wakeup_fd = signal.signal, signal.set_wakeup_fd  # the real ones
+set_handler, _set_wakeup_fd = signal.signal, signal.set_wakeup_fd  # the original functions
 
 
 class Guests:
@@ -49,7 +49,7 @@ class Guests:
         """Replace the functions.
 
         Args:
-            held: The signals that the kernel must receive in any case.
+            held: The signals that the kernel must always receive.
             pipe: The kernel's wake-up descriptor; -1 leaves it to libraries.
 
         """
@@ -64,14 +64,14 @@ class Guests:
             self._fd = _set_wakeup_fd(pipe, warn_on_full_buffer=False)
 
     def close(self) -> None:
-        """Restore the functions. A library that kept one of ours gets the behaviour of the real one."""
+        """Restore the functions. A library that has kept a reference to ours gets the original behaviour."""
         if self._pipe != -1:
             _set_wakeup_fd(self._fd)
         self._held, self._pipe = frozenset(), -1
         self._handlers.clear()
         while self._replaced:
             module, name, ours, real = self._replaced.pop()
-            if getattr(module, name) is ours:  # else it was replaced again since
+            if getattr(module, name) is ours:  # otherwise it was replaced again meanwhile
                 setattr(module, name, real)
 
     def call(self, number: int, frame: FrameType | None) -> None:
@@ -83,9 +83,9 @@ class Guests:
                 handler(number, frame)
 
     def pass_on(self, numbers: bytes) -> None:
-        """Forward the signal numbers from the interpreter to the library's descriptor."""
+        """Forward the signal numbers received from the interpreter to the library's descriptor."""
         if self._fd != -1:
-            with contextlib.suppress(OSError):  # it is full, or closed
+            with contextlib.suppress(OSError):  # the pipe is full, or closed
                 os.write(self._fd, numbers)
 
     def retake(self) -> bool:
@@ -124,7 +124,7 @@ class Guests:
     def _noting(self, send: Callable[..., Any], sent: Callable[..., int]) -> Callable[..., Any]:
         @functools.wraps(send)
         def noting(*args: Any) -> Any:
-            with contextlib.suppress(TypeError):  # *send* will raise it
+            with contextlib.suppress(TypeError):  # *send* will raise the error
                 if (number := sent(*args)) in self._held:
                     self._to_itself(number)
             return send(*args)

@@ -1,8 +1,8 @@
-"""Ends the process when Python code no longer can: a native function may hold the interpreter's lock for ever.
+"""End the process when Python code no longer can: a native function may hold the interpreter's lock forever.
 
 `faulthandler` can print every thread's stack without the lock, but can exit only with code 1, which would be wrong for
 a shutdown that exceeded its deadline. So a timer of the C library calls ``_exit`` with the right code, in a separate
-thread; without such a timer, faulthandler's exit is used.
+thread. If there is no such timer, faulthandler exits.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Callable
 STDERR = 2
 STACKS = 1.25  # seconds after the deadline at which the stacks are printed
 EXIT = 1.5  # seconds after the deadline at which the process ends
-LONG = 1e6  # seconds (11 days), the longest timer: faulthandler has a limit; a deadline that moves is armed again
+LONG = 1e6  # seconds (11 days), the longest timer that faulthandler allows; a deadline that changes is armed again
 
 _start_timer: Callable[[float, int], Callable[[], object]] | None = None
 _cancel_timer: list[Callable[[], object]] = []
 
 
 def load() -> None:
-    """Load what ends the process with the right code. Takes 5 ms for ctypes, so a quick stop avoids it."""
+    """Load the code that ends the process with the right exit code. Not done for a quick stop: ctypes takes 5 ms."""
     global _start_timer  # noqa: PLW0603  (one per process)
     if _start_timer is not None:
         return
@@ -30,37 +30,37 @@ def load() -> None:
 
 
 def arm(seconds: float, code: int) -> None:
-    """End the process if it still exists `EXIT` seconds after *seconds* from now; with *code* if `load` was called."""
+    """End the process with *code* if it still exists *seconds* plus `EXIT` from now. Without `load`, the code is 1."""
     seconds = min(max(seconds, 0.0), LONG)
     earlier = len(_cancel_timer)
     if _start_timer is not None:
         with contextlib.suppress(OSError):
             _cancel_timer.append(_start_timer(seconds + EXIT, code))
     _dump_later(seconds + (STACKS if _cancel_timer else EXIT), leave=not _cancel_timer)
-    # The earlier one goes last: between two instructions of ours another thread may take the lock for ever.
+    # The earlier timer is set last: between two instructions of ours another thread may take the lock forever.
     for cancel in _cancel_timer[:earlier]:
         cancel()
     del _cancel_timer[:earlier]
 
 
 def disarm() -> None:
-    """Cancel the end of the process."""
+    """Cancel the timers."""
     faulthandler.cancel_dump_traceback_later()
     while _cancel_timer:
         _cancel_timer.pop()()
 
 
 def _dump_later(seconds: float, *, leave: bool) -> None:
-    # By descriptor: a file would be flushed here, and a thread may be blocked in writing to it.
+    # By descriptor: closing a file object would flush it, and a thread may be blocked in writing to it.
     faulthandler.dump_traceback_later(seconds, exit=leave, file=STDERR)
 
 
 def _load_timers() -> Callable[[float, int], Callable[[], object]]:
-    """Return a function that makes the C library exit after some seconds, and returns how to cancel that."""
+    """Return a function that lets the C library exit after some seconds, and that returns a function to cancel that."""
     import ctypes
 
     with contextlib.suppress(OSError):
-        # A thread that wakes while the interpreter exits needs it, and aborts the process if it cannot be loaded.
+        # A thread that wakes while the interpreter exits needs this, and aborts the process if it cannot be loaded.
         ctypes.CDLL("libgcc_s.so.1")
     monotonic, in_a_thread = 1, 2  # CLOCK_MONOTONIC, SIGEV_THREAD
 

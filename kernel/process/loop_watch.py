@@ -1,7 +1,7 @@
-"""Watches the event loop, and reports what blocks it while it is blocked.
+"""Watch the event loop, and report what blocks it while it is blocked.
 
-A thread asks the loop for an answer a few times a second. Nothing is measured in the loop itself, so a loop that is not
-blocked pays only for a few calls a second.
+A thread requests a response from the loop a few times a second. Nothing is measured in the loop itself, so a loop that
+is not blocked pays only for these calls.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from collections.abc import Callable
 from kernel.process.contain import contained
 from kernel.process.event_loop import Wake
 
-EVERY = 0.25  # seconds between an answer and the next question
-LAST = 0.1  # seconds to wait for the thread to end: it may be blocked in writing to a log
-LIMIT = 1.0  # seconds without an answer after which the loop counts as blocked
+EVERY = 0.25  # seconds between a response and the next request
+LAST = 0.1  # seconds to wait for the thread to end, since writing to a log may block it
+LIMIT = 1.0  # seconds without a response after which the loop counts as blocked
 
 
 class LoopWatch:
-    """Watches the loop that *wake* reaches, from a daemon thread, until `end`.
+    """Watches the loop that *wake* wakes, in a daemon thread, until `end`.
 
     Args:
         wake: Makes the loop call a function soon.
-        blocked: Called in the thread with the seconds so far, when the loop has not answered for `LIMIT`.
-        free: Called in the thread with the seconds it took, when the loop has answered after that.
+        blocked: Called in the thread with the seconds so far, when the loop has not responded for `LIMIT`.
+        free: Called in the thread with the seconds the loop was blocked, when it responds again.
         resting: Returns whether the watch is suspended because a debugger is attached.
-        alive: Called by the loop with each answer.
+        alive: Called by the loop with each response.
 
     """
 
@@ -39,11 +39,11 @@ class LoopWatch:
         resting: Callable[[], bool] = bool,
         alive: Callable[[], object] = bool,
     ) -> None:
-        self.delay = 0.0  # seconds that the loop took for its last answer
+        self.delay = 0.0  # seconds that the loop took for its last response
         self.silent = 0.0
-        """Seconds for which the loop has not answered, in steps of `EVERY`; 0 if it has answered.
+        """Seconds for which the loop has not responded, in steps of `EVERY`; 0 if it has.
 
-        Counted by the waiting thread, not by a clock: while the process is paused the loop is not blocked.
+        Counted by the waiting thread rather than by a clock: a paused process does not mean a blocked loop.
         """
         self._alive = alive
         self._wake = wake
@@ -53,7 +53,7 @@ class LoopWatch:
         self._answer = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="kernel loop watch", daemon=True)
-        with contained("the watch on the event loop"):
+        with contained("the event loop watch"):
             self._thread.start()
 
     def end(self) -> None:
@@ -75,7 +75,7 @@ class LoopWatch:
             asked = time.monotonic()
             try:
                 self._wake(functools.partial(self._answers, asked))
-            except RuntimeError:  # the loop is gone
+            except RuntimeError:  # the loop is closed
                 return
             told = False
             while not self._answer.wait(EVERY):
@@ -85,14 +85,14 @@ class LoopWatch:
                 self.silent += EVERY
                 if self.silent >= LIMIT and not told:
                     told = True
-                    with contained("the watch on the event loop"):
+                    with contained("the event loop watch"):
                         self._blocked(time.monotonic() - asked)
             self.silent = 0.0
             if told and not self._ended.is_set():
-                with contained("the watch on the event loop"):
+                with contained("the event loop watch"):
                     self._free(time.monotonic() - asked)
 
     def _rests(self) -> bool:
-        with contained("the look for a debugger"):
+        with contained("the check for a debugger"):
             return self._resting()
         return False

@@ -1,10 +1,11 @@
 """Count signals in a separate thread.
 
-First SIGINT, SIGTERM or SIGHUP: stop gracefully. Second: cancel everything now. Third: exit at once.
+On the first SIGINT, SIGTERM or SIGHUP: stop gracefully. Second: cancel everything now. Third: exit at once.
 
-Python runs signal handlers between two instructions of the main thread, so not while that waits in native code, such as
-for a connection or a query. But the interpreter writes the signal's number into a pipe at once, and a thread that reads
-it needs only the interpreter's lock. So signals count while a service blocks the event loop, and during imports.
+Python runs signal handlers between two instructions of the main thread, so not while that thread waits in native code,
+for example for a connection or a query. But the interpreter writes the signal's number into a pipe at once, and a
+thread that reads it needs only the interpreter's lock. So signals count during imports, and while a service blocks the
+event loop.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from kernel.process.guests import Guests, set_handler
 from kernel.process.watchdog import FORCED, within
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-SAME = 0.5  # seconds within which two count as one: a terminal and a parent may both send it; systemd adds SIGHUP
+SAME = 0.5  # seconds within which two signals count as one: a terminal and a parent may both send it; systemd sends two
 
 
 def ignore() -> None:
-    """Ignore the signals that stop the app: at its end the interpreter restores the default actions, which kill."""
+    """Ignore the signals that stop the app: on exit the interpreter restores the default actions, which kill."""
     for number in SIGNALS:
         set_handler(number, signal.SIG_IGN)
 
@@ -38,23 +39,23 @@ class Signals:
 
     Args:
         on_signal: Called with the count at each signal, in the counting thread.
-        at_once: Called with the exit code and the signal's name before the process exits at once, for at most 0.1 s.
+        at_once: Called with the exit code and the signal's name before the process exits at once; may take 0.1 s.
 
     """
 
     def __init__(self, on_signal: Callable[[int], None], at_once: Callable[[int, str], None]) -> None:
         self.count = 0
         self.first = ""
-        self.first_at = 0.0  # by time.monotonic
+        self.first_at = 0.0  # on the clock of time.monotonic
         self._caught_first = "", -math.inf
         self._on_signal = on_signal
         self._at_once = at_once
         self._told: int | None = None
         self._listener: Callable[[int], None] | None = None
         self._last: dict[int, float] = {}
-        self._lock = threading.RLock()  # without the thread, a signal may interrupt whoever has the lock
+        self._lock = threading.RLock()  # without the thread, a signal handler may interrupt the owner of the lock
         self._previous: dict[int, Any] = {}
-        self._masks: list[set[signal.Signals | int]] = []  # one for each thread that is forking
+        self._masks: list[set[signal.Signals | int]] = []  # one per thread that is forking
         self._guests = Guests(self._caught, self._sent_to_itself)
         self._write_fd = -1
 
@@ -62,8 +63,9 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             return self
         for number in SIGNALS:
-            # nohup ignores SIGHUP on purpose. A shell ignores SIGINT for what it starts by `&`, but one that is sent
-            # anyway should count.
+            # nohup ignores SIGHUP on purpose. A shell ignores SIGINT for commands started with `&`, but a SIGINT that
+            # is
+            # sent explicitly should count.
             if number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._caught)
         os.register_at_fork(before=self._forks, after_in_parent=self._forked, after_in_child=self._in_child)
@@ -87,7 +89,7 @@ class Signals:
         if self._previous:
             self._let_go()
             if self._write_fd != -1:
-                os.close(self._write_fd)  # which ends the thread
+                os.close(self._write_fd)  # ends the thread
 
     def _forks(self) -> None:
         """Block signals while the process forks: parent and child share the pipe, but must not share signals."""
@@ -113,7 +115,7 @@ class Signals:
             self._let_go()
 
     def listen(self, listener: Callable[[int], None] | None) -> None:
-        """Call *listener* with the count at each signal, in the counting thread; at once if there was one already.
+        """Call *listener* with the count at each signal, in the counting thread; at once if there already was a signal.
 
         Without a listener, the second signal ends the process.
         """
@@ -123,27 +125,27 @@ class Signals:
                 listener(self.count)
 
     def came(self) -> tuple[str, float]:
-        """Return the first signal's name and the seconds since; an empty name if there was none.
+        """Return the first signal's name and the seconds since; an empty name if there was no signal.
 
-        It is known as soon as Python's handler has run, before the loop handles anything else.
+        The name is known as soon as Python's handler has run, before the loop handles anything else.
         """
         name, at = (self.first, self.first_at) if self.count else self._caught_first
         return name, time.monotonic() - at
 
     def told(self, code: int) -> None:
-        """Make further signals exit with *code* and without a message, since the end was reported."""
+        """Let further signals exit with *code* and without a message, since the end was reported."""
         self._told = code
 
     def _sent_to_itself(self, number: int) -> None:
         """Count the first signal that the process sends to itself as a request to stop, and ignore further ones.
 
-        A library that caught the first one stops, and then raises it again.
+        A library that caught the first signal stops, and then raises it again.
         """
         if self.count:
             self._last[number] = time.monotonic()
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal in Python: call the library's handler, and tell the thread if the interpreter could not."""
+        """Handle a signal in Python: call the library's handler, and notify the thread if the interpreter could not."""
         if not self._caught_first[0]:
             self._caught_first = signal.Signals(number).name, time.monotonic()
         if self._write_fd == -1:
@@ -158,12 +160,12 @@ class Signals:
                 for number in numbers:
                     if number in SIGNALS:  # the pipe gets every signal that has a handler
                         self._handle(number)
-                self._guests.pass_on(numbers)  # last, so that what a library does is part of the stop
+                self._guests.pass_on(numbers)  # comes last, so that whatever a library does is part of the stop
 
     def _is_one_with(self, number: int, now: float) -> bool:
-        """Return whether the signal *number* counts as one with the signal just before."""
+        """Return whether the signal *number* counts as the same as one just before."""
         kin = {number, signal.SIGTERM} if number != signal.SIGTERM else SIGNALS
-        return any(now - self._last.get(one, -math.inf) < SAME for one in kin)
+        return any(now - self._last.get(other, -math.inf) < SAME for other in kin)
 
     def _handle(self, number: int) -> None:
         with self._lock:
@@ -178,11 +180,11 @@ class Signals:
             elif self.count > 2 or self._listener is None:  # noqa: PLR2004  (the third)
                 if self._told is not None:
                     os._exit(self._told)
-                with contained("the last word"):
+                with contained("the forced exit message"):
                     within(0.1, lambda: self._at_once(FORCED, name))  # stderr may be a full pipe
                 os._exit(FORCED)
-            # The listener first: it stops the app, and needs no resource that may be exhausted.
+            # The listener comes first: it stops the app, and needs no resource that may be exhausted.
             for tell in (self._listener, self._on_signal):
-                with contained("what a signal sets off"):
+                with contained("a signal's listener"):
                     if tell is not None:
                         tell(self.count)

@@ -1,4 +1,4 @@
-"""Listening sockets: opened at an address, or passed by systemd (sd_listen_fds(3))."""
+"""Listening sockets: opened at an address, or passed by systemd as in sd_listen_fds(3)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Address = tuple[int, str]
 """A socket family and an address in it."""
 LOCAL = [(int(socket.AF_INET6), "::1"), (int(socket.AF_INET), "127.0.0.1")]
 NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
-TRIES = 10  # ports to try if one must be free at several addresses
+TRIES = 10  # attempts to find a port that is free at several addresses
 FIRST = 3  # the descriptor of the first socket from systemd
 
 
 def listen(host: str, port: int, backlog: int | None = None) -> list[socket.socket]:
-    """Listen on all addresses of *host* that this machine has.
+    """Listen on all addresses of *host* that exist on this machine.
 
     Args:
-        host: An address, or a name. ``::`` and an empty string mean IPv6 and IPv4, as far as the machine has them.
+        host: An address or a name. ``::`` and an empty string mean IPv6 and IPv4, as far as the machine supports them.
         port: The port; 0 for a free one, the same for all addresses.
-        backlog: The number of connections that may wait to be accepted; None for Python's default.
+        backlog: How many connections may wait to be accepted; None for Python's default.
 
     Raises:
         OSError: An address is not available, or *host* has none on this machine.
@@ -35,10 +35,10 @@ def listen(host: str, port: int, backlog: int | None = None) -> list[socket.sock
 
 
 def addresses_of(host: str, port: int) -> list[Address]:
-    """Return the addresses of *host* if that needs no look-up; an empty list if it does.
+    """Return the addresses of *host* if that needs no look-up, otherwise an empty list.
 
     Raises:
-        OverflowError: *port* is out of range. (Python itself would leave a socket open.)
+        OverflowError: *port* is out of range. (Python itself would raise this too late to close the socket.)
 
     """
     if not 0 <= port <= 65535:  # noqa: PLR2004
@@ -99,16 +99,16 @@ def _try_all(addresses: Sequence[Address], port: int, backlog: int | None) -> li
             here = found[0].getsockname()[1] if found else port
             both = family == socket.AF_INET6 and where == "::"
             try:
-                one = socket.create_server((where, here), family=family, backlog=backlog, dualstack_ipv6=both)
+                sock = socket.create_server((where, here), family=family, backlog=backlog, dualstack_ipv6=both)
             except OSError as error:
                 if error.errno not in NOT_HERE:
                     raise
                 absent = error  # a name may have addresses that this machine does not
                 continue
-            # Connections inherit it. asyncio sets it only if the socket names its protocol, which those of
-            # `create_server` do not; an answer in two parts would then wait 40 ms for the client's acknowledgement.
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            found.append(opened.enter_context(one))
+            # Connections inherit this option. asyncio sets it only if the socket has a protocol, which sockets from
+            # `create_server` have not. Without it, an answer in two parts would wait 40 ms for an acknowledgement.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            found.append(opened.enter_context(sock))
         if not found and absent is not None:
             raise absent
         opened.pop_all()

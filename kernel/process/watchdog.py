@@ -1,4 +1,4 @@
-"""The watchdog: ends the process if it exceeds its shutdown deadline."""
+"""The watchdog: end the process if it exceeds its shutdown deadline."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 from kernel.process import hard_exit
 from kernel.process.contain import contained
 
-QUICK = 0.1  # seconds that a quick shutdown takes: it never loads the last resort
-SETTLED = 1.0  # seconds after the start when loading the last resort no longer delays anything
+QUICK = 0.1  # seconds of a quick shutdown, which does not load `hard_exit`
+SETTLED = 1.0  # seconds after the start when loading `hard_exit` no longer delays anything
 PATIENCE = 0.5  # seconds after the deadline until the watchdog acts: the loop may be writing its final report
 LAST_WORDS = 1.0  # seconds to flush logs and telemetry
 FORCED, OVERDUE = 130, 3  # exit codes
 
 
 class Watchdog:
-    """Ends the process if it still exists after a deadline, whatever the event loop does.
+    """Ends the process if it still exists after a deadline, whatever the event loop is doing.
 
     Args:
         report: Called with the exit code in a separate thread, for at most 1 s, before the process ends.
@@ -41,7 +41,7 @@ class Watchdog:
             self._thread.start()
 
     def arm(self, seconds: float, code: int = OVERDUE) -> None:
-        """End the process shortly after *seconds* from now with *code*. The earliest time and highest code win."""
+        """End the process with *code* shortly after *seconds* from now. The earliest time and the highest code win."""
         with self._news:
             now = time.monotonic()
             self._deadline = min(self._deadline, now + seconds)
@@ -51,14 +51,14 @@ class Watchdog:
             self._news.notify()
 
     def postpone(self, seconds: float) -> None:
-        """Allow the process *seconds* from now in any case: what is still running has its own time limit."""
+        """Allow the process at least *seconds* from now: whatever is still running has its own time limit."""
         with self._news:
             self._deadline = max(self._deadline, time.monotonic() + seconds)
             self._arm_last_resort()
             self._news.notify()
 
     def told(self, seconds: float, code: int) -> None:
-        """End the process shortly after *seconds* from now, with exit *code* and no message: the end was reported."""
+        """End the process shortly after *seconds* from now, with exit *code* and without a message: it was reported."""
         with self._news:
             self._report = lambda _: None
             self._deadline, self._code = time.monotonic() + seconds, code
@@ -73,10 +73,10 @@ class Watchdog:
         hard_exit.disarm()
 
     def stand_down(self, code: int | None) -> None:
-        """Leave the rest to the last resort: nothing is left to report, and no thread may wake while Python exits.
+        """Leave the rest to `hard_exit`: nothing is left to report, and no thread may wake while Python exits.
 
-        Python has at least `LAST_WORDS` to exit. After that the process is ended with *code*, the reported exit code;
-        None if none was reported.
+        Python has at least `LAST_WORDS` to exit. After that the process is ended with *code*, the reported exit code.
+        None keeps the deadline as it is.
         """
         with self._news:
             self._standing_down = True
@@ -88,7 +88,7 @@ class Watchdog:
             self._thread.join(QUICK)
 
     def _arm_last_resort(self) -> None:
-        with contained("the last resort"):  # it needs a thread of its own
+        with contained("the last resort"):  # it needs a separate thread
             if self._deadline < math.inf and not self._resting():
                 hard_exit.arm(self._deadline - time.monotonic(), self._code)
 
@@ -118,7 +118,7 @@ class Watchdog:
 def within(seconds: float, call: Callable[[], Any]) -> None:
     """Wait at most *seconds* for *call*, in a separate thread that may be left running.
 
-    If no thread can be started, it is called in this one, and may take longer.
+    If no thread can be started, it is called in the current thread, and may take longer.
     """
     thread = threading.Thread(target=call, daemon=True)
     try:

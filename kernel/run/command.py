@@ -13,7 +13,7 @@ from kernel.declare.signature import Needs, declared_at, evaluate, signature_of
 from kernel.errors import DeclarationError, text_of
 from kernel.observe import console
 
-CODES = 256  # the system keeps only the exit code modulo 256, which makes 256 a 0
+CODES = 256  # the system keeps only the exit code modulo 256, so 256 would become 0
 
 
 def for_command_line(fn: Callable[..., Any], needs: Needs, act: Callable[[dict[str, Any]], int]) -> Callable[..., int]:
@@ -21,8 +21,8 @@ def for_command_line(fn: Callable[..., Any], needs: Needs, act: Callable[[dict[s
 
     Args:
         fn: The user's function.
-        needs: What the kernel fills.
-        act: Called with their values by name, as for `call_with`; returns the exit code.
+        needs: The parameters that the kernel fills.
+        act: Called with the other parameters' values by name, as `call_with` takes them; returns the exit code.
 
     Raises:
         DeclarationError: An annotation cannot be evaluated.
@@ -42,7 +42,9 @@ def for_command_line(fn: Callable[..., Any], needs: Needs, act: Callable[[dict[s
 
     given = kept.parameters.values()
     run.__signature__ = kept  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in given if one.annotation is not one.empty}
+    run.__annotations__ = {
+        parameter.name: parameter.annotation for parameter in given if parameter.annotation is not parameter.empty
+    }
     run.__doc__ = inspect.getdoc(fn)
     run.__name__ = fn.__name__
     run.__module__ = fn.__module__
@@ -50,7 +52,7 @@ def for_command_line(fn: Callable[..., Any], needs: Needs, act: Callable[[dict[s
 
 
 def call_with(fn: Callable[..., Any], values: Mapping[str, Any]) -> Any:
-    """Call *fn* with *values* by parameter name, each passed as its kind of parameter requires.
+    """Call *fn* with *values* by parameter name. Each value is passed as its kind of parameter requires.
 
     Args:
         fn: The user's function.
@@ -63,11 +65,11 @@ def call_with(fn: Callable[..., Any], values: Mapping[str, Any]) -> Any:
 
 
 def refuse_values(fn: Callable[..., Any], services: Mapping[str, str]) -> None:
-    """Raise if a command of the app takes a service's value: a required parameter is named after a service.
+    """Raise if a command of the app takes a service's value, that is, if a required parameter has a service's name.
 
     Args:
         fn: The user's function.
-        services: The services' names by parameter name.
+        services: The names of the services by parameter name.
 
     Raises:
         DeclarationError: There is such a parameter.
@@ -81,7 +83,7 @@ def refuse_values(fn: Callable[..., Any], services: Mapping[str, str]) -> None:
                 f"command {fn.__name__!r} has a parameter {parameter.name!r}, which is the name of a service;"
                 " only the commands of a service can take a service's value",
                 where=declared_at(fn),
-                hint=f"put it under `@{parameter.name}.command` in the file of {service}, or rename the parameter",
+                hint=f"decorate it with `@{parameter.name}.command` in the file of {service}, or rename the parameter",
             )
 
 
@@ -102,7 +104,7 @@ class Outcome:
             self.code = result if 0 <= result < CODES else 1
 
     def exited(self, error: SystemExit) -> None:
-        """Record what it passed to `sys.exit`, as Python does: a text is printed, and means 1."""
+        """Record the argument of `sys.exit` as Python treats it: a text is printed, and means 1."""
         if error.code is None or isinstance(error.code, int):
             self.returned(int(error.code or 0))
         else:

@@ -1,6 +1,6 @@
 """One run of the program: signals, deadline, event loop, final report, exit code.
 
-Both `app run` and commands that take values go through `execute`; they differ in the units that they run.
+Both `app run` and commands that take values use `execute`, with different units.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from kernel.process.watchdog import FORCED, LAST_WORDS, Watchdog, within
 from kernel.run.command import Outcome
 from kernel.stacks import forget_frames, frame_of, runs_at
 
-HELD = 0.3  # seconds after a signal until an event loop that has not handled it counts as held by a debugger
+HELD = 0.3  # seconds after which an event loop that has not handled a signal counts as held by a debugger
 
 Prepare = Callable[[], tuple[Sequence[Unit], Sequence[str]]]
 
@@ -58,23 +58,24 @@ def execute(
     """Run the units that *prepare* returns until all have ended, and return the exit code.
 
     Args:
-        settings: Deadlines, format of the logs, backend.
-        prepare: Imports and validates; returns the units, and warnings. After a signal during that nothing starts.
+        settings: Deadlines, log format, backend.
+        prepare: Imports and validates; returns the units, and warnings. If a signal is received meanwhile, nothing
+            starts.
         outside: The observability of the run.
-        to_the_end: Whether the process ends with this run: signals and the deadline then apply until the interpreter
+        to_the_end: Whether the process ends with this run. If so, signals and the deadline apply until the interpreter
             has exited, which exit handlers and threads may delay.
-        outcome: The command's outcome; None if no command is run.
+        outcome: The command's outcome; None if this is not a command.
         observers: The user's observers; `prepare` may add to them.
 
     Raises:
-        PlanError: Raised by *prepare*.
+        PlanError: *prepare* raised it.
 
-    The process may end here, by `os._exit`, if a service cannot be cancelled.
+    The process may end here by `os._exit`, if a service cannot be cancelled.
 
     """
     run = _Run(settings, outside, outcome, observers)
     if to_the_end:
-        atexit.register(run.at_exit)  # before user code is imported, so that it is called last
+        atexit.register(run.at_exit)  # registered before user code is imported, so that it is called last
     with contextlib.ExitStack() as watch:
         try:
             code = run.run(prepare, watch)
@@ -88,9 +89,9 @@ def execute(
 
 @attrs.frozen
 class _LetGo:
-    """Frees what a crash kept alive once all other observers were called: its frames, with their memory and sockets.
+    """Frees what a crash kept alive, once all other observers were called: its frames, with their memory and sockets.
 
-    The error itself is kept: `/status` and the final report show its text.
+    The error itself is kept, since `/status` and the final report show it.
     """
 
     def __call__(self, event: Event) -> None:
@@ -135,7 +136,7 @@ class _Run:
         self._signals = Signals(self._on_signal, logs.say_forced_exit)
 
     def run(self, prepare: Prepare, watch: contextlib.ExitStack) -> int:
-        """Prepare and run; closing *watch* ends the handling of signals and the deadline."""
+        """Prepare and run. Closing *watch* ends the handling of signals and the deadline."""
         watch.callback(self._watchdog.dismiss)
         watch.enter_context(self._signals)
         try:
@@ -160,10 +161,10 @@ class _Run:
         return self._report.exit_code
 
     def _close_outside(self) -> None:
-        """Export what is left; this has its own deadline, since the shutdown's is for the services."""
+        """Export what is left. This has a separate deadline, since the shutdown's deadline is for the services."""
         if self._outside.exports:
             self._watchdog.postpone(LAST_WORDS)
-        with contained("the export of what is left"):
+        with contained("the final export"):
             self._unsent = self._outside.close()
 
     async def _main_task(self, units: Sequence[Unit], wake: event_loop.Wake) -> Report:
@@ -190,7 +191,7 @@ class _Run:
             watch.end()
 
     def _say_blocked(self, seconds: float) -> None:
-        """Report a blocked loop, from the watch's thread, while it is blocked."""
+        """Report a blocked loop while it is blocked, from the thread that watches it."""
         service, line = self._running()
         logs.logger.warning(
             "%s has been blocking the event loop for %.1f s at %s; nothing else can run",
@@ -201,7 +202,7 @@ class _Run:
         )
 
     def _running(self) -> tuple[str, str]:
-        """Return the service whose code the loop's thread runs, or an empty string, and the line."""
+        """Return the service whose code the loop's thread runs, or an empty string, and the line of code."""
         assert self._orchestrator is not None
         frame = frame_of(self._main)
         return self._orchestrator.running(frame), runs_at(frame)
@@ -210,7 +211,7 @@ class _Run:
         logs.logger.warning("the event loop is free again, after %.1f s", seconds, extra={"seconds": seconds})
 
     def _on_signal(self, count: int) -> None:
-        """Set the watchdog, in the thread that counts signals: the loop may be blocked."""
+        """Set the watchdog, from the thread that counts signals: the loop may be blocked."""
         if count == 1:
             self._watchdog.arm(self._settings.shutdown_timeout)
         else:
@@ -224,7 +225,7 @@ class _Run:
         """Report, from a separate thread, that a signal was received while a debugger holds the loop."""
         if self._obeyed < count:
             logs.logger.warning(
-                "%s: a debugger holds the app, which stops once it continues; the third signal exits at once",
+                "%s: a debugger is holding the app, which stops when it continues; a third signal exits at once",
                 self._signals.first,
             )
 
@@ -242,11 +243,11 @@ class _Run:
             self._orchestrator.request_stop(self._signals.first, ago=time.monotonic() - self._signals.first_at)
 
     def _at_end(self, watch: LoopWatch, report: Report) -> None:
-        """Report how each service ended; exit the process here if a task would keep the loop running for ever."""
-        watch.end()  # from here on, our own report may block the loop
+        """Report how each service ended. Exit the process here if a task would keep the loop running forever."""
+        watch.end()  # our own report may block the loop from here on
         with contained("the final report"):
             lifecycle_log.log_endings(report)
-        with contained("the end of the observability of the run"):
+        with contained("closing the observability of the run"):
             self._outside.ended(report)
         if any(ending.state is State.ABANDONED for ending in report.endings):
             self._report = report
@@ -259,7 +260,7 @@ class _Run:
     def say_end(self) -> None:
         """Log the last line, with the exit code; log nothing if nothing was started."""
         if self._report is not None:
-            with contained("the last line"):
+            with contained("the last log line"):
                 lifecycle_log.log_verdict(self._report, self._unsent)
             self._signals.told(self._report.exit_code)
 
@@ -283,7 +284,7 @@ class _Run:
         elif self._orchestrator.live:
             service = self._orchestrator.running(frame)
             what = f"{f'service {service}' if service else 'something'} blocks the event loop at {runs_at(frame)}"
-            alive = [name for name, one in self._orchestrator.supervisors.items() if one.state in LIVE]
+            alive = [name for name, node in self._orchestrator.supervisors.items() if node.state in LIVE]
             left = f"; not closed: {', '.join(alive)}"
         elif others:
             service = self._orchestrator.running(frame_of(others[0].ident))
@@ -308,17 +309,17 @@ def _other_threads() -> list[threading.Thread]:
 def connected(
     units: Sequence[Unit], settings: Settings, identity: Identity, outside: Outside, *, export: bool
 ) -> Sequence[Unit]:
-    """Return *units* with what they need to call each other, in this process and others.
+    """Return *units*, with internal units added that let them call each other in this process and others.
 
     Args:
-        units: The plan's.
-        settings: The NATS_* settings, and whether local calls are checked as remote ones are.
+        units: The units of the plan.
+        settings: The NATS_* settings, and whether local calls are checked like remote ones.
         identity: The app.
         outside: The observability of the run.
         export: Whether to serve calls from other processes; a command does not.
 
     Raises:
-        PlanError: An interface or the event loop's backend does not fit.
+        PlanError: An interface does not fit, or the event loop's backend does not.
 
     """
     if "kernel.calls.interface" not in sys.modules:
@@ -368,10 +369,10 @@ def command_unit(name: str, needs: Needs, call: Callable[..., Any], outcome: Out
     """Return the unit of a command: a one-shot service that starts when its providers are ready.
 
     Args:
-        name: Its name in the logs.
+        name: Its name in logs.
         needs: What it needs.
         call: Called with the values by parameter name; may return a coroutine.
-        outcome: Records what it returned; None to ignore that.
+        outcome: Records the result; None to ignore it.
 
     """
     outcome = outcome or Outcome()
@@ -386,14 +387,14 @@ def command_unit(name: str, needs: Needs, call: Callable[..., Any], outcome: Out
         else:
             outcome.returned(result)
 
-    asks = Needs(edges=needs.edges)  # read from the command's signature, not the wrapper's
+    asks = Needs(edges=needs.edges)  # from the command's signature, not the wrapper's
     return Unit(Service(run, name, retry=Retry(), oneshot=True, start_timeout=None, asks=asks), command=True)
 
 
 def provider_unit(unit: Unit) -> Unit:
-    """Return the unit of a command's provider: without a limit, it is retried for as long as its start_timeout.
+    """Return the unit of a command's provider. Unlimited retries are limited to its start_timeout.
 
-    A service may wait for ever; whoever waits for a command wants to know that it cannot run.
+    A service may wait forever, but the user of a command should be told that it cannot run.
     """
     service = unit.service
     retry = service.retry.within(service.start_timeout)

@@ -1,4 +1,4 @@
-"""Commands that take no value: they run without services, and without importing what running services needs."""
+"""Commands that take no value: they run without services, and without importing what services need."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run_alone(call: Callable[[], Any], settings: Settings) -> int:
 
     Args:
         call: Calls the command; may return a coroutine, which runs on the backend of *settings*.
-        settings: The backend.
+        settings: The backend to use.
 
     Returns:
         The exit code: what the command returned or passed to `sys.exit`; 1 if it raised; 128 plus the signal's number
@@ -38,7 +38,7 @@ def run_alone(call: Callable[[], Any], settings: Settings) -> int:
         stopped = signal.Signals(number).name
         raise KeyboardInterrupt
 
-    caught = [one for one in ENDING if one == signal.SIGINT or signal.getsignal(one) is not signal.SIG_IGN]
+    caught = [number for number in ENDING if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, interrupt) for number in caught}
     try:
         result = call()
@@ -49,7 +49,7 @@ def run_alone(call: Callable[[], Any], settings: Settings) -> int:
         stopped = stopped or "SIGINT"
     except SystemExit as error:
         outcome.exited(error)
-    except BaseException as error:  # noqa: ASYNC103, BLE001  (anything the user's command raises, outside of any loop)
+    except BaseException as error:  # noqa: ASYNC103, BLE001  (the user's command may raise anything; no loop runs here)
         hint_at_backend(error, settings.backend)
         logs.logger.error("exit 1: %s", one_line(error), exc_info=error)
         return 1  # noqa: ASYNC104

@@ -1,4 +1,4 @@
-"""The public test kit: run services in a test, in virtual time; call one with fakes; inject faults.
+"""The public test kit: run services in a test, in virtual time; call a service with fakes; inject faults.
 
 ``pytest_plugins = ["kernel.testing"]`` in the top-level `conftest.py` provides the fixtures `anyio_backend` (each async
 test marked ``pytest.mark.anyio`` runs on asyncio and on trio, in virtual time) and `fake_serving`.
@@ -77,11 +77,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 @attrs.define(eq=False)
 class RunFailed(KernelError):
-    """A failure that is not allowed, or a stop before all services were ready. A service's error is chained.
+    """A service failed and that was not allowed, or the run stopped before all were ready. The error is chained.
 
     Args:
         report: How each service ended.
-        run: What was recorded until then.
+        run: What was recorded up to the failure.
 
     """
 
@@ -89,7 +89,7 @@ class RunFailed(KernelError):
     run: Running = attrs.field(repr=False)
 
     def __str__(self) -> str:
-        fatal = [one for one in self.report.endings if one.fatal]
+        fatal = [ending for ending in self.report.endings if ending.fatal]
         failures = [
             f"{each.service} {each.state.value}: {one_line(each.error)}" for each in fatal if each.error is not None
         ]
@@ -104,7 +104,7 @@ class StateMissed(ServiceError):
     ended: State
 
     def __str__(self) -> str:
-        return f"{self.service} has ended ({self.ended.value}): it will never be {self.wanted.value}"
+        return f"{self.service} has ended ({self.ended.value}); it will never be {self.wanted.value}"
 
 
 class Running:
@@ -140,16 +140,16 @@ class Running:
         return [event for event in self.events if isinstance(event, Transition) and event.service == name]
 
     def states(self, service: str | AnyService) -> list[State]:
-        """Return all states of *service* so far, in order; the last is its current state."""
+        """Return all states of *service* so far, in order. The last one is its current state."""
         return [State.WAITING, *(move.state for move in self.transitions(service))]
 
     def value(self, service: str | AnyService) -> Any:
-        """Return the value that *service* provides; None while it does not serve, or if it provides none."""
+        """Return the value that *service* provides; None if it is not serving, or provides no value."""
         name = self._name(service)
         return self._orchestrator.supervisors[name].value
 
     async def wait_for(self, service: str | AnyService, state: State) -> None:
-        """Wait until *service* is in *state*; return at once if it is. Cancelling the wait has no other effect.
+        """Wait until *service* is in *state*; return at once if it already is. The wait can be cancelled.
 
         Raises:
             StateMissed: The service ended in another state.
@@ -163,11 +163,11 @@ class Running:
             await self._news.wait()
             now = [move.state for move in self.transitions(service)[seen:]]
 
-    def stop(self, reason: str = "the test asked for it") -> None:
+    def stop(self, reason: str = "requested by the test") -> None:
         """Request that all services stop, in order, without waiting for it. Further calls do nothing.
 
         Args:
-            reason: Why, to complete "stopping: ...".
+            reason: Why; completes "stopping: ...".
 
         """
         self._orchestrator.request_stop(reason)
@@ -201,11 +201,11 @@ class Running:
             await self._news.wait()
 
     def _failure(self) -> RunFailed | None:
-        fatal = [one for one in self.report.endings if one.fatal]
+        fatal = [ending for ending in self.report.endings if ending.fatal]
         if self._all_ready and not fatal:
             return None
         failed = RunFailed(self.report, self)
-        failed.__cause__ = next((one.error for one in fatal if one.service == self.report.first), None)
+        failed.__cause__ = next((ending.error for ending in fatal if ending.service == self.report.first), None)
         return failed
 
 
@@ -213,7 +213,7 @@ def _named(service: str | AnyService, known: Collection[str]) -> str:
     name = service if isinstance(service, str) else service.name
     if name not in known:
         hint = did_you_mean(name, known) or f"there are: {', '.join(known)}"
-        raise NamingError(f"there is no service {name!r} here", hint=hint)
+        raise NamingError(f"there is no service {name!r} in this block", hint=hint)
     return name
 
 
@@ -255,25 +255,25 @@ async def running(
     shutdown_timeout: float = 10.0,
     calls: Calls = "checked",
 ) -> AsyncGenerator[Running]:
-    """Run *services* as the app does. The block runs once all are ready; when it ends they are stopped in order.
+    """Run *services* as the app does. The block runs once all are ready; when it ends, they are stopped in order.
 
     When a service fails and that is not allowed, the others are stopped in order and the block is cancelled. An error
     raised by the block propagates unchanged, with a note if a service failed too. If the block is cancelled, the
-    services are stopped in order before the cancellation propagates. A service that ignores its cancellation is waited
-    for, without limit.
+    services are stopped in order before the cancellation propagates. There is no limit on the wait for a service that
+    ignores its cancellation.
 
     Args:
         services: The services, including all their dependencies. `depends` may contain services or names.
         configs: Configs, by service or by name; None for none.
-        environ: The variables from which all other configs are read; None for no variables: fields keep their defaults.
+        environ: The variables that all other configs are read from; None for no variables: fields keep their defaults.
         shutdown_timeout: Seconds for the whole shutdown.
-        calls: How services call interfaces of each other: "checked" encodes all values as JSON, as for a remote call;
+        calls: How services call each other's interfaces. "checked" encodes all values as JSON, like a remote call;
             "local" passes references; "nats" uses a real server, at NATS_URL or started for the test, and needs asyncio
             and real time.
 
     Raises:
-        PlanError: Something is wrong with the services or their configs; several errors are raised as `Problems`.
-        RunFailed: A service failed and that was not allowed, before, during or after the block; its error is chained.
+        PlanError: The services or their configs are wrong; several errors are raised as `Problems`.
+        RunFailed: A service failed that is not allowed to, before, during or after the block; its error is chained.
 
     """
     registry, made = _planned(services, configs or {}, environ or {})
@@ -297,7 +297,7 @@ async def _running(run: Running) -> AsyncGenerator[Running]:
         except BaseException as error:  # noqa: ASYNC103, BLE001  (the task group would wrap it)
             raised = error
         tasks.cancel_scope.shield = True
-        run.stop("the block of the test was left")
+        run.stop("the test left the block")
     failure = run._failure()  # noqa: SLF001
     if raised is not None:
         if failure is not None:
@@ -311,15 +311,15 @@ async def _running(run: Running) -> AsyncGenerator[Running]:
 
 
 class FakeServing:
-    """A `Serving` for calling a service's function directly. Its block behaves as the kernel's.
+    """A `Serving` for calling a service's function directly. Its block behaves like the kernel's.
 
     Args:
         name: The name of the service in errors.
 
     Attributes:
-        value: The value that was provided last; None before.
+        value: The last value that was provided; None if there was none.
         error: The exception that the work raised; None if there is none.
-        withheld: The reasons of all current blocks of `Work.unready`.
+        withheld: The reasons of all current `Work.unready` blocks.
 
     """
 
@@ -336,7 +336,7 @@ class FakeServing:
         self._served = anyio.Event()
 
     def __call__(self, value: Any = None, *, drain: bool = False) -> Block:
-        """Record *value*, and return the block of the service's work. Each call of the service can enter one."""
+        """Record *value*, and return the block of the service's work. Each call of the service can enter one block."""
         return Block(self, value, drain)
 
     @property
@@ -345,18 +345,18 @@ class FakeServing:
         return anyio.get_cancelled_exc_class()
 
     async def served(self) -> Any:
-        """Wait without limit until the service serves, and return the value. The wait may be cancelled."""
+        """Wait until the service serves, and return the value. There is no time limit; the wait may be cancelled."""
         await self._served.wait()
         return self.value
 
     def stop(self) -> None:
-        """Request a stop: cancel the work, or tell it to drain; if the service does not serve yet, once it does."""
+        """Request a stop: cancel the work, or let it drain. If the service is not serving yet, do so once it is."""
         self.requested = True
         if self._block is not None:
             self._block.stop()
 
     def tell_unready(self, change: int, message: str) -> None:
-        """Do nothing, since `withheld` has the reasons. Called by the block."""
+        """Do nothing, since `withheld` contains the reasons. Called by the block."""
 
     def enter(self, block: Block) -> None:
         """Record *block* as the work. Called by the block."""

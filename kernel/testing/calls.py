@@ -1,4 +1,4 @@
-"""Calls between services in a test: checked as remote calls are, or over a real server."""
+"""Calls between services in a test: checked like remote calls, or over a real server."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ T = TypeVar("T")
 
 Calls: TypeAlias = Literal["checked", "local", "nats"]
 
-PATIENCE = 30.0  # seconds until a server must have started
+PATIENCE = 30.0  # seconds for a server to start
 SERVER = "nats-server"
 
 
 def fake(interface: type[T], value: object) -> T:
-    """Return *value* as a consumer of *interface* gets it: each call is checked as a remote call is.
+    """Return *value* as a consumer of *interface* gets it: each call is checked like a remote call.
 
     Args:
         interface: A class under `kernel.interface`.
-        value: Any object with its methods.
+        value: Any object with the interface's methods.
 
     Raises:
         DeclarationError: *interface* is not an interface, or *value* lacks a method.
@@ -51,7 +51,7 @@ def fake(interface: type[T], value: object) -> T:
 
 @contextlib.asynccontextmanager
 async def calling(units: Sequence[Unit], calls: Calls) -> AsyncGenerator[Sequence[Unit]]:
-    """Yield *units* with what they need to call each other as *calls* says.
+    """Yield *units*, with units added that let them call each other in the way that *calls* names.
 
     Raises:
         ConfigError: Calls over NATS need asyncio, real time, and NATS_URL or an installed nats-server.
@@ -67,7 +67,7 @@ async def calling(units: Sequence[Unit], calls: Calls) -> AsyncGenerator[Sequenc
         return
     if isinstance(_loop(), VirtualLoop):
         raise ConfigError(
-            "is 'nats', but this test runs in virtual time, in which no server answers",
+            "is 'nats', but this test runs in virtual time, in which no server can answer",
             where="calls",
             hint='override the fixture: @pytest.mark.parametrize("anyio_backend", ["asyncio"])',
         )

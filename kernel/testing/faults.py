@@ -1,4 +1,4 @@
-"""Inject faults in tests: a service crashes, hangs, is slow or is cancelled at a given step of a given phase."""
+"""Inject faults in tests: let a service crash, hang, delay or be cancelled at a given step of a given phase."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kernel.errors import DeclarationError
 AnyService: TypeAlias = Service[..., Any]
 
 run_is_over: ContextVar[anyio.Event] = ContextVar("run_is_over")
-"""Set when the run of a test has its report: what hangs for ever then ends, and with it the test."""
+"""Set when a test has the report of its run. Endless hangs then end, so that the test can end."""
 
 Phase: TypeAlias = Literal["start", "work", "clean-up"]
 
@@ -39,14 +39,14 @@ class Hang:
 
 @attrs.frozen
 class Slow:
-    """The step takes `seconds` longer. A cancellation ends the delay, unless a cancellation ended the step itself."""
+    """Delay the step by `seconds`. A cancellation ends the delay, unless a cancellation ended the step itself."""
 
     seconds: float
 
 
 @attrs.frozen
 class CancelledWithin:
-    """The step ends with a cancellation that the kernel did not request."""
+    """End the step with a cancellation that the kernel did not request."""
 
 
 Fault: TypeAlias = BaseException | type[BaseException] | Hang | Slow | CancelledWithin
@@ -57,8 +57,8 @@ def faulty(
 ) -> AnyService:
     """Return a copy of *service*, with the same name, that fails at its *step*-th suspension in the phase *at*.
 
-    A suspension is a point at which the service's own task yields to others; those of its background tasks and of
-    ``serving`` itself do not count. On asyncio, do not inject a crash into the exit of a task group.
+    A suspension is a point at which the service's own task yields to others. Suspensions in its background tasks and
+    inside ``serving`` do not count. On asyncio, do not inject a crash into the exit of a task group.
 
     Args:
         service: The service; it is not changed.
@@ -66,7 +66,7 @@ def faulty(
         at: "start" is before ``serving`` is entered, "work" inside, and "clean-up" after it. A service without a
             `Serving` parameter has only "work".
         step: The number of the suspension, from 1.
-        times: The number of attempts with the fault, from the first; None for all.
+        times: The number of attempts that have the fault, beginning with the first; None for all.
 
     Raises:
         DeclarationError: The service has no such phase, or its signature is wrong.
@@ -138,7 +138,7 @@ class _PhasedBlock:
 
 
 class _Driven(Generator[Any, Any, Any]):
-    """Awaits a coroutine step by step. Its `cr_await` lets the kernel find the line where the service is."""
+    """Awaits a coroutine step by step. With `cr_await`, the kernel can find the line where the service is."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class _Driven(Generator[Any, Any, Any]):
                 ended_by = thrown
                 resume = functools.partial(coroutine.throw, thrown)
             if due and error is None:
-                # The step's result is kept; a cancellation meanwhile is delivered again at the next step.
+                # The step's result is kept. A cancellation that arrives meanwhile is delivered again at the next step.
                 with contextlib.suppress(anyio.get_cancelled_exc_class()):
                     yield from linger(isinstance(ended_by, anyio.get_cancelled_exc_class())).__await__()
             elif due and error is not None and not told:
@@ -197,7 +197,7 @@ class _Driven(Generator[Any, Any, Any]):
 
 
 def _abort(trap: Any, error: BaseException) -> tuple[bool, bool]:
-    """Undo what a coroutine is about to wait for; return whether that worked, and whether *error* was delivered.
+    """Undo what a coroutine is about to wait for. Return whether that worked, and whether *error* was delivered.
 
     asyncio's futures need no undoing. trio's waits have an abort function, which may refuse.
     """
@@ -231,6 +231,6 @@ async def _a_cancellation() -> BaseException:
         scope.cancel()
         try:
             await checkpoint()
-        except anyio.get_cancelled_exc_class() as error:  # noqa: ASYNC103  (it was only fetched)
+        except anyio.get_cancelled_exc_class() as error:  # noqa: ASYNC103  (only to get hold of it)
             return error  # noqa: ASYNC104
-    raise AssertionError("a cancelled scope lets no checkpoint pass")  # pragma: no cover
+    raise AssertionError("a checkpoint in a cancelled scope did not raise")  # pragma: no cover

@@ -14,11 +14,11 @@ BACKENDS = ("asyncio", "trio")
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock stops while anything runs, and jumps to the next timer when the loop is idle.
 
-    anyio cancels a task that shields itself again at each iteration, so the loop never becomes idle. It therefore also
-    counts as idle when two iterations in a row have only such calls to make; one is not enough, since its calls may
-    still wake a task.
+    anyio cancels a task that shields itself again at each iteration, so the loop would never become idle. It therefore
+    also counts as idle when two successive iterations have only such calls to make. One is not enough, since its calls
+    may still wake a task.
 
-    Like the kernel's own loop, it goes on after a SystemExit or KeyboardInterrupt that a task group has received.
+    Like the kernel's own loop, it continues after a SystemExit or KeyboardInterrupt that a task group has received.
     """
 
     _ready: collections.deque[asyncio.Handle]
@@ -66,7 +66,7 @@ def _redelivers(handle: asyncio.Handle) -> bool:
 def backend_options(backend: str) -> dict[str, Any]:
     """Return the options for `anyio.run` to run *backend*, "asyncio" or "trio", in virtual time from 0.
 
-    Virtual time also skips real work in threads, sockets and processes: tests of those need real time.
+    Virtual time also skips real work in threads, sockets and processes. Tests that use these need real time.
     """
     if backend != "trio":
         return {"loop_factory": VirtualLoop}

@@ -6,17 +6,17 @@ import re
 from urllib.parse import unquote
 
 OVER_SSH = frozenset({"ssh", "git+ssh", "ssh+git"})
-SAFE = frozenset({"https", "ssh", "file"})  # who is on the way can read along or change nothing
+SAFE = frozenset({"https", "ssh", "file"})  # schemes with which nobody on the network path can change the content
 PLAIN = frozenset({"http", "git"})
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(\S+)")
 BY_SSH = re.compile(r"(?:([^\s@:/]+)@)?(\[[^\s\]]+\]|[^\s@:/\[]+):(?!:)([^\s]+)")  # user@host:path
 
 
 def without_password(address: str) -> str:
-    """The *address* less what only its owner may know, since it is shown, and written into files.
+    """Remove secrets from *address*, since it is shown and written to files.
 
-    A URL loses what stands before the last `@` of its host, its query and its fragment. With ssh only a password goes:
-    the user's name is a part of the way.
+    A URL loses its credentials, its query and its fragment. With ssh only the password is removed, since the user's
+    name is needed to connect.
     """
     scheme, is_url, rest = address.partition("://")
     if not is_url:
@@ -31,7 +31,7 @@ def without_password(address: str) -> str:
 
 
 def _split(rest: str) -> tuple[str, str]:
-    """Host, with all before it, and path of what follows a scheme. A password with a slash in it is no path."""
+    """Split the part after a scheme into host and path; the host includes credentials, which may contain slashes."""
     host, slash, path = rest.partition("/")
     port = host.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
     if "@" in path and port and not port.isdigit():
@@ -42,14 +42,14 @@ def _split(rest: str) -> tuple[str, str]:
 
 
 def mask(text: str) -> str:
-    """The *text*, in which each URL is `without_password`."""
+    """Apply `without_password` to each URL in *text*."""
     return URL.sub(lambda found: without_password(found[0]), text)
 
 
 def scheme_of(address: str) -> str:
-    """How git would reach the *address*: the scheme of a URL, "ssh" for `user@host:path`; empty for anything else.
+    """Return how git would reach *address*: the scheme of a URL, "ssh" for `user@host:path`; empty for anything else.
 
-    Empty as well where a part of it begins with a dash, which a program that is handed it may take for an option.
+    Also empty if a part of it begins with a dash, which a program could take for an option.
     """
     url, short = URL.fullmatch(address), BY_SSH.fullmatch(address)
     if url:

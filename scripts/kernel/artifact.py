@@ -1,7 +1,8 @@
 """Collect the contents of an artifact: the app's code, its packages, and a stamp that describes it.
 
-Code is what git tracks or would track. Packages come from .venv, where each file has to be as its wheel's RECORD says.
-What only left-out services import stays out, as does what only a group named `dev` or `template` asks for.
+The code is what git tracks or would track. The packages come from .venv; each of their files must match the RECORD of
+its wheel. Code and packages that only excluded services import are left out, as are packages that only the groups `dev`
+and `template` require.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from packaging.utils import canonicalize_name
 from lock import pins, read_project
 from recipe import Refusal, commit_of_head, git, project_files
 
-NEVER = frozenset({"dev", "template"})  # groups of what only tests and tools need
-UNWANTED = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")  # they tell of this machine
+NEVER = frozenset({"dev", "template"})  # groups of packages that only tests and tools need
+UNWANTED = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")  # they depend on this machine
 STAMP = "build.json"
 LEFTOVER = re.compile(
     r"(^|/)(\.#[^/]*|#[^/]*#|\._[^/]*|\.[^/]*\.sw[a-p]|[^/]*~|\.DS_Store)$"
-)  # what editors and systems leave
+)  # files left by editors and operating systems
 
 
 class File(bytes):
@@ -50,7 +51,7 @@ class File(bytes):
 
     @classmethod
     def of(cls, stamp: Mapping[str, object]) -> Self:
-        """The text of build.json."""
+        """Return *stamp* as build.json."""
         return cls(json.dumps(stamp, indent=1, sort_keys=True).encode() + b"\n")
 
 
@@ -59,9 +60,9 @@ class Contents:
     """The contents of an artifact.
 
     Args:
-        stamp: What build.json says.
-        code: The app's own files, by path; with the metadata that an installed distribution has.
-        packages: The distributions it needs, in the order of their names.
+        stamp: The contents of build.json.
+        code: The app's own files by path, including the metadata of an installed distribution.
+        packages: The distributions it needs, in alphabetical order.
 
     """
 
@@ -71,7 +72,7 @@ class Contents:
 
     @property
     def time(self) -> datetime:
-        """When the commit was made; all that is in the file bears it."""
+        """The time of the commit, which all files in the artifact get."""
         return datetime.fromtimestamp(int(str(self.stamp["time"])), UTC)
 
 
@@ -80,13 +81,13 @@ def collect(root: Path, services: str) -> Contents:
 
     Args:
         root: The project.
-        services: Names and patterns as in SERVICES_ENABLED; empty for all.
+        services: Names and patterns like in SERVICES_ENABLED; empty for all.
 
     Raises:
-        Refusal: There is no commit, no such service, or a package is not as the lock says.
+        Refusal: There is no commit, no such service, or a package differs from the lock.
 
     """
-    if str(root) not in sys.path:  # as a script, this has its own folder there
+    if str(root) not in sys.path:  # a script has its own folder on the path
         sys.path.append(str(root))
     from kernel.errors import PlanError
     from kernel.plan.discovery import Catalogue, find_services
@@ -98,7 +99,7 @@ def collect(root: Path, services: str) -> Contents:
     try:
         files = find_services(str(root))
         tracked = Catalogue({name: file for name, file in files.items() if _path_of(file.module, own)})
-        patterns = [one.strip() for one in services.split(",") if one.strip()] or None
+        patterns = [pattern.strip() for pattern in services.split(",") if pattern.strip()] or None
         kept = select(tracked, patterns, "SERVICES")
     except PlanError as error:
         raise Refusal(str(error)) from None
@@ -117,35 +118,35 @@ def collect(root: Path, services: str) -> Contents:
 
 
 def _refuse_links(root: Path, own: Iterable[str]) -> None:
-    """Raise `Refusal` for a link to what is not the project's, or what it keeps to itself: it would be shipped."""
+    """Raise `Refusal` for a link to a file outside the project, or to one that the project must not ship."""
     known: set[Path] = set()
     for path in own:
         if (root / path).is_symlink():
-            known = known or {(root / one).resolve() for one in project_files(root) if not (root / one).is_symlink()}
+            known = known or {(root / file).resolve() for file in project_files(root) if not (root / file).is_symlink()}
             if (root / path).resolve() not in known:
                 raise Refusal(
-                    f"{path} is a link to {(root / path).readlink()}, which is no file that git tracks here, and would"
+                    f"{path} is a link to {(root / path).readlink()}, which git does not track here, and which would"
                     " be shipped; put a file in its place"
                 )
 
 
 def _refuse_without_values(root: Path, kept: Sequence[str], others: Collection[str]) -> None:
-    """Raise `Refusal` where a service needs the value of one that is left out: it could never start.
+    """Raise `Refusal` if a service needs the value of an excluded service: it could never start.
 
-    A value that is an interface may be called elsewhere.
+    Values that are interfaces may be called in another process.
 
-    The services say so when they are imported, in a process of their own. Where that fails, as without a device that
-    only the server has, nothing is known, and a warning says so.
+    The services are imported in a separate process to find out. If that fails, for example because a device exists only
+    on the server, warn that this was not checked.
     """
     command = [sys.executable, "-m", "app", "graph", "--format=json", *kept]
     env = {name: value for name, value in os.environ.items() if name not in {"LOG_FORMAT", "PYTHONPATH"}}
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         why = next((line for line in done.stderr.splitlines() if line.startswith("error: ")), "error: it fails")
-        say = f"whether the services have all that they need is not known: {why.removeprefix('error: ')}"
+        say = f"could not check whether the services have everything they need: {why.removeprefix('error: ')}"
         print(f"warning: {say}", file=sys.stderr)
         return
-    graph = json.loads(done.stdout[done.stdout.index("{\n") :])  # behind what a service prints when it is imported
+    graph = json.loads(done.stdout[done.stdout.index("{\n") :])  # skip what services print when imported
     missing = {
         name: [
             at
@@ -156,20 +157,20 @@ def _refuse_without_values(root: Path, kept: Sequence[str], others: Collection[s
     }
     told = [f"{name} needs the value of {' and '.join(some)}" for name, some in missing.items() if some]
     if told:
-        wanted = ",".join(sorted({*kept, *(one for some in missing.values() for one in some)}))
+        wanted = ",".join(sorted({*kept, *(name for some in missing.values() for name in some)}))
         raise Refusal(
-            f"{'; '.join(told)}, which SERVICES leaves out, so it could not start; say SERVICES={wanted}, or give the"
+            f"{'; '.join(told)}, which SERVICES excludes, so it could not start; set SERVICES={wanted}, or give the"
             " parameter a default"
         )
 
 
 def _metadata(project: Mapping[str, Any]) -> dict[str, File]:
-    """What the app as a distribution says of itself, so that importlib.metadata finds it as in .venv."""
+    """Return the app's metadata as a distribution, so that importlib.metadata finds it as in .venv."""
     version = str(project.get("version", "0"))
     lines = ["Metadata-Version: 2.1", f"Name: {project['name']}", f"Version: {version}"]
     lines += [f"Summary: {project['description']}"] if "description" in project else []
     lines += [f"Requires-Python: {project['requires-python']}"]
-    lines += [f"Requires-Dist: {one}" for one in project.get("dependencies", ())]
+    lines += [f"Requires-Dist: {requirement}" for requirement in project.get("dependencies", ())]
     groups = {"console_scripts": project.get("scripts", {}), "gui_scripts": project.get("gui-scripts", {})}
     groups |= project.get("entry-points", {})
     points = [
@@ -200,7 +201,7 @@ def _stamp(root: Path, own: Iterable[str], kept: list[str], others: list[str]) -
 
 
 def _time_of(commit: str) -> int:
-    """When a commit was made, in seconds since 1970; read from the object itself, which no setting of git's alters."""
+    """Return the time of a commit, in seconds since 1970, from the object itself, which no git setting changes."""
     return next(int(line.split()[-2]) for line in commit.splitlines() if line.startswith("committer "))
 
 
@@ -213,13 +214,13 @@ def _path_of(module: str, paths: Iterable[str]) -> str:
 
 
 def _files_of(module: str, paths: Iterable[str]) -> list[str]:
-    """Return the files of a module, or all files of a package's folder."""
+    """Return the file of a module, or all files in the folder of a package."""
     base = module.replace(".", "/")
     return [path for path in paths if path == f"{base}.py" or path.startswith(f"{base}/")]
 
 
 def _with_helpers(begin: Iterable[str], code: Mapping[str, bytes]) -> list[str]:
-    """Return the files *begin*, and the modules of `services` that they import, and those import."""
+    """Return the files *begin*, and the modules in `services` that they import, directly or indirectly."""
     found = dict.fromkeys(begin)
     todo = list(found)
     while todo:
@@ -227,28 +228,28 @@ def _with_helpers(begin: Iterable[str], code: Mapping[str, bytes]) -> list[str]:
         for name in imports(path, code[path]):
             target = _path_of(name, code)
             files = _files_of(name, code) if target.endswith("__init__.py") else [target]
-            for one in files if target.startswith("services/") else ():
-                if one not in found:
-                    found[one] = None
-                    todo.append(one)
+            for file in files if target.startswith("services/") else ():
+                if file not in found:
+                    found[file] = None
+                    todo.append(file)
     return list(found)
 
 
 def _with_data(kept: Collection[str], own: Iterable[str]) -> list[str]:
-    """Return the files *kept*, and the data beside their code, also in folders below that have no code."""
+    """Return the files *kept*, and the data files beside them, including folders below them that contain no code."""
     code = [PurePosixPath(path) for path in own if path.endswith(".py")]
     folders = {path.parent for path in code}
     staying = {path.parent for path in code if str(path) in kept}
     found = list(kept)
     for path in own:
-        home = next((one for one in PurePosixPath(path).parents if one in folders), PurePosixPath("services"))
+        home = next((folder for folder in PurePosixPath(path).parents if folder in folders), PurePosixPath("services"))
         if not path.endswith(".py") and path not in kept and home in staying:
             found.append(path)
     return found
 
 
 def imports(path: str, source: bytes) -> set[str]:
-    """Return the dotted names that a Python file imports anywhere; names imported from a module count as well."""
+    """Return the dotted names that a Python file imports, including names imported from a module."""
     if not path.endswith(".py"):
         return set()
     try:
@@ -272,7 +273,7 @@ def imports(path: str, source: bytes) -> set[str]:
 
 
 def _packages(root: Path, code: Mapping[str, bytes], left_out: Mapping[str, bytes]) -> tuple[Distribution, ...]:
-    """What the kept code imports or pyproject.toml asks for, less what only left-out services import."""
+    """Return the packages that the kept code or pyproject.toml requires, without those only for excluded services."""
     project = read_project(root)
     groups = project.get("dependency-groups", {})
     always = [Requirement(text) for text in project["project"].get("dependencies", ())]
@@ -287,27 +288,28 @@ def _packages(root: Path, code: Mapping[str, bytes], left_out: Mapping[str, byte
     used = {name for path, source in code.items() for name in _provided(imports(path, source), providers)}
     unused = {name for path, source in left_out.items() for name in _provided(imports(path, source), providers)} - used
     allowed = _closure([*always, *grouped])
-    wanted = [one for one in always if canonicalize_name(one.name) not in unused]
-    wanted += [one for one in grouped if canonicalize_name(one.name) in used]
-    named = {canonicalize_name(one.name) for one in wanted}
+    wanted = [requirement for requirement in always if canonicalize_name(requirement.name) not in unused]
+    wanted += [requirement for requirement in grouped if canonicalize_name(requirement.name) in used]
+    named = {canonicalize_name(requirement.name) for requirement in wanted}
     wanted += [Requirement(name) for name in sorted(used & allowed.keys() - named)]
     found = _closure(wanted)
     locked = pins((root / "scripts" / "requirements.lock").read_text())
-    for name, one in found.items():
-        if one.version not in locked.get(name, "").split(" and "):
+    for name, package in found.items():
+        if package.version not in locked.get(name, "").split(" and "):
             raise Refusal(
-                f"{name} {one.version} in .venv is not what scripts/requirements.lock says; where it was installed by"
-                " hand, `rm -r .venv`, and the next recipe makes it anew; where the lock is to have it, `just lock`"
+                f"{name} {package.version} in .venv is not the version in scripts/requirements.lock; if"
+                " you installed it by hand, `rm -r .venv`, and the next recipe recreates it; if the lock should"
+                " contain it, `just lock`"
             )
     return tuple(found[name] for name in sorted(found))
 
 
 def _providers() -> dict[str, set[str]]:
-    """Return the distributions that have files of a top-level module or of a package in it, by its dotted name."""
+    """Return, by dotted name, the distributions that have files of a top-level module or of a package in it."""
     found: dict[str, set[str]] = {}
-    for one in distributions():
-        distribution_name = canonicalize_name(one.name)  # each time that it is asked for, it reads a file anew
-        for file in one.files or ():
+    for package in distributions():
+        distribution_name = canonicalize_name(package.name)  # reads a file each time
+        for file in package.files or ():
             parts = file.with_suffix("").parts if file.suffix in {".py", ".so"} else ()
             for depth in range(1, min(len(parts), 4) + 1):
                 name = ".".join(part.split(".")[0] for part in parts[:depth])
@@ -316,7 +318,7 @@ def _providers() -> dict[str, set[str]]:
 
 
 def _provided(names: Iterable[str], providers: Mapping[str, set[str]]) -> set[str]:
-    """Return the distributions of imported *names*; of a shared namespace, the one with the longest match."""
+    """Return the distributions of the imported *names*; in a shared namespace, the one with the longest match."""
     found: set[str] = set()
     for name in names:
         parts = name.split(".")
@@ -328,20 +330,20 @@ def _provided(names: Iterable[str], providers: Mapping[str, set[str]]) -> set[st
 
 
 def _closure(wanted: Iterable[Requirement]) -> dict[str, Distribution]:
-    """What is *wanted* and what that needs on this platform, by name."""
+    """Return the *wanted* distributions and all their requirements on this platform, by name."""
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, str]] = set()
     todo = list(wanted)
     while todo:
-        one = todo.pop()
-        name = canonicalize_name(one.name)
-        if one.marker and not one.marker.evaluate({"extra": ""}):
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
             found.setdefault(name, distribution(name))
         except PackageNotFoundError:
             raise Refusal(f"{name} is not in .venv; run `scripts/just --version`, which brings it up to date") from None
-        for extra in ("", *one.extras):
+        for extra in ("", *requirement.extras):
             if (name, extra) in seen:
                 continue
             seen.add((name, extra))
@@ -354,10 +356,10 @@ def _closure(wanted: Iterable[Requirement]) -> dict[str, Distribution]:
 
 
 def files_of(package: Distribution) -> dict[str, File]:
-    """Return a distribution's files by path, as its RECORD lists them, without those that depend on this machine.
+    """Return a distribution's files by path, as listed in its RECORD, without those that depend on this machine.
 
     Raises:
-        Refusal: A file is not as it was installed, or the code lies elsewhere on this machine.
+        Refusal: A file was changed since its installation, or the code is elsewhere on this machine.
 
     """
     if '"editable": true' in (package.read_text("direct_url.json") or ""):

@@ -1,8 +1,8 @@
-"""`just backup`, `just backup-restore` and `just backup-clear`: back up what git would not bring back.
+"""`just backup`, `just backup-restore` and `just backup-clear`: back up what git cannot restore.
 
-A backup is what git tracks, as it stands in the folder, and the untracked files that are not ignored: one archive in
-`.kernel/backups`. A restore writes the files of an archive, as a whole or not at all, and no other file: it knows
-nothing of `.git`, `.env`, `.venv`, ignored files, and files made since.
+A backup is an archive in `.kernel/backups` with the files that git tracks, in their current state, and untracked files
+that are not ignored. A restore writes all files of an archive or none, and touches no other file: not `.git`, `.env`,
+`.venv`, ignored files, or files created since.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from recipe import ROOT, Refusal, git, project_files, run, show
 from staging import Change
 
 FOLDER = ".kernel/backups"
-BEFORE = "before-"  # marks one that nobody asked for: what a restore has replaced, or an update was made from
-NEVER = frozenset({".git", ".env", ".venv", ".kernel"})  # a restore touches nothing in these, wherever they stand
+BEFORE = "before-"  # marks an automatic backup, made before a restore or an update
+NEVER = frozenset({".git", ".env", ".venv", ".kernel"})  # a restore touches nothing in these, wherever they are
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 USE = "just backup"
 USE_RESTORE = "just backup-restore BACKUP=2026-01-31T08-15-00.tar.gz"
@@ -36,10 +36,10 @@ USE_CLEAR = "just backup-clear"
 
 
 def make_backup(mark: str = "") -> str:
-    """Write an archive of all that git tracks, or would if it were told to, and returns its path.
+    """Write an archive of all files that git tracks or would track, and return its path.
 
     Args:
-        mark: A word in its name.
+        mark: A prefix for its name.
 
     """
     paths = project_files()
@@ -51,7 +51,7 @@ def make_backup(mark: str = "") -> str:
     now = datetime.now(UTC)
     stamp = f"{now:%Y-%m-%dT%H-%M-%S}"
     name = "-".join(filter(None, [stamp, mark]))
-    if (folder / f"{name}.tar.gz").exists():  # within the same second
+    if (folder / f"{name}.tar.gz").exists():  # another one in the same second
         name = "-".join(filter(None, [stamp, f"{now:%f}", mark]))
     written = folder / f".{name}.new"
     with _create(written) as file, tarfile.open(fileobj=file, mode="w:gz", compresslevel=6) as archive:
@@ -66,13 +66,13 @@ def _create(path: Path) -> IO[bytes]:
 
 
 def _add(archive: tarfile.TarFile, path: str) -> None:
-    """Add a file or a link; neither what is gone, nor a repository within this one.
+    """Add a file or a link. Skip files that no longer exist, and nested repositories.
 
-    Two names of one file are two files: to know that they were one needs the other, which a restore may not bring back.
+    Hard links are stored as separate files, since a restore may bring back only one of them.
     """
     info = tarfile.TarInfo(path)
     if (ROOT / path).is_symlink():
-        info.type, info.linkname = tarfile.SYMTYPE, os.readlink(ROOT / path)  # noqa: PTH115  (as it is, to the letter)
+        info.type, info.linkname = tarfile.SYMTYPE, os.readlink(ROOT / path)  # noqa: PTH115  (the exact target)
         archive.addfile(info)
     elif (ROOT / path).is_file():
         with (ROOT / path).open("rb") as file:
@@ -82,14 +82,14 @@ def _add(archive: tarfile.TarFile, path: str) -> None:
 
 
 def backup(_: Mapping[str, str]) -> None:
-    """Make a backup, and says how to get it back."""
+    """Make a backup, and say how to restore it."""
     path = make_backup()
     size = (ROOT / path).stat().st_size
     print(f"{path} ({size / 1000:.0f} kB)\nTo get it back: just backup-restore BACKUP={Path(path).name}")
 
 
 def restore(words: Mapping[str, str]) -> None:
-    """Bring back what differs from a backup, once the user has said yes."""
+    """Restore the files that differ from a backup, after asking the user."""
     archive = _choose(words["BACKUP"])
     name = f"{FOLDER}/{archive.name}"
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +98,7 @@ def restore(words: Mapping[str, str]) -> None:
         ignored = _ignored(different)
         wanted = {path: fingerprint(ROOT / path) for path in different if path not in ignored}
         if not wanted:
-            print(f"Nothing to do: every file of {name} is as it was.")
+            print(f"Nothing to do: every file of {name} is unchanged.")
             return
         _ask(name, {path: os.path.lexists(ROOT / path) for path in wanted})
         before = make_backup(f"{BEFORE}restore")
@@ -108,7 +108,7 @@ def restore(words: Mapping[str, str]) -> None:
                 for path in wanted:
                     change.put(path, unpacked / path)
             except Conflict as conflict:
-                raise Refusal(f"{conflict}; move that away, and run this again") from None
+                raise Refusal(f"{conflict}; move it away, and run this again") from None
             files = f"{len(wanted)} files" if len(wanted) > 1 else "1 file"
             done = f"Restored {files} from {name}; what was there before is in {before}."
             change.make(done)
@@ -116,7 +116,7 @@ def restore(words: Mapping[str, str]) -> None:
 
 
 def _choose(word: str) -> Path:
-    """Return the archive that *word* names; for an empty one, the last that was made by hand."""
+    """Return the archive named *word*; if it is empty, the last one made by hand."""
     folder = ROOT / FOLDER
     there = sorted(file.name for file in folder.glob("*.tar.gz")) if folder.is_dir() else []
     made = [name for name in there if BEFORE not in name]
@@ -130,7 +130,7 @@ def _choose(word: str) -> Path:
 
 
 def _unpack(archive: Path, folder: Path) -> Iterator[str]:
-    """Write the files of *archive* into *folder*, and gives their paths; none where it is damaged."""
+    """Write the files of *archive* into *folder*, and yield their paths; write none if the archive is damaged."""
     top = os.open(folder, FOLDER_FLAGS)
     paths: dict[str, tarfile.TarInfo] = {}
     try:
@@ -141,40 +141,40 @@ def _unpack(archive: Path, folder: Path) -> Iterator[str]:
                     first = paths[member.linkname] if member.islnk() else member
                     _write(opened, member, first, top)
                     paths[member.name] = first
-            while stream.read(1 << 20):  # to its end, where its checksum is
+            while stream.read(1 << 20):  # to the end, to verify the checksum
                 pass
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise Refusal(f"{archive.name} is damaged ({error}); take another one") from None
+        raise Refusal(f"{archive.name} is damaged ({error}); use another one") from None
     except (FileExistsError, NotADirectoryError):
-        raise Refusal(f"{archive.name} holds two files at one place, which no backup does; take another one") from None
+        raise Refusal(f"{archive.name} contains two files with one path; use another one") from None
     except OSError as error:
         if error.errno not in {errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENOENT}:
             raise
-        raise Refusal(f"{archive.name} holds a path that cannot be ({error.strerror}); take another one") from None
+        raise Refusal(f"{archive.name} contains an invalid path ({error.strerror}); use another one") from None
     finally:
         os.close(top)
     yield from paths
 
 
 def _refuse_strange(archive: str, member: tarfile.TarInfo, before: Mapping[str, tarfile.TarInfo]) -> None:
-    """Raise `Refusal` for what is neither a file nor a link, or has a place outside the project.
+    """Raise `Refusal` for a member that is neither a file nor a link, or lies outside the project.
 
-    Older versions kept a second name of a file as a hard link; one of these has the content of the file *before* it.
+    Older versions stored hard links. Such a member has the content of a file *before* it.
     """
     parts = member.name.split("/")
     plain = all(parts) and not {".", ".."}.intersection(parts) and "\0" not in member.name + member.linkname
     second = member.islnk() and member.linkname in before and before[member.linkname].isfile()
     if not plain or not (member.isfile() or member.issym() or second):
-        raise Refusal(f"{archive} holds {show(member.name)}, which no backup does; take another one")
+        raise Refusal(f"{archive} contains {show(member.name)}, which no backup does; use another one")
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, first: tarfile.TarInfo, top: int) -> None:
-    """Write one member below the open folder *top*; through no link, and never over another one.
+    """Write a member below the open folder *top*. Follow no link, and never overwrite another member.
 
     Args:
-        archive: It is in.
-        member: Whose path counts.
-        first: The one that has its content, and its mode.
+        archive: The archive.
+        member: The member, which has the path.
+        first: The member that has its content and mode.
         top: The descriptor of the folder.
 
     """
@@ -201,7 +201,7 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, first: tarfile.Tar
 
 
 def _as_it_was(path: str, unpacked: Path) -> bool:
-    """Return whether the project's file is that of the backup, in content, kind and mode."""
+    """Return whether the project's file equals the one in the backup in content, kind and mode."""
     now, then = ROOT / path, unpacked / path
     if fingerprint(now) != fingerprint(then):
         return False
@@ -209,19 +209,19 @@ def _as_it_was(path: str, unpacked: Path) -> bool:
 
 
 def _ignored(paths: list[str]) -> set[str]:
-    """Those that git ignores by now."""
+    """Return the *paths* that git ignores now."""
     if not paths:
         return set()
-    told = git("check-ignore", "-z", "--stdin", stdin="\0".join(paths), accept=(0, 1, 128))  # 128: in no repository
+    told = git("check-ignore", "-z", "--stdin", stdin="\0".join(paths), accept=(0, 1, 128))  # 128: not in a repository
     return {path for path in told.split("\0") if path}
 
 
 def _ask(name: str, there: Mapping[str, bool]) -> None:
-    """Show what is to be done, and goes on for a yes.
+    """Show what would be restored, and ask whether to continue.
 
     Args:
-        name: The backup.
-        there: Whether there is a file, which would be replaced, by path.
+        name: The name of the backup.
+        there: For each path, whether there is a file that would be replaced.
 
     Raises:
         Refusal: The answer is no, or there is nobody to answer.

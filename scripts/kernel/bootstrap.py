@@ -1,7 +1,7 @@
-"""Make .venv hold exactly what scripts/requirements.lock says, and this project in editable form.
+"""Make .venv match scripts/requirements.lock exactly, with this project installed as editable.
 
-scripts/just calls it, has checked the version of Python, and passes the stamp that means "up to date". It needs the
-standard library alone. Whatever fails is said in one sentence, with exit code 2.
+scripts/just calls this after checking the version of Python, and passes the stamp that means "up to date". It needs
+only the standard library. Failures are reported in one sentence, with exit code 2.
 """
 
 import configparser
@@ -22,22 +22,22 @@ from typing import NoReturn
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "scripts" / "requirements.lock"
 VENV = ROOT / ".venv"
-STAMP = VENV / ".stamp"  # written last: a .venv without it is not whole
+STAMP = VENV / ".stamp"  # written last: a .venv without it is incomplete
 VENV_PYTHON = VENV / "bin" / "python"
 VENV_UV = VENV / "bin" / "uv"
 
 REMEDY = "install it (on Debian: apt install python3-venv), or set PYTHON to another Python"
 
-# How pip and uv speak of an index that they cannot reach.
+# What pip and uv print if they cannot reach an index.
 NO_NETWORK = re.compile(r"(?i)connection broken|error sending request|failed to fetch|timed out|from versions: none")
 
 
 def main() -> None:
-    """Bring .venv up to date, unless another process has just done so."""
+    """Bring .venv up to date, unless another process has just done that."""
     stamp = sys.argv[1] + "\n"
     VENV.mkdir(exist_ok=True)
     turn = take_turn()
-    python = Path(sys.executable).resolve()  # never that of an activated .venv, which may be about to go
+    python = Path(sys.executable).resolve()  # never that of an activated .venv, which may be replaced
     found = STAMP.read_text() if STAMP.is_file() else ""
     whole = found.endswith(f"\n{ROOT}\n") and VENV_PYTHON.resolve() == python
     if whole and found == stamp:
@@ -56,21 +56,21 @@ def main() -> None:
         install_packages(own_uv or str(VENV_UV), {} if own_uv else settings_of_pip(), turn)
     except SystemExit:
         if whole:
-            write_stamp(found)  # uv gave up by itself, and left .venv in order: the next attempt need not begin anew
+            write_stamp(found)  # uv failed cleanly and .venv is intact, so the next attempt can continue
         raise
     write_stamp(stamp)
     say(f".venv is ready after {time.monotonic() - started:.1f} s")
 
 
 def write_stamp(text: str) -> None:
-    """Write the stamp whole or not at all."""
+    """Write the stamp atomically."""
     written = STAMP.with_suffix(".new")
     written.write_text(text)
     written.replace(STAMP)
 
 
 def take_turn() -> int:
-    """Wait until nobody else works on .venv. The descriptor is the turn: children hold it too, and may outlive us."""
+    """Wait until no other process works on .venv. The returned descriptor is the lock; children inherit it."""
     turn = os.open(VENV, os.O_RDONLY)
     try:
         fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,18 +78,18 @@ def take_turn() -> int:
         say("another process is making .venv; waiting for it")
         fcntl.flock(turn, fcntl.LOCK_EX)
     except OSError:
-        pass  # a network file system that cannot lock a folder is no reason to give up
+        pass  # continue without a lock, for example on some network file systems
     return turn
 
 
 def path_without_venv() -> str:
-    """Return PATH without an activated .venv."""
+    """Return PATH without the folder of an activated .venv."""
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     return os.pathsep.join(folder for folder in folders if Path(folder).resolve() != VENV_UV.parent)
 
 
 def make_venv(python: Path, turn: int) -> None:
-    """Make an empty .venv, whatever is there."""
+    """Make an empty .venv, replacing whatever is there."""
     failure = run([str(python), "-I", "-m", "venv", "--without-pip", "--clear", str(VENV)], turn)
     if "No module named venv" in failure:
         fail(f"{python} comes without venv; {REMEDY}.")
@@ -98,7 +98,7 @@ def make_venv(python: Path, turn: int) -> None:
 
 
 def install_uv(turn: int) -> None:
-    """Install the lock's uv by the pip that comes with Python: neither can be assumed to be there."""
+    """Install the lock's version of uv with the pip that is bundled with Python. Neither has to be installed."""
     pip = next(bundled_pips(), None)
     if not pip:
         fail(f"{sys.executable} comes without ensurepip; {REMEDY}, or put uv on PATH.")
@@ -115,7 +115,7 @@ def install_uv(turn: int) -> None:
 
 
 def bundled_pips() -> Iterator[Path]:
-    """The wheels of pip that ensurepip would install from; run as they are, they save seconds."""
+    """Yield the pip wheels bundled with ensurepip; running one directly saves seconds."""
     with contextlib.suppress(ImportError):
         import ensurepip
 
@@ -124,7 +124,7 @@ def bundled_pips() -> Iterator[Path]:
 
 
 def settings_of_pip() -> dict[str, str]:
-    """Where a user has told only pip of a mirror or a certificate, tell uv, which does not read pip's settings."""
+    """Return variables that pass pip's mirror and certificate settings on to uv, which does not read pip's settings."""
     home = Path(os.environ.get("HOME") or "/")
     config = configparser.RawConfigParser(strict=False)
     with contextlib.suppress(configparser.Error):
@@ -148,20 +148,20 @@ def settings_of_pip() -> dict[str, str]:
 
 
 def install_packages(uv: str, environment: Mapping[str, str], turn: int) -> None:
-    """Install what the lock says, takes out what it does not, and adds the project itself."""
+    """Install the packages in the lock, remove all others, and install the project itself."""
     target = ["--quiet", "--python", str(VENV_PYTHON)]
-    # Bytecode now: without it, the first starts would be twice as slow.
+    # Compile bytecode now, otherwise the first starts would be twice as slow.
     sync = [uv, "pip", "sync", *target, "--require-hashes", "--compile-bytecode", str(LOCK)]
     if failure := run(sync, turn, environment):
         fail_to_install("the packages of scripts/requirements.lock", failure)
-    # By the lock's uv, which has the build backend inside.
+    # With the lock's uv, which contains the build backend.
     add_project = [str(VENV_UV), "pip", "install", *target, "--no-deps", "--editable", str(ROOT)]
     if failure := run(add_project, turn, environment):
         fail_to_install("the project of pyproject.toml", failure)
 
 
 def run(command: list[str], turn: int, environment: Mapping[str, str] | None = None) -> str:
-    """Run *command* silently. Returns what it said where it failed, else nothing."""
+    """Run *command* silently. Return its output if it failed, otherwise an empty string."""
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -178,9 +178,9 @@ def run(command: list[str], turn: int, environment: Mapping[str, str] | None = N
 
 
 def fail_to_install(what: str, failure: str) -> NoReturn:
-    """End with the reason that pip or uv gave."""
+    """Exit with the reason that pip or uv gave."""
     if NO_NETWORK.search(failure):
-        why = "" if "from versions: none" in failure else f" ({reason(failure)})"  # pip does not say why
+        why = "" if "from versions: none" in failure else f" ({reason(failure)})"  # pip gives no reason
         fail(
             f"{what} could not be downloaded, the package index does not answer{why}; check the network, "
             "or the index and the certificate that pip and uv are set to use, and run this again."
@@ -189,7 +189,7 @@ def fail_to_install(what: str, failure: str) -> NoReturn:
 
 
 def reason(failure: str) -> str:
-    """The line of *failure* that tells most: the innermost cause, else the first error, else the last line."""
+    """Return the most informative line of *failure*: the innermost cause, the first error, or the last line."""
     lines = [line.strip() for line in failure.splitlines()]
     causes = [line.removeprefix("cause: ") for line in lines if line.startswith("cause: ")]
     errors = [line for line in lines if line.lower().startswith("error")]
@@ -197,12 +197,12 @@ def reason(failure: str) -> str:
 
 
 def say(text: str) -> None:
-    """Tell the user; stdout belongs to the recipe."""
+    """Print to stderr, since stdout belongs to the recipe."""
     print(f"scripts/just: {text}", file=sys.stderr)
 
 
 def fail(text: str) -> NoReturn:
-    """End with one sentence and exit code 2."""
+    """Exit with one sentence and exit code 2."""
     say(text)
     sys.exit(2)
 

@@ -1,7 +1,7 @@
-"""`just build` and `just build-binary`: make one file of the app with its packages, or with Python as well.
+"""`just build` and `just build-binary`: build a single file of the app with its packages, optionally with Python.
 
-The binary is a Python with its standard library, frozen once by PyInstaller and kept in .kernel, behind which the file
-hangs that `just build` makes. So both hold the same, and find their services in the same way.
+The binary is a Python interpreter with the standard library, frozen once by PyInstaller and kept in .kernel, with the
+output of `just build` appended. So both have the same contents, and find their services in the same way.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from change import home
 from one_file import as_zip
 from recipe import ROOT, Refusal, run
 
-PYINSTALLER = Path(__file__).with_name("pyinstaller.lock")  # for an environment of its own: nobody else needs it
+PYINSTALLER = Path(__file__).with_name("pyinstaller.lock")  # installed separately: only this script needs it
 LAUNCHER = Path(__file__).with_name("frozen_main.py")
-SAID = b"Could not create temporary directory!"  # by the part in C, where it finds no place for its files
-SAYS = b"needs a writable /tmp, or set TMPDIR."  # as long: it is put in place of that
+SAID = b"Could not create temporary directory!"  # printed by PyInstaller's loader if it cannot write its files
+SAYS = b"needs a writable /tmp, or set TMPDIR."  # the same length, since it replaces that text in place
 GLIBC = re.compile(rb"\0GLIBC_(\d+)\.(\d+)(?=\0)")
 NEEDS = """
 import sys
@@ -38,7 +38,7 @@ archive = CArchiveReader(sys.argv[1])
 for name, (*_, kind) in archive.toc.items():
     if kind == "b":
         sys.stdout.buffer.write(archive.extract(name))
-"""  # what is frozen and compiled
+"""  # the compiled files in the frozen interpreter
 NOT_FROZEN = frozenset(
     {"antigravity", "ensurepip", "idlelib", "lib2to3", "test", "this", "tkinter", "turtle", "turtledemo"}
 )
@@ -46,7 +46,7 @@ SHEBANG = b"#!/usr/bin/env python3\n"
 
 
 def build(kind: str, words: Mapping[str, str]) -> None:
-    """Make the file, and tells what is in it."""
+    """Build the file, and describe it."""
     contents = collect(ROOT, words["SERVICES"])
     name = str(contents.stamp["name"])
     needs = ""
@@ -61,7 +61,7 @@ def build(kind: str, words: Mapping[str, str]) -> None:
 
 
 def _tell_needs(contents: Contents, frozen: Path) -> str:
-    """Which C library the binary needs, by what its compiled parts ask for; an older system cannot load them."""
+    """Say which version of glibc the binary needs, judging by its compiled parts; older systems cannot load it."""
     asked = [glibc(content) for package in contents.packages for content in files_of(package).values()]
     least = max([*asked, tuple(json.loads(_beside(frozen).read_text()))])
     system = contents.stamp["platform"]
@@ -69,21 +69,21 @@ def _tell_needs(contents: Contents, frozen: Path) -> str:
 
 
 def glibc(content: bytes) -> tuple[int, int]:
-    """Return the newest version of glibc that a compiled file asks for; (0, 0) for any other file."""
+    """Return the newest version of glibc that a compiled file needs; (0, 0) for any other file."""
     return max(((int(major), int(minor)) for major, minor in GLIBC.findall(content)), default=(0, 0))
 
 
 def _beside(frozen: Path) -> Path:
-    """The file that keeps what the frozen Python asks of the system."""
+    """Return the file that records what the frozen interpreter needs of the system."""
     return frozen.with_name(f"{frozen.name}.needs")
 
 
 def tell(contents: Contents) -> str:
-    """What an artifact is, for people; and a warning on stderr where the tree is no commit's."""
+    """Describe an artifact, and warn on stderr if it contains uncommitted changes."""
     stamp = contents.stamp
     if stamp["dirty"]:
         print(
-            "warning: there are changes that are not committed; what is built says so, and nobody can build it again",
+            "warning: there are uncommitted changes; the artifact is marked as such, and cannot be reproduced",
             file=sys.stderr,
         )
     services = stamp["services"]
@@ -95,7 +95,7 @@ def tell(contents: Contents) -> str:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Put a program in its place, as a whole: who runs the one before goes on with it."""
+    """Replace a program atomically. Processes that run the old one are not affected."""
     path.parent.mkdir(exist_ok=True)
     descriptor, aside = tempfile.mkstemp(prefix=".new-", dir=path.parent)
     try:
@@ -108,18 +108,18 @@ def write(path: Path, data: bytes) -> None:
 
 
 def runtime(folder: Path | None = None) -> Path:
-    """The frozen Python, which is made where there is none; that takes half a minute.
+    """Return the frozen interpreter. Freeze it first if needed, which takes half a minute.
 
     Args:
-        folder: Where it is kept; None: in .kernel.
+        folder: Where it is kept; None for .kernel.
 
     Raises:
-        Refusal: PyInstaller cannot be had, or fails.
+        Refusal: PyInstaller is not available, or fails.
 
     """
     folder = folder or home(ROOT)
     inputs = f"{sys.version} {sys.base_prefix}".encode() + b"".join(
-        one.read_bytes() for one in (PYINSTALLER, LAUNCHER, Path(__file__))
+        path.read_bytes() for path in (PYINSTALLER, LAUNCHER, Path(__file__))
     )
     made = folder / f"runtime-{hashlib.sha256(inputs).hexdigest()[:16]}"
     if made.is_file() and _beside(made).is_file():
@@ -143,7 +143,7 @@ def runtime(folder: Path | None = None) -> Path:
 
 
 def standard_modules() -> list[str]:
-    """The modules of the standard library, those in its packages too; without its tests, and what has windows."""
+    """Return the modules and packages of the standard library, without its tests and GUI modules."""
     folder = Path(sysconfig.get_path("stdlib"))
     found = {name for name in sys.stdlib_module_names if not name.startswith("_")}
     for top in [folder / name for name in found if (folder / name).is_dir()]:
@@ -159,7 +159,7 @@ def _step(what: str, command: list[str]) -> bytes:
     if done.returncode:
         text = (done.stderr or done.stdout).decode(errors="replace")
         said = reason(text.strip() or f"exit code {done.returncode}")
-        raise Refusal(f"{what} could not be made ready ({said}); check the network and the index, and try again")
+        raise Refusal(f"{what} could not be prepared ({said}); check the network and the index, and try again")
     return done.stdout
 
 

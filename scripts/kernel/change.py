@@ -1,21 +1,21 @@
-"""Finish a change to several files that staging.py has prepared, even if the process was killed half-way.
+"""Complete a change of several files that staging.py has prepared, even if the process was killed half-way.
 
-What is new is written aside, in `.kernel/change`. Then comes the journal, in one step: the list of moves. From there on
-there is only forward. Each move is one rename or one unlink, and does nothing where it was made already. So what a kill
-leaves behind is one of two: no journal, and the folder is thrown away; or a journal, and the moves that are left are
-made. scripts/just runs this file when it finds the folder, before anything else. It needs the standard library alone.
+New files are first written to `.kernel/change`. Then the journal, a list of moves, is written in one step. From then on
+the change only goes forward: each move is one rename or one unlink, and does nothing if it was made already. So a kill
+leaves one of two states: no journal, and the folder is deleted; or a journal, and the remaining moves are made.
+scripts/just runs this file first if the folder exists. It needs only the standard library.
 
-What somebody changed between the kill and that is not overwritten: it is set aside, and named.
+If somebody changes a file between the kill and the recovery, their version is set aside and reported, not overwritten.
 
-A file of git's own, as `.git/HEAD`, is replaced under git's lock of it, wherever git keeps it: the project may be a
-second worktree, or a folder of a bigger repository. A journal that an older version of this file has written is
-finished by the newer one, where an update was killed: so its moves keep their meaning for ever, and this file needs no
-other one, which may not be in its place yet.
+A file of git itself, such as `.git/HEAD`, is replaced while holding git's lock for it, wherever git keeps it: the
+project may be a second worktree, or a folder of a larger repository. If an update was killed, the journal of an older
+version is completed by the newer one. So moves keep their meaning forever, and this file needs no other file, which
+may not be in place yet.
 
-A journal may also come from somebody else, in an archive or in a commit. So it is read as a stranger's: a path leads
-nowhere but into the project, through folders and no links, and of git's own files only to those that an update moves;
-where these are outside of the project, git's own folder holds the journal's seal, which no stranger can put there. A
-`.kernel` that git tracks is not used at all.
+A journal may also come from somebody else, in an archive or a commit, so it is not trusted. A path must lead into the
+project, through folders and not links. Of git's files, only those that an update changes are allowed; if they are
+outside of the project, the journal's seal must be in git's folder, where no archive or commit can put it. A `.kernel`
+folder that git tracks is not used at all.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-GITS_PATIENCE = 50  # tenths of a second to wait for git to let go of its lock
+GITS_PATIENCE = 50  # tenths of a second to wait until git releases its lock
 ENDING_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
-# Within a hook, git tells its children by these which repository and which index they are to use.
+# In a hook, git sets these to tell child processes which repository and which index to use.
 GITS_POINTERS = {
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"),
     *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX", "GIT_CEILING_DIRECTORIES", "GIT_QUARANTINE_PATH"),
@@ -51,24 +51,24 @@ GITS_POINTERS = {
 
 
 class Conflict(Exception):
-    """A file cannot be put where it belongs, since something else is in the way; nothing was changed."""
+    """A file cannot be put in its place, since something else is in the way. Nothing was changed."""
 
 
 def inside(root: Path, path: str) -> Path:
     """Return the absolute path of *path* in the project at *root*.
 
     Raises:
-        Conflict: It is no plain relative path, or leads through something that is no folder of the project's own.
+        Conflict: It is not a plain relative path, or passes through something other than a folder of the project.
 
     """
     parts = path.split("/")
     if not all(parts) or {".", ".."}.intersection(parts) or "\0" in path:
-        raise Conflict(f"{path!a} is no path within the project")
+        raise Conflict(f"{path!a} is not a path within the project")
     here = root
     for part in parts[:-1]:
         here /= part
         if here.is_symlink() or (here.exists() and not here.is_dir()):
-            raise Conflict(f"{path} cannot be written, since {here.relative_to(root)} is no folder")
+            raise Conflict(f"{path} cannot be written, since {here.relative_to(root)} is not a folder")
     return here / parts[-1]
 
 
@@ -76,13 +76,13 @@ def place(root: Path, path: str) -> Path:
     """Return where *path* is: in the project at *root*, or in git's own folder, which may be elsewhere.
 
     Raises:
-        Conflict: It is in neither, or a file of git's that no change touches.
+        Conflict: It is in neither, or is a file of git that no change may touch.
 
     """
     if not path.lower().startswith(".git/"):
         return inside(root, path)
     if not GITS.fullmatch(path):
-        raise Conflict(f"{path!a} is git's, and no recipe touches it")
+        raise Conflict(f"{path!a} belongs to git, and no recipe changes it")
     own, common = git_folders(root)
     inner = path.removeprefix(".git/")
     return inside(own if inner in {"HEAD", "index"} else common, inner)
@@ -94,14 +94,14 @@ def is_gits(path: str) -> bool:
 
 
 GITS = re.compile(r"\.git/(HEAD|index|packed-refs|(logs/)?refs/heads/[^\0]+)")
-SEAL = "kernel-change"  # the file in git's folder that tells a journal of ours from a stranger's
+SEAL = "kernel-change"  # a file in git's folder that proves that a journal is ours
 
 
 def git_folders(root: Path) -> tuple[Path, Path]:
-    """Return git's folders: that of this worktree, and that which all worktrees share.
+    """Return git's folders: the one for this worktree, and the one shared by all worktrees.
 
     Raises:
-        Conflict: The project at *root* is in no repository.
+        Conflict: The project at *root* is not in a repository.
 
     """
     for folder in (root, *root.parents):
@@ -112,11 +112,11 @@ def git_folders(root: Path) -> tuple[Path, Path]:
             own = folder / found.read_text().removeprefix("gitdir:").strip()
             shared = own / "commondir"
             return own, own / shared.read_text().strip() if shared.is_file() else own
-    raise Conflict(f"{root} is in no repository of git's")
+    raise Conflict(f"{root} is not in a git repository")
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file, and wait until the disk has it."""
+    """Write a file, and wait until it is on the disk."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -129,7 +129,7 @@ def seal(journal: bytes) -> bytes:
 
 
 def take_turn(root: Path) -> int:
-    """Wait until nobody else changes the project; the descriptor that is returned is the turn."""
+    """Wait until no other process changes the project. The returned descriptor is the lock."""
     turn = os.open(home(root) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -137,31 +137,31 @@ def take_turn(root: Path) -> int:
         say("another recipe is changing files; waiting for it")
         fcntl.flock(turn, fcntl.LOCK_EX)
     except OSError:
-        pass  # a file system that cannot lock: then two at a time are not told apart
+        pass  # the file system has no locks, so concurrent recipes are not detected
     return turn
 
 
 def recover(root: Path) -> None:
-    """Finish the change that somebody was killed in, or undo it, and say so. The caller has the turn."""
+    """Complete or undo a change that was killed, and report that. The caller must hold the lock."""
     for left in [*home(root).glob("new-*"), *home(root).glob("old-*")]:
-        shutil.rmtree(left, ignore_errors=True)  # a beginning, or an end, of which nothing depends any more
+        shutil.rmtree(left, ignore_errors=True)  # preparation or remains of a change; nothing needs it any more
     folder = home(root) / "change"
     if not folder.is_dir():
         return
     if folder.is_symlink():
-        raise Conflict(f"{folder} is a link, which no recipe makes; delete it")
+        raise Conflict(f"{folder} is a link, which no recipe creates; delete it")
     what = ascii((folder / "what").read_text(errors="replace"))[1:-1]
     if (folder / "journal").exists():
         with no_signals():
             done = finish(root, folder)
-        say(f"`{what}` had been interrupted, and is finished now: {done}")
+        say(f"`{what}` had been interrupted, and was completed now: {done}")
     else:
         throw_away(folder)
-        say(f"`{what}` had been interrupted before it changed anything; what it had begun is undone.")
+        say(f"`{what}` had been interrupted before it changed anything, and was undone.")
 
 
 def fingerprint(path: Path) -> str | None:
-    """Return kind, mode and content of a file; None if there is none."""
+    """Return a hash of kind, mode and content of a file; None if it does not exist."""
     if path.is_symlink():
         return f"link {path.readlink()}"
     if not path.is_file():
@@ -171,16 +171,16 @@ def fingerprint(path: Path) -> str | None:
 
 
 def say(text: str) -> None:
-    """Tell the user; stdout belongs to the recipe."""
+    """Print to stderr, since stdout belongs to the recipe."""
     print(f"scripts/just: {text}", file=sys.stderr)
 
 
 @functools.cache
 def home(root: Path) -> Path:
-    """The framework's own folder, which git does not see, and which is its owner's alone.
+    """Return the framework's own folder, which git ignores and only its owner can access.
 
     Raises:
-        Conflict: It is something else, or a part of a commit: then nobody knows who made what is in it.
+        Conflict: It is not a folder, or it is part of a commit, so that nobody knows who made its contents.
 
     """
     home = root / ".kernel"
@@ -188,11 +188,11 @@ def home(root: Path) -> Path:
         home.mkdir(0o700)
     found = home.lstat()
     if not stat.S_ISDIR(found.st_mode):
-        raise Conflict(f"{home} is no folder, but the framework's folder of that name would be there")
+        raise Conflict(f"{home} is not a folder, but the framework needs a folder with that name")
     if tracked := _tracked(root):
         raise Conflict(
-            f"git tracks {tracked}, and whoever made that commit could let the recipes do anything; look at what it"
-            " is, and take it out by `git rm -r --cached .kernel`, then delete .kernel"
+            f"git tracks {tracked}, so the author of that commit could make recipes do anything; look at what it"
+            " contains, remove it by `git rm -r --cached .kernel`, and delete .kernel"
         )
     if found.st_mode & 0o077 and found.st_uid == os.geteuid():
         home.chmod(0o700)
@@ -203,7 +203,7 @@ def home(root: Path) -> Path:
 
 
 def _tracked(root: Path) -> str:
-    """A path in `.kernel` that git tracks; empty where there is none, or no git."""
+    """Return a path in `.kernel` that git tracks; empty if there is none, or no git."""
     env = {name: value for name, value in os.environ.items() if name not in GITS_POINTERS}
     command = ["git", "ls-files", "-z", "--", ".kernel"]
     try:
@@ -214,10 +214,10 @@ def _tracked(root: Path) -> str:
 
 
 def _read(root: Path, folder: Path) -> tuple[list[tuple[str, str, Any]], str]:
-    """The moves of a journal, and what is true when they are made.
+    """Return the moves of a journal, and the result to report when they are made.
 
     Raises:
-        Conflict: It is none that a recipe has written.
+        Conflict: No recipe has written it.
 
     """
     content = (folder / "journal").read_bytes()
@@ -231,12 +231,12 @@ def _read(root: Path, folder: Path) -> tuple[list[tuple[str, str, Any]], str]:
     if any(is_gits(path) for _, path, _ in moves) and not (root / ".git").is_dir():
         sealed = git_folders(root)[0] / SEAL
         if not sealed.is_file() or sealed.read_bytes() != seal(content):
-            raise Conflict(f"{folder.relative_to(root)}/journal is not from here; delete that folder")
+            raise Conflict(f"{folder.relative_to(root)}/journal was not written by this project; delete that folder")
     return moves, done
 
 
 def _refuse_strange(root: Path, folder: Path, kind: str, path: str, was: Any) -> None:
-    """Raises `Conflict` for a move that no recipe makes, or that would lead out of the project as it is now."""
+    """Raise `Conflict` for a move that no recipe makes, or that would now lead out of the project."""
     where = folder.relative_to(root).as_posix()
     files: list[str] = []
     if kind == "folder":
@@ -247,7 +247,7 @@ def _refuse_strange(root: Path, folder: Path, kind: str, path: str, was: Any) ->
     elif kind == "put":
         files.append(f"{where}/files/{path}")
     elif kind != "remove":
-        raise Conflict(f"{where}/journal says {kind!a}, which no recipe does")
+        raise Conflict(f"{where}/journal contains {kind!a}, which no recipe writes")
     for file in files:
         inside(root, file)
     if kind in {"put", "remove"}:
@@ -255,10 +255,10 @@ def _refuse_strange(root: Path, folder: Path, kind: str, path: str, was: Any) ->
 
 
 def finish(root: Path, folder: Path) -> str:
-    """Make the moves that are left, end the change, and return what is true now."""
+    """Make the remaining moves, end the change, and return its result."""
     moves, done = _read(root, folder)
     for kind, path, was in moves:
-        _refuse_strange(root, folder, kind, path, was)  # again: the move before may have made a link
+        _refuse_strange(root, folder, kind, path, was)  # checked again, since an earlier move may have created a link
         if kind == "put":
             _put(root, folder / "files" / path, path, was)
         elif kind == "remove":
@@ -292,10 +292,10 @@ def _put(root: Path, staged: Path, path: str, was: str | None) -> None:
 
 
 def _take_gits_lock(lock: Path, staged: Path) -> None:
-    """Make git's *lock* as a second name of the *staged* file: so who comes after a kill knows it for ours.
+    """Create git's *lock* as a hard link to the *staged* file, so that a recovery recognizes it as ours.
 
     Raises:
-        OSError: git does not let go of it.
+        OSError: git does not release it.
 
     """
     for _ in range(GITS_PATIENCE):
@@ -304,7 +304,7 @@ def _take_gits_lock(lock: Path, staged: Path) -> None:
         if _is_same(lock, staged):
             return
         time.sleep(0.1)
-    raise OSError(f"git is at work in this project, or was killed in it: there is {lock}")
+    raise OSError(f"git is running in this project, or was killed: {lock} exists")
 
 
 def _is_same(one: Path, other: Path) -> bool:
@@ -317,12 +317,12 @@ def _remove(root: Path, path: str, was: str | None) -> None:
     _set_aside_unless(root, path, {was})
     place(root, path).unlink(missing_ok=True)
     if is_gits(path):
-        return  # there an empty folder has its meaning
-    for folder in Path(path).parents[:-2]:  # those at the top stay: tools are told of them
+        return  # an empty folder is significant there
+    for folder in Path(path).parents[:-2]:  # top-level folders stay, since tools are configured with them
         if (root / folder).is_dir():
             if {entry.name for entry in (root / folder).iterdir()} - {"__pycache__"}:
                 break
-            shutil.rmtree(root / folder)  # what is in it was compiled from what is gone
+            shutil.rmtree(root / folder)  # it contains bytecode of removed files
 
 
 def _replace_folder(new: Path | None, target: Path, keep: Path) -> None:
@@ -336,23 +336,23 @@ def _replace_folder(new: Path | None, target: Path, keep: Path) -> None:
 
 
 def _set_aside_unless(root: Path, path: str, known: Collection[str | None]) -> None:
-    """Keep a file that was changed by somebody else, after the change was prepared."""
+    """Set a file aside that somebody else changed after the change was prepared."""
     target = place(root, path)
     if fingerprint(target) in {None, *known}:
         return
     aside = _free(inside(root, f".kernel/set-aside/{path}"))
     aside.parent.mkdir(parents=True, exist_ok=True)
     target.rename(aside)
-    say(f"{path} was changed in the meantime; your version of it is {aside.relative_to(root)}")
+    say(f"{path} was changed in the meantime; your version is now {aside.relative_to(root)}")
 
 
 def _free(path: Path) -> Path:
-    """Return the path, or a similar one that is free."""
+    """Return *path*, or a similar path that does not exist."""
     return path.with_name(f"{path.name}.{time.time_ns()}") if os.path.lexists(path) else path
 
 
 def throw_away(folder: Path) -> None:
-    """End a change in one step; what is left of its folder after a kill is thrown away by the next."""
+    """End a change in one step. If killed, the next recipe deletes the rest of its folder."""
     old = folder.with_name(f"old-{time.time_ns()}")
     folder.rename(old)
     shutil.rmtree(old, ignore_errors=True)
@@ -360,7 +360,7 @@ def throw_away(folder: Path) -> None:
 
 @contextmanager
 def no_signals() -> Iterator[None]:
-    """Hold back the signals that would end the process."""
+    """Delay the signals that would end the process."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     try:
         yield
@@ -373,5 +373,5 @@ if __name__ == "__main__":
         take_turn(ROOT)
         recover(ROOT)
     except (OSError, Conflict) as error:
-        say(f"what had been interrupted cannot be finished: {error}; fix that, or delete .kernel/change to forget it.")
+        say(f"an interrupted change cannot be completed: {error}; fix that, or delete .kernel/change to discard it.")
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""Check what no linter knows of: the project's name, its lock, and what must not be committed."""
+"""Check what no linter knows: the project's name, its lock, and files that must not be committed."""
 
 import subprocess
 import sys
@@ -9,11 +9,11 @@ from lock import header, hosts, read_project
 
 
 def problems() -> Iterator[str]:
-    """Return one sentence for each problem."""
+    """Yield a sentence for each problem."""
     project = read_project()
     name, scripts = project["project"]["name"], list(project["project"].get("scripts", {}))
     if scripts != [name]:
-        yield f"pyproject.toml: [project.scripts] holds {scripts}; let it hold one, named as the project: {name}."
+        yield f"pyproject.toml: [project.scripts] contains {scripts}; it must be only {name}, the project's name."
     text = LOCK.read_text()
     if not text.startswith(header(project)):
         yield "scripts/requirements.lock: the dependencies in pyproject.toml have changed since; run `just lock`."

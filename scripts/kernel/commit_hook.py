@@ -17,13 +17,13 @@ HOOK = """\
 
 
 def hook(words: Mapping[str, str]) -> None:
-    """Write git's hook, or removes it; one that somebody else wrote is left alone."""
+    """Install or remove git's hook. A hook from somebody else is not touched."""
     top, common = (Path(git("rev-parse", word).rstrip("\n")) for word in ("--show-toplevel", "--git-common-dir"))
     file = ROOT / git("rev-parse", "--git-path", "hooks/pre-commit").rstrip("\n")
     folder = file.parent.resolve()
     if not any(folder.is_relative_to((ROOT / place).resolve()) for place in (top, common)):
         raise Refusal(
-            f"git's hooks are in {folder} (`git config --show-origin core.hooksPath` says why), which may be those of"
+            f"git's hooks are in {folder} (`git config --show-origin core.hooksPath` shows why), which may belong to~"
             " other repositories too; say `git config core.hooksPath .git/hooks` to have this repository's own,"
             " or let the hook there call scripts/kernel/pre-commit"
         )

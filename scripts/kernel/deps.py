@@ -1,4 +1,4 @@
-"""`just deps-add`, `just deps-remove` and `just deps-update`: pyproject.toml and the lock, changed together."""
+"""`just deps-add`, `just deps-remove` and `just deps-update`: change pyproject.toml and the lock together."""
 
 from __future__ import annotations
 
@@ -23,51 +23,51 @@ USE_UPDATE = "just deps-update, or just deps-update httpx attrs"
 
 
 def add(words: Mapping[str, str]) -> None:
-    """Add requirements; one without a version gets the one that is found as its least."""
+    """Add requirements. One without a version gets the version found as its minimum."""
     wanted, group, age = _requirements(words["PKG"], USE_ADD), _group(words["GROUP"]), read_age(words["AGE"])
     with Change(f"just deps-add {words['PKG']}") as change:
         project, before = _copy(change)
         uv_add = [str(VENV_UV), "add", "--frozen", "--quiet", *(["--group", group] if group else [])]
-        run_uv([*uv_add, *(one[0] for one in wanted)], project)
+        run_uv([*uv_add, *(requirement[0] for requirement in wanted)], project)
         text = resolve(project, before, [], age)
         found = pins(text)
-        for one in wanted:
-            if not one["versions"]:
-                least = ".".join(found[_canonical(one["name"])].split(" ")[0].split(".")[:2])
-                run_uv([*uv_add, f"{one['name']}{one['extras'] or ''}>={least}"], project)
+        for requirement in wanted:
+            if not requirement["versions"]:
+                least = ".".join(found[_canonical(requirement["name"])].split(" ")[0].split(".")[:2])
+                run_uv([*uv_add, f"{requirement['name']}{requirement['extras'] or ''}>={least}"], project)
         done = f"{_told(wanted)} a dependency." if len(wanted) == 1 else f"{_told(wanted)} dependencies."
         _make(change, project, before, resolve(project, text, [], age), done)
 
 
 def remove(words: Mapping[str, str]) -> None:
-    """Take requirements out, and with them what nothing else needs."""
+    """Remove requirements, and the packages that nothing else needs."""
     wanted, given = _requirements(words["PKG"], USE_REMOVE), _group(words["GROUP"])
     with Change(f"just deps-remove {words['PKG']}") as change:
         project, before = _copy(change)
-        for one in wanted:
-            name, group = one["name"], given or _group_of(one["name"], project)
+        for requirement in wanted:
+            name, group = requirement["name"], given or _group_of(requirement["name"], project)
             words_of_group = ["--group", group] if group else []
             run_uv([str(VENV_UV), "remove", "--frozen", "--quiet", *words_of_group, name], project)
-        done = f"{_told(wanted)} no dependenc{'y of its' if len(wanted) == 1 else 'ies of their'} own any more."
+        done = f"{_told(wanted)} no longer {'a direct dependency' if len(wanted) == 1 else 'direct dependencies'}."
         _make(change, project, before, resolve(project, before, [], 0), done)
 
 
 def _told(wanted: Sequence[re.Match[str]]) -> str:
-    names = [one["name"] for one in wanted]
+    names = [requirement["name"] for requirement in wanted]
     return f"{names[0]} is" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} are"
 
 
 def update(words: Mapping[str, str]) -> None:
-    """Take the newest versions that fit, of all packages or of one, and never an older one."""
+    """Update all packages, or the named ones, to the newest compatible versions, never to older ones."""
     age = read_age(words["AGE"])
     with Change("just deps-update") as change:
         project, before = _copy(change)
         names = list(pins(before))
         if words["PKG"]:
-            names = [_canonical(one["name"]) for one in _requirements(words["PKG"], USE_UPDATE)]
+            names = [_canonical(requirement["name"]) for requirement in _requirements(words["PKG"], USE_UPDATE)]
             for name in names:
                 if name not in pins(before):
-                    raise Refusal(f"{show(name)} is not in scripts/requirements.lock; `just deps-add` takes it in")
+                    raise Refusal(f"{show(name)} is not in scripts/requirements.lock; `just deps-add` adds it")
         while True:
             upgrades = [word for name in names for word in ("--upgrade-package", name)]
             try:
@@ -82,48 +82,48 @@ def update(words: Mapping[str, str]) -> None:
                 ]
                 if not young:
                     break
-            names = [name for name in names if name not in young]  # locked before they were of age: they stay
+            names = [name for name in names if name not in young]  # locked when they were too young: they stay
         _make(change, project, before, text, "scripts/requirements.lock is up to date.")
 
 
-def _is_older(one: str, other: str) -> bool:
+def _is_older(version: str, other: str) -> bool:
     from packaging.version import Version
 
-    return one != other and " " not in one + other and Version(one) < Version(other)
+    return version != other and " " not in version + other and Version(version) < Version(other)
 
 
 def _requirements(words: str, use: str) -> list[re.Match[str]]:
-    """What each of *words* asks for: a name, perhaps with extras and versions.
+    """Parse *words* as requirements: a name, optionally with extras and versions.
 
     Raises:
         Refusal: There is none, or one is something else, such as a path, an address or an option.
 
     """
     found = {word: REQUIREMENT.fullmatch(word) for word in words.split()}
-    for word, one in found.items():
-        if one is None:
-            raise Refusal(f"{show(word)} is no requirement; as in: {use}")
+    for word, requirement in found.items():
+        if requirement is None:
+            raise Refusal(f"{show(word)} is not a requirement; usage: {use}")
     if not found:
-        raise Refusal(f"it needs the name of a package; as in: {use}")
-    return [one for one in found.values() if one is not None]
+        raise Refusal(f"it needs the name of a package; usage: {use}")
+    return [requirement for requirement in found.values() if requirement is not None]
 
 
 def _group(name: str) -> str:
     if name and not NAME.fullmatch(name):
-        raise Refusal(f"GROUP={show(name)} is no name for a group; as in: GROUP=dev")
+        raise Refusal(f"GROUP={show(name)} is not a valid name for a group; example: GROUP=dev")
     return name
 
 
 def _group_of(name: str, folder: Path) -> str:
-    """The one group that asks for the package; empty where the project itself does."""
+    """Return the only group that requires the package; empty if the project itself does."""
     project = read_project(folder)
     asking = {"": project["project"]["dependencies"], **project["dependency-groups"]}
     found = [group for group, lines in asking.items() if _canonical(name) in map(_name_in, lines)]
     if not found:
-        raise Refusal(f"pyproject.toml does not ask for {name}; see what it asks for under `dependencies`")
+        raise Refusal(f"pyproject.toml does not require {name}; see `dependencies` for what it requires")
     if len(found) > 1:
         groups = " or ".join(f"GROUP={group}" for group in found if group)
-        raise Refusal(f"{name} is asked for in several places; say {groups}")
+        raise Refusal(f"{name} is required in several places; set {groups}")
     return str(found[0])
 
 
@@ -137,7 +137,7 @@ def _canonical(name: str) -> str:
 
 
 def _copy(change: Change) -> tuple[Path, str]:
-    """A folder with a copy of pyproject.toml, and the text of the lock."""
+    """Copy pyproject.toml into a new folder; return the folder, and the text of the lock."""
     folder = change.folder / "project"
     folder.mkdir()
     (folder / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
@@ -145,7 +145,7 @@ def _copy(change: Change) -> tuple[Path, str]:
 
 
 def _make(change: Change, project: Path, before: str, text: str, done: str) -> None:
-    """Put both files in their places, and tells what is locked otherwise than before."""
+    """Put both files in place, and list the packages whose locked version has changed."""
     old, new = pins(before), pins(text)
     change.put("pyproject.toml", (project / "pyproject.toml").read_bytes())
     change.put("scripts/requirements.lock", text.encode())

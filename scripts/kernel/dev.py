@@ -1,7 +1,7 @@
 """`just dev`: run the app, and restart it gracefully when one of its files is saved.
 
-A new version first imports what it needs, while the present one still runs. Where that fails its error is told and the
-present one runs on; else the present one is stopped, and the new one, which has waited for that, starts.
+A new version imports everything it needs while the current one is still running. If that fails, its error is printed
+and the current version continues. Otherwise the current version is stopped, and the new one starts.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from recipe import tell_use
 
 ROOT = Path(__file__).resolve().parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-QUIET = 20  # milliseconds without a further save after which a burst is over
-BURST = 400  # milliseconds that a burst lasts at most
+QUIET = 20  # milliseconds without a save after which a burst is over
+BURST = 400  # maximum milliseconds of a burst
 NOT_THE_APP = {"tests", "scripts", "docs", "build", "dist", "htmlcov", "node_modules", "__pycache__"}
 BESIDE_CODE = {
     *(".css", ".csv", ".graphql", ".html", ".j2", ".jinja", ".jinja2", ".js", ".json"),
     *(".md", ".proto", ".sql", ".toml", ".txt", ".xml", ".yaml", ".yml"),
 }
-"""What may lie beside the code, as templates do; databases and logs are written by the app itself."""
+"""Files that may lie beside the code, such as templates. The app itself writes databases and logs."""
 
 
 def is_of_the_app(path: Path) -> bool:
-    """Return whether the app may run otherwise when *path*, which may be gone, has changed."""
+    """Return whether a change of *path*, which may no longer exist, can affect the app."""
     try:
         parts = path.relative_to(ROOT).parts
     except ValueError:
@@ -49,13 +49,13 @@ def is_of_the_app(path: Path) -> bool:
 
 
 def folders() -> set[Path]:
-    """Return the app's folders: those at the top that contain code."""
+    """Return the app's folders: top-level folders that contain code."""
     candidates = (path for path in ROOT.iterdir() if path.is_dir() and is_of_the_app(path / "x.py"))
     return {path for path in candidates if path.name in {"app", "services"} or any(path.glob("*.py"))}
 
 
 class Watch:
-    """Tell of saves, from threads of its own."""
+    """Watches for saved files, in separate threads."""
 
     def __init__(self, woken: int) -> None:
         self._woken = woken
@@ -103,10 +103,10 @@ class Watch:
 
 
 class Version:
-    """One process of the app.
+    """A process of the app.
 
     Args:
-        words: What `app run` is called with.
+        words: The arguments of `app run`.
 
     """
 
@@ -116,47 +116,48 @@ class Version:
         self.gate, theirs = socket.socketpair()
         with theirs:
             env = {**os.environ, "KERNEL_DEV_GATE": str(theirs.fileno())}
-            # Bytecode is looked up by the second in which its source was saved, and by its size: of two saves in one
-            # second, the first might run.
+            # Bytecode is found by the size of its source and the second of the last save: after two saves in one
+            # second,
+            # the bytecode of the first might be used.
             env["PYTHONDONTWRITEBYTECODE"] = "1"
             command = [str(ROOT / "scripts" / "kernel" / "script"), "run", *words]
             self.process = subprocess.Popen(command, cwd=ROOT, env=env, pass_fds=[theirs.fileno()])
 
     def ended(self) -> int | None:
-        """Return its exit code; None while it runs."""
+        """Return the exit code; None while it is running."""
         return self.process.poll()
 
     def hear(self) -> None:
-        """Take what it tells: that it is prepared, or, without a word, that it will not be."""
+        """Read its messages: that it is prepared; or, if the socket closes without one, that it will not be."""
         try:
             said = self.gate.recv(64, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
-        except OSError:  # it was killed before it had read all
+        except OSError:  # it was killed before it had read everything
             said = b""
         self.prepared = self.prepared or bool(said)
         self.silent = not said
 
     def release(self) -> None:
-        """Let it run."""
+        """Let it continue after its imports."""
         with contextlib.suppress(OSError):
             self.gate.sendall(b"run\n")
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Ask it to stop."""
+        """Request it to stop."""
         self.asked = True
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
 
     def discard(self) -> None:
-        """End it: nothing of it runs yet."""
+        """End it at once, since it has not started to run."""
         self.gate.close()
         self.process.kill()
         self.process.wait()
 
 
 class Dev:
-    """The versions: one that runs, one that waits for its end, one that is being imported; each may be missing."""
+    """The versions: one that runs, one that waits for its end, and one that is importing. Each may be missing."""
 
     def __init__(self, words: list[str]) -> None:
         self._words = words
@@ -172,16 +173,16 @@ class Dev:
         self._current: Version | None = None
         self._good: Version | None = None
         self._trying: Version | None = Version(words)
-        self._leaving: list[Version] = []  # of which only the interpreter has not ended
+        self._leaving: list[Version] = []  # only their interpreters have not ended
         self._code = 0
         self._over = False
         self._since = time.monotonic()
 
     def run(self) -> int:
-        """Run until a signal ends it; gives the app's exit code."""
+        """Run until a signal ends it, and return the app's exit code."""
         while not (self._over and self._current is None and not self._leaving):
-            heard = [one for one in (self._trying, self._current) if one is not None and not one.silent]
-            select.select([self._wake, *(one.gate.fileno() for one in heard)], [], [])
+            heard = [version for version in (self._trying, self._current) if version is not None and not version.silent]
+            select.select([self._wake, *(version.gate.fileno() for version in heard)], [], [])
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake, 4096)
             if self._current is not None:
@@ -196,19 +197,19 @@ class Dev:
         self._asked.append(number)
 
     def _obey(self) -> None:
-        """Hand signals on; with the first, nothing new is started."""
+        """Forward signals. After the first one, no new version is started."""
         while self._asked:
             number = self._asked.pop(0)
             self._over = True
-            for one in (self._trying, self._good):
-                if one is not None:
-                    one.discard()
+            for version in (self._trying, self._good):
+                if version is not None:
+                    version.discard()
             self._trying = self._good = None
             if self._current is not None:
                 self._current.stop(number)
 
     def _advance(self) -> None:
-        """Go on with the newest version."""
+        """Continue with the newest version."""
         if self._watch.take():
             self._since = time.monotonic()
             if self._trying is not None:
@@ -233,14 +234,14 @@ class Dev:
             self._current.release()
 
     def _look_at_current(self) -> None:
-        for one in self._leaving.copy():
-            if one.ended() is not None:
-                one.gate.close()
-                self._leaving.remove(one)
+        for version in self._leaving.copy():
+            if version.ended() is not None:
+                version.gate.close()
+                self._leaving.remove(version)
         if self._current is None or (code := self._current.ended()) is None:
             return
         if not self._current.asked:
-            say(f"the app has ended by itself, with exit code {code}; it starts again with the next save.")
+            say(f"the app has ended by itself, with exit code {code}; the next save starts it again.")
         self._current.gate.close()
         self._current, self._code = None, code
         if not self._over:
@@ -249,27 +250,27 @@ class Dev:
     def _say_failed(self, version: Version) -> None:
         version.gate.close()
         if self._current is not None or self._good is not None:
-            say("what was saved does not start, so the app runs on as it was; the next save tries again.")
+            say("the saved version does not start, so the app continues unchanged; the next save tries again.")
         else:
             say("the app does not start; the next save tries again.")
 
 
 def say(text: str) -> None:
-    """Print *text* among the app's output."""
+    """Print *text* between the app's output."""
     print(f"just dev: {text}", file=sys.stderr, flush=True)
 
 
 def main(words: list[str]) -> NoReturn:
     """Run `just dev`."""
     if not {"--help", "-h"}.isdisjoint(words):
-        tell_use("dev", "just dev, or just dev example-api: it takes what `just run` takes")
+        tell_use("dev", "just dev, or just dev example-api, with the arguments of `just run`")
         sys.exit(0)
     try:
         import watchfiles  # noqa: F401
     except ImportError:
         say("watchfiles is not installed; add it: just deps-add watchfiles GROUP=dev")
         sys.exit(2)
-    compileall.compile_dir(str(ROOT / "kernel"), quiet=2)  # once: the versions of the app write no bytecode
+    compileall.compile_dir(str(ROOT / "kernel"), quiet=2)  # once, since the app's versions write no bytecode
     sys.exit(Dev(words).run())
 
 

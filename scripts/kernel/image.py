@@ -1,7 +1,7 @@
-"""`just image`: make an image of the app by podman, buildah or docker, whichever is installed.
+"""`just image`: build an image of the app with podman, buildah or docker, whichever is installed.
 
-What is built is a folder made for it: the app's code, and its packages as lines of the lock, with hashes. The
-framework's Containerfile makes an image of that; one of the user's own, at the top, builds on it.
+The build context is a temporary folder with the app's code, and its packages as lines of the lock, with hashes. The
+framework's Containerfile builds the image; a Containerfile of the user, in the top folder, builds on that image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OURS = Path(__file__).with_name("Containerfile")
 
 
 def image(words: Mapping[str, str]) -> None:
-    """Build it under the app's name and version, and tells how to run it."""
+    """Build the image, tag it with the app's name and version, and say how to run it."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         raise Refusal("there is neither podman nor buildah nor docker on PATH; install one of them")
@@ -42,7 +42,7 @@ def image(words: Mapping[str, str]) -> None:
         if words["PIP_CONF"]:
             settings = Path(words["PIP_CONF"]).expanduser()
             if not settings.is_file():
-                raise Refusal(f"PIP_CONF={show(words['PIP_CONF'])} is no file; as in: {USE}")
+                raise Refusal(f"PIP_CONF={show(words['PIP_CONF'])} is not a file; usage: {USE}")
             given += ["--secret", f"id=pip.conf,src={settings.resolve()}"]
         _build([program, "build", "--tag", base, *given, "--file", str(OURS)], Path(folder), contents)
     if own.exists():
@@ -51,19 +51,19 @@ def image(words: Mapping[str, str]) -> None:
 
 
 def write_context(contents: Contents, folder: Path) -> None:
-    """Write what the Containerfile copies: `app` with code and stamp, and requirements.txt."""
+    """Write the files that the Containerfile copies: `app` with code and stamp, and requirements.txt."""
     for path, content in contents.code.items():
         (folder / "app" / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / "app" / path).write_bytes(content)
     stamp = {**contents.stamp, "built": "image"}
     (folder / "app" / STAMP).write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n")
     lock = (ROOT / "scripts" / "requirements.lock").read_text()
-    names = [canonicalize_name(one.name) for one in contents.packages]
+    names = [canonicalize_name(package.name) for package in contents.packages]
     (folder / "requirements.txt").write_text("".join(locked(lock, names)))
 
 
 def locked(lock: str, names: Iterable[str]) -> list[str]:
-    """Return what the lock says about the packages of these names."""
+    """Return the lines of the lock for the packages with these names."""
     blocks = re.split(r"(?m)^(?=[a-z0-9])", lock)
     wanted = set(names)
     return [block for block in blocks if block.partition("==")[0] in wanted]
@@ -85,7 +85,7 @@ def _build(command: list[str], folder: Path, contents: Contents) -> None:
         command += ["--label", f"org.opencontainers.image.{key}={value}"]
     done = subprocess.run([*command, str(folder)], check=False)
     if done.returncode:
-        raise Refusal(f"{program} failed with exit code {done.returncode}; it says why above")
+        raise Refusal(f"{program} failed with exit code {done.returncode}; see its output above")
 
 
 if __name__ == "__main__":

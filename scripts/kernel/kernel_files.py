@@ -1,8 +1,8 @@
 """`just kernel-files`: list the framework's files, and which of them the user has changed.
 
-manifest.toml says it in patterns, so that a new module needs no line. `just own` writes the files that they match into
-shipped.txt, as they were then: from there on that list alone counts, and a file that the user adds is the user's,
-wherever it lies.
+manifest.toml lists the files by patterns, so that a new module needs no entry. `just own` writes the matching files and
+their digests to shipped.txt. From then on only that list counts: a file that the user adds is the user's, wherever it
+is.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ USE = "just kernel-files"
 
 
 def owners(root: Path, paths: Iterable[str]) -> dict[str, str]:
-    """Return the owner of each of *paths*, by the manifest at *root*: "framework", "template" or "user"."""
+    """Return the owner of each of *paths*, according to the manifest at *root*: "framework", "template" or "user"."""
     return owners_by((root / MANIFEST).read_text(), paths)
 
 
 def owners_by(manifest: str, paths: Iterable[str]) -> dict[str, str]:
-    """Return the owner of each of *paths*, by the text of a *manifest*."""
+    """Return the owner of each of *paths*, according to the text of a *manifest*."""
     table: dict[str, list[str]] = tomllib.loads(manifest)
     patterns = {owner: re.compile("|".join(map(_as_regex, lines))) for owner, lines in table.items()}
-    order = ("user", "template", "framework")  # the first that matches counts
-    return {path: next((one for one in order if patterns[one].fullmatch(path)), "user") for path in paths}
+    order = ("user", "template", "framework")  # the first match wins
+    return {path: next((owner for owner in order if patterns[owner].fullmatch(path)), "user") for path in paths}
 
 
 def _as_regex(pattern: str) -> str:
@@ -38,19 +38,19 @@ def _as_regex(pattern: str) -> str:
 
 
 def digest(content: bytes) -> str:
-    """The sha256 of a file, as shipped.txt has it; of a text as if its lines ended as on Unix."""
+    """Return the sha256 of a file as in shipped.txt. Texts are hashed with the line endings of Unix."""
     return hashlib.sha256(unix(content)).hexdigest()
 
 
 def shipped_text(root: Path, paths: Iterable[str]) -> str:
-    """What shipped.txt says of the tree at *root*: a digest and a path a line, as `sha256sum --check` reads them."""
+    """Return shipped.txt for the tree at *root*: a digest and a path per line, as `sha256sum --check` reads them."""
     whose = owners(root, paths)
     ours = sorted(path for path in whose if whose[path] == "framework" and path != SHIPPED)
     return "".join(f"{digest((root / path).read_bytes())}  {path}\n" for path in ours)
 
 
 def as_shipped() -> tuple[str, dict[str, str]]:
-    """Where the framework's files come from, for people, and the digest of each as it was there."""
+    """Return the origin of the framework's files, for people, and the digest of each file when it was shipped."""
     if (ROOT / SHIPPED).exists():
         pairs = [line.split("  ", 1) for line in (ROOT / SHIPPED).read_text().splitlines() if line]
         table = tomllib.loads((ROOT / "pyproject.toml").read_text()).get("tool", {}).get("kernel", {})
@@ -69,9 +69,9 @@ def as_shipped() -> tuple[str, dict[str, str]]:
 
 
 def cloned_commit() -> str:
-    """The last commit that this clone has in common with where it comes from; without one, the last commit.
+    """Return the last commit that this clone shares with its origin, or the last commit if there is no origin.
 
-    Where the project is a folder of a bigger repository, that is the last commit as well; empty where there is none.
+    If the project is a folder of a larger repository, that is the last commit too. Empty if there is no commit.
     """
     if git("rev-parse", "--show-prefix", accept=(0, 128)).strip():
         there = git("ls-tree", "--name-only", "HEAD", "--", MANIFEST, accept=(0, 128)).strip()
@@ -83,20 +83,20 @@ def cloned_commit() -> str:
 
 
 def show_files(_: Mapping[str, str]) -> None:
-    """Print the framework's files, and marks those that the user has changed or deleted."""
+    """List the framework's files, and mark those that the user has changed or deleted."""
     origin, known = as_shipped()
     marks: dict[str, str] = {}
     for path, was in known.items():
         file = ROOT / path
         content = file.read_bytes() if file.is_file() else b""
-        same = was in {digest(content), hashlib.sha256(content).hexdigest()}  # the latter as older versions wrote it
+        same = was in {digest(content), hashlib.sha256(content).hexdigest()}  # older versions wrote the latter
         marks[path] = "deleted" if not file.is_file() else "" if same else "changed"
     for path, mark in sorted(marks.items()):
         print(f"{mark:7}  {path}")
     counts = [f"{list(marks.values()).count(mark)} {mark}" for mark in ("changed", "deleted")]
     print(f"{len(marks)} files of the framework, compared with {origin}: {', '.join(counts)}. All others are yours.")
     if not known:
-        raise Refusal(f"{MANIFEST} names no file that is there; restore it with git")
+        raise Refusal(f"{MANIFEST} matches no existing file; restore it with git")
 
 
 if __name__ == "__main__":

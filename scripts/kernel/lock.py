@@ -1,7 +1,7 @@
-"""Make scripts/requirements.lock from pyproject.toml: every group, every platform, with hashes, naming no host.
+"""Make scripts/requirements.lock from pyproject.toml: all groups and platforms, with hashes, without host names.
 
-Versions that still fit are kept; none is taken that is younger than 7 days, or AGE=n. All other arguments go to uv:
-`just lock --upgrade`, `just lock --upgrade-package anyio`. `just deps-update` says what it did, too.
+Locked versions that still fit are kept. New versions must be at least 7 days old, or AGE=n. All other arguments go to
+uv: `just lock --upgrade`, `just lock --upgrade-package anyio`. `just deps-update` also lists what it has changed.
 """
 
 import functools
@@ -23,7 +23,7 @@ from recipe import Refusal, is_help, run, show
 from staging import Change
 
 USE = "just lock --upgrade"
-AGE = 7  # days that a version has to be public before it is taken: most of what is malicious is found by then
+AGE = 7  # minimum age of a new version in days: most malicious ones are found by then
 PIN = re.compile(r"(?m)^([a-z0-9][a-z0-9._-]*)==(\S+)")
 
 
@@ -37,7 +37,7 @@ def read_project(root: Path = ROOT) -> dict[str, Any]:
 
 
 def header(project: dict[str, Any]) -> str:
-    """The lock's first line, which shows whether the dependencies have changed since."""
+    """Return the lock's first line, which shows whether the dependencies have changed since."""
     table = project["project"]
     inputs = [table["requires-python"], table["dependencies"], project["dependency-groups"]]
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
@@ -58,16 +58,16 @@ def pins(text: str) -> dict[str, str]:
 
 
 def read_age(value: str) -> int:
-    """Return the days in AGE; the default for an empty one.
+    """Return the number of days in AGE; the default if it is empty.
 
     Raises:
-        Refusal: It is no number of days.
+        Refusal: It is not a number of days.
 
     """
     if not value:
         return AGE
     if not re.fullmatch("[0-9]{1,4}", value):
-        raise Refusal(f"AGE={show(value)} is no number of days; as in: AGE=7, or AGE=0 to take the newest")
+        raise Refusal(f"AGE={show(value)} is not a number of days; example: AGE=7, or AGE=0 for the newest versions")
     return int(value)
 
 
@@ -75,11 +75,11 @@ def resolve(folder: Path, before: str, words: Sequence[str], age: int, uv: Path 
     """Return the lock for the pyproject.toml in *folder*.
 
     Args:
-        folder: Where to work: uv writes there too.
-        before: The lock until now, whose versions are kept where they fit.
-        words: Options for uv, as `--upgrade-package anyio`.
-        age: Days that a version must have been public to be taken now. One that is locked already is kept.
-        uv: The program; that of this project's .venv, unless another project's lock is made.
+        folder: The folder to work in, where uv writes too.
+        before: The current lock, whose versions are kept if they fit.
+        words: Options for uv, such as `--upgrade-package anyio`.
+        age: Minimum age of a new version in days. Versions that are locked already are kept.
+        uv: The program; the one in this project's .venv, unless the lock is for another project.
 
     Raises:
         Refusal: There is no solution, no index answers, or the lock would name a host.
@@ -95,14 +95,14 @@ def resolve(folder: Path, before: str, words: Sequence[str], age: int, uv: Path 
         moved = {name for name in kept if name in new and new[name] != old[name]}
         if not moved:
             break
-        kept -= moved  # a version that has to change is taken anew, so its age counts
+        kept -= moved  # a version that must change is a new one, so its age counts
     if named := hosts(text):
-        raise Refusal(f"the lock would name a host ({named[0]}); take that package by its name")
+        raise Refusal(f"the lock would name a host ({named[0]}); require that package by its name")
     return header(project) + text
 
 
 def _limits(age: int, kept: Collection[str]) -> list[str]:
-    """How uv is told to look at versions of that age only, except at those that are locked."""
+    """Return the options that limit uv to versions of that age, except for packages that are locked already."""
     if not age:
         return []
     now = datetime.now(UTC)
@@ -115,7 +115,7 @@ def _compile(uv: Path, folder: Path, before: str, words: Sequence[str], project:
     made = folder / LOCK.name
     made.write_text(before)  # uv keeps the versions that it finds here
     options = ["--quiet", "--universal", "--generate-hashes", "--no-header", "--output-file", str(made)]
-    options += [f"--python-version={least[1]}"] if least else []  # not that of .venv, which may be newer
+    options += [f"--python-version={least[1]}"] if least else []  # not the version of .venv, which may be newer
     options += [f"--group={name}" for name in project["dependency-groups"]]
     command = [str(uv), "pip", "compile", *options, *words]
     run_uv([*command, "pyproject.toml"], folder)
@@ -127,10 +127,10 @@ def run_uv(command: Sequence[str], folder: Path) -> None:
 
     Raises:
         Refusal: No index answers.
-        Unsolved: It fails in another way; with the reason that it gives.
+        Unsolved: It fails for another reason, which the message contains.
 
     """
-    # `uv add` would write the indexes that these name into pyproject.toml.
+    # `uv add` would write the indexes in these variables into pyproject.toml.
     kept = {name: value for name, value in os.environ.items() if command[1] == "pip" or "INDEX" not in name}
     env = {**settings_of_pip(), **kept} if command[1] == "pip" else kept
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, errors="replace", check=False)
@@ -139,18 +139,18 @@ def run_uv(command: Sequence[str], folder: Path) -> None:
     if NO_NETWORK.search(done.stderr):
         raise Refusal(f"the package index does not answer ({reason(done.stderr)}); check the network, and try again")
     if "exclude-newer" in done.stderr:
-        hint = "; it may be too young: say AGE=0, or AGE=n for n days, if you must have it now"
+        hint = "; it may be too young: set AGE=0, or AGE=n for n days, if you need it now"
     else:
         hint = ""
-    said = " ".join(re.sub("[^\\x20-\\x7e]", " ", done.stderr).split())  # less the frame around it
+    said = " ".join(re.sub("[^\\x20-\\x7e]", " ", done.stderr).split())  # without the frame around it
     said = said.partition(" hint: ")[0].removeprefix("error: ").removesuffix(".")
-    raise Unsolved(f"{said}{hint}" or "uv failed, and does not say why")
+    raise Unsolved(f"{said}{hint}" or "uv failed without a message")
 
 
 def without(text: str, groups: Collection[str], name: str) -> str:
-    """The lock *text* less what only the *groups* need, for the project's new *name*; without its header.
+    """Return the lock *text* without packages that only the *groups* need, for the project *name*; without header.
 
-    It says no more than uv would: taking away a requirement needs no new version of anything.
+    The result is the same as uv's: removing a requirement needs no new version of any package.
     """
     blocks = [_Block(block) for block in re.split(r"(?m)^(?=[a-z0-9])", text) if PIN.match(block)]
     wanted: set[str] = set()
@@ -160,7 +160,7 @@ def without(text: str, groups: Collection[str], name: str) -> str:
 
 
 class _Block:
-    """A package in the lock: its pin with hashes, and who needs it."""
+    """A package in the lock: its pin with hashes, and the packages that need it."""
 
     def __init__(self, block: str) -> None:
         self.pin, _, via = block.partition("    # via")
@@ -168,27 +168,30 @@ class _Block:
         self.via = [line.removeprefix("    #").strip() for line in via.splitlines() if line.strip()]
 
     def needed_by(self, wanted: Collection[str], groups: Collection[str]) -> list[str]:
-        """Those that need it and stay: packages that are *wanted*, and the project, but for these *groups*."""
+        """Return what needs it and stays: packages in *wanted*, and the project except for these *groups*."""
         gone = {f"(pyproject.toml:{group})" for group in groups}
-        return [one for one in self.via if one in wanted or ("(" in one and one.split()[1] not in gone)]
+        return [
+            package for package in self.via if package in wanted or ("(" in package and package.split()[1] not in gone)
+        ]
 
     def text(self, wanted: Collection[str], groups: Collection[str], name: str) -> str:
-        """As uv writes it."""
+        """Return the lines as uv writes them."""
         via = [
-            f"{name} {one.split()[1]}" if "(pyproject.toml" in one else one for one in self.needed_by(wanted, groups)
+            f"{name} {package.split()[1]}" if "(pyproject.toml" in package else package
+            for package in self.needed_by(wanted, groups)
         ]
-        told = f" {via[0]}" if len(via) == 1 else "".join(f"\n    #   {one}" for one in via)
+        told = f" {via[0]}" if len(via) == 1 else "".join(f"\n    #   {package}" for package in via)
         return f"{self.pin}    # via{told}\n"
 
 
 def main(options: Sequence[str], words: Mapping[str, str]) -> None:
-    """Resolve, checks, and only then replaces the lock."""
+    """Resolve, check, and only then replace the lock."""
     with Change("just lock") as change:
         (change.folder / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
         before = LOCK.read_text() if LOCK.exists() else ""
         text = resolve(change.folder, before, options, read_age(words["AGE"]))
         change.put("scripts/requirements.lock", text.encode())
-        change.make("scripts/requirements.lock is made anew.")
+        change.make("scripts/requirements.lock was recreated.")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Merge the framework's files three-way: the old version, the user's, and the new one.
+"""Merge the framework's files three-way: the old version, the user's version, and the new version.
 
-git merges, as it merges branches: content by lines, modes, links, and files that upstream has renamed. What it cannot
-decide becomes a conflict, and no version of anything is lost by one:
+git merges them like branches: content by lines, modes, links, and renames by upstream. Whatever it cannot merge becomes
+a conflict, and no version is lost:
 
-- Text that both have changed has git's markers in it, at its place.
-- Of all else the user's version stays in its place, and the framework's is put beside it, as PATH.conflict.
-- In scripts/, where a marker would stop the recipes, it is the other way round: the framework's version is in place.
+- A text that both have changed contains git's conflict markers.
+- For other conflicts the user's version stays, and the framework's is put beside it, as PATH.conflict.
+- In scripts/, where markers would break the recipes, it is the reverse: the framework's version is in place.
 
-Nothing in here may need more than the standard library: see update.py.
+Everything here may need only the standard library: see update.py.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ LINK = "120000"
 NOTE = "{label} has deleted this file, and you have changed it. Delete it or keep it; then delete this note.\n"
 MERGING = [
     *("-c", "merge.renames=true", "-c", "diff.renames=true", "-c", "merge.renameLimit=9999"),
-    *("-c", "merge.directoryRenames=false", "-c", "merge.conflictStyle=merge"),  # whatever the user's settings say
+    *("-c", "merge.directoryRenames=false", "-c", "merge.conflictStyle=merge"),  # regardless of the user's settings
 ]
 
 Tree = dict[str, tuple[str, str]]
-"""The mode and the object of each file, by path."""
+"""The mode and the object id of each file, by path."""
 
 
 class Clash(NamedTuple):
-    """A conflict: where, why, and the file beside it, which is empty if the file itself has markers."""
+    """A conflict: its path, the reason, and the file beside it, which is empty if the file itself has markers."""
 
     path: str
     why: str
@@ -47,10 +47,10 @@ class Merged(NamedTuple):
 
 
 class Repository:
-    """A repository without files of its own, in which trees are made.
+    """A bare repository in which trees are created.
 
     Args:
-        folder: Where it is.
+        folder: The folder of the repository.
 
     """
 
@@ -58,7 +58,7 @@ class Repository:
         self.folder = folder
 
     def git(self, *words: str, stdin: str = "", accept: tuple[int, ...] = (0,), **env: str) -> str:
-        """Run git in it, and return its output."""
+        """Run git in the repository, and return its output."""
         return git(f"--git-dir={self.folder}", *words, root=self.folder, stdin=stdin, accept=accept, env=env)
 
     def read(self, commit: str) -> Tree:
@@ -71,7 +71,7 @@ class Repository:
         return tree
 
     def write(self, tree: Mapping[str, tuple[str, str]]) -> str:
-        """The object of a tree of these files."""
+        """Write a tree of these files, and return its object id."""
         index = self.folder / "index-to-write"
         index.unlink(missing_ok=True)
         lines = "".join(f"{mode} {found}\t{path}\0" for path, (mode, found) in tree.items())
@@ -79,16 +79,16 @@ class Repository:
         return self.git("write-tree", GIT_INDEX_FILE=str(index)).strip()
 
     def content(self, blob: str) -> str:
-        """What is in a file."""
+        """Return the content of a file."""
         return self.git("cat-file", "blob", blob)
 
     def store(self, content: str) -> str:
-        """The object of a file with this in it."""
+        """Store a file with this *content*, and return its object id."""
         return self.git("hash-object", "-w", "--stdin", stdin=content).strip()
 
 
 def line_ends(text: str) -> str:
-    """How the lines of a *text* end; as on Unix where it is none, or has none."""
+    """Return the line ending of *text*; that of Unix if it is not a text, or has none."""
     return "\r\n" if "\r\n" in text and "\0" not in text else "\n"
 
 
@@ -96,11 +96,11 @@ def merge(repository: Repository, base: Tree, ours: Tree, theirs: Tree, label: s
     """Merge the framework's files into a project.
 
     Args:
-        repository: It has the objects of all three.
-        base: The framework's files as they were.
-        ours: All files of the project. Those that are neither in *base* nor in *theirs* stay as they are.
-        theirs: The framework's files as they are to be.
-        label: The new version, for people: one word.
+        repository: Contains the objects of all three trees.
+        base: The old version of the framework's files.
+        ours: All files of the project. Those that are neither in *base* nor in *theirs* stay unchanged.
+        theirs: The new version of the framework's files.
+        label: The name of the new version, a single word.
 
     """
     return _Merge(repository, base, ours, theirs, label).run()
@@ -128,15 +128,15 @@ class _Merge:
         for path, found in stages.items():
             self._decide(path, found)
         known = self.all_ours.keys() | self.wanted.keys() | {clash.aside for clash in self.clashes}
-        for path in sorted(self.tree.keys() - known):  # git's own name for one of two that want the same
+        for path in sorted(self.tree.keys() - known):  # git renames one of two files with the same path
             self.clashes.append(Clash(path.rpartition("~")[0] or path, "two files want one name", path))
         self._give_line_ends()
         return Merged(self.tree, sorted(self.clashes))
 
     def _take_line_ends(self) -> None:
-        """Read a text of the user's with the line ends of Windows as if it had the framework's.
+        """Convert texts of the user with the line endings of Windows to those of the framework's version.
 
-        So the two differ only where the user has changed something.
+        Then the two differ only where the user has changed something.
         """
         for path, (mode, found) in self.ours.items():
             known = self.base.get(path) or self.theirs.get(path)
@@ -155,7 +155,7 @@ class _Merge:
                 self.tree[path] = (mode, self.repository.store(text.replace("\n", "\r\n")))
 
     def _refuse_folders(self) -> None:
-        """A file where the other has a folder: the user's stays."""
+        """Handle a file where the other side has a folder: the user's stays."""
         mine = {path for path, entry in self.all_ours.items() if entry != self.base.get(path)}
         folders = {str(folder): path for path in sorted(mine) for folder in Path(path).parents}
         for path in sorted(self.theirs):
@@ -163,10 +163,10 @@ class _Merge:
             if above:
                 self._keep_ours(path, f"you have a file {above}", above + ASIDE + path.removeprefix(above))
             elif path in folders:
-                self._keep_ours(path, f"you have a folder of that name, with {folders[path]}")
+                self._keep_ours(path, f"you have a folder with that name, which contains {folders[path]}")
 
     def _refuse_kinds(self) -> None:
-        """A link or another repository where the other has a file: the user's stays."""
+        """Handle a link or a repository where the other side has a file: the user's stays."""
         for path in sorted(self.theirs.keys() & self.ours.keys()):
             kinds = {tree[path][0][:2] for tree in (self.ours, self.theirs)}
             if len(kinds) == 1 and kinds != {LINK[:2]}:
@@ -176,7 +176,7 @@ class _Merge:
                 self._keep_ours(path, "both have changed it, and a link cannot be merged")
 
     def _keep_ours(self, path: str, why: str, aside: str = "") -> None:
-        """Take *path* out of the merge; what is there stays, and the framework's goes beside."""
+        """Take *path* out of the merge: the user's version stays, and the framework's is put beside it."""
         entry = self.theirs.pop(path)
         self.base.pop(path, None)
         if path in self.ours:
@@ -184,7 +184,7 @@ class _Merge:
         self._put_aside(path, why, entry, aside)
 
     def _let_git_merge(self) -> tuple[Tree, dict[str, dict[str, tuple[str, str]]]]:
-        """The merged tree, and the versions of each file that is in conflict, by stage."""
+        """Return the merged tree, and by stage the versions of each file that is in conflict."""
         git = self.repository.git
         commits: list[str] = []
         for tree in self.base, self.ours, self.theirs:
@@ -196,7 +196,7 @@ class _Merge:
         stages: dict[str, dict[str, tuple[str, str]]] = {}
         for line in told[1:]:
             if not line:
-                break  # then come messages
+                break  # messages follow
             kind, _, path = line.partition("\t")
             mode, found, stage = kind.split(" ")
             stages.setdefault(path, {})[stage] = (mode, found)
@@ -225,18 +225,18 @@ class _Merge:
             self.clashes.append(Clash(path, both))
         else:
             self.tree[path] = ours
-            self._put_aside(path, f"{both}, and it is no text", theirs)
+            self._put_aside(path, f"{both}, and it is not a text", theirs)
 
     def _put_aside(self, path: str, why: str, entry: tuple[str, str], aside: str = "") -> None:
         aside = aside or path + ASIDE
         taken = self.all_ours.keys() | self.wanted.keys() | self.tree.keys()
-        while any(f"{one}/".startswith(f"{aside}/") for one in taken):
+        while any(f"{other}/".startswith(f"{aside}/") for other in taken):
             aside += "_"
         self.tree[aside] = entry
         self.clashes.append(Clash(path, why, aside))
 
 
 def _commit(repository: Repository, tree: str, parent: list[str]) -> str:
-    """A commit that only the merge sees."""
+    """Create a commit that only the merge uses."""
     who = {f"GIT_{role}_{what}": "merge" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     return repository.git("commit-tree", "--no-gpg-sign", *parent, "-m", "", tree, accept=(0,), **who).strip()

@@ -1,7 +1,7 @@
-"""Merge pyproject.toml three-way, value by value; the user's comments, order and layout stay.
+"""Merge pyproject.toml three-way, value by value. The user's comments, order and layout stay.
 
-Of lists, each item is a value of its own: a requirement is known by its name, anything else by what it is. What only
-one side has changed is as that side has it. Where both have changed one value, the user's stays, and it is a conflict.
+In lists, each item is a separate value: requirements are identified by name, other items by value. A value that only
+one side has changed is taken from that side. If both have changed it, the user's value stays, and it is a conflict.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from tomlkit.items import AoT, Array
 
 from recipe import Refusal
 
-NOTHING = object()  # where there is no value
-PROJECT = ("dependencies", "requires-python", "optional-dependencies")  # all else of [project] is the user's
+NOTHING = object()  # stands for a missing value
+PROJECT = ("dependencies", "requires-python", "optional-dependencies")  # everything else in [project] is the user's
 REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)[^;]*(;.*)?")
 
 
 class Clash(NamedTuple):
-    """A value that both have changed."""
+    """A value that both sides have changed."""
 
     key: str
     yours: Any
     theirs: Any
 
     def __str__(self) -> str:
-        """Both values, for people."""
+        """Show both values."""
         yours, theirs = (
             "nothing" if value is NOTHING else json.dumps(value, default=str) for value in (self.yours, self.theirs)
         )
@@ -38,15 +38,15 @@ class Clash(NamedTuple):
 
 
 def merge_project(base: str, ours: str, theirs: str) -> tuple[str, list[Clash]]:
-    """Merge what the framework needs into the user's pyproject.toml.
+    """Merge the framework's changes into the user's pyproject.toml.
 
     Args:
-        base: The framework's, as it was.
+        base: The framework's old version.
         ours: The user's.
-        theirs: The framework's, as it is to be.
+        theirs: The framework's new version.
 
     Raises:
-        Refusal: The file is laid out in a way that the values cannot be written into.
+        Refusal: The layout of the file does not allow the values to be written.
 
     """
     clashes: list[Clash] = []
@@ -61,7 +61,7 @@ def merge_project(base: str, ours: str, theirs: str) -> tuple[str, list[Clash]]:
 
 
 def _part(project: Mapping[str, Any]) -> dict[str, Any]:
-    """What an update may change."""
+    """Return the part that an update may change."""
     part = {key: value for key, value in project.items() if key in {"dependency-groups", "build-system"}}
     part["project"] = {key: value for key, value in project.get("project", {}).items() if key in PROJECT}
     part["tool"] = {key: value for key, value in project.get("tool", {}).items() if key != "kernel"}
@@ -69,7 +69,7 @@ def _part(project: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rest(project: Mapping[str, Any]) -> dict[str, Any]:
-    """What it may not."""
+    """Return the part that an update may not change."""
     rest = {key: value for key, value in project.items() if key not in {"dependency-groups", "build-system"}}
     rest["project"] = {key: value for key, value in project.get("project", {}).items() if key not in PROJECT}
     rest["tool"] = project.get("tool", {}).get("kernel")
@@ -77,10 +77,10 @@ def _rest(project: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge_values(base: Any, ours: Any, theirs: Any, where: tuple[str, ...], clashes: list[Clash]) -> Any:
-    """One value; `NOTHING` where there is to be none. Conflicts are added to *clashes*."""
-    if theirs in (base, ours):  # both of them may be lists or tables, which no set takes
+    """Merge one value. Return `NOTHING` if there should be none, and add conflicts to *clashes*."""
+    if theirs in (base, ours):  # not a set, since lists and tables are not hashable
         return ours
-    if isinstance(ours, list) and isinstance(theirs, list):  # in the user's order, also where he has changed nothing
+    if isinstance(ours, list) and isinstance(theirs, list):  # always keeps the user's order
         return _merge_lists(base if isinstance(base, list) else [], ours, theirs, where, clashes)
     if isinstance(ours, dict) and isinstance(theirs, dict):
         was = base if isinstance(base, dict) else {}
@@ -110,7 +110,7 @@ def _merge_lists(
 
 
 def _items(items: Sequence[Any], where: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """The items of a list, each under what it is known by."""
+    """Yield the items of a list, each with the key that identifies it."""
     asks = "dependencies" in where[-1:] or where[:1] == ("dependency-groups",) or "optional-dependencies" in where
     seen: dict[str, int] = {}
     for item in items:
@@ -121,7 +121,7 @@ def _items(items: Sequence[Any], where: tuple[str, ...]) -> Iterator[tuple[str, 
 
 
 def _write_table(table: Any, was: Mapping[str, Any], wanted: Mapping[str, Any], theirs: Any, *where: str) -> None:
-    """Change in *table* what is to be otherwise; what is new comes from *theirs*, with its comment."""
+    """Update *table* to the *wanted* values. New values are copied from *theirs*, with their comments."""
     for key in was.keys() - wanted.keys():
         del table[key]
     for key, value in wanted.items():
@@ -156,7 +156,7 @@ def _write_list(array: Any, was: list[Any], wanted: list[Any], theirs: Any, wher
 
 
 def _comment(theirs: Any, value: Any) -> str | None:
-    """What the framework says of an item, in its line."""
+    """Return the framework's comment on the line of an item."""
     if not isinstance(theirs, Array):
         return None
     quoted = re.escape(tomlkit.item(value).as_string())

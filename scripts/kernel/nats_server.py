@@ -1,7 +1,7 @@
 """`just nats` and `just nats-stop`: run a local NATS server, which connects `just run` in several terminals.
 
-It listens on loopback only, keeps nothing, and runs until it is stopped. Where it is stands in `.kernel/nats`, which
-`just run` reads; what NATS_URL says goes first.
+It listens only on loopback, stores nothing, and runs until it is stopped. Its address is stored in `.kernel/nats`,
+which `just run` reads; NATS_URL takes precedence.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from recipe import ROOT, Refusal, run, show
 STATE = ".kernel/nats"
 LOG = ".kernel/nats.log"
 PORT = 4222
-PATIENCE = 10.0  # seconds until it has to answer
+PATIENCE = 10.0  # seconds for it to respond
 USE = "just nats [PORT=4222]"
 
 
 def start(values: dict[str, str]) -> None:
-    """Start it, unless it runs already, and says where it is."""
+    """Start the server, unless it is running already, and print its address."""
     port = _port(values["PORT"])
     if running := _running():
-        raise Refusal(f"it runs already: {running[0]}; `just nats-stop` ends it")
+        raise Refusal(f"it is running already: {running[0]}; `just nats-stop` stops it")
     beside = Path(sys.executable).with_name("nats-server")
     program = beside if beside.exists() else shutil.which("nats-server")
     if program is None:
@@ -39,8 +39,8 @@ def start(values: dict[str, str]) -> None:
     try:
         socket.create_server(("127.0.0.1", port)).close()
     except OSError as error:
-        why = (error.strerror or str(error)).partition(" (")[0]  # Python adds the address, which is told already
-        raise Refusal(f"port {port} cannot be had: {why}; free it, or name another: PORT=...") from None
+        why = (error.strerror or str(error)).partition(" (")[0]  # Python adds the address, which is shown already
+        raise Refusal(f"port {port} cannot be used: {why}; free it, or choose another: PORT=...") from None
     home(ROOT)
     with (ROOT / LOG).open("w") as log:
         server = subprocess.Popen(
@@ -54,17 +54,17 @@ def start(values: dict[str, str]) -> None:
     if not _answers(server, port):
         server.kill()
         said = (ROOT / LOG).read_text(errors="replace").strip().splitlines()
-        raise Refusal(f"it did not start: {said[-1] if said else 'it said nothing'}; all that it said is in {LOG}")
+        raise Refusal(f"it did not start: {said[-1] if said else 'no output'}; its output is in {LOG}")
     (ROOT / STATE).write_text(f"{url}\n{server.pid}\n")
     print(f"NATS is at {url}; `just run` uses it, in each terminal, until `just nats-stop`.")
 
 
 def stop(_: dict[str, str]) -> None:
-    """Stop it; nothing where it does not run."""
+    """Stop the server. Do nothing if it is not running."""
     found = _running()
     (ROOT / STATE).unlink(missing_ok=True)
     if found is None:
-        print("NATS does not run.")
+        print("NATS is not running.")
         return
     with contextlib.suppress(ProcessLookupError):
         os.kill(found[1], signal.SIGTERM)
@@ -72,7 +72,7 @@ def stop(_: dict[str, str]) -> None:
 
 
 def _running() -> tuple[str, int] | None:
-    """The URL and the process of the server that was started from here; None where it is gone."""
+    """Return the URL and the process of the server that was started from here; None if it has ended."""
     try:
         url, pid = (ROOT / STATE).read_text().split()
         os.kill(int(pid), 0)
@@ -86,7 +86,7 @@ def _port(text: str) -> int:
     if not text:
         return PORT
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):  # noqa: PLR2004  (ports)
-        raise Refusal(f"PORT={show(text)} is no port; as in: {USE}")
+        raise Refusal(f"PORT={show(text)} is not a valid port; usage: {USE}")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""The one file of an artifact: code and packages with their bytecode, the same bytes for the same contents."""
+"""Build the single file of an artifact: code and packages with their bytecode, identical for identical contents."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from artifact import STAMP, Contents, File, files_of
 
 MAIN = Path(__file__).with_name("pyz_main.py.in")
 PACKAGES = "__packages__"  # the folder of the packages in the file
-CHECKED_NEVER = (1).to_bytes(4, "little")  # the bytecode's flags: it is of the source beside it, and nobody need look
+CHECKED_NEVER = (1).to_bytes(4, "little")  # the bytecode's flags: it matches the source beside it, without a check
 
 
 def is_native(path: str) -> bool:
-    """Return whether a file is compiled, for one platform."""
+    """Return whether a file is compiled for one platform."""
     return path.endswith((*importlib.machinery.EXTENSION_SUFFIXES, ".so")) or ".so." in path
 
 
 def as_zip(contents: Contents, built: str, prefix: bytes = b"") -> bytes:
-    """The artifact's one file: the same bytes for the same contents.
+    """Return the artifact's single file, identical for identical contents.
 
     Args:
-        contents: What it holds.
-        built: How, as `app version` tells.
-        prefix: What stands before it, such as a line that names an interpreter.
+        contents: The contents.
+        built: How it was built, for `app version`.
+        prefix: Bytes before the zip, such as a line that names an interpreter.
 
     """
     packages = {path: file for package in contents.packages for path, file in files_of(package).items()}
@@ -66,7 +66,7 @@ def _digest(files: Mapping[str, File]) -> str:
 
 
 def _with_bytecode(files: Mapping[str, File]) -> dict[str, File]:
-    """The files, and beside each of Python its bytecode for this Python; another one makes its own."""
+    """Return the files, and for each Python file its bytecode for this Python; other versions compile their own."""
     found = dict(files)
     for path, content in files.items():
         compiled = _compiled(path, content) if path.endswith(".py") else b""
@@ -78,7 +78,7 @@ def _with_bytecode(files: Mapping[str, File]) -> dict[str, File]:
 
 
 def _compiled(path: str, source: bytes) -> bytes:
-    """The bytecode of a file; empty where this Python cannot compile it, as with one that is meant for another."""
+    """Return the bytecode of a file; empty if this Python cannot compile it, since it needs another version."""
     try:
         code = compile(source, path, "exec", dont_inherit=True, optimize=0)
     except (SyntaxError, ValueError):

@@ -1,12 +1,11 @@
-"""`just own NAME=my-app`: make the clone a project of its own, or leave it as it is.
+"""`just own NAME=my-app`: turn the clone into a project of its own, or leave it unchanged.
 
-The new project is made aside as a whole: its files, its lock, and its repository with the one commit. Only then is it
-put in place, by a `Change`: whenever it is killed, the next recipe finishes it or undoes it. Nothing is lost by it: the
-repository of the template is kept in `.kernel`, and files that git ignores stay where they are.
+The new project is first created aside: its files, its lock, and its repository with one commit. Then a `Change` puts it
+in place: if that is killed, the next recipe completes or undoes it. Nothing is lost: the template's repository is kept
+in `.kernel`, and ignored files stay where they are.
 
-In a folder of a bigger repository the project is a part of that, and in a second worktree or a submodule it stays in
-that: it gets no repository of its own, and what was done is left for the next commit there. Files that came without any
-history, as in an archive, get a repository.
+In a folder of a larger repository, a second worktree or a submodule, the project gets no repository of its own, and the
+result is left for the next commit there. Files without any history, for example from an archive, get a repository.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ from switch import as_in
 
 STUBS = Path(__file__).with_name("stubs")
 USE = "just own NAME=my-app"
-LARGE = ("test-workers-per-core", "test-coverage")  # settings of the template's own tests, which are many
+LARGE = ("test-workers-per-core", "test-coverage")  # settings for the template's own large test suite
 READ_FIRST = (
     "getting-started",
     "services",
@@ -57,13 +56,13 @@ READ_FIRST = (
     "deployment",
 )
 KEPT = ".kernel/before-own.git"
-GROUPS = ("examples", "template")  # those of the dependencies that only files of the template need
+GROUPS = ("examples", "template")  # dependency groups that only files of the template need
 TAKEN = frozenset({"kernel", "scripts", "services", "tests"})  # the project's own folders
-STAYS = ("user.", "commit.", "gpg.")  # the settings of the clone that are about its user
+STAYS = ("user.", "commit.", "gpg.")  # settings of the clone that concern its user
 
 
 def own(words: Mapping[str, str]) -> None:
-    """Make the project, and brings .venv up to date with it."""
+    """Create the project, and bring .venv up to date."""
     name = words["NAME"]
     refuse_name(name, "a project", USE)
     _refuse_taken(name)
@@ -76,7 +75,7 @@ def own(words: Mapping[str, str]) -> None:
     with Change(f"just own NAME={name}") as change:
         tree = change.folder / "tree"
         if (ROOT / ".git").is_dir():
-            index = str(change.folder / "index")  # one without the marks of the user's, as skip-worktree
+            index = str(change.folder / "index")  # a new index without the user's flags, such as skip-worktree
             git("read-tree", "HEAD", env={"GIT_INDEX_FILE": index}, hold=[change.turn])
             git("checkout-index", "--all", f"--prefix={tree}/", env={"GIT_INDEX_FILE": index}, hold=[change.turn])
             change.expected = {path: as_in(tree / path, ROOT / path) for path in in_git()}
@@ -94,19 +93,19 @@ def own(words: Mapping[str, str]) -> None:
     if (ROOT / KEPT).is_dir():
         print(f"The template's history is in {KEPT}; delete it when you do not need it any more.")
     if "commit" not in origin or "upstream" not in origin:
-        print("Where the template comes from is not known; for updates, say upstream and commit: see docs/updates.md.")
+        print("The origin of the template is not known; for updates, set upstream and commit: see docs/updates.md.")
     bring_venv_up_to_date()
 
 
 def _repository_around() -> str:
-    """The repository that the project's folder is a part of, or would be but for a clone's own; empty for none."""
+    """Return the repository that contains the project's folder, ignoring the clone's own; empty if there is none."""
     found = git("rev-parse", "--show-toplevel", root=ROOT.parent, accept=(0, 128)).rstrip("\n")
     ignored = found and git("check-ignore", "--", str(ROOT), root=ROOT.parent, accept=(0, 1, 128))
     return "" if ignored else found
 
 
 def _copy(tree: Path, *, tracked: bool) -> dict[str, str | None]:
-    """Copy the project's files to *tree*; their fingerprints. What is in no commit is in a backup, too."""
+    """Copy the project's files to *tree*, and return their fingerprints. Uncommitted work is backed up first."""
     paths = [path for path in project_files() if os.path.lexists(ROOT / path)]
     if not tracked:
         print(f"kept in a backup first: {make_backup('before-own')}")
@@ -117,33 +116,33 @@ def _copy(tree: Path, *, tracked: bool) -> dict[str, str | None]:
 
 
 def _refuse_taken(name: str) -> None:
-    """Raise `Refusal` where the name, which is that of the command too, stands for something else."""
+    """Raise `Refusal` if the name, which is also that of the command, is used for something else."""
     if keyword.iskeyword(name) or name in TAKEN:
-        raise Refusal(f"{name!r} means something else in Python or in this project; take another name")
+        raise Refusal(f"{name!r} means something else in Python or in this project; choose another name")
     if name in pins(LOCK.read_text()):
-        raise Refusal(f"{name!r} is the name of a package that the project needs; take another name")
+        raise Refusal(f"{name!r} is the name of a package that the project needs; choose another name")
     present = read_project()["project"]["name"]
     program = shutil.which(name, path=f"{VENV / 'bin'}:{os.defpath}") if name != present else None
     if program:
         raise Refusal(
-            f"{name!r} is the name of a program, {program}, which the project's would hide; take another name"
+            f"{name!r} is the name of a program, {program}, which the project's would hide; choose another name"
         )
 
 
 def _look_around(around: str) -> tuple[dict[str, str], dict[str, str]]:
-    """See that the clone can be owned; returns what the template says of itself, and where it comes from.
+    """Check that the clone can be owned. Return the template's table in pyproject.toml, and the origin.
 
     Args:
-        around: The repository that the project stays a part of.
+        around: The repository that the project remains a part of.
 
     Raises:
-        Refusal: It cannot, or not now.
+        Refusal: It cannot be owned, or not now.
 
     """
     project = read_project()
     table = project.get("tool", {}).get("kernel", {})
     if "version" in table:
-        raise Refusal(f"this project is its own already: {project['project']['name']}, made from {table['version']}")
+        raise Refusal(f"it is its own project already: {project['project']['name']}, made from {table['version']}")
     template = {
         "project-name": str(table.get("template", "the template")),
         "version": str(project["project"].get("version", "0")),
@@ -156,9 +155,9 @@ def _look_around(around: str) -> tuple[dict[str, str], dict[str, str]]:
         refuse_nobody("the first commit")
         return template, {}
     if Path(git("rev-parse", "--show-toplevel").rstrip("\n")) != ROOT:
-        raise Refusal("git takes this folder for a part of another repository; clone the template anew, and own that")
+        raise Refusal("git treats this folder as a part of another repository; clone the template again, and own that")
     if git("worktree", "list", "--porcelain").count("worktree ") > 1:
-        raise Refusal("other worktrees hang on this clone's history; `git worktree remove` them first")
+        raise Refusal("other worktrees use this clone's history; `git worktree remove` them first")
     refuse_uncommitted()
     if not around:
         refuse_nobody("the first commit")
@@ -166,7 +165,7 @@ def _look_around(around: str) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _origin() -> dict[str, str]:
-    """The commit that was cloned, and where from, if that is known; without a password."""
+    """Return the cloned commit, and the clone's origin without a password if it is known."""
     remotes = git("remote").split()
     found = {"commit": cloned_commit()}
     if remotes:
@@ -176,7 +175,7 @@ def _origin() -> dict[str, str]:
 
 
 def _origin_in(around: str) -> dict[str, str]:
-    """The commit that `git subtree` says it has put into this folder; nothing where it has not."""
+    """Return the commit that `git subtree` has added as this folder; nothing if there is none."""
     inner = ROOT.relative_to(Path(around).resolve()).as_posix()
     words = ("log", "--format=%B%x00", "--fixed-strings", f"--grep=git-subtree-dir: {inner}")
     for message in git(*words, accept=(0, 128)).split("\0"):
@@ -187,7 +186,7 @@ def _origin_in(around: str) -> dict[str, str]:
 
 
 def _left_out(cloned: str) -> list[str]:
-    """The template's own files, as far as they came with the clone: what its user has added since is the user's."""
+    """Return the template's own files that were cloned; files that the user has added are the user's."""
     if (ROOT / ".git").exists():
         came = git("ls-tree", "-r", "--name-only", "-z", cloned).split("\0")
     else:
@@ -205,7 +204,7 @@ def _write_stubs(tree: Path, name: str, made_from: str) -> None:
 
 
 def _pages(tree: Path) -> str:
-    """A list of all pages that are shipped, those first that are read first."""
+    """Return a list of all pages that are shipped, beginning with those to read first."""
     order = {page: number for number, page in enumerate(READ_FIRST)}
     pages = sorted((tree / "docs").glob("*.md"), key=lambda path: (order.get(path.stem, len(order)), path.stem))
     titles = [(path.name, path.read_text().partition("\n")[0].removeprefix("# ")) for path in pages]
@@ -213,7 +212,7 @@ def _pages(tree: Path) -> str:
 
 
 def _rename(tree: Path, name: str, template: Mapping[str, str]) -> None:
-    """Write pyproject.toml and the lock: the new name, the template recorded, and no trace of what is left out."""
+    """Write pyproject.toml and the lock with the new name, a record of the template, and without what is left out."""
     text = (tree / "pyproject.toml").read_text()
     (tree / "pyproject.toml").write_text(rewrite(text, name, template))
     lock = (tree / "scripts" / "requirements.lock").read_text()
@@ -224,7 +223,7 @@ def _rename(tree: Path, name: str, template: Mapping[str, str]) -> None:
 
 
 def rewrite(text: str, name: str, template: Mapping[str, str]) -> str:
-    """Return the new project's pyproject.toml, made from the clone's."""
+    """Return the new project's pyproject.toml, based on the clone's."""
     document: Any = tomlkit.parse(text)
     document["project"]["name"] = name
     document["project"]["version"] = "0.1.0"
@@ -239,23 +238,23 @@ def rewrite(text: str, name: str, template: Mapping[str, str]) -> str:
     for key, value in template.items():
         tool["kernel"][key] = tomlkit.string(value)
     if "commit" in template:
-        tool["kernel"]["commit"].comment("pragma: allowlist secret")  # it only looks like one
+        tool["kernel"]["commit"].comment("pragma: allowlist secret")  # not a secret
     ignores = tool.get("ruff", {}).get("lint", {}).get("per-file-ignores", {})
-    for pattern in [one for one in ignores if one.startswith("scripts/template/")]:
+    for pattern in [pattern for pattern in ignores if pattern.startswith("scripts/template/")]:
         ignores.pop(pattern)
     mypy = tool.get("mypy", {})
     if "mypy_path" in mypy:
         mypy["mypy_path"] = mypy["mypy_path"].replace(":scripts/template", "")
     coverage = tool.get("coverage", {}).get("run", {})
     if "source" in coverage:
-        coverage["source"] = ["app", "services"]  # the kernel has its own tests, where it comes from
+        coverage["source"] = ["app", "services"]  # the kernel is tested in its own repository
         coverage.pop("omit", None)
-        coverage["omit"] = ["*/app/__main__.py"]  # it is the framework's
+        coverage["omit"] = ["*/app/__main__.py"]  # part of the framework
     return tomlkit.dumps(document)
 
 
 def _commit(tree: Path, message: str, turn: int) -> None:
-    """Make the repository of the new project, with all of it in one commit."""
+    """Create the repository of the new project, with everything in one commit."""
     git("init", "--quiet", root=tree, hold=[turn])
     git("symbolic-ref", "HEAD", "refs/heads/main", root=tree)
     if (ROOT / ".git").exists():
@@ -266,7 +265,7 @@ def _commit(tree: Path, message: str, turn: int) -> None:
 
 
 def _move_into_place(change: Change, tree: Path, *, repository: bool) -> None:
-    """Tell the change what is different between the clone and the new project, which may have a repository."""
+    """Add the differences between the clone and the new project to the change; *repository* adds the repository."""
     new = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_symlink() or path.is_file()}
     new = {path for path in new if not path.startswith(".git/")}
     for path in change.expected:

@@ -1,7 +1,7 @@
-"""Show the progress of the tests: how many are done, what has failed, and what runs now.
+"""Show the progress of the tests: how many are done, which have failed, and which are running.
 
-On a terminal it is one line that is kept up to date; elsewhere a line every now and then. A share of the time is told
-only where an earlier run has shown how long each test takes: tests differ by a factor of a thousand, so their number
+On a terminal this is one line that is updated; elsewhere it is a line every 15 s. A share of the time is shown only if
+an earlier run has recorded how long each test takes: the times differ by a factor of a thousand, so the number of tests
 says little.
 """
 
@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-KEY = "kernel/durations"  # in pytest's cache
-EVERY = 0.5  # seconds between two looks of a terminal
+KEY = "kernel/durations"  # the key in pytest's cache
+EVERY = 0.5  # seconds between two updates on a terminal
 RARELY = 15.0  # seconds between two lines elsewhere
 
 
 class Progress:
-    """A plugin of pytest that tells how far a run is, in place of its dots.
+    """A pytest plugin that shows the progress of a run instead of dots.
 
     Args:
         workers: Whether pytest-xdist distributes the tests.
@@ -32,7 +32,7 @@ class Progress:
 
     def __init__(self, *, workers: bool) -> None:
         self._workers = workers
-        self._screen = os.dup(1)  # which stays what it is while a test's output is captured
+        self._screen = os.dup(1)  # not affected when pytest captures output
         self._terminal = os.isatty(self._screen)
         self._began = time.monotonic()
         self._total = 0
@@ -43,14 +43,14 @@ class Progress:
         self._before: dict[str, float] = {}
         self._all_before = 0.0
         self._over = threading.Event()
-        self._lock = threading.Lock()  # over what is written
+        self._lock = threading.Lock()  # protects the output
         self._teller = threading.Thread(target=self._tell, daemon=True)
 
     # -- what pytest calls ---------------------------------------------------------------------------------------
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
-        """Read what the last run took; let pytest's own reporter leave out the names of files and percentages."""
+        """Read the durations of the last run, and hide file names and percentages of pytest's own reporter."""
         if reporter := config.pluginmanager.get_plugin("terminalreporter"):
             reporter.showfspath = False
             reporter._show_progress_info = False  # noqa: SLF001  (there is no public way)
@@ -58,33 +58,33 @@ class Progress:
             self._before = cache.get(KEY, {})
 
     def pytest_sessionstart(self) -> None:
-        """Begin to tell."""
+        """Start to show the progress."""
         self._teller.start()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Take the tests of a run without workers."""
+        """Record the tests of a run without workers."""
         if not self._workers:
             self._begin([item.nodeid for item in session.items])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
-        """Take the tests that each worker has found, which are the same."""
+        """Record the tests that each worker has found, which are the same for all."""
         if not self._total:
             self._begin(ids)
 
     def _begin(self, ids: list[str]) -> None:
         self._total = len(ids)
         self._before = {name: self._before[name] for name in ids if name in self._before}
-        if len(self._before) < 0.9 * self._total:  # a share of the time would be a lie
+        if len(self._before) < 0.9 * self._total:  # a share of the time would be misleading
             self._before = {}
         self._all_before = sum(self._before.values())
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Note that a test begins."""
+        """Record that a test begins."""
         self._running[nodeid] = time.monotonic()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note how a part of a test went."""
+        """Record the result of a phase of a test."""
         self._took[report.nodeid] = self._took.get(report.nodeid, 0.0) + report.duration
         if report.failed:
             self._failed += 1
@@ -95,13 +95,13 @@ class Progress:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_report_teststatus(self) -> Generator[None, Any, Any]:
-        """Leave the counting to pytest, without its dots."""
+        """Let pytest count, but without its dots."""
         category, *_ = yield
         return category, "", ""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Stop to tell, and keep what each test took."""
+        """Stop showing the progress, and store the duration of each test."""
         self._over.set()
         if self._teller.is_alive():
             self._teller.join(1)
@@ -123,15 +123,15 @@ class Progress:
                 self._put(f"{self.line()}\n")
 
     def _write(self, line: str) -> None:
-        """Put a line where the one about the state stands."""
+        """Write a line in place of the status line."""
         self._put((f"\r\x1b[K{line}" if self._terminal else line) + ("\n" if line else ""))
 
     def _put(self, text: str) -> None:
-        with self._lock, contextlib.suppress(OSError):  # nobody may read it any more
+        with self._lock, contextlib.suppress(OSError):  # the reader may be gone
             os.write(self._screen, text.encode())
 
     def line(self) -> str:
-        """Return what there is to tell now."""
+        """Return the status line."""
         now = time.monotonic()
         passed = divmod(int(now - self._began), 60)
         text = f"{passed[0]}:{passed[1]:02}  "
@@ -143,7 +143,7 @@ class Progress:
             text += f", {100 * done / (self._all_before or 1):.0f} % of the time that the last run took"
         if self._failed:
             text += f", {self._failed} failed"
-        running = sorted(self._running.copy().items(), key=lambda one: one[1])
+        running = sorted(self._running.copy().items(), key=lambda item: item[1])
         names = [f"{_short(name)} {now - began:.0f} s" for name, began in running]
         return text + (f"; running: {', '.join(names)}" if names else "")
 

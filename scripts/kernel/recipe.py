@@ -1,4 +1,4 @@
-"""Shared by the scripts behind the recipes: parsing arguments, refusing, and running git.
+"""Shared by the scripts behind the recipes: parse arguments, refuse requests, and run git.
 
 `just service NAME=x`, `just service x` and `just NAME=x service` are the same. The recipes pass on the values of just's
 variables, then the command line's arguments, and `parse` reads all of them in the same way.
@@ -22,8 +22,8 @@ from addresses import mask
 from change import GITS_POINTERS, Conflict
 
 ROOT = Path(__file__).resolve().parents[2]
-SHOWN = 40  # characters of a bad word that an error repeats
-LONGEST_NAME = 63  # characters, as in a DNS label; the names of files and variables are made from it
+SHOWN = 40  # maximum characters of an invalid word that an error repeats
+LONGEST_NAME = 63  # maximum characters, as in a DNS label; names of files and variables are derived from it
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -32,18 +32,18 @@ class Refusal(Exception):
 
 
 def run(recipe: str, use: str, act: Callable[[dict[str, str]], object], *keys: str) -> NoReturn:
-    """Call *act* with the words that the recipe was called with, and ends the process: with 2 for a `Refusal`.
+    """Call *act* with the arguments of the recipe, and exit; with 2 for a `Refusal`.
 
     Args:
-        recipe: Its name.
-        use: How it is called, for who calls it wrongly.
-        act: Does it. Takes the values by key, an empty one for each that is not given.
-        keys: The words it takes. A value without a key is that of the first; where that ends with `...`, there may be
-            several, which it takes with spaces between.
+        recipe: The name of the recipe.
+        use: Its usage, for errors.
+        act: Does the work. Takes the values by key, with an empty value for each that is not given.
+        keys: The keys it takes. A value without a key belongs to the first one. If that ends with `...`, it takes
+            several values, joined by spaces.
 
     """
     for number in signal.SIGTERM, signal.SIGHUP:
-        signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that what was begun is undone at once
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that unfinished work is undone at once
     try:
         if is_help(sys.argv[1:]):
             tell_use(recipe, use)
@@ -61,12 +61,12 @@ def run(recipe: str, use: str, act: Callable[[dict[str, str]], object], *keys: s
 
 
 def is_help(words: Sequence[str]) -> bool:
-    """Return whether the arguments ask for help."""
+    """Return whether the arguments request help."""
     return not {"--help", "-h"}.isdisjoint(words)
 
 
 def tell_use(recipe: str, use: str) -> None:
-    """Print what a *recipe* does, as its Justfile says, and how it is called."""
+    """Print what a *recipe* does, according to its Justfile, and its usage."""
     words = [str(ROOT / ".venv" / "bin" / "just"), "--dump", "--dump-format=json"]
     told = subprocess.run(words, cwd=ROOT, capture_output=True, check=False).stdout
     known = json.loads(told).get("recipes", {}) if told else {}
@@ -75,10 +75,10 @@ def tell_use(recipe: str, use: str) -> None:
 
 
 def parse(words: Sequence[str], use: str, keys: Sequence[str]) -> dict[str, str]:
-    """Return the values by key. An empty value counts as unset; of two, the later one counts.
+    """Return the values by key. An empty value counts as unset; of two values for a key, the later one counts.
 
     Raises:
-        Refusal: There is a word that the recipe does not take, or a second one without a key.
+        Refusal: There is a key that the recipe does not take, or a second value without a key.
 
     """
     several = bool(keys) and keys[0].endswith("...")
@@ -89,10 +89,10 @@ def parse(words: Sequence[str], use: str, keys: Sequence[str]) -> dict[str, str]
         key, equals, value = word.partition("=")
         if equals and re.fullmatch("[A-Z][A-Z_]*", key):
             if key not in values:
-                raise Refusal(f"it takes no {key}; as in: {use}")
+                raise Refusal(f"it takes no {key}; usage: {use}")
             values[key] = value or values[key]
         elif not word:
-            raise Refusal(f"a word is empty; as in: {use}")
+            raise Refusal(f"an argument is empty; usage: {use}")
         else:
             bare.append(word)
     if several and len(bare) > 1:
@@ -110,37 +110,37 @@ def show(word: str) -> str:
 
 
 def refuse_name(name: str, what: str, use: str) -> None:
-    """Raise `Refusal` for a *name* that is missing or malformed. One that is fine is safe in a path and in a shell."""
+    """Raise `Refusal` for a *name* that is missing or malformed. A valid name is safe in paths and in a shell."""
     if not name:
-        raise Refusal(f"{what} needs a name; as in: {use}")
+        raise Refusal(f"{what} needs a name; usage: {use}")
     if not NAME.fullmatch(name):
         raise Refusal(
-            f"{show(name)} is no name for {what}: lower-case letters and digits, the first a letter, with single"
-            f" dashes between; as in: {use}"
+            f"{show(name)} is not a valid name for {what}: lower-case letters and digits, first a letter, with single"
+            f" dashes between; usage: {use}"
         )
     if len(name) > LONGEST_NAME:
         raise Refusal(f"{show(name)} is too long for a name: {len(name)} characters, of at most {LONGEST_NAME}")
 
 
 def is_yes(value: str, key: str) -> bool:
-    """Return whether *value* says yes, as in FORCE=1.
+    """Return whether *value* means yes, as in FORCE=1.
 
     Raises:
-        Refusal: It says neither yes nor no.
+        Refusal: It means neither yes nor no.
 
     """
     if value.lower() in {"", "0", "no", "false", "off"}:
         return False
     if value.lower() in {"1", "yes", "true", "on"}:
         return True
-    raise Refusal(f"{key}={show(value)} says neither yes nor no; as in: {key}=1")
+    raise Refusal(f"{key}={show(value)} is neither yes nor no; example: {key}=1")
 
 
 SIGNING = re.compile("sign|gpg|public key|Load key|failed to write commit object", re.IGNORECASE)
 
 
 def _command(words: Sequence[str]) -> str:
-    """Return the git command in *words*, after the options for git itself."""
+    """Return the git command in *words*, after the global options."""
     rest = iter(words)
     for word in rest:
         if word in {"-c", "-C"}:
@@ -158,18 +158,18 @@ def git(
     hold: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """Return git's stdout, in the repository at *root* and no other, whatever the environment sets for git.
+    """Run git in the repository at *root*, regardless of git's environment variables, and return its stdout.
 
     Args:
-        words: The command.
+        words: The command and its arguments.
         root: The folder to run it in.
-        stdin: What it reads.
-        accept: The exit codes that are no failure.
-        hold: Descriptors that it holds open while it runs.
-        env: Variables that it is given besides.
+        stdin: Its input.
+        accept: The exit codes that do not count as failures.
+        hold: Descriptors that it keeps open while it runs.
+        env: Additional environment variables.
 
     Raises:
-        Refusal: git is missing, or fails; with its own reason.
+        Refusal: git is missing, or fails; with git's reason.
 
     """
     inherited = {name: value for name, value in os.environ.items() if name not in GITS_POINTERS}
@@ -191,15 +191,15 @@ def git(
         command = _command(words)
         if command.startswith("commit") and SIGNING.search("\n".join(lines)):
             raise Refusal(
-                f"git cannot sign the commit ({reason}); fix the key that user.signingKey names, or let"
-                " `git config commit.gpgSign false` do without in this repository"
+                f"git cannot sign the commit ({reason}); fix the key in user.signingKey, or run"
+                " `git config commit.gpgSign false` to turn signing off in this repository"
             )
         raise Refusal(f"git {command} failed ({reason}); fix that, and run this again")
     return os.fsdecode(done.stdout)
 
 
 def copy_settings(keys: tuple[str, ...], target: Path) -> None:
-    """Give the repository whose own folder is *target* the settings of this clone that begin with one of *keys*."""
+    """Copy the settings of this clone that begin with one of *keys* to the repository whose git folder is *target*."""
     settings = [pair.split("\n", 1) for pair in git("config", "--local", "--list", "-z").split("\0") if "\n" in pair]
     for key, value in settings:
         if key.startswith(keys):
@@ -207,19 +207,19 @@ def copy_settings(keys: tuple[str, ...], target: Path) -> None:
 
 
 def refuse_uncommitted() -> None:
-    """Raise `Refusal` where the project has changes that are not committed, or files that git does not know."""
+    """Raise `Refusal` if the project has uncommitted changes, or files that git does not track."""
     changed = git("status", "--porcelain", "--untracked-files=normal", "--", ".").splitlines()
     if changed and all(line.startswith(" M") for line in changed) and not changed_files():
-        return  # the line ends are others, which is no change
+        return  # only line endings differ
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        raise Refusal(f"there are changes that are not committed ({changed[0][3:]}{more}); commit or remove them first")
+        raise Refusal(f"there are uncommitted changes ({changed[0][3:]}{more}); commit or remove them first")
 
 
 def changed_files(*commit: str) -> set[str]:
-    """Return the tracked files that differ from the index, or from a commit, in more than their line ends.
+    """Return the tracked files that differ from the index, or from a commit, in more than their line endings.
 
-    The index, which git would refresh for that, stays as it is: a copy is asked.
+    git would refresh the index for this, so it uses a copy.
     """
     with tempfile.NamedTemporaryFile() as index:
         own = ROOT / git("rev-parse", "--git-path", "index").rstrip("\n")
@@ -231,13 +231,13 @@ def changed_files(*commit: str) -> set[str]:
 
 
 def refuse_nobody(what: str) -> None:
-    """Raise `Refusal` where git does not know who makes a commit; *what* says which."""
+    """Raise `Refusal` if git does not know the author of a commit; *what* names the commit."""
     try:
         git("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
         git("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
     except Refusal:
         raise Refusal(
-            f"git does not know who you are, for {what}; say `git config --global user.name 'Your Name'` and"
+            f"git does not know who you are, for {what}; run `git config --global user.name 'Your Name'` and"
             " `git config --global user.email you@example.com`"
         ) from None
 
@@ -248,10 +248,10 @@ def in_git(*options: str, root: Path = ROOT) -> list[str]:
 
 
 def project_files(root: Path = ROOT) -> list[str]:
-    """Return the files of the project at *root*: what git tracks or would track.
+    """Return the files of the project at *root*: all that git tracks or would track.
 
-    Where git knows nothing of it, as of an archive that was downloaded, or refuses it because the folder is somebody
-    else's: all that no .gitignore names.
+    Without a repository, for example in a downloaded archive, or if git refuses it because the folder belongs to
+    another user, these are all files that no .gitignore matches.
     """
     try:
         found = in_git("--cached", "--others", "--exclude-standard", root=root)
@@ -270,7 +270,7 @@ NO_REPOSITORY = re.compile("not a git repository|dubious ownership")
 
 
 def commit_of_head(root: Path = ROOT) -> str:
-    """Return the commit that is checked out; empty if there is none, or no repository that git accepts."""
+    """Return the commit that is checked out; empty if there is none, or git accepts no repository here."""
     try:
         return git("rev-parse", "--quiet", "--verify", "HEAD", root=root, accept=(0, 1)).strip()
     except Refusal as refusal:
@@ -280,10 +280,10 @@ def commit_of_head(root: Path = ROOT) -> str:
 
 
 def unix(content: bytes) -> bytes:
-    """Return the *content* of a text with the line ends of Unix, or other content unchanged."""
+    """Return the *content* of a text with the line endings of Unix; return other content unchanged."""
     return content if b"\0" in content else content.replace(b"\r\n", b"\n")
 
 
 def bring_venv_up_to_date() -> None:
-    """Bring .venv up to date by scripts/just. If that fails, it says so, and the next recipe tries again."""
+    """Bring .venv up to date with scripts/just. If that fails, it says so, and the next recipe tries again."""
     subprocess.run([str(ROOT / "scripts" / "just"), "--version"], stdout=subprocess.DEVNULL, check=False)

@@ -1,4 +1,4 @@
-"""`just check`: run all checks in parallel, and report everything that they find."""
+"""`just check`: run all checks in parallel, and report every problem."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / ".venv" / "bin"
-SCRIPT = str(ROOT / "scripts" / "kernel" / "script")  # which prefers a script of the user's
-RULES, MAIN = str(ROOT / "kernel" / "ruff.toml"), "app/__main__.py"  # the one file of the framework's beside the user's
+SCRIPT = str(ROOT / "scripts" / "kernel" / "script")  # prefers a script of the user with the same name
+RULES, MAIN = str(ROOT / "kernel" / "ruff.toml"), "app/__main__.py"  # the framework's only file in a user's folder
 CHECKS = {
-    "types": [str(PROGRAMS / "mypy"), "--no-error-summary"],  # the longest comes first
+    "types": [str(PROGRAMS / "mypy"), "--no-error-summary"],  # the slowest comes first
     "awaits in clean-up": [SCRIPT, "check_clean_up"],
     "layers": [str(PROGRAMS / "lint-imports"), "--no-logo"],
     "lint": [str(PROGRAMS / "ruff"), "check", "--quiet"],
@@ -27,7 +27,7 @@ COLOURS = {"FORCE_COLOR": "1", "MYPY_FORCE_COLOR": "1"}
 
 
 def run(name: str, command: list[str], failed: list[str], lock: threading.Lock) -> None:
-    """Run one check; report when it is over, with its output where it has failed."""
+    """Run a check. Report when it is done, with its output if it failed."""
     began = time.monotonic()
     env = {**os.environ, **COLOURS} if sys.stdout.isatty() else None
     try:
@@ -45,7 +45,7 @@ def run(name: str, command: list[str], failed: list[str], lock: threading.Lock) 
 
 
 def main() -> int:
-    """Run all of them; returns the exit code."""
+    """Run all checks, and return the exit code."""
     failed: list[str] = []
     lock = threading.Lock()
     threads = [threading.Thread(target=run, args=(*check, failed, lock)) for check in CHECKS.items()]

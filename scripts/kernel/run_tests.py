@@ -1,9 +1,9 @@
-"""`just test`: run all checks and all tests in parallel, and report everything that either finds.
+"""`just test`: run all checks and all tests in parallel, and report every problem.
 
-With words, as in `just test -k billing`, those are pytest's: it runs at once, without the checks and without coverage.
-Two settings in `[tool.kernel]` of pyproject.toml are for suites that take long: with `test-workers-per-core = 2`
-pytest-xdist runs two tests at a time on each core, which then must not share anything; with `test-coverage = false`
-coverage is left to `just test-all`.
+With arguments, as in `just test -k billing`, only pytest runs with these arguments, without checks and coverage. Two
+settings in `[tool.kernel]` of pyproject.toml are for slow suites: with `test-workers-per-core = 2` pytest-xdist runs
+two tests at a time per core, which then must not share anything; with `test-coverage = false`, coverage is measured
+only by `just test-all`.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from recipe import is_help, tell_use
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / ".venv" / "bin"
-ALL = "--all"  # what `just test-all` says
+ALL = "--all"  # passed by `just test-all`
 
 
 def workers(each: float) -> list[str]:
-    """Return what tells pytest-xdist of its workers, so many on *each* core; nothing where there are none."""
+    """Return the options of pytest-xdist for *each* workers per core; nothing for none."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return ["--numprocesses", str(round(each * cores)), "--dist", "loadscope", "--no-loadscope-reorder"] if each else []
 
 
 @contextlib.contextmanager
 def checks(found: list[int]) -> Iterator[None]:
-    """Run `just check` beside the block; tell what it has said at its end, and put its exit code into *found*."""
+    """Run `just check` beside the block. At the end print its output, and add its exit code to *found*."""
     with tempfile.TemporaryFile("w+") as said:
         check = subprocess.Popen([PROGRAMS / "just", "check"], cwd=ROOT, stdout=said, stderr=subprocess.STDOUT)
-        screen = os.dup(1)  # not the one that pytest captures
+        screen = os.dup(1)  # the real stdout, which pytest does not capture
 
         def tell() -> None:
             found.append(check.wait())
@@ -59,12 +59,12 @@ def checks(found: list[int]) -> Iterator[None]:
 
 
 def run_pytest(words: list[str]) -> int:
-    """Run all tests in this process, and tell how far they are."""
+    """Run all tests in this process, and show the progress."""
     import pytest
 
     from progress import Progress
 
-    sys.path.remove(str(Path(__file__).parent))  # the tests are to see what they see under pytest itself
+    sys.path.remove(str(Path(__file__).parent))  # tests should see the same path as under pytest
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text()).get("tool", {}).get("kernel", {})
     distributed = workers(settings.get("test-workers-per-core", 0))
     if words == [ALL] or settings.get("test-coverage", True):
@@ -73,11 +73,11 @@ def run_pytest(words: list[str]) -> int:
 
 
 def main() -> int:
-    """Run what was asked for; returns the exit code."""
+    """Run what was requested, and return the exit code."""
     words = sys.argv[1:]
     if is_help(words):
         recipe = "test-all" if ALL in words else "test"
-        tell_use(recipe, f"just {recipe}, or just test -k billing; `.venv/bin/pytest --help` tells what pytest takes")
+        tell_use(recipe, f"just {recipe}, or just test -k billing; `.venv/bin/pytest --help` lists pytest's options")
         return 0
     if words not in ([], [ALL]):
         os.execv(sys.executable, [sys.executable, "-m", "pytest", *words])  # noqa: S606
@@ -86,7 +86,7 @@ def main() -> int:
     with checks(found):
         code = run_pytest(words)
     if found != [0]:
-        print("`just check` has found something: see above.")
+        print("`just check` has found problems: see above.")
     return code or found[0]
 
 

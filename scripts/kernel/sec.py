@@ -1,13 +1,13 @@
 """`just sec`: look for known vulnerabilities in the lock, secrets in the tree, and dangerous code.
 
-All of it goes into one SARIF file, for the tools that show such; the terminal has a line for each finding. It fails on
-a finding. What cannot be done, as without network, is said, and the rest is done.
+All findings go into one SARIF file, for tools that read it; the terminal shows a line for each. Any finding is a
+failure. A check that cannot run, for example without a network, is reported, and the others run.
 
-    just sec                                    asks the public database of vulnerabilities, osv.dev
-    just sec SERVICE=https://osv.example.com    asks another one that speaks as that does
-    just sec OFFLINE=1                          asks none, and does not fail for that
+    just sec                                    queries osv.dev, the public vulnerability database
+    just sec SERVICE=https://osv.example.com    queries another database with the same API
+    just sec OFFLINE=1                          queries none, which is not a failure
 
-The exit code is 1 where something is found, and 3 where something could not be looked for.
+The exit code is 1 if there are findings, and 3 if a check could not run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bootstrap import LOCK, NO_NETWORK, VENV_UV, reason
 from lock import PIN, read_project
 from recipe import ROOT, Refusal, is_yes, run, show
 
-USE = "just sec, or just sec OFFLINE=1 where there is no network"
+USE = "just sec, or just sec OFFLINE=1 without a network"
 FOUND, NOT_LOOKED = 1, 3  # exit codes
 REPORT = "build/sec.sarif"
 PLACE = "scripts/requirements.lock"
@@ -41,14 +41,14 @@ class NotDone(Exception):
 
 @attrs.frozen
 class Finding:
-    """One finding.
+    """A finding.
 
     Args:
-        rule: What kind it is.
+        rule: The rule that found it.
         text: What it is, and what to do.
-        path: The file, from the project's folder.
-        line: From 1.
-        excused: Whether the line says that it is meant so; it is counted then, and does not fail.
+        path: The file, relative to the project's folder.
+        line: The line, from 1.
+        excused: Whether a comment on the line excuses it; it is then only counted.
 
     """
 
@@ -63,7 +63,7 @@ def check(words: Mapping[str, str]) -> None:
     """Run each check, write the report, and exit with 1 if something was found."""
     service = words["SERVICE"]
     if service and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]/_-]+", service):
-        raise Refusal(f"SERVICE={show(service)} is no address; as in: SERVICE=https://osv.example.com")
+        raise Refusal(f"SERVICE={show(service)} is not an address; example: SERVICE=https://osv.example.com")
     offline = is_yes(words["OFFLINE"], "OFFLINE")
     parts: dict[str, Callable[[], Iterable[Finding]]] = {
         "known vulnerabilities": lambda: vulnerabilities(service),
@@ -76,23 +76,23 @@ def check(words: Mapping[str, str]) -> None:
     report.parent.mkdir(exist_ok=True)
     report.write_text(json.dumps(sarif(found, {**skipped, **missing}), indent=1) + "\n")
     for part, findings in found.items():
-        counted = [one for one in findings if not one.excused]
-        for one in counted:
-            print(f"{one.path}:{one.line}: {one.rule}: {one.text}")
+        counted = [finding for finding in findings if not finding.excused]
+        for finding in counted:
+            print(f"{finding.path}:{finding.line}: {finding.rule}: {finding.text}")
         print(f"{part}: {len(counted) or 'none'} found")
     for part, why in {**skipped, **missing}.items():
-        print(f"{part}: NOT LOOKED FOR: {why}")
-    if excused := sum(one.excused for findings in found.values() for one in findings):
+        print(f"{part}: NOT CHECKED: {why}")
+    if excused := sum(finding.excused for findings in found.values() for finding in findings):
         print(f"{excused} dangerous lines are excused by a `# noqa` that names the rule.")
     print(f"The report is {REPORT}.")
-    if any(not one.excused for findings in found.values() for one in findings):
+    if any(not finding.excused for findings in found.values() for finding in findings):
         sys.exit(FOUND)
     if missing:
         sys.exit(NOT_LOOKED)
 
 
 def _look(parts: Mapping[str, Callable[[], Iterable[Finding]]]) -> tuple[dict[str, list[Finding]], dict[str, str]]:
-    """What each part has found, and why those that could not be done could not."""
+    """Run the checks. Return the findings of each, and the reasons of those that could not run."""
     found: dict[str, list[Finding]] = {}
     missing: dict[str, str] = {}
     for part, look in parts.items():
@@ -104,7 +104,7 @@ def _look(parts: Mapping[str, Callable[[], Iterable[Finding]]]) -> tuple[dict[st
 
 
 def vulnerabilities(service: str = "") -> Iterator[Finding]:
-    """Those that are known of the versions in the lock, on any platform."""
+    """Yield the known vulnerabilities of the versions in the lock, on any platform."""
     lines = LOCK.read_text().splitlines()
     pins = {(found[1], found[2]): number for number, line in enumerate(lines, 1) if (found := PIN.match(line))}
     folder = ROOT / "build" / "sec"
@@ -122,7 +122,7 @@ def vulnerabilities(service: str = "") -> Iterator[Finding]:
 
 
 def _as_uv_lock(pins: Sequence[tuple[str, str]]) -> str:
-    """The pins as a lock of uv's own kind, which is all that it audits; it names no index, for none is asked."""
+    """Return the pins in uv's own lock format, the only one that it audits. No index is named, so none is queried."""
     source = 'source = { registry = "." }'
     needs = [f'    {{ name = "{name}", version = "{version}", {source} }},\n' for name, version in pins]
     packages = [f'\n[[package]]\nname = "{name}"\nversion = "{version}"\n{source}\n' for name, version in pins]
@@ -132,55 +132,58 @@ def _as_uv_lock(pins: Sequence[tuple[str, str]]) -> str:
 
 
 def _json(command: list[str], folder: Path) -> Any:
-    """What uv says, as JSON.
+    """Return uv's output as JSON.
 
     Raises:
-        NotDone: It fails in another way than by finding something.
+        NotDone: It failed for another reason than findings.
 
     """
     env = {"UV_HTTP_RETRIES": "0", **os.environ}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode not in {0, FOUND} or not done.stdout:
         why = reason(done.stderr)
-        raise NotDone(
-            f"the database of vulnerabilities does not answer ({why})" if NO_NETWORK.search(done.stderr) else why
-        )
+        raise NotDone(f"the vulnerability database does not respond ({why})" if NO_NETWORK.search(done.stderr) else why)
     return json.loads(done.stdout)
 
 
 def secrets() -> Iterator[Finding]:
-    """What looks like a key or a password, in files that git tracks or would track."""
+    """Yield what looks like a key or a password, in files that git tracks or would track."""
     try:
         for secret in sec_secrets.secrets():
-            text = f"looks like a secret; take it out and change it, or write `{sec_secrets.EXCUSE}` behind it"
+            text = f"looks like a secret; remove and change it, or write `{sec_secrets.EXCUSE}` behind it"
             yield Finding(secret.rule, text, secret.path, secret.line)
     except sec_secrets.NotLooked as error:
         raise NotDone(str(error)) from None
 
 
 def dangerous_code() -> Iterator[Finding]:
-    """Dangerous lines of Python, less what the project's own settings of ruff allow."""
+    """Yield dangerous lines of Python, except those that the project's own ruff settings allow."""
     lint = read_project().get("tool", {}).get("ruff", {}).get("lint", {})
     ignored = [code for code in [*lint.get("ignore", []), *lint.get("extend-ignore", [])] if code.startswith("S")]
     try:
         found, excused = sec_code.dangers(ignored)
     except sec_code.NotLooked as error:
         raise NotDone(str(error)) from None
-    told = [Finding(one.rule, one.text, one.path, one.line) for one in found]
-    return iter([*told, *(Finding(one.rule, one.text, one.path, one.line, excused=True) for one in excused)])
+    told = [Finding(danger.rule, danger.text, danger.path, danger.line) for danger in found]
+    return iter(
+        [*told, *(Finding(danger.rule, danger.text, danger.path, danger.line, excused=True) for danger in excused)]
+    )
 
 
 def sarif(found: Mapping[str, list[Finding]], missing: Mapping[str, str]) -> dict[str, Any]:
-    """The report: a run for each part, also for one that could not be done."""
+    """Return the report: a run for each check, including those that could not run."""
     return {
         "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json",
         "version": "2.1.0",
-        "runs": [*(_run(part, findings) for part, findings in found.items()), *(_run(*one) for one in missing.items())],
+        "runs": [
+            *(_run(part, findings) for part, findings in found.items()),
+            *(_run(*part) for part in missing.items()),
+        ],
     }
 
 
 def _run(part: str, outcome: list[Finding] | str) -> dict[str, Any]:
-    findings = [one for one in outcome if not one.excused] if isinstance(outcome, list) else []
+    findings = [finding for finding in outcome if not finding.excused] if isinstance(outcome, list) else []
     invocation: dict[str, Any] = {"executionSuccessful": isinstance(outcome, list)}
     if isinstance(outcome, str):
         invocation["toolExecutionNotifications"] = [{"level": "error", "message": {"text": outcome}}]
@@ -188,25 +191,25 @@ def _run(part: str, outcome: list[Finding] | str) -> dict[str, Any]:
         "tool": {
             "driver": {
                 "name": f"just sec: {part}",
-                "rules": [{"id": rule} for rule in sorted({one.rule for one in findings})],
+                "rules": [{"id": rule} for rule in sorted({finding.rule for finding in findings})],
             }
         },
         "invocations": [invocation],
         "results": [
             {
-                "ruleId": one.rule,
+                "ruleId": finding.rule,
                 "level": "error",
-                "message": {"text": one.text},
+                "message": {"text": finding.text},
                 "locations": [
                     {
                         "physicalLocation": {
-                            "artifactLocation": {"uri": one.path},
-                            "region": {"startLine": one.line},
+                            "artifactLocation": {"uri": finding.path},
+                            "region": {"startLine": finding.line},
                         }
                     }
                 ],
             }
-            for one in findings
+            for finding in findings
         ],
     }
 

@@ -1,7 +1,7 @@
-"""Find dangerous lines of Python, by ruff's S rules and by rules of our own.
+"""Find dangerous lines of Python, with ruff's S rules and our own rules.
 
-Those are anyio's and asyncio's ways to start a program, modules and code that are named while the app runs, and SQL
-that is put together. A bare `# noqa` is no excuse here; `# noqa: S602` is, as somebody has looked at that rule.
+Our rules cover ways of anyio and asyncio to start a program, modules and code that are chosen at run time, and SQL that
+is put together from strings. A bare `# noqa` is no excuse; `# noqa: S602` is, since somebody has looked at that rule.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bootstrap import VENV
 from kernel_files import owners
 from recipe import ROOT, project_files
 
-OURS = ("scripts/", "tests/", "kernel/")  # where a program that is named while it runs is no news
+OURS = ("scripts/", "tests/", "kernel/")  # where programs chosen at run time are expected
 SHELLS = {"asyncio.create_subprocess_shell", "asyncio.subprocess.create_subprocess_shell"}
 SHELL_METHODS = {"subprocess_shell"}
 STRING_IS_SHELL = {"anyio.run_process", "anyio.open_process", "trio.run_process", "trio.lowlevel.open_process"}
@@ -36,7 +36,7 @@ EXCUSED = re.compile(r"#\s*noqa:\s*([A-Z]+[0-9]+(?:[\s,]+[A-Z]+[0-9]+)*)", re.IG
 
 
 class Danger(NamedTuple):
-    """A line, and what is dangerous about it."""
+    """A line of code, and why it is dangerous."""
 
     path: str
     line: int
@@ -45,17 +45,17 @@ class Danger(NamedTuple):
 
 
 class NotLooked(Exception):
-    """ruff fails; the text says why."""
+    """Raised if ruff fails; the message says why."""
 
 
 def dangers(ignored: Sequence[str]) -> tuple[list[Danger], list[Danger]]:
-    """Those that are found, and those that their lines excuse.
+    """Return the dangers found, and those that a comment on the line excuses.
 
     Args:
-        ignored: Rules that the project's settings leave out everywhere.
+        ignored: Rules that the project's settings disable everywhere.
 
     Raises:
-        NotLooked: It could not be done.
+        NotLooked: The check could not run.
 
     """
     paths = [path for path in project_files() if path.endswith(".py") and (ROOT / path).is_file()]
@@ -94,14 +94,14 @@ def _by_ruff(ignored: Sequence[str]) -> Iterator[Danger]:
     )
     if done.returncode:
         raise NotLooked(f"ruff fails ({done.stderr.strip().splitlines()[-1]})")
-    for one in json.loads(done.stdout):
-        if re.fullmatch(r"S\d+", one["code"] or ""):
-            path = Path(one["filename"]).relative_to(ROOT).as_posix()
-            yield Danger(path, one["location"]["row"], one["code"], one["message"])
+    for found in json.loads(done.stdout):
+        if re.fullmatch(r"S\d+", found["code"] or ""):
+            path = Path(found["filename"]).relative_to(ROOT).as_posix()
+            yield Danger(path, found["location"]["row"], found["code"], found["message"])
 
 
 def inspect(path: str, source: str) -> Iterator[Danger]:
-    """What ruff's rules do not know of, in the *source* of a file; nothing where it is no Python."""
+    """Yield the dangers in the *source* of a file that ruff's rules do not cover; nothing if it is not valid Python."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -117,7 +117,7 @@ def inspect(path: str, source: str) -> Iterator[Danger]:
 
 
 def _imported(tree: ast.AST) -> dict[str, str]:
-    """What each imported name stands for."""
+    """Return what each imported name refers to."""
     names: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -128,7 +128,7 @@ def _imported(tree: ast.AST) -> dict[str, str]:
 
 
 def _name(node: ast.expr, names: Mapping[str, str]) -> str:
-    """The dotted name of what is called, as it was imported; with an empty beginning where that is a value."""
+    """Return the dotted name of a called function, as imported; for a method of a value, the first part is empty."""
     if isinstance(node, ast.Name):
         return names.get(node.id, node.id)
     if isinstance(node, ast.Attribute):
@@ -137,17 +137,17 @@ def _name(node: ast.expr, names: Mapping[str, str]) -> str:
 
 
 def _within(scope: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a scope, without those of the functions in it."""
+    """Yield the nodes of a scope, without those of nested functions."""
     for node in ast.iter_child_nodes(scope):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
             yield from _within(node)
         else:
-            yield from (one for decorator in node.decorator_list for one in ast.walk(decorator))
+            yield from (child for decorator in node.decorator_list for child in ast.walk(decorator))
 
 
 def _assigned(scope: ast.AST) -> dict[str, list[ast.expr]]:
-    """What is assigned to each name in a scope."""
+    """Return the values assigned to each name in a scope."""
     values: dict[str, list[ast.expr]] = {}
     for node in _within(scope):
         targets: list[ast.expr] = []
@@ -166,17 +166,17 @@ def _judge(call: ast.Call, name: str, values: Mapping[str, list[ast.expr]]) -> I
     method = name.rpartition(".")[2]
     first = _first(call)
     if name in SHELLS or (method in SHELL_METHODS and name not in SHELLS):
-        yield "shell", "hands a command to a shell; say asyncio.create_subprocess_exec, or a list to anyio.run_process"
+        yield "shell", "passes a command to a shell; use create_subprocess_exec, or give anyio.run_process a list"
     elif name in STRING_IS_SHELL and first is not None and not _is_list(first, values):
-        yield "shell", f"{method} hands a text to a shell; say a list of words"
+        yield "shell", f"{method} passes a string to a shell; pass a list of words"
     elif name in PROGRAMS or method in PROGRAM_METHODS:
         program = first.elts[0] if isinstance(first, ast.List | ast.Tuple) and first.elts else first
         if program is not None and not _is_fixed(program, values):
-            yield "program", "starts a program that is named while it runs; see that nobody else can name it"
+            yield "program", "starts a program chosen at run time; make sure that nobody else can choose it"
     if name in NAMED and not (first is not None and _is_fixed(first, values)):
-        yield "module", f"{NAMED[name]} that is named while it runs; see that nobody else can name it"
+        yield "module", f"{NAMED[name]} chosen at run time; make sure that nobody else can choose it"
     if method in QUERIES and first is not None and _is_made(first, values):
-        yield "sql", "puts a query together; hand the values over as parameters"
+        yield "sql", "builds a query from strings; pass the values as parameters"
 
 
 def _first(call: ast.Call) -> ast.expr | None:
@@ -186,7 +186,7 @@ def _first(call: ast.Call) -> ast.expr | None:
 
 
 def _is_list(node: ast.expr, values: Mapping[str, list[ast.expr]]) -> bool:
-    """Return whether it is a list of words for certain."""
+    """Return whether the value is certainly a list of words."""
     if isinstance(node, ast.Name) and node.id in values:
         return all(_is_list(value, {}) for value in values[node.id])
     if isinstance(node, ast.BinOp):
@@ -197,7 +197,7 @@ def _is_list(node: ast.expr, values: Mapping[str, list[ast.expr]]) -> bool:
 
 
 def _is_fixed(node: ast.expr, values: Mapping[str, list[ast.expr]]) -> bool:
-    """Return whether it is what it says, and always the same."""
+    """Return whether the value is a constant."""
     if isinstance(node, ast.Name) and node.id in values:
         return all(_is_fixed(value, {}) for value in values[node.id])
     if isinstance(node, ast.List | ast.Tuple):
@@ -206,10 +206,10 @@ def _is_fixed(node: ast.expr, values: Mapping[str, list[ast.expr]]) -> bool:
 
 
 def _is_made(node: ast.expr, values: Mapping[str, list[ast.expr]]) -> bool:
-    """Return whether it is a text that is put together with values."""
+    """Return whether the value is a string that is built from other values."""
     if isinstance(node, ast.Name) and node.id in values:
         made = values[node.id]
-        texts = [one.value for value in made for one in ast.walk(value) if isinstance(one, ast.Constant)]
+        texts = [part.value for value in made for part in ast.walk(value) if isinstance(part, ast.Constant)]
         return any(_is_made(value, {}) for value in made) and any(SQL.match(str(text)) for text in texts)
     if isinstance(node, ast.Call):
         is_format = isinstance(node.func, ast.Attribute) and node.func.attr in {

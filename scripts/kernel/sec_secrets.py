@@ -1,7 +1,7 @@
-"""Find what looks like a key or a password in the project's files. Nothing is sent anywhere, and no secret is printed.
+"""Find keys and passwords in the project's files. Nothing is sent anywhere, and no secret is printed.
 
-Kingfisher looks for what services hand out, by its 500 rules, also in base64; secrets.yml adds what people write. Files
-that hold keys without any text are known by how they begin, whatever their names.
+Kingfisher finds the formats of well-known services, with its 500 rules, also in base64; secrets.yml adds hand-written
+secrets. Binary key files are recognized by their first bytes, whatever their names are.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import NamedTuple
 from recipe import ROOT, project_files
 
 RULES = Path(__file__).with_name("secrets.yml")
-EXCUSE = "pragma: allowlist secret"  # on a line that only looks as if it held one
-ENDS = {0, 200, 205}  # nothing found; something; something that works
-AT_ONCE = 500  # files, since a command line has an end
+EXCUSE = "pragma: allowlist secret"  # on a line that only looks like a secret
+ENDS = {0, 200, 205}  # exit codes: nothing found, secrets found, working secrets found
+AT_ONCE = 500  # files per call, since command lines are limited
 BEGINS = {
     "private-key": re.compile(
         rb"\x30(?:\x82..|\x81.|[\x20-\x7f])\x02\x01[\x00\x01](?:\x30.\x06|\x02[\x81\x82]|\x04)", re.DOTALL
@@ -34,7 +34,7 @@ BEGINS = {
 
 
 class Secret(NamedTuple):
-    """Where something looks like one."""
+    """A place that looks like a secret."""
 
     rule: str
     path: str
@@ -42,14 +42,14 @@ class Secret(NamedTuple):
 
 
 class NotLooked(Exception):
-    """The scanner is not there, or fails; the text says why."""
+    """Raised if the scanner is missing or fails; the message says why."""
 
 
 def secrets() -> Iterator[Secret]:
-    """Each once, in the order of the files.
+    """Yield each place once, in the order of the files.
 
     Raises:
-        NotLooked: It could not be done.
+        NotLooked: The check could not run.
 
     """
     paths = [path for path in project_files() if (ROOT / path).is_file() and not (ROOT / path).is_symlink()]
@@ -69,7 +69,7 @@ def _scan(paths: list[str]) -> Iterator[Secret]:
     if done.returncode not in ENDS:
         said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
         missing = "No module named kingfisher" in done.stderr or "may not match your platform" in done.stderr
-        raise NotLooked("kingfisher is not here, or not for this platform" if missing else f"kingfisher: {said[-1]}")
+        raise NotLooked("kingfisher is missing, or not for this platform" if missing else f"kingfisher: {said[-1]}")
     for line in done.stdout.splitlines():
         told = json.loads(line)
         if "finding" in told:

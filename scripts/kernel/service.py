@@ -1,4 +1,4 @@
-"""`just service` and `just service-remove`: make or remove a service and its test."""
+"""`just service` and `just service-remove`: create or remove a service and its test."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from kernel.errors import PlanError, did_you_mean
 from kernel.plan.discovery import RESERVED, ServiceFile, find_services, load_all
 
 STUBS = Path(__file__).with_name("stubs")
-OURS = 'lint.isort.known-first-party = ["services"]'  # ruff looks for the file, which is not there yet
+OURS = 'lint.isort.known-first-party = ["services"]'  # ruff would look for the file, which does not exist yet
 USE = "just service NAME=billing KIND=http"
 KINDS: Mapping[str, tuple[str, str]] = {
     "plain": ("", ""),
@@ -36,12 +36,12 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "periodic": ("", ""),
     "program": ("", ""),
 }
-"""Each with the packages that it needs, and those that its test does."""
+"""The packages that each kind of service needs, and those that its test needs."""
 USE_REMOVE = "just service-remove NAME=billing"
 
 
 def add(words: Mapping[str, str]) -> None:
-    """Write `services/<name>.py` and its test, both or neither; adds the packages that its kind needs before."""
+    """Write `services/<name>.py` and its test, both or neither, after adding the packages that its kind needs."""
     name, kind = words["NAME"], words["KIND"] or "plain"
     refuse_name(name, "a service", USE)
     if kind not in KINDS:
@@ -54,7 +54,7 @@ def add(words: Mapping[str, str]) -> None:
     }
     _refuse_taken(name, made)
     for packages, group in zip(KINDS[kind], ("", "dev"), strict=True):
-        if missing := " ".join(one for one in packages.split() if one not in _required()):
+        if missing := " ".join(package for package in packages.split() if package not in _required()):
             add_packages({"PKG": missing, "GROUP": group, "AGE": words["AGE"]})
     with Change(f"just service NAME={name}") as change:
         for path, stub in made.items():
@@ -65,12 +65,12 @@ def add(words: Mapping[str, str]) -> None:
 
 
 def module(name: str) -> str:
-    """The module, and the function, of a service's name."""
+    """Return the name of the service's module and function."""
     return name.replace("-", "_")
 
 
 def render(stub: str, name: str, path: str) -> str:
-    """The text of *stub* for a service named *name*, as the project's linter and formatter have it at *path*."""
+    """Return the text of *stub* for a service named *name*, fixed and formatted by the project's linter for *path*."""
     text = (STUBS / stub).read_text()
     text = (
         text.replace("my_service", module(name)).replace("my-service", name).replace("MY_SERVICE", module(name).upper())
@@ -84,35 +84,35 @@ def render(stub: str, name: str, path: str) -> str:
 
 
 def _refuse_taken(name: str, made: Mapping[str, str]) -> None:
-    """Raise `Refusal` where the service could not be imported, or would be taken for something else."""
+    """Raise `Refusal` if the service could not be imported, or would be mistaken for something else."""
     identifier = module(name)
     if keyword.iskeyword(identifier) or identifier in dir(builtins):
-        raise Refusal(f"{name!r} is a word of Python's, which the service's function would hide; take another name")
+        raise Refusal(f"{name!r} is a word of Python, which the service's function would hide; choose another name")
     if name.startswith("test"):
-        raise Refusal(f"{name!r} would be taken for a test, as all that begins with `test`; take another name")
+        raise Refusal(f"{name!r} would count as a test, since it begins with `test`; choose another name")
     if name in RESERVED:
-        raise Refusal(f"the name {name!r} is reserved by the kernel; take another name")
+        raise Refusal(f"the name {name!r} is reserved by the kernel; choose another name")
     if name in BUILT_IN or name in _own_commands():
-        raise Refusal(f"the app has a command named {name!r}; take another name")
+        raise Refusal(f"the app has a command named {name!r}; choose another name")
     if identifier in _imported_by_the_stubs(made.values()):
-        raise Refusal(f"the service's file imports something named {identifier!r}; take another name")
+        raise Refusal(f"the service's file imports something named {identifier!r}; choose another name")
     services = _services()
     if name in services:
         raise Refusal(f"there is a service {name!r} already, in {_path(services[name])}")
     for path in (*made, f"services/{identifier}"):
         if (ROOT / path).exists():
-            raise Refusal(f"{path} is there already; take another name, or move it away")
+            raise Refusal(f"{path} exists already; choose another name, or move it away")
 
 
 def _required() -> set[str]:
-    """The packages that the project asks for, in whatever group."""
+    """Return the packages that the project requires, in any group."""
     project = read_project()
     lines = [*project["project"]["dependencies"], *chain(*project.get("dependency-groups", {}).values())]
     return {re.split(r"[^A-Za-z0-9._-]", line)[0].lower() for line in lines if isinstance(line, str)}
 
 
 def _imported_by_the_stubs(stubs: Iterable[str]) -> set[str]:
-    """The names that the files of a new service have of their own."""
+    """Return the names that the files of a new service define or import."""
     names: set[str] = set()
     for stub in stubs:
         for node in ast.walk(ast.parse((STUBS / stub).read_text())):
@@ -124,12 +124,12 @@ def _imported_by_the_stubs(stubs: Iterable[str]) -> set[str]:
 
 
 def _own_commands() -> Mapping[str, object]:
-    """The commands that app/commands.py defines."""
+    """Return the commands that app/commands.py defines."""
     if (ROOT / "app" / "commands.py").exists():
         try:
             __import__("app.commands")
         except Exception as error:
-            raise Refusal(f"app/commands.py does not import ({type(error).__name__}: {error}); fix it first") from error
+            raise Refusal(f"cannot import app/commands.py ({type(error).__name__}: {error}); fix it first") from error
     return EXTENSIONS.commands
 
 
@@ -141,7 +141,7 @@ def _services() -> dict[str, ServiceFile]:
 
 
 def _path(file: ServiceFile) -> str:
-    """Where a service is written: its file, or its folder where it is a package."""
+    """Return where a service is: its file, or its folder if it is a package."""
     path = file.module.replace(".", "/")
     return f"{path}.py" if (ROOT / f"{path}.py").is_file() else path
 
@@ -156,16 +156,18 @@ def remove(words: Mapping[str, str]) -> None:
         raise Refusal(f"there is no service {name!r}; {hint}")
     file = services[name]
     paths = [_path(file), f"tests/services/test_{module(name)}.py"]
-    gone = [path for path in project_files() if any(path == one or path.startswith(f"{one}/") for one in paths)]
-    changed = gone  # where there is no commit
+    gone = [
+        path for path in project_files() if any(path == folder or path.startswith(f"{folder}/") for folder in paths)
+    ]
+    changed = gone  # if there is no commit
     if commit_of_head():
         status = git("status", "--porcelain", "-uall", "-z", "--", *paths).split("\0")
         changed = [line[3:] for line in status if line]
     dependents = [] if force else _dependents(name, services)
     if dependents:
-        raise Refusal(f"{' and '.join(dependents)} depend on {name}; change them first, or say FORCE=1")
+        raise Refusal(f"{' and '.join(dependents)} depend on {name}; change them first, or set FORCE=1")
     if changed and not force:
-        raise Refusal(f"{' and '.join(changed)} would be lost, not being committed; commit, or say FORCE=1")
+        raise Refusal(f"{' and '.join(changed)} would be lost, since they are not committed; commit, or set FORCE=1")
     if changed:
         print(f"kept in a backup first: {make_backup()}")
     with Change(f"just service-remove NAME={name}") as change:
@@ -176,7 +178,7 @@ def remove(words: Mapping[str, str]) -> None:
 
 
 def _dependents(name: str, services: Mapping[str, ServiceFile]) -> list[str]:
-    """The services that depend on that of this *name*. To know that, all others have to be imported."""
+    """Return the services that depend on the service *name*. All other services are imported to find out."""
     others = {other: file for other, file in services.items() if other != name}
     loaded, errors = load_all(others)
     found: list[str] = []
@@ -186,7 +188,7 @@ def _dependents(name: str, services: Mapping[str, ServiceFile]) -> list[str]:
         except PlanError as error:
             errors.append(error)
     if errors:
-        raise Refusal(f"cannot tell which services depend on {name}: {errors[0]}; fix that first, or say FORCE=1")
+        raise Refusal(f"cannot tell which services depend on {name}: {errors[0]}; fix that first, or set FORCE=1")
     return found
 
 

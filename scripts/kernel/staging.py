@@ -1,11 +1,11 @@
-"""Change several files as a whole, even if the process is killed half-way.
+"""Change several files atomically, even if the process is killed half-way.
 
     with Change("just own NAME=shop") as change:
         change.put("pyproject.toml", text)
         change.remove("services/example_api.py")
         change.make("shop is yours.")
 
-change.py makes the moves, and says how. It stands alone, since it also finishes what another process was killed in.
+change.py makes the moves, and explains how. It needs no other file, since it also completes changes that were killed.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from change import (
 
 
 class Change:
-    """One change; a project has at most one change in progress.
+    """One change. A project has at most one change in progress.
 
     Args:
-        what: The command that makes it, for people.
+        what: The command that makes the change, as shown to people.
         root: The project.
 
     Attributes:
-        expected: What `fingerprint` says of files as they were when the change was thought out, by path. What is not in
-            here is taken as it is when it is put or removed.
-        folder: Where everything is prepared; on the project's own file system.
-        turn: The descriptor that says that somebody is at work. A child that holds it too may outlive this process.
+        expected: The `fingerprint` of files by path, as they were when the change was planned. For a file that is not
+            in here, the state in which it is put or removed is expected.
+        folder: Where everything is prepared, on the project's file system.
+        turn: The descriptor of the lock. A child that inherits it may outlive this process.
 
     """
 
@@ -81,11 +81,11 @@ class Change:
 
         Args:
             path: Within the project, with forward slashes.
-            content: What is in it; or a file or link that is moved from there, with the mode that it has.
-            mode: For what is given as bytes.
+            content: The content; or the path of a file or link to move there, which keeps its mode.
+            mode: The mode, if *content* is bytes.
 
         Raises:
-            Conflict: There is a folder at *path*, or no folder where one would have to be.
+            Conflict: There is a folder at *path*, or a parent of *path* is not a folder.
 
         """
         self._refuse_conflict(path)
@@ -102,11 +102,11 @@ class Change:
         self._moves.append(("put", path, self._was(path)))
 
     def remove(self, path: str) -> None:
-        """Remove the file at *path*, and the folders above it that become empty."""
+        """Remove the file at *path*, and parent folders that become empty."""
         self._moves.append(("remove", path, self._was(path)))
 
     def replace_folder(self, path: str, new: Path, keep: str) -> None:
-        """Replace the folder at *path* by *new*, which is in `folder`; keep the old one at *keep*."""
+        """Replace the folder at *path* with *new*, which is in `folder`; move the old one to *keep*."""
         self._moves.append(("folder", path, f"{new.relative_to(self.folder)}:{keep}"))
 
     def take_away(self, path: str, keep: str) -> None:
@@ -114,10 +114,10 @@ class Change:
         self._moves.append(("away", path, keep))
 
     def make(self, done: str) -> None:
-        """Make the change. A signal waits until it is made.
+        """Make the change. Signals are delayed until it is complete.
 
         Args:
-            done: What is then true, for people: it is told where somebody else has to finish it.
+            done: The result, as shown to people; reported if another process has to complete the change.
 
         """
         journal = self.folder / "journal"
@@ -136,4 +136,4 @@ class Change:
     def _refuse_conflict(self, path: str) -> None:
         target = place(self.root, path)
         if target.is_dir() and not target.is_symlink():
-            raise Conflict(f"{path} cannot be written, since there is a folder of that name")
+            raise Conflict(f"{path} cannot be written, since there is a folder with that name")

@@ -1,7 +1,7 @@
-"""Put a project at another commit by a `Change`: its files, git's index, its branches, and HEAD, which comes last.
+"""Switch a project to another commit by a `Change`: its files, git's index, its branches, and finally HEAD.
 
-`git checkout` writes file by file, and a kill leaves some of each. Here all is prepared aside, and every step is one
-rename; so the next recipe finishes what a kill has interrupted.
+`git checkout` writes file by file, so a kill leaves a mixture. Here everything is prepared aside, and every step is one
+rename, so the next recipe completes what was interrupted.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ QUIET = ["-c", "gc.auto=0", "-c", "maintenance.auto=false"]
 
 
 def refuse_unusual_git() -> None:
-    """Raise `Refusal` where git keeps its files in another way than this module knows."""
+    """Raise `Refusal` if git stores its files in a way that this module does not know."""
     if git("rev-parse", "--is-inside-work-tree", accept=(0, 128)).strip() != "true":
-        raise Refusal("this folder is in no repository; `git init` and a commit make one")
+        raise Refusal("this folder is not in a repository; `git init` and a commit create one")
     ours = [folder.resolve() for folder in git_folders(ROOT)]
     gits = [(ROOT / git("rev-parse", word).rstrip("\n")).resolve() for word in ("--git-dir", "--git-common-dir")]
     if ours != gits:
-        raise Refusal(f"git's own folder is {gits[0]}, and would be {ours[0]} by its usual rules; run this in a clone")
+        raise Refusal(f"git's own folder is {gits[0]}, but should be {ours[0]}; run this in a clone")
     if any(folder.stat().st_dev != ROOT.stat().st_dev for folder in ours):
         raise Refusal(f"{ours[1]} is on another file system than this folder; run this in a clone, and pull from there")
     if git("config", "--get", "extensions.refstorage", accept=(0, 1)).strip() not in {"", "files"}:
-        raise Refusal("git keeps its branches in a table; `git refs migrate --ref-format=files` first")
+        raise Refusal("git stores its branches in a table; `git refs migrate --ref-format=files` first")
 
 
 def prefix() -> str:
-    """Where the project is in its repository, as `back/`; empty where it is the whole."""
+    """Return where the project is in its repository, such as `back/`; empty if it is the whole repository."""
     return git("rev-parse", "--show-prefix").rstrip("\n")
 
 
 def refuse_elsewhere(branch: str) -> None:
-    """Raise `Refusal` where the branch is checked out in another worktree, which would not see it move."""
+    """Raise `Refusal` if the branch is checked out in another worktree, which would not notice the change."""
     place, here = "", git("rev-parse", "--show-toplevel").rstrip("\n")
     for line in git("worktree", "list", "--porcelain", "-z").split("\0"):
         key, _, value = line.partition(" ")
@@ -50,18 +50,18 @@ def refuse_elsewhere(branch: str) -> None:
 
 
 def commit_of(branch: str) -> str:
-    """The last commit of a branch; empty where there is no such branch."""
+    """Return the last commit of a branch; empty if there is no such branch."""
     found = git("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}^{{commit}}", accept=(0, 1, 128))
     return found.strip()
 
 
 def put_branch(change: Change, branch: str, commit: str) -> None:
-    """Put the branch at *commit*."""
+    """Set the branch to *commit*."""
     change.put(f"{HEADS}/{branch}", f"{commit}\n".encode())
 
 
 def remove_branch(change: Change, branch: str) -> None:
-    """Remove the branch, even if git has packed it."""
+    """Remove the branch, even if it is in git's packed refs."""
     packed = git_folders(ROOT)[1] / "packed-refs"
     lines = packed.read_text().splitlines(keepends=True) if packed.exists() else []
     left = [line for line in lines if not line.endswith(f" refs/heads/{branch}\n")]
@@ -72,11 +72,11 @@ def remove_branch(change: Change, branch: str) -> None:
 
 
 def put_files(change: Change, commit: str) -> None:
-    """The files and git's index are to be as in *commit*, where they are as in HEAD now."""
+    """Set the files and git's index to *commit*, for all files that are unchanged since HEAD."""
     index, inner = change.folder / "index", prefix()
     shutil.copyfile(git_folders(ROOT)[0] / "index", index)
     env = {"GIT_INDEX_FILE": str(index)}
-    git("update-index", "-q", "--refresh", accept=(0, 1), env=env)  # else a file that was only copied seems changed
+    git("update-index", "-q", "--refresh", accept=(0, 1), env=env)  # otherwise a copied file may seem changed
     told = git("diff-tree", "-r", "--name-status", "--no-renames", "--no-relative", "-z", "HEAD", commit).split("\0")
     states = dict(zip((path.removeprefix(inner) for path in told[1::2]), told[::2], strict=False))
     if outside := [path for path in told[1::2] if not path.startswith(inner)]:
@@ -85,7 +85,7 @@ def put_files(change: Change, commit: str) -> None:
             " the branch that the update was made from, and run this again"
         )
     there = [path for path, state in states.items() if state != "D"]
-    # As they are in HEAD: what somebody changes from now on is set aside.
+    # Expect the files as they are in HEAD: whatever somebody changes from now on is set aside.
     was = _check_out([path for path, state in states.items() if state != "A"], change.folder / "was", env) / inner
     change.expected = {path: as_in(was / path, ROOT / path) for path in states}
     others = [path for path, found in change.expected.items() if found != fingerprint(was / path)]
@@ -96,13 +96,13 @@ def put_files(change: Change, commit: str) -> None:
         if path not in there:
             change.remove(path)
     for path in there:
-        if not (out / path).is_dir() or (out / path).is_symlink():  # else a repository within this one
+        if not (out / path).is_dir() or (out / path).is_symlink():  # otherwise it is a nested repository
             change.put(path, out / path)
     change.put(".git/index", index)
 
 
 def as_in(known: Path, now: Path) -> str | None:
-    """The fingerprint of what git *known* has; that of the file *now*, where only its line ends are others."""
+    """Return the fingerprint of *known*, git's version; that of the file *now* if only its line endings differ."""
     files = known.is_file() and now.is_file() and not (known.is_symlink() or now.is_symlink())
     same = files and os.access(known, os.X_OK) == os.access(now, os.X_OK)
     return fingerprint(now if same and unix(known.read_bytes()) == unix(now.read_bytes()) else known)
@@ -117,5 +117,5 @@ def _check_out(paths: list[str], folder: Path, env: Mapping[str, str]) -> Path:
 
 
 def put_head(change: Change, branch: str) -> None:
-    """Check out the branch; the last move."""
+    """Check out the branch, as the last move."""
     change.put(".git/HEAD", f"ref: refs/heads/{branch}\n".encode())

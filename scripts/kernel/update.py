@@ -1,17 +1,18 @@
-"""`just kernel-update`: put a newer version of the framework on a branch, or leave the project as it was.
+"""`just kernel-update`: put a newer version of the framework on a branch, or leave the project unchanged.
 
-An update is the work of two. This script, which the project has, does what must not change: it looks whether an update
-can be made, fetches upstream, keeps a backup, and puts the project on the branch. What an update *is* the new version
-says: its `scripts/kernel/update_to.py` is run, from a checkout aside. So an old project can take any newer version.
+An update consists of two parts. This script, part of the old version, does what must not change: it checks that an
+update is possible, fetches upstream, makes a backup, and puts the project on the branch. The new version defines what
+an update does: its `scripts/kernel/update_to.py` runs from a checkout aside. So an old project can take any newer
+version.
 
-The protocol between them, which every version keeps:
+The protocol between the two, which every version must keep:
 
-- FOLDER, in `.kernel`, holds `git`, a repository with upstream's branches and tags and the project's objects; `new`,
+- FOLDER, in `.kernel`, contains `git`, a repository with upstream's branches and tags and the project's objects; `new`,
   the new version checked out; and `job.json`, with the keys of `_job`.
-- `python FOLDER/new/scripts/kernel/update_to.py STEP=check ROOT=project FOLDER=FOLDER` refuses what the new version
-  sees in the way. Then, once there is a backup, STEP=make. It is run by the project's .venv, of which it may use
-  tomlkit and the standard library. It changes nothing but FOLDER.
-- Exit code 0: done. Else nothing is changed, and it has said why.
+- `python FOLDER/new/scripts/kernel/update_to.py STEP=check ROOT=project FOLDER=FOLDER` refuses if the new version sees
+  an obstacle. After a backup, STEP=make follows. The project's .venv runs it; it may use tomlkit and the standard
+  library, and changes nothing outside of FOLDER.
+- Exit code 0 means success. Otherwise nothing was changed, and it has printed the reason.
 - STEP=make leaves one commit on top of the project's, at `refs/kernel/update` in `git`; and `report.json`, for
   `just kernel-update-review`.
 """
@@ -46,11 +47,11 @@ COMMIT = re.compile("[0-9a-f]{40}([0-9a-f]{24})?")
 
 
 def update(words: Mapping[str, str]) -> None:
-    """Make the branch and checks it out, or says that there is nothing newer."""
+    """Create the branch and check it out, or report that there is nothing newer."""
     wanted, age = words["VERSION"], read_age(words["AGE"])
     verify, plain = is_yes(words["VERIFY"], "VERIFY"), is_yes(words["PLAIN"], "PLAIN")
     if wanted and not REVISION.fullmatch(wanted):
-        raise Refusal(f"{show(wanted)} is no version, nor a tag, a branch or a commit; as in: {USE}")
+        raise Refusal(f"{show(wanted)} is not a version, tag, branch or commit; usage: {USE}")
     template = _look_around()
     upstream = address_of(template["upstream"], plain=plain)
     start, onto = git("rev-parse", "HEAD").strip(), git("branch", "--show-current").strip()
@@ -91,26 +92,26 @@ def update(words: Mapping[str, str]) -> None:
             (ROOT / backup).unlink()
             raise
         change.make(f"the update to {target.told} is on the branch {note['branch']}.")
-    print(f"The update is on the branch {note['branch']}, which is checked out; {onto} is as it was.\n", flush=True)
+    print(f"The update is on the branch {note['branch']}, which is checked out; {onto} is unchanged.\n", flush=True)
     subprocess.run([str(ROOT / "scripts" / "just"), "kernel-update-review"], check=False)
 
 
 def _look_around() -> dict[str, str]:
-    """See that the project can be updated; returns what it says of the framework.
+    """Check that the project can be updated, and return its [tool.kernel] table.
 
     Raises:
-        Refusal: It cannot, or not now.
+        Refusal: It cannot be updated, or not now.
 
     """
     table = read_project().get("tool", {}).get("kernel", {})
     missing = list(_missing_tools())
     if missing:
-        raise Refusal(f"an update needs what is not here: {'; '.join(missing)}")
+        raise Refusal(f"an update needs something that is missing: {'; '.join(missing)}")
     if "version" not in table:
-        raise Refusal("this clone is no project of its own: `git pull` updates it, `just own NAME=x` makes it yours")
+        raise Refusal("this clone is not a project of its own: `git pull` updates it, `just own NAME=x` makes it yours")
     for key, example in ("version", "1.4.0"), ("commit", "a commit's id"), ("upstream", "an address"):
         if not isinstance(table.get(key), str) or not table[key]:
-            raise Refusal(f'pyproject.toml does not say {key} under [tool.kernel]; as in: {key} = "{example}"')
+            raise Refusal(f'pyproject.toml does not set {key} under [tool.kernel]; example: {key} = "{example}"')
     if not SAID.fullmatch(table["version"]) or not COMMIT.fullmatch(table["commit"]):
         raise Refusal("version or commit under [tool.kernel] in pyproject.toml is malformed; restore them with git")
     refuse_unusual_git()
@@ -121,7 +122,7 @@ def _look_around() -> dict[str, str]:
             " `just kernel-update-revert`"
         )
     if not git("branch", "--show-current").strip():
-        raise Refusal("no branch is checked out; `git checkout` the one to update")
+        raise Refusal("no branch is checked out; `git checkout` the branch to update")
     refuse_uncommitted()
     refuse_nobody("the commit of the update")
     known = {"template": str(table.get("template", "the framework")), **{key: table[key] for key in _RECORDED}}
@@ -132,7 +133,7 @@ _RECORDED = ("version", "commit", "upstream")
 
 
 def _missing_tools() -> list[str]:
-    """All that is missing, each with what to do."""
+    """Return everything that is missing, each with what to do."""
     missing: list[str] = []
     told = git("--version") if shutil.which("git") else ""
     found = re.search(r"(\d+)\.(\d+)", told)
@@ -148,7 +149,7 @@ def _let_new_version(step: str, change: Change) -> None:
     """Run the new version's script."""
     script = change.folder / "new" / "scripts" / "kernel" / "update_to.py"
     if not script.is_file():
-        raise Refusal("that version has no scripts/kernel/update_to.py: it cannot be updated to; take another one")
+        raise Refusal("that version has no scripts/kernel/update_to.py: choose another version")
     words = [f"STEP={step}", f"ROOT={ROOT}", f"FOLDER={change.folder}"]
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, str(script), *words], cwd=ROOT, env=env, pass_fds=[change.turn], check=False)
@@ -157,7 +158,7 @@ def _let_new_version(step: str, change: Change) -> None:
 
 
 def _prepare(change: Change, note: Mapping[str, Any]) -> None:
-    """Bring the commit into the project's repository, and tells the change what there is to do."""
+    """Bring the commit into the project's repository, and add its differences to the change."""
     source = [str(change.folder / "git"), "refs/kernel/update"]
     options = ["--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"]
     commit = git(f"--git-dir={source[0]}", "rev-parse", source[1]).strip()

@@ -18,10 +18,10 @@ MARKS = {"A": "new", "D": "deleted", "M": "changed", "T": "changed", "R": "renam
 
 
 def _pending() -> dict[str, Any]:
-    """What is noted of the pending update.
+    """Return the note about the pending update.
 
     Raises:
-        Refusal: There is none, or nothing is known of it.
+        Refusal: There is no pending update, or its note is missing.
 
     """
     note: dict[str, Any] = json.loads((ROOT / NOTE).read_text()) if (ROOT / NOTE).exists() else {}
@@ -30,14 +30,14 @@ def _pending() -> dict[str, Any]:
     left = git("for-each-ref", "--format=%(refname:lstrip=2)", f"refs/heads/{BRANCH}*").split()
     if left:
         raise Refusal(
-            f"{NOTE}, which says what the branch {left[0]} is, is not here: it was made in another clone or worktree;"
+            f"{NOTE}, which describes the branch {left[0]}, is missing; another clone or worktree has made the update:"
             f" merge it with `git merge {left[0]}`, or delete it with `git branch -D {left[0]}`"
         )
     raise Refusal("no update is pending; `just kernel-update` makes one")
 
 
 def _open(note: Mapping[str, Any]) -> Iterator[Mapping[str, str]]:
-    """The conflicts that are not resolved in the branch."""
+    """Yield the conflicts that are not resolved on the branch."""
     for clash in note["clashes"]:
         path = clash["aside"] or clash["path"]
         words = ["cat-file", "blob", f"{commit_of(note['branch'])}:./{path}"]
@@ -47,7 +47,7 @@ def _open(note: Mapping[str, Any]) -> Iterator[Mapping[str, str]]:
 
 
 def review(_: Mapping[str, str]) -> None:
-    """Show what the update changes, what is in conflict, and what the tests said."""
+    """Show the update's changes, its conflicts, and the output of the tests."""
     note = _pending()
     print(f"{note['template']} {note['base_version']} -> {note['version']}, on the branch {note['branch']}\n")
     told = iter(git("diff", "--name-status", "--relative", "-M", "-z", note["start"], note["branch"]).split("\0"))
@@ -65,7 +65,7 @@ def review(_: Mapping[str, str]) -> None:
     unresolved = list(_open(note))
     print(f"\n{len(unresolved) or 'No'} conflict{'' if len(unresolved) == 1 else 's'}{':' if unresolved else '.'}")
     for clash in unresolved:
-        where = f"see {clash['aside']}, and delete it when you are done" if clash["aside"] else "see the marks in it"
+        where = f"see {clash['aside']}, and delete it when you are done" if clash["aside"] else "see the markers in it"
         print(f"- {clash['path']}: {clash['why']}; {where}")
     tests = note["tests"]
     well = "passed" if not tests["code"] else f"FAILED with exit code {tests['code']}"
@@ -73,11 +73,11 @@ def review(_: Mapping[str, str]) -> None:
     for line in tests["said"]:
         print(f"    {line}".rstrip())
     way = "Resolve and commit, then" if unresolved else "Now"
-    print(f"\n{way} `just kernel-update-merge`, or `just kernel-update-revert`. All of it: git diff {note['onto']}")
+    print(f"\n{way} `just kernel-update-merge`, or `just kernel-update-revert`. All changes: git diff {note['onto']}")
 
 
 def merge(_: Mapping[str, str]) -> None:
-    """Bring the branch into the one that it was made from, and deletes it; all of it or nothing."""
+    """Merge the branch into the one that it was made from, and delete it; everything or nothing."""
     note = _pending()
     branch, onto = note["branch"], note["onto"]
     refuse_unusual_git()
@@ -103,10 +103,10 @@ def merge(_: Mapping[str, str]) -> None:
 
 
 def _merged(branch: str, onto: str) -> str:
-    """The commit in which both are; made where each has its own.
+    """Return the commit that contains both; create a merge if each has its own commits.
 
     Raises:
-        Refusal: They cannot be merged without a human.
+        Refusal: They cannot be merged automatically.
 
     """
     tip, update = commit_of(onto), commit_of(branch)
@@ -129,7 +129,7 @@ def _merged(branch: str, onto: str) -> str:
 
 
 def revert(_: Mapping[str, str]) -> None:
-    """Leave no trace of the update; commits of the user's on its branch are named."""
+    """Remove all traces of the update, and name the user's own commits on its branch."""
     note = _pending()
     branch, onto = note["branch"], note["onto"]
     refuse_unusual_git()

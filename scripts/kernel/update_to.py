@@ -1,7 +1,7 @@
-"""Make the update to the version that this file belongs to: one commit on top of a project's, tried in a worktree.
+"""Make the update to the version that this file belongs to: a commit on top of a project's, tested in a worktree.
 
-`just kernel-update` of an older version runs it: see update.py, which says what it is given and what it leaves. Since
-it is run by that project's .venv, neither it nor what it imports may need more than tomlkit and the standard library.
+`just kernel-update` of an older version runs this; update.py describes what it passes and expects. Since the project's
+.venv runs it, this and everything it imports may need only tomlkit and the standard library.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ PROJECT = "pyproject.toml"
 LOCK = "scripts/requirements.lock"
 SECTION = re.compile(r"(?m)^## \[?v?(\d+\.\d+\.\d+)\]?.*\n")
 UNRELEASED = re.compile(r"(?m)^## Unreleased\n+(?:(?!## ).*\S.*\n|\n(?!## ))+")
-TOLD = 12  # lines of what the tests said that the review repeats
+TOLD = 12  # lines of test output that the review repeats
 
 
 class _Update:
-    """One update.
+    """An update.
 
     Args:
         root: The project.
-        folder: Where to work.
+        folder: The folder to work in.
 
     """
 
@@ -52,7 +52,7 @@ class _Update:
         self.new = self.repository.read(self.job["commit"])
 
     def check(self) -> None:
-        """Raise `Refusal` where the update cannot be made."""
+        """Raise `Refusal` if the update is not possible."""
         if self.repository.git("cat-file", "-t", self.job["base"], accept=(0, 128)).strip() != "commit":
             raise Refusal(
                 f"upstream has no commit {self.job['base'][:12]} any more, which this project was made from; let commit"
@@ -68,17 +68,17 @@ class _Update:
         for source, line, pattern, path in zip(told[::4], told[1::4], told[2::4], told[3::4], strict=False):
             if not pattern.startswith("!"):
                 raise Refusal(
-                    f"git would not see {path}, a file of the framework, since {source}, line {line}, says {pattern};"
+                    f"git would ignore {path}, a file of the framework, since {source}, line {line}, has {pattern};"
                     f" narrow that, or name the file in {OPTED_OUT}"
                 )
 
     def framework(self) -> tuple[Tree, Tree]:
-        """The framework's files as they were and as they are to be, without those that the user has opted out of."""
+        """Return the old and new versions of the framework's files, without those that the user has opted out of."""
         base = self.repository.read(self.job["base"])
         new_owners = self._owners(self.new)
         old_owners = self._owners(base)
         theirs = {path for path, owner in new_owners.items() if owner == "framework"}
-        # A file that was handed over to the user stays; one that was taken over from him is merged.
+        # A file that was handed over to the user stays. One that was taken back from the user is merged.
         was = {path for path, owner in old_owners.items() if owner == "framework" and path not in self.new}
         was |= {path for path in theirs & base.keys() if old_owners[path] != "template"}
         out = {SHIPPED, *self.opted_out(theirs | was)}
@@ -89,7 +89,7 @@ class _Update:
         return owners_by(self.repository.content(manifest[1]), tree)
 
     def opted_out(self, paths: Collection[str]) -> set[str]:
-        """Those of *paths* that the project's .kernelupdateignore names."""
+        """Return those of *paths* that the project's .kernelupdateignore matches."""
         if OPTED_OUT not in self.ours:
             return set()
         empty = self.folder / "ignore"
@@ -101,7 +101,7 @@ class _Update:
         return set(filter(None, git(*words, root=empty, stdin="\0".join(paths), accept=(0, 1)).split("\0")))
 
     def make(self) -> None:
-        """Merge, commits, tests, and reports."""
+        """Merge, commit, test, and report."""
         base, theirs = self.framework()
         tree, clashes = merge(self.repository, base, self.ours, theirs, self.label)
         told = [clash._asdict() for clash in clashes]
@@ -125,7 +125,7 @@ class _Update:
         return [path for path, owner in self._owners(self.new).items() if owner == "framework"]
 
     def _merge_project(self, tree: Tree) -> list[dict[str, str]]:
-        """Merge pyproject.toml, and makes the lock anew where that asks for other packages; returns the conflicts."""
+        """Merge pyproject.toml, and recreate the lock if it requires other packages. Return the conflicts."""
         ours = self.repository.content(self.ours[PROJECT][1])
         ends, ours = line_ends(ours), ours.replace("\r\n", "\n")
         name = tomllib.loads(ours)["project"]["name"]
@@ -147,7 +147,7 @@ class _Update:
             return []
         aside = f"{PROJECT}{ASIDE}"
         lines = [f"{clash}; yours is in place.\n" for clash in clashes]
-        note = f"{''.join(lines)}Change what is to be otherwise, then delete this note.\n"
+        note = f"{''.join(lines)}Change it if needed, then delete this note.\n"
         tree[aside] = ("100644", self.repository.store(note))
         return [{"path": PROJECT, "why": str(clash), "aside": aside} for clash in clashes]
 
@@ -158,12 +158,12 @@ class _Update:
         (work / PROJECT).write_text(text)
         if before.startswith(header(read_project(work))) or self.opted_out([LOCK]):
             return
-        print("making the lock anew", flush=True)
+        print("recreating the lock", flush=True)
         made = resolve(work, before, [], self.job["age"], self.root / ".venv" / "bin" / "uv")
         tree[LOCK] = ("100644", self.repository.store(made))
 
     def _commit(self, tree: Tree) -> Path:
-        """Make the commit, in a worktree."""
+        """Create the commit, in a worktree."""
         worktree = self.folder / "tree"
         options = ["--quiet", "--detach", "--no-checkout", str(worktree), self.job["start"]]
         self.repository.git("worktree", "add", *options)
@@ -177,19 +177,19 @@ class _Update:
         return worktree
 
     def _message(self) -> str:
-        """What the changelog says of the versions that come in."""
+        """Return the commit message: the changelog's sections of the new versions."""
         job = self.job
         title = f"Update {job['template']} from {job['base_version']} to {job.get('told', job['version'])}"
         entry = self.new.get("CHANGELOG.md")
         changelog = self.repository.content(entry[1]) if entry else ""
         told = sections(changelog, job["base_version"], job["version"])
-        if job.get("told", job["version"]) != job["version"]:  # no release: what is to be in the next one comes too
+        if job.get("told", job["version"]) != job["version"]:  # not a release: include the section of the next release
             told = "\n\n".join(filter(None, [*(found[0].strip() for found in UNRELEASED.finditer(changelog)), told]))
-        return f"{title}\n\n{told or 'Its changelog says nothing of it.'}\n"
+        return f"{title}\n\n{told or 'Its changelog does not mention it.'}\n"
 
 
 def sections(changelog: str, after: str, until: str) -> str:
-    """The sections of a changelog, `## 1.4.0`, of the versions that come *after* the one, *until* the other."""
+    """Return the sections of a changelog, `## 1.4.0`, for the versions *after* one version and up to *until*."""
     parts = SECTION.split(changelog + "\n")
     titles = [found.group() for found in SECTION.finditer(changelog + "\n")]
     low, high = _order(after), _order(until)
@@ -202,11 +202,11 @@ def sections(changelog: str, after: str, until: str) -> str:
 
 
 def _order(version: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall("[0-9]+", version)[:3]))  # a version before its release counts as released
+    return tuple(map(int, re.findall("[0-9]+", version)[:3]))  # a pre-release counts as the release
 
 
 def _try(worktree: Path) -> dict[str, Any]:
-    """Run the project's tests in the worktree; what they said, and how they ended."""
+    """Run the project's tests in the worktree. Return their output, and how they ended."""
     print("testing in a worktree", flush=True)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "JUST"))}
     started = time.monotonic()
@@ -216,12 +216,12 @@ def _try(worktree: Path) -> dict[str, Any]:
     except OSError as error:
         return {"code": 2, "seconds": 0.0, "said": [f"the tests cannot be started: {error}"]}
     said = done.stdout.decode(errors="replace").replace(f"{worktree}/", "").splitlines()
-    said = [line for line in said if not line.startswith("scripts/just: ")]  # how the worktree got its .venv
+    said = [line for line in said if not line.startswith("scripts/just: ")]  # messages about the worktree's .venv
     return {"code": done.returncode, "seconds": time.monotonic() - started, "said": said[-TOLD:]}
 
 
 def main(words: Mapping[str, str]) -> None:
-    """One step."""
+    """Run one step."""
     update = _Update(Path(words["ROOT"]), Path(words["FOLDER"]))
     if words["STEP"] == "check":
         update.check()

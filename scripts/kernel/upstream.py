@@ -1,4 +1,4 @@
-"""Find out what upstream has, and choose what an update takes."""
+"""Find out which versions upstream has, and choose the one for an update."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from recipe import ROOT, Refusal, copy_settings, git, show
 from switch import QUIET
 
 VERSION = re.compile(r"v?((?:0|[1-9][0-9]{0,8})(?:\.(?:0|[1-9][0-9]{0,8})){2})")  # the name of a version's tag
-SAID = re.compile(r"v?([0-9]{1,9}(?:\.[0-9]{1,9})*)[0-9A-Za-z.+-]{0,40}")  # what pyproject.toml may say, as 1.4.0.dev3
+SAID = re.compile(r"v?([0-9]{1,9}(?:\.[0-9]{1,9})*)[0-9A-Za-z.+-]{0,40}")  # in pyproject.toml, such as 1.4.0.dev3
 KEPT = ("user.", "commit.", "gpg.", "filter.", "core.autocrlf", "core.eol", "core.filemode", "core.symlinks")
 """The settings of the project that a commit or a checkout depends on."""
 
 
 @attrs.frozen
 class Target:
-    """What is to be taken.
+    """The version to update to.
 
     Args:
-        version: The version that pyproject.toml says there.
+        version: The version in its pyproject.toml.
         commit: Its commit.
-        ref: What upstream calls it, where that is a tag or a branch.
-        name: For branches, and where there is no tag for people: a version, with its commit where it is no release.
+        ref: Its tag or branch upstream, if it has one.
+        name: The name for branches, and for people if there is no tag: a version, with its commit if it is not a
+            release.
 
     """
 
@@ -40,26 +41,26 @@ class Target:
 
     @property
     def told(self) -> str:
-        """What it is, for people."""
+        """The name shown to people."""
         return self.version if self.name == self.version else f"{self.version} (commit {self.commit[:12]})"
 
 
 def address_of(upstream: str, *, plain: bool) -> str:
-    """What git is told of upstream: a URL, or the path of a folder.
+    """Return upstream's address for git: a URL, or the path of a folder.
 
     Args:
-        upstream: As pyproject.toml has it.
-        plain: Whether http and git, which anybody on the way can change, will do.
+        upstream: The address in pyproject.toml.
+        plain: Whether http and git are allowed, although anybody on the network path can change the content.
 
     Raises:
-        Refusal: It is neither, or something that git would take for an option or a command.
+        Refusal: It is neither, or git could take it for an option or a command.
 
     """
     scheme = scheme_of(upstream)
     if scheme in PLAIN and not plain:
         raise Refusal(
-            f"upstream {show_address(upstream)} is reached by {scheme}, where anybody on the way can put in code, which"
-            " an update runs; let upstream under [tool.kernel] in pyproject.toml begin with https:// or ssh://, or say"
+            f"upstream {show_address(upstream)} uses {scheme}, where anybody on the network path can add code, which"
+            " an update runs; change upstream under [tool.kernel] in pyproject.toml to https:// or ssh://, or use"
             " PLAIN=1"
         )
     if scheme:
@@ -67,22 +68,22 @@ def address_of(upstream: str, *, plain: bool) -> str:
     folder = ROOT / Path(upstream).expanduser()
     if upstream.startswith("-") or "::" in upstream or not upstream.isprintable() or not folder.exists():
         raise Refusal(
-            f"upstream = {show_address(upstream)} under [tool.kernel] in pyproject.toml is neither a folder that is"
-            " there nor an address that git knows (https, ssh or file)"
+            f"upstream = {show_address(upstream)} under [tool.kernel] in pyproject.toml is neither an existing"
+            " folder nor an address that git knows (https, ssh or file)"
         )
     return str(folder.resolve())
 
 
 def show_address(upstream: str) -> str:
-    """An address for people: in quotes, shortened, and without a password."""
+    """Format an address for people: in quotes, shortened, and without a password."""
     return show(without_password(upstream))
 
 
 class Aside:
-    """A repository with upstream's branches and tags, the project's objects, and its user's settings.
+    """A repository with upstream's branches and tags, the project's objects, and the user's settings.
 
     Args:
-        folder: Where it is made.
+        folder: The folder for the repository.
 
     """
 
@@ -95,14 +96,14 @@ class Aside:
         (folder / "objects" / "info" / "alternates").write_text(f"{objects}\n")
 
     def git(self, *words: str, **options: Any) -> str:
-        """Run git in it, and return its output."""
+        """Run git in the repository, and return its output."""
         return git(f"--git-dir={self.folder}", *words, root=self.folder, **options)
 
     def fetch(self, upstream: str) -> None:
-        """Bring all of upstream's branches and tags, and what it has checked out.
+        """Fetch all of upstream's branches and tags, and the commit it has checked out.
 
         Raises:
-            Refusal: Upstream does not answer, or not as it should.
+            Refusal: Upstream does not respond, or not with a repository.
 
         """
         env = {"GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh", "GIT_TERMINAL_PROMPT": "0"}
@@ -112,25 +113,25 @@ class Aside:
         except Refusal as refusal:
             reason = str(refusal).replace(upstream, without_password(upstream))
             raise Refusal(f"upstream {show_address(upstream)} cannot be fetched: {reason}") from None
-        with contextlib.suppress(Refusal):  # a branch that is not there is checked out
+        with contextlib.suppress(Refusal):  # the branch that it has checked out does not exist
             self.git(*words, "+HEAD:refs/kernel/head", env=env)
 
     def commit(self, revision: str) -> str:
-        """The commit of a revision; empty where there is none."""
+        """Return the commit of a revision; empty if there is none."""
         return self.git(
             *("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"), accept=(0, 1, 128)
         ).strip()
 
     def refs(self, kind: str) -> list[str]:
-        """The names of all tags, or of all branches."""
+        """Return the names of all tags or all branches."""
         return self.git("for-each-ref", "--format=%(refname:lstrip=2)", f"refs/{kind}").split()
 
     def is_before(self, old: str, new: str) -> bool:
-        """Return whether the commit *old* is one that *new* comes from."""
+        """Return whether the commit *old* is an ancestor of *new*."""
         return self.git("merge-base", old, new, accept=(0, 1, 128)).strip() == old
 
     def verify(self, target: Target) -> None:
-        """Raise `Refusal` unless git finds that somebody whom its user trusts has signed the *target*."""
+        """Raise `Refusal` unless git verifies that somebody whom the user trusts has signed the *target*."""
         is_tag = target.ref.startswith("refs/tags/")
         what = f"the tag {target.ref.removeprefix('refs/tags/')}" if is_tag else f"the commit {target.commit[:12]}"
         try:
@@ -142,19 +143,19 @@ class Aside:
             ) from None
 
     def only(self, commit: str, inner: str) -> str:
-        """A commit without parents of what is in the folder *inner* of another one: so the update sees the project.
+        """Create a commit without parents from the folder *inner* of *commit*: the update sees only the project.
 
         Raises:
-            Refusal: There is no such folder in it.
+            Refusal: The commit has no such folder.
 
         """
         folder = f"{commit}:{inner.rstrip('/')}"
         if not self.git("rev-parse", "--verify", "--quiet", folder, accept=(0, 1, 128)):
-            raise Refusal(f"{inner} is not in the last commit, so an update would have nothing to stand on; commit it")
+            raise Refusal(f"{inner} is not in the last commit, so an update would have no base; commit it")
         return self.git("commit-tree", "--no-gpg-sign", "-m", "The project", folder).strip()
 
     def graft(self, start: str, inner: str) -> None:
-        """Put the commit that the new version has made on top of *start*, where it changes the folder *inner* only."""
+        """Put the commit of the new version on top of *start*. It changes only the folder *inner*."""
         made = "refs/kernel/update"
         tree = self.git("rev-parse", f"{made}^{{tree}}").strip()
         parts = inner.rstrip("/").split("/")
@@ -171,10 +172,10 @@ class Aside:
 
 
 def choose(wanted: str, template: Mapping[str, str], aside: Aside) -> Target | None:
-    """Return what to take; None if there is nothing newer, which it reports.
+    """Return the version to update to; None if there is nothing newer, which is reported.
 
     Raises:
-        Refusal: What is wanted is older, or there is nothing of that name.
+        Refusal: The wanted version is older, or does not exist.
 
     """
     tags = {one[1]: tag for tag in aside.refs("tags") if tag[0] == "v" and (one := VERSION.fullmatch(tag))}
@@ -188,7 +189,7 @@ def choose(wanted: str, template: Mapping[str, str], aside: Aside) -> Target | N
         refs = [*(f"refs/{kind}/{wanted}" for kind in ("tags", "upstream")), *([wanted] if _is_id(wanted) else [])]
         ref = next(filter(aside.commit, refs), "")
         if not ref:
-            is_none = f"{show(wanted)} is no version, tag, branch or commit of upstream's"
+            is_none = f"{show(wanted)} is not a version, tag, branch or commit of upstream"
             raise Refusal(f"{f'upstream has no version {found[1]}' if found else is_none}; the newest is {about}")
         target = _target(aside, ref)
     elif newest:
@@ -215,10 +216,10 @@ def _is_id(word: str) -> bool:
 
 
 def _target(aside: Aside, ref: str, version: str = "") -> Target:
-    """What upstream calls *ref*; the tag of a *version*, or anything else.
+    """Return the target for *ref*, which may be the tag of a *version*.
 
     Raises:
-        Refusal: It is no version of the framework's.
+        Refusal: It is not a version of the framework.
 
     """
     commit = aside.commit(ref)
@@ -231,7 +232,7 @@ def _target(aside: Aside, ref: str, version: str = "") -> Target:
         said = ""
     if not SAID.fullmatch(said):
         where = ref.removeprefix("refs/").removeprefix("tags/").removeprefix("upstream/")
-        raise Refusal(f"upstream's {where} has no pyproject.toml that says a version, so it is none of the framework's")
+        raise Refusal(f"upstream's {where} has no pyproject.toml with a version, so it is no version of the framework")
     return Target(said, commit, ref if ref.startswith("refs/") else "", f"{said}-{commit[:12]}")
 
 

@@ -1,4 +1,4 @@
-"""Answer for a recipe without arguments: print its help on request, and refuse anything else.
+"""Handle a recipe without arguments: print its help on request, and refuse anything else.
 
 scripts/kernel/script use format --help
 """

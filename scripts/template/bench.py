@@ -1,14 +1,13 @@
-"""`just bench`: what the kernel costs, measured beside the same by hand on plain anyio, and beside its peers.
+"""`just bench`: measure what the kernel costs, compared with hand-written code on plain anyio and with its peers.
 
-    just bench                              everything; it takes a quarter of an hour
-    just bench CASES=noop,hello RUNS=9      some of it; `noop` stands for `noop-10`, `noop-100` and so on
-    just bench SHORT=1 PEERS=0              whether it works; the numbers tell nothing
-    just bench PAGE=docs/benchmarks.md      writes the page too; with FROM=.bench/result.json without measuring anew
+    just bench                              everything; takes a quarter of an hour
+    just bench CASES=noop,hello RUNS=9      some cases; `noop` means `noop-10`, `noop-100` and so on
+    just bench SHORT=1 PEERS=0              check that it works; the numbers are meaningless
+    just bench PAGE=docs/benchmarks.md      also write the page; with FROM=.bench/result.json without a new measurement
 
-Each run is a fresh process of a program in `scripts/template/contestants`, or of an app in a folder of its own.
-Contestants take turns, every other time in reverse, so that what disturbs the machine disturbs all. The peers are
-installed once, into `.bench`, each into an environment of its own; one that cannot be installed, or fails, is reported
-as such.
+Each run is a new process of a program in `scripts/template/contestants`, or of an app in a separate folder. Contestants
+take turns, every other time in reverse, so that disturbances affect all of them. The peers are installed once into
+`.bench`, each into a separate environment. A peer that cannot be installed, or fails, is reported.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ import attrs
 import cattrs
 
 ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:  # as a script, it has its own folder there
+if str(ROOT) not in sys.path:  # a script has its own folder on the path
     sys.path.insert(0, str(ROOT))
 
-from bench_cases import (  # noqa: E402  (found only now)
+from bench_cases import (  # noqa: E402  (found by the line above)
     BY_HAND,
     BY_HAND_LOGGING,
     KERNEL,
@@ -55,9 +54,9 @@ from tests.conformance.program import OURS  # noqa: E402
 
 CACHE = ROOT / ".bench"
 PEERS = ("facet", "aiomisc", "mode-streaming", "launart", "asyncscope", "asphalt")
-KEEP_ORDER = tuple(peer for peer in PEERS if peer != "aiomisc")  # it starts in order, and stops in none
-LIMIT = 120.0  # seconds that one run may take
-COLD = 2.0  # seconds: the first of shorter runs is not counted, since it finds files that nobody has read before
+KEEP_ORDER = tuple(peer for peer in PEERS if peer != "aiomisc")  # starts in order, but stops in no order
+LIMIT = 120.0  # maximum seconds of a run
+COLD = 2.0  # seconds; for shorter runs the first one does not count, since it reads files that are not cached yet
 OPTIONS = {"CASES": "", "RUNS": "5", "SHORT": "0", "PEERS": "1", "JSON": str(CACHE / "result.json")}
 OPTIONS |= {"PAGE": "", "FROM": ""}
 VALUES = {"RUNS": r"[1-9]\d*", "SHORT": "[01]", "PEERS": "[01]"}
@@ -68,12 +67,12 @@ USE = "use: just bench [CASES=noop,hello] [RUNS=5] [SHORT=1] [PEERS=0] [JSON=pat
 
 
 class Failed(Exception):
-    """Why a case has no numbers."""
+    """The reason why a case has no numbers."""
 
 
 @functools.cache
 def environment(name: str) -> Path:
-    """The Python of the peer's own environment, which is made where there is none.
+    """Return the Python of the peer's environment, which is created if needed.
 
     Raises:
         Failed: It could not be installed.
@@ -91,7 +90,7 @@ def environment(name: str) -> Path:
 
 
 def installed(python: Path, name: str) -> str:
-    """The version of the package that *python* has; empty where it has none, or is not there itself."""
+    """Return the version of the package installed for *python*; empty if there is none, or no such Python."""
     if not python.exists():
         return ""
     code = f"from importlib.metadata import version; print(version({name!r}))"
@@ -99,13 +98,13 @@ def installed(python: Path, name: str) -> str:
 
 
 def last_line(text: str) -> str:
-    """What a program said last, which mostly is the reason."""
+    """Return the last line of a program's output, which usually is the reason."""
     return (text.strip() or "nothing was said").splitlines()[-1]
 
 
 @attrs.frozen
 class Result:
-    """The numbers of one case, by metric, a number for each run; or the reason why there are none."""
+    """The numbers of a case: for each metric, a number per run; or the reason why there are none."""
 
     group: str
     case: str
@@ -115,7 +114,7 @@ class Result:
 
 @attrs.frozen
 class Report:
-    """All that was measured, and on what."""
+    """All results, and the machine they were measured on."""
 
     machine: list[str]
     versions: dict[str, str]
@@ -125,35 +124,35 @@ class Report:
     results: list[Result]
 
     def median(self, group: str, case: str, metric: str) -> float | None:
-        """The median of what was measured, if it was."""
-        for one in self.results:
-            if (one.group, one.case) == (group, case) and metric in one.numbers:
-                return statistics.median(one.numbers[metric])
+        """Return the median of the measured values; None if there are none."""
+        for result in self.results:
+            if (result.group, result.case) == (group, case) and metric in result.numbers:
+                return statistics.median(result.numbers[metric])
         return None
 
 
 def run(case: Case) -> Outcome:
-    """Run it once, in a fresh process, without the variables that would change what it does.
+    """Run a case once, in a new process, without variables that would affect it.
 
     Raises:
-        Failed: It did not end, or not well, or the peer could not be installed.
+        Failed: It did not end, or failed, or the peer could not be installed.
 
     """
     python = environment(case.peer) if case.peer else sys.executable
     ignored = re.compile(rf"{OURS.pattern}|(COV|COVERAGE|PYTEST)_\w+|PYTHONDONTWRITEBYTECODE")
     env = {name: value for name, value in os.environ.items() if not ignored.fullmatch(name)}
     env |= {"LOG_LEVEL": "warning", **case.env}
-    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:  # unlike pipes, they need no reader
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:  # files need no reader, unlike pipes
         begun = time.perf_counter()
         process = subprocess.Popen([python, *case.command], env=env, cwd=case.cwd, stdout=stdout, stderr=stderr)
         guard = threading.Timer(LIMIT, process.kill)
         guard.start()
         try:
-            code = process.wait()  # without a timeout: with one, it would look at the process now and then
+            code = process.wait()  # without a timeout, which would poll the process
             seconds = time.perf_counter() - begun
         finally:
             guard.cancel()
-            process.kill()  # does nothing where it has ended
+            process.kill()  # does nothing if it has ended
         texts = []
         for file in (stdout, stderr):
             file.seek(0)
@@ -166,7 +165,7 @@ def run(case: Case) -> Outcome:
 
 
 def measure(group: Group, runs: int, *, warm_up: bool = True) -> list[Result]:
-    """Run each case so many times, in turns, and once before it counts. One that fails is not run again."""
+    """Run each case *runs* times, in turns, after one run that does not count. A case that fails is not run again."""
     results = {case.name: Result(group.name, case.name) for case in group.cases}
     for number in range(0 if warm_up else 1, runs + 1):
         say(f"{group.name}: {f'run {number} of {runs}' if number else 'warming up'}")
@@ -187,7 +186,7 @@ def measure(group: Group, runs: int, *, warm_up: bool = True) -> list[Result]:
 
 
 def machine() -> list[str]:
-    """What it was measured on; never the name of the host."""
+    """Describe the machine, without its host name."""
     cpu = platform.processor() or platform.machine()
     try:
         found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
@@ -203,9 +202,9 @@ def machine() -> list[str]:
 
 @attrs.frozen
 class Target:
-    """What a number may be at most (or at least), held against another: group, case and metric of each.
+    """The limit of a number, relative to another one: group, case and metric of each.
 
-    Where there is no other, *limit* is the number itself. *scale* is what the other is multiplied by.
+    Without another number, *limit* is absolute. The other number is multiplied by *scale*.
     """
 
     what: str
@@ -218,7 +217,7 @@ class Target:
     at_least: bool = False
 
     def measured(self, report: Report) -> float | None:
-        """The ratio, or the number; None where it was not measured."""
+        """Return the ratio, or the number; None if it was not measured."""
         value = report.median(self.group, self.case, self.metric)
         if self.base is None or value is None:
             return value
@@ -226,7 +225,7 @@ class Target:
         return value / (base * self.scale) if base else None
 
     def row(self, report: Report) -> list[str]:
-        """What, the target, what was measured, and whether it was met."""
+        """Return what was measured, the target, the measured value, and whether the target was met."""
         value, unit = self.measured(report), "x" if self.base else ""
         met = value is not None and (value >= self.limit if self.at_least else value <= self.limit)
         verdict = "not measured" if value is None else "met" if met else "missed"
@@ -257,7 +256,7 @@ def _targets() -> Iterator[Target]:
     yield Target("`app --help`, to cyclopts", "help", "ms", 1.15, ("help", "cyclopts"))
     yield Target("`app --help` with 200 services, to cyclopts", "help-200", "ms", 1.3, ("help-200", "cyclopts"))
     yield Target("`app <service> <command>`, to cyclopts", "command", "ms", 1.15, ("command", "cyclopts"))
-    for case in (KERNEL, "kernel, quiet"):  # the smallest object of Python has 16 bytes: below, nothing was left
+    for case in (KERNEL, "kernel, quiet"):  # Python's smallest object has 16 bytes, so less means that nothing was left
         yield Target(f"storm, {case}: growth, bytes a restart", "storm", "growth, bytes / restart", 15, case=case)
     for kind in ("text", "json"):
         group = f"lines-{kind}"
@@ -299,12 +298,12 @@ How to read it:
 
 
 def figure(value: float) -> str:
-    """Three digits, or all of a whole number."""
+    """Format a number with three digits, or all digits of a whole number."""
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"  # noqa: PLR2004
 
 
 def cell(values: Sequence[float], base: Sequence[float]) -> str:
-    """The median, the spread, and the ratio to *base*."""
+    """Format the median, the spread, and the ratio to *base*."""
     middle = statistics.median(values)
     spread = f" ({figure(min(values))}..{figure(max(values))})" if min(values) < max(values) else ""
     against = statistics.median(base) if base and base is not values else 0.0
@@ -312,47 +311,47 @@ def cell(values: Sequence[float], base: Sequence[float]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown that can be read in a terminal as well."""
+    """Return a table in Markdown that is also readable in a terminal."""
     lines = [head, ["---"] * len(head), *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
 
 
 def render(report: Report) -> str:
-    """The tables, as Markdown."""
+    """Return the tables as Markdown."""
     runs = f"Runs: {report.runs}{', in the short form: the numbers tell nothing' * report.short}"
     packages = ", ".join(f"{name} {number}" for name, number in report.versions.items())
     parts = ["## The machine", textwrap.fill(f"{', '.join(report.machine)}. {packages}. {runs}.", 120)]
     rows = [target.row(report) for target in TARGETS if target.group in report.groups]
     parts += ["## Targets", table(["what", "target", "measured", ""], rows)] if rows else []
     for name, (text, base) in report.groups.items():
-        results = [one for one in report.results if one.group == name]
-        metrics = list(dict.fromkeys(metric for one in results for metric in one.numbers))
-        bases = next((one.numbers for one in results if one.case == base), {})
+        results = [result for result in report.results if result.group == name]
+        metrics = list(dict.fromkeys(metric for result in results for metric in result.numbers))
+        bases = next((result.numbers for result in results if result.case == base), {})
         rows = [
-            [one.case, *(cell(one.numbers[metric], bases.get(metric, [])) for metric in metrics)]
-            for one in results
-            if one.numbers
+            [result.case, *(cell(result.numbers[metric], bases.get(metric, [])) for metric in metrics)]
+            for result in results
+            if result.numbers
         ]
         parts += [f"## {name}", textwrap.fill(text, 120, break_on_hyphens=False)]
         parts += [table(["", *metrics], rows)] if rows else []
-        parts += [f"{one.case}: {one.error}" for one in results if one.error]
+        parts += [f"{result.case}: {result.error}" for result in results if result.error]
     return "\n\n".join(parts) + "\n"
 
 
 def say(text: str) -> None:
-    """Tell how far it is: stdout belongs to the tables."""
+    """Print the progress to stderr, since stdout belongs to the tables."""
     print(text, file=sys.stderr, flush=True)
 
 
 def wanted(name: str, words: str) -> bool:
-    """Whether the group is among those that CASES names."""
+    """Return whether CASES names the group."""
     cases = [word for word in words.split(",") if word]
     return not cases or any(fnmatch.fnmatch(name, word) or name.startswith(f"{word}-") for word in cases)
 
 
 def collect(options: Mapping[str, str]) -> Report:
-    """Measure what *options* ask for."""
+    """Measure what *options* request."""
     short, runs = options["SHORT"] == "1", int(options["RUNS"])
     peers = PEERS if options["PEERS"] == "1" else ()
     with tempfile.TemporaryDirectory() as folder:
@@ -368,7 +367,7 @@ def collect(options: Mapping[str, str]) -> Report:
 
 
 def main(words: Sequence[str]) -> int:
-    """Do what *words* say; 1 where a run of the kernel failed, 2 where they are not understood."""
+    """Run the benchmark. Return 1 if a run of the kernel failed, 2 if *words* are invalid."""
     if not {"--help", "-h"}.isdisjoint(words):
         print(USE.replace("use:", "Usage:", 1))
         return 0
@@ -386,7 +385,9 @@ def main(words: Sequence[str]) -> int:
         if not report.results:
             say(f"error: CASES={options['CASES']} names nothing; {USE}")
             return 2
-        outcome = [dict(zip(("what", "target", "measured", "met"), one.row(report), strict=True)) for one in TARGETS]
+        outcome = [
+            dict(zip(("what", "target", "measured", "met"), target.row(report), strict=True)) for target in TARGETS
+        ]
         path = Path(options["JSON"])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({**cattrs.unstructure(report), "targets": outcome}, indent=1) + "\n")
@@ -395,7 +396,7 @@ def main(words: Sequence[str]) -> int:
     print(text, end="")
     if options["PAGE"]:
         Path(options["PAGE"]).write_text(f"{INTRO}\n{text}")
-    return int(any(one.error for one in report.results if one.case.startswith(KERNEL)))
+    return int(any(result.error for result in report.results if result.case.startswith(KERNEL)))
 
 
 if __name__ == "__main__":

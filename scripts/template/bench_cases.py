@@ -1,4 +1,4 @@
-"""What `just bench` compares: the groups, and the contestants of each."""
+"""The groups that `just bench` compares, and the contestants of each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOGGING, BY_HAND_LOGGING = "kernel, LOG_LEVEL=info", "anyio, by hand, each step 
 
 @attrs.frozen
 class Outcome:
-    """What one process took, and said."""
+    """The duration and the output of a process."""
 
     seconds: float
     stdout: str
@@ -33,10 +33,10 @@ class Outcome:
 
 
 def told(outcome: Outcome) -> dict[str, float]:
-    """What the program has measured itself, and printed.
+    """Return the numbers that the program has measured and printed.
 
     Raises:
-        ValueError: It said something else, perhaps on stderr.
+        ValueError: It printed something else, perhaps to stderr.
 
     """
     if outcome.stderr:
@@ -46,7 +46,7 @@ def told(outcome: Outcome) -> dict[str, float]:
 
 
 def whole(outcome: Outcome) -> dict[str, float]:
-    """The time from the start of the process to its end."""
+    """Return the time from the start of the process to its end."""
     return {"ms": outcome.seconds * 1000}
 
 
@@ -55,15 +55,15 @@ Parse: TypeAlias = Callable[[Outcome], dict[str, float]]
 
 @attrs.frozen
 class Case:
-    """One contestant of a group.
+    """A contestant in a group.
 
     Args:
-        name: Who it is.
-        command: The words that follow `python`.
-        parse: Turns the outcome of a run into numbers.
-        env: Variables, besides those of every run.
+        name: The name of the contestant.
+        command: The arguments of `python`.
+        parse: Converts the outcome of a run to numbers.
+        env: Additional variables.
         cwd: The folder in which it runs.
-        peer: The package that it needs, in an environment of its own; where empty, the project's is meant.
+        peer: The package that it needs, in a separate environment; empty for the project's environment.
 
     """
 
@@ -77,7 +77,7 @@ class Case:
 
 @attrs.frozen
 class Group:
-    """What is compared with each other: the numbers of each case are held against those of the one named *base*."""
+    """Cases that are compared. The numbers of each case are compared with those of the case named *base*."""
 
     name: str
     text: str
@@ -100,7 +100,7 @@ GREETER = '''
 
     @greeter.command
     async def status() -> None:
-        """Tell how it is."""
+        """Show its status."""
         await anyio.lowlevel.checkpoint()
         print("well")
 '''
@@ -136,14 +136,14 @@ API = '''
 
 
 def program(name: str, module: str, *words: object, parse: Parse = told, peer: str = "") -> Case:
-    """A program of `scripts/template/contestants`."""
+    """Return a case that runs a program in `scripts/template/contestants`."""
     paths = [SCRIPTS] if peer else [REPO, SCRIPTS]
     env = {"PYTHONPATH": os.pathsep.join(map(str, paths))}
     return Case(name, ("-P", "-m", f"contestants.{module}", *map(str, words)), parse, env, peer=peer)
 
 
 def groups(folder: Path, *, short: bool, peers: Sequence[str]) -> Iterator[Group]:
-    """All that can be measured; apps are made in *folder*."""
+    """Yield everything that can be measured. Apps are created in *folder*."""
     for number in (10, 100) if short else (10, 100, 1000, 10_000):
         words: tuple[object, ...] = ("noop", number)
         yield Group(
@@ -222,7 +222,7 @@ def groups(folder: Path, *, short: bool, peers: Sequence[str]) -> Iterator[Group
 
 
 def _calls(*, short: bool) -> Iterator[Group]:
-    """Calls between services."""
+    """Yield the groups about calls between services."""
     times = 100 if short else 50_000
     yield Group(
         "calls-local",
@@ -278,7 +278,7 @@ def _requests(folder: Path, *, short: bool) -> Iterator[Group]:
 
 
 def _processes(folder: Path) -> Iterator[Group]:
-    """Whole processes, from start to end: apps as their users have them, beside the least that does the same."""
+    """Yield the groups about whole processes: users' apps, compared with minimal programs that do the same."""
     trees = {1: App(folder / "one"), 200: App(folder / "many")}
     for number, tree in trees.items():
         tree.write("services/greeter.py", GREETER)
@@ -321,7 +321,7 @@ def _processes(folder: Path) -> Iterator[Group]:
 
 
 def _artifacts() -> Iterator[Group]:
-    """What `just build` and `just build-binary` have made of this tree, as far as they have."""
+    """Yield the groups about the output of `just build` and `just build-binary`, as far as it exists."""
     name = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["name"]
     file, binary = REPO / "build" / f"{name}.pyz", REPO / "build" / name
     made = {"tree": (sys.executable, "-m", "app"), "pyz": (sys.executable, str(file)), "binary": (str(binary),)}

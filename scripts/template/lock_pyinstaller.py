@@ -1,6 +1,6 @@
-"""`just lock-pyinstaller`: the lock of what freezes Python for `just build-binary`, with hashes like the project's.
+"""`just lock-pyinstaller`: lock the packages that freeze Python for `just build-binary`, with hashes.
 
-It is the framework's, and reaches projects by updates. Nothing younger than 7 days is taken, or AGE=n.
+The lock is part of the framework, and reaches projects by updates. Versions must be at least 7 days old, or AGE=n.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HEAD = "# Made by `just lock-pyinstaller` from"
 
 
 def lock(words: Mapping[str, str]) -> None:
-    """Resolves for every platform and Python that the project supports; takes the newest versions."""
+    """Resolve for every platform and Python that the project supports, with the newest versions."""
     python = read_project()["project"]["requires-python"]
     with tempfile.TemporaryDirectory() as folder:
         asked = f"[project]\nname = 'x'\nversion = '0'\nrequires-python = '{python}'\ndependencies = ['{WANTED}']\n"
@@ -31,7 +31,7 @@ def lock(words: Mapping[str, str]) -> None:
     with Change("just lock-pyinstaller") as change:
         text = f"{HEAD} {WANTED}.\n{made.partition(chr(10))[2]}"
         change.put(LOCK, text.encode())
-        change.make(f"{LOCK} is made anew.")
+        change.make(f"{LOCK} was recreated.")
     print(len(pins((ROOT / LOCK).read_text())), "packages in", LOCK)
 
 

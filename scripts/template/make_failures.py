@@ -2,8 +2,8 @@
 
     .venv/bin/python scripts/template/make_failures.py
 
-Each scenario runs `app run` in a source tree of its own. What differs between runs or Python versions is replaced:
-times, measured durations, and the lines of tracebacks that are not the user's.
+Each scenario runs `app run` in a separate source tree. What differs between runs or Python versions is replaced: times,
+measured durations, and the lines of tracebacks that are not the user's.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pathlib import Path
 import attrs
 
 ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:  # as a script, it has its own folder there
+if str(ROOT) not in sys.path:  # a script has its own folder on the path
     sys.path.insert(0, str(ROOT))
 
-from tests.conformance.program import App  # noqa: E402  (found only now)
+from tests.conformance.program import App  # noqa: E402  (found by the line above)
 
 PAGE = ROOT / "docs" / "failures.md"
 ENV = {"LOG_FORMAT": "text", "RUNNER_SHUTDOWNTIMEOUT": "1s", "COLUMNS": "100"}
@@ -35,12 +35,12 @@ def _dedent(files: Mapping[str, str]) -> dict[str, str]:
 
 @attrs.frozen
 class Scenario:
-    """One failure.
+    """A failure.
 
     Args:
         title: The heading.
-        text: What it means, and what to do.
-        files: The sources by path without the suffix; relative to `services` unless it begins with `app/`.
+        text: What it means, and what to do about it.
+        files: The sources by path without the suffix, relative to `services` unless they begin with `app/`.
         env: Variables in addition to `ENV`.
         words: The arguments of `app`.
         steps: Pairs of a text to wait for, and the signal to send then.
@@ -60,13 +60,13 @@ class Scenario:
 
     @property
     def paths(self) -> dict[str, str]:
-        """The sources by their paths in the tree."""
+        """Return the sources by their paths in the tree."""
         folders = {name: "" if name.startswith("app/") else "services/" for name in self.files}
         return {f"{folders[name]}{name}.py": source for name, source in self.files.items()}
 
     @property
     def command(self) -> str:
-        """The command as a user would type it."""
+        """Return the command as a user would type it."""
         variables = (f"{name}={value!r}" if " " in value else f"{name}={value}" for name, value in self.env.items())
         return " ".join((*variables, "app", *self.words))
 
@@ -526,7 +526,7 @@ SCENARIOS = (
     ),
     Scenario(
         "It returns without ever serving",
-        "Its dependents would wait for ever, so this is a failure: find the path through the function that never "
+        "Its dependents would wait forever, so this is a failure: find the path through the function that never "
         "reaches `serving`.",
         {
             "database": """
@@ -961,7 +961,7 @@ def play(scenario: Scenario) -> str:
     """Run *scenario*; return what the terminal shows, with the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         app = App(Path(folder).resolve() / "app")
-        env = app._env  # noqa: SLF001  (what measures coverage would complain, too, where files run out)
+        env = app._env  # noqa: SLF001  (coverage measurement would also complain when files run out)
         for name in [name for name in env if name.startswith("COVERAGE_")]:
             del env[name]
         try:
@@ -986,9 +986,9 @@ MEASURED = re.compile(r"(?P<told>" + TOLD.pattern + r")|\b[\d.]+(e-\d+)? m?s\b")
 
 
 def scrub(text: str, root: Path) -> str:
-    """Return *text* without what differs between runs: times, durations, the tree's path, other people's lines."""
+    """Return *text* without anything that differs between runs: times, durations, the tree's path, library frames."""
     lines: list[str] = []
-    dropped: str | None = None  # the indent of the frame of others that is being left out
+    dropped: str | None = None  # the indent of the library frame that is being left out
     for line in text.splitlines():
         frame = FRAME.match(line)
         if frame:
@@ -1031,41 +1031,40 @@ this one, and nothing is wrong with it:
 
 
 def render(said: Mapping[str, str]) -> str:
-    """Return the page, with what the terminal *said* by title."""
+    """Return the page; *said* has the terminal's output by title."""
     parts = [INTRO, _contents(said)]
-    for one in SCENARIOS:
-        if one.group:
-            parts.append(f"## {one.group}\n")
-        parts.append(
-            f"### {one.title}\n\n{textwrap.fill(one.text, 120, break_long_words=False, break_on_hyphens=False)}\n"
-        )
-        shown = {path: source for path, source in one.paths.items() if source != IDLE.lstrip("\n")}
+    for scenario in SCENARIOS:
+        if scenario.group:
+            parts.append(f"## {scenario.group}\n")
+        text = textwrap.fill(scenario.text, 120, break_long_words=False, break_on_hyphens=False)
+        parts.append(f"### {scenario.title}\n\n{text}\n")
+        shown = {path: source for path, source in scenario.paths.items() if source != IDLE.lstrip("\n")}
         parts += [f"```python\n# {path}\n{source}```\n" for path, source in shown.items()]
-        parts.append(f"```text\n$ {one.command}\n{said[one.title]}\n```\n")
+        parts.append(f"```text\n$ {scenario.command}\n{said[scenario.title]}\n```\n")
     return "\n".join(parts)
 
 
 def _contents(said: Mapping[str, str]) -> str:
     """Return a table of all scenarios with their exit codes."""
     rows = ["| what happened | exit |", "| --- | --- |"]
-    for one in SCENARIOS:
-        if one.group:
-            rows.append(f"| **{one.group}** | |")
-        anchor = re.sub(r"[^\w -]", "", one.title.lower()).replace(" ", "-")
-        rows.append(f"| [{one.title}](#{anchor}) | {said[one.title].splitlines()[-1]} |")
+    for scenario in SCENARIOS:
+        if scenario.group:
+            rows.append(f"| **{scenario.group}** | |")
+        anchor = re.sub(r"[^\w -]", "", scenario.title.lower()).replace(" ", "-")
+        rows.append(f"| [{scenario.title}](#{anchor}) | {said[scenario.title].splitlines()[-1]} |")
     return "\n".join(rows) + "\n"
 
 
 def read(page: str) -> dict[str, str]:
-    """Return what the terminal said by title, as read from *page*."""
+    """Return the terminal's output by title, as read from *page*."""
     found = re.findall(r"^### (.*?)\n.*?^```text\n\$ [^\n]*\n(.*?)\n```$", page, re.MULTILINE | re.DOTALL)
     return dict(found)
 
 
 def main() -> None:
-    """Play all scenarios, four at a time, and write the page."""
+    """Run all scenarios, four at a time, and write the page."""
     with ThreadPoolExecutor(4) as pool:
-        said = dict(zip((one.title for one in SCENARIOS), pool.map(play, SCENARIOS), strict=True))
+        said = dict(zip((scenario.title for scenario in SCENARIOS), pool.map(play, SCENARIOS), strict=True))
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(render(said))
 

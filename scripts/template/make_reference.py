@@ -1,8 +1,8 @@
-"""Writes docs/reference.md: every public name, with its signature and what its docstring says.
+"""Write docs/reference.md: every public name, with its signature and its docstring.
 
     .venv/bin/python scripts/template/make_reference.py
 
-A name without a docstring, or a public method without one, is an error: the reference would have a hole.
+A public name or method without a docstring is an error, since the reference would be incomplete.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 import attrs
 
 ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:  # as a script, it has its own folder there
+if str(ROOT) not in sys.path:  # a script has its own folder on the path
     sys.path.insert(0, str(ROOT))
 
-import kernel  # noqa: E402  (found only now)
+import kernel  # noqa: E402  (found by the line above)
 import kernel.errors  # noqa: E402
 import kernel.events  # noqa: E402
 import kernel.testing  # noqa: E402
@@ -30,14 +30,14 @@ PAGE = ROOT / "docs" / "reference.md"
 HEAD = """\
 # Reference
 
-Every public name, as its docstring has it. The template's `make_reference.py` writes this page, and a test compares.
+Every public name, with its docstring. The template's `make_reference.py` writes this page, and a test compares it.
 
-- `kernel`: what services, `app/init.py` and `app/commands.py` are written with.
-- `kernel.events`: what an `@observer` is told.
-- `kernel.testing`: the test kit, a plugin of pytest.
-- `kernel.errors`: what the kernel raises.
+- `kernel`: for `services/`, `app/init.py` and `app/commands.py`.
+- `kernel.events`: the events that an `@observer` receives.
+- `kernel.testing`: the test kit, a pytest plugin.
+- `kernel.errors`: the exceptions that the kernel raises.
 
-Seconds are floats unless a line says otherwise. Names that are not here are the kernel's own, and may change.
+Seconds are floats unless stated otherwise. Names that are not listed here are internal, and may change.
 """
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises")
 ERRORS = [
@@ -48,7 +48,7 @@ ERRORS = [
 
 
 def docstring(name: str, value: object) -> str:
-    """The docstring of *value*, as Markdown."""
+    """Return the docstring of *value* as Markdown."""
     text = inspect.getdoc(value)
     if not text:
         raise ValueError(f"{name} has no docstring")
@@ -56,7 +56,7 @@ def docstring(name: str, value: object) -> str:
 
 
 def _sections(text: str) -> Iterator[str]:
-    """The parts of a docstring in Google's style; lists of arguments become lists."""
+    """Yield the sections of a docstring in Google's style, with arguments as Markdown lists."""
     for part in re.split(r"\n\n(?=\S)", text):
         head, _, rest = part.partition(":\n")
         if head in SECTIONS:
@@ -72,18 +72,18 @@ def _items(text: str) -> Iterator[str]:
 
 
 def signature(name: str, value: Any) -> str:
-    """How *value* is written: what it takes, and what it gives."""
+    """Return the signature of *value*: its parameters and its return type."""
     try:
         shown = str(inspect.signature(value))
     except (TypeError, ValueError):
         return ""
-    shown = re.sub(r"(: |-> )'([^']*)'", r"\1\2", shown)  # annotations, which are texts
+    shown = re.sub(r"(: |-> )'([^']*)'", r"\1\2", shown)  # unquote annotations
     shown = re.sub(r"kernel\.[a-z_]+\.[a-z_]+\.|typing\.|collections\.abc\.|~", "", shown)
     return f"{name}{shown}"
 
 
 def public(cls: type) -> Iterator[tuple[str, Any]]:
-    """The public methods and properties that *cls* itself has."""
+    """Yield the public methods and properties that *cls* itself defines."""
     for name, value in vars(cls).items():
         if name.startswith("_") or not (inspect.isfunction(value) or isinstance(value, property)):
             continue
@@ -91,12 +91,12 @@ def public(cls: type) -> Iterator[tuple[str, Any]]:
 
 
 def is_made_by_us(cls: type) -> bool:
-    """Whether users get a *cls* but make none: a parameter of its constructor is private."""
+    """Return whether users only receive instances of *cls*: a parameter of its constructor is private."""
     return any(name.startswith("_") for name in inspect.signature(cls).parameters)
 
 
 def entry(name: str, value: Any) -> Iterator[str]:
-    """The lines of one name."""
+    """Yield the lines about a name."""
     yield f"### {name}\n"
     if inspect.isclass(value):
         bare = issubclass(value, BaseException | enum.Enum) and not attrs.has(value)
@@ -118,12 +118,12 @@ def entry(name: str, value: Any) -> Iterator[str]:
 
 
 def is_plain(value: object) -> bool:
-    """Whether *value* is a constant or an alias, which has no docstring of its own."""
+    """Return whether *value* is a constant or an alias, which has no docstring of its own."""
     return not (inspect.isclass(value) or callable(value)) or not inspect.getdoc(value)
 
 
 def write() -> str:
-    """The page."""
+    """Return the page."""
     parts = [HEAD]
     for module, names in (
         (kernel, kernel.__all__),
@@ -134,7 +134,9 @@ def write() -> str:
         parts.append(f"## {module.__name__}\n")
         for name in names:
             value = getattr(module, name)
-            home = next((one for one in (kernel, kernel.events) if one is not module and name in one.__all__), None)
+            home = next(
+                (public for public in (kernel, kernel.events) if public is not module and name in public.__all__), None
+            )
             if home is not None and module is not kernel:
                 continue  # it has its entry there
             if name in NOTES:

@@ -2,8 +2,8 @@
 
     .venv/bin/python scripts/template/make_updates.py
 
-The page's text is in updates.md.in, in this folder. The lines `$ command` in its blocks are run one after the other, in
-a new project made from a new upstream; the output is put below each. Measured times are replaced.
+The text of the page is in updates.md.in, in this folder. The lines `$ command` in its blocks are run in order, in a new
+project created from a new upstream, and their output is inserted. Measured times are replaced.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:  # as a script, it has its own folder there
+if str(ROOT) not in sys.path:  # a script has its own folder on the path
     sys.path.insert(0, str(ROOT))
 
-from tests.scripts.upstream import Upstream, edit  # noqa: E402  (found only now)
+from tests.scripts.upstream import Upstream, edit  # noqa: E402  (found by the line above)
 
 PAGE = ROOT / "docs" / "updates.md"
 SOURCE = Path(__file__).with_name("updates.md.in")
@@ -45,7 +45,7 @@ def play(folder: Path) -> str:
 
 
 def scrub(text: str) -> str:
-    """Return *text* without what differs between runs."""
+    """Return *text* without anything that differs between runs."""
     text = re.sub(r"(?m)^scripts/just: .*\n", "", text)
     return re.sub(r"after \d+\.\d s", "after # s", text)
 

@@ -1,15 +1,17 @@
-"""`just mutants`: breaks the code on purpose, one small change at a time, and sees whether the tests notice.
+"""`just mutants`: break the code on purpose, one small change at a time, and check whether the tests notice.
 
     just mutants MODULE=kernel/lifecycle/graph.py N=20      some mutants of one module
     just mutants MODULE='kernel/plan/*' N=20 SEED=2         others, of each module of a room
     just mutants ROOM=1                                     against the tests of the module's own room only
-    just mutants DEEP=1                                     those that lived so far, against the real program too
+    just mutants DEEP=1                                     mutants that no test has noticed so far, with the real
+    program
     just mutants DEEP=1 TESTS=tests/conformance/test_life.py     or only against some of the tests that start it
 
-Each mutant is made in a copy of the tree, never in the tree itself. It meets the module's own tests first, then those
-of its room, then those of the other rooms; with DEEP=1 also the tests that start programs. What notices it first
-settles it. What became of each is kept in `.mutants`, so that a run that was broken off goes on where it was; a module
-that has changed since begins anew. Strings that are only read by people are left alone, and so are annotations.
+Each mutant is created in a copy of the tree. First the module's own tests run, then those of its room, then those of
+the
+other rooms; with DEEP=1 also tests that start programs. The first test that fails decides. Results are kept in
+`.mutants`, so that an interrupted run continues; a changed module starts over. Strings for people and annotations are
+not mutated.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ RESULTS = ROOT / ".mutants"
 OPTIONS = {"MODULE": "kernel/*", "N": "20", "SEED": "1", "ROOM": "0", "DEEP": "0", "TESTS": ""}
 USE = "use: just mutants [MODULE=kernel/plan/check.py] [N=20] [SEED=1] [ROOM=1] [DEEP=1] [TESTS=path,path]"
 PROGRAMS = ("conformance", "docs", "examples", "scripts", "services")  # folders of tests that start programs
-LIMIT = 4.0  # times what the tests take without a mutant, and a minute
+LIMIT = 4.0  # times the duration of the tests without a mutant, plus a minute
 IGNORED = (".venv", ".git", ".mutants", ".bench", "__pycache__", ".hypothesis", ".mypy_cache", ".ruff_cache", "build")
 
 COMPARES: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -66,12 +68,12 @@ SAID = re.compile(r"(log|logger|print|warn|_log)\w*(\.\w+)?$|.*\.(debug|info|war
 
 @attrs.frozen
 class Mutant:
-    """One change of one module.
+    """A change of a module.
 
     Args:
-        line: Where it is, from 1 on.
-        what: The change, for people.
-        source: The whole module, changed.
+        line: The line, from 1.
+        what: A description of the change.
+        source: The source of the whole module, changed.
 
     """
 
@@ -82,18 +84,18 @@ class Mutant:
 
 @attrs.define
 class Module:
-    """A module and its text."""
+    """A module and its source."""
 
     path: str
     text: str
 
     @classmethod
     def read(cls, path: Path) -> Module:
-        """Read it from the tree."""
+        """Read the module from the tree."""
         return cls(path.relative_to(ROOT).as_posix(), path.read_text())
 
     def mutants(self) -> list[Mutant]:
-        """Return all that can be made of it, each of which is a program still."""
+        """Return all possible mutants that are still valid programs."""
         starts = [0]
         for line in self.text.splitlines(keepends=True):
             starts.append(starts[-1] + len(line.encode()))
@@ -104,7 +106,7 @@ class Module:
                 continue
             begin, end = starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
             old = raw[begin:end].decode()
-            lines = "\n" * (old.count("\n") - text.count("\n"))  # what stands below keeps its line
+            lines = "\n" * (old.count("\n") - text.count("\n"))  # keeps the line numbers below
             new = f"({text}{lines})" if isinstance(node, ast.expr) and lines else f"{text}{lines}"
             source = (raw[:begin] + new.encode() + raw[end:]).decode()
             try:
@@ -117,7 +119,7 @@ class Module:
 
     @property
     def digest(self) -> str:
-        """What tells this text from others."""
+        """Return a hash of the source."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
 
@@ -125,7 +127,7 @@ class Module:
 
 
 def changes(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, str]]:
-    """Yield each node that can be changed, with the text that takes its place."""
+    """Yield each node that can be changed, with its replacement."""
     for node in walk(tree):
         if isinstance(node, ast.expr):
             yield from ((node, f"({text})") for text in of_expression(node))
@@ -136,7 +138,7 @@ def changes(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, str]]:
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a program that do something, and are not only read by people or by type checkers."""
+    """Yield the nodes that affect execution, without those only for people or type checkers."""
     yield node
     for name, value in ast.iter_fields(node):
         if name in {"annotation", "returns", "decorator_list", "type_params"} or isinstance(node, ast.JoinedStr):
@@ -148,7 +150,7 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def is_said(node: ast.AST) -> bool:
-    """Whether a node is a docstring, an assertion, a part of a type, or said in the log."""
+    """Return whether a node is a docstring, an assertion, part of a type, or a log message."""
     if isinstance(node, ast.Expr):
         if isinstance(node.value, ast.Constant):
             return True
@@ -160,7 +162,7 @@ def is_said(node: ast.AST) -> bool:
 
 
 def of_expression(node: ast.expr) -> Iterator[str]:  # noqa: C901, PLR0912  (a table, one row for each kind)
-    """Yield what may stand in the place of an expression."""
+    """Yield the replacements of an expression."""
     match node:
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in COMPARES:
             yield ast.unparse(ast.Compare(left, [COMPARES[type(op)]()], [right]))
@@ -181,24 +183,24 @@ def of_expression(node: ast.expr) -> Iterator[str]:  # noqa: C901, PLR0912  (a t
             yield ast.unparse(ast.Call(ast.Name(NAMES[name]), args, keywords))
         case ast.Call(func=func, args=args, keywords=[_, *_] as keywords):
             for left_out in keywords:
-                yield ast.unparse(ast.Call(func, args, [one for one in keywords if one is not left_out]))
+                yield ast.unparse(ast.Call(func, args, [keyword for keyword in keywords if keyword is not left_out]))
         case ast.ListComp() | ast.SetComp() | ast.GeneratorExp():
             for place, generator in enumerate(node.generators):
                 for condition in generator.ifs:
-                    ifs = [one for one in generator.ifs if one is not condition]
+                    ifs = [kept for kept in generator.ifs if kept is not condition]
                     fewer = ast.comprehension(generator.target, generator.iter, ifs, generator.is_async)
                     generators = [*node.generators[:place], fewer, *node.generators[place + 1 :]]
                     yield ast.unparse(type(node)(node.elt, generators))
 
 
 def is_type(node: ast.BinOp) -> bool:
-    """Whether it looks like `int | None`."""
+    """Return whether it looks like `int | None`."""
     text = ast.unparse(node)
     return isinstance(node.op, ast.BitOr) and re.fullmatch(r"[\w.\[\], ]+( \| [\w.\[\], ]+)+", text) is not None
 
 
 def of_statement(node: ast.stmt) -> Iterator[str]:
-    """Yield what may stand in the place of a statement."""
+    """Yield the replacements of a statement."""
     match node:
         case ast.Return(value=ast.expr() as value) if not (isinstance(value, ast.Constant) and value.value is None):
             yield "return None"
@@ -216,7 +218,7 @@ def of_statement(node: ast.stmt) -> Iterator[str]:
 
 
 def stages(path: str, *, deep: bool, programs: str = "") -> list[list[str]]:
-    """Return the tests that a mutant of the module at *path* meets, those first that know it best."""
+    """Return the tests to run for a mutant of the module at *path*, the most specific first."""
     tests = ROOT / "tests"
     name, room = Path(path).stem, tests / Path(path).parent.name
     if path.startswith("scripts/"):
@@ -232,19 +234,19 @@ def stages(path: str, *, deep: bool, programs: str = "") -> list[list[str]]:
     met: set[Path] = set()
     result = []
     for stage in found:
-        files = {file for one in stage for file in (one.rglob("test_*.py") if one.is_dir() else [one])}
+        files = {file for path in stage for file in (path.rglob("test_*.py") if path.is_dir() else [path])}
         if files - met:
             again = [f"--ignore={file.relative_to(ROOT).as_posix()}" for file in sorted(files & met)]
-            result.append([one.relative_to(ROOT).as_posix() for one in sorted(stage)] + again)
+            result.append([path.relative_to(ROOT).as_posix() for path in sorted(stage)] + again)
         met |= files
     return result
 
 
 class Copy:
-    """A copy of the tree, in which mutants are tried.
+    """A copy of the tree, in which mutants are tested.
 
     Args:
-        folder: Where to make it.
+        folder: The folder for the copy.
 
     """
 
@@ -253,15 +255,15 @@ class Copy:
         shutil.copytree(ROOT, self.root, symlinks=True, ignore=shutil.ignore_patterns(*IGNORED))
         (self.root / ".venv").symlink_to(ROOT / ".venv")
         self._seconds: dict[tuple[str, ...], float] = {}
-        words = ["git", "init", "-q"], ["git", "add", "-A"]  # what is tracked is what the tests clone
+        words = ["git", "init", "-q"], ["git", "add", "-A"]  # tests clone the tracked files
         for command in words:
             subprocess.run(command, cwd=self.root, check=True)
 
     def noticed(self, tests: Sequence[str]) -> str:
-        """Run *tests*; returns the first that fails, or nothing.
+        """Run *tests*, and return the first that fails; empty if none does.
 
         Raises:
-            SystemExit: They fail without a mutant.
+            SystemExit: The tests fail without a mutant.
 
         """
         limit = LIMIT * self._seconds[tuple(tests)] + 60
@@ -280,17 +282,17 @@ class Copy:
         return failed[1] if failed else (done.stdout + done.stderr).strip().splitlines()[-1]
 
     def settle(self, tests: Sequence[str]) -> None:
-        """See that *tests* pass as the code is, and how long they take."""
+        """Check that *tests* pass without a mutant, and measure how long they take."""
         if tuple(tests) in self._seconds:
             return
         self._seconds[tuple(tests)] = 600.0
         began = time.monotonic()
         if failed := self.noticed(tests):
-            sys.exit(f"just mutants: {failed} fails without any mutant; mend that first")
+            sys.exit(f"just mutants: {failed} fails without any mutant; fix that first")
         self._seconds[tuple(tests)] = time.monotonic() - began
 
     def try_out(self, module: Module, mutant: Mutant, tests: Sequence[Sequence[str]]) -> str:
-        """Return which test has noticed the mutant, or nothing where it lives."""
+        """Return the test that noticed the mutant; empty if none did."""
         file = self.root / module.path
         for stage in tests:
             self.settle(stage)
@@ -307,7 +309,7 @@ class Copy:
 
 
 def known(path: Path, module: Module) -> dict[str, Any]:
-    """Read what became of the mutants of a module, as long as it is as it was."""
+    """Read the results for a module; they are dropped if it has changed."""
     if path.exists():
         told: dict[str, Any] = json.loads(path.read_text())
         if told["digest"] == module.digest:
@@ -316,10 +318,10 @@ def known(path: Path, module: Module) -> dict[str, Any]:
 
 
 def run(module: Module, options: Mapping[str, str], copy: Copy) -> tuple[int, int]:
-    """Try some mutants of a module; returns how many were tried, and how many live."""
+    """Test some mutants of a module. Return how many were tested, and how many survived."""
     deep = options["DEEP"] == "1"
     everyone = module.mutants()
-    chosen = random.Random(f"{options['SEED']} {module.path}").sample(  # noqa: S311  (nothing to guard)
+    chosen = random.Random(f"{options['SEED']} {module.path}").sample(  # noqa: S311  (not for security)
         everyone, min(int(options["N"]), len(everyone))
     )
     room = options["ROOM"] == "1" and not deep
@@ -337,13 +339,15 @@ def run(module: Module, options: Mapping[str, str], copy: Copy) -> tuple[int, in
             RESULTS.mkdir(exist_ok=True)
             path.write_text(json.dumps(told, indent=1))
             print(f"{'noticed' if noticed else 'LIVES  '} {module.path}:{key}", flush=True)
-    lives = [key for key in (f"{one.line}: {one.what}" for one in chosen) if not told["mutants"][key]["noticed"]]
-    print(f"{module.path}: {len(chosen) - len(lives)} of {len(chosen)} noticed, of {len(everyone)} that there are")
+    lives = [
+        key for key in (f"{mutant.line}: {mutant.what}" for mutant in chosen) if not told["mutants"][key]["noticed"]
+    ]
+    print(f"{module.path}: {len(chosen) - len(lives)} of {len(chosen)} noticed; {len(everyone)} exist")
     return len(chosen), len(lives)
 
 
 def main(words: Sequence[str]) -> int:
-    """Do what the words say; returns the exit code: 1 where a mutant lives."""
+    """Run the command line, and return the exit code: 1 if a mutant survives."""
     if not {"--help", "-h"}.isdisjoint(words):
         print(USE.replace("use:", "Usage:", 1))
         return 0
@@ -359,7 +363,7 @@ def main(words: Sequence[str]) -> int:
     files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*.py")))]
     modules = [module for module in map(Module.read, files) if module.mutants()]
     if not modules:
-        print(f"just mutants: MODULE={pattern} is no module with anything to change; {USE}", file=sys.stderr)
+        print(f"just mutants: MODULE={pattern} is not a module that can be changed; {USE}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder:
         copy = Copy(Path(folder))

@@ -130,7 +130,9 @@ async def test_a_port_that_somebody_else_has() -> None:
     """A left-over server would be taken for the program: it is not started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ProgramError, match=f"python3.* is not started: something listens on 127.0.0.1:{port}"):
+        with pytest.raises(
+            ProgramError, match=f"python3.* is not started: something is already listening on 127.0.0.1:{port}"
+        ):
             async with program(*python(SERVES), str(port), ready=tcp(port), name="python3"):
                 pass
 
@@ -168,11 +170,11 @@ async def test_its_end_is_a_crash() -> None:
 @pytest.mark.parametrize(
     ("lines", "code", "said"),
     [
-        (["FATAL: no port", "LOG: is shut down"], 1, "; it said: FATAL: no port"),
-        (["FATAL: no port", "an error", "bye"], 1, "; it said: FATAL: no port"),
-        (["ValueError: x", "bye"], 2, "; it said: ValueError: x"),
-        (["first", "last"], 1, "; it last said: last"),
-        (["ERROR: of a query", "last"], -9, "; it last said: last"),
+        (["FATAL: no port", "LOG: is shut down"], 1, "; its error: FATAL: no port"),
+        (["FATAL: no port", "an error", "bye"], 1, "; its error: FATAL: no port"),
+        (["ValueError: x", "bye"], 2, "; its error: ValueError: x"),
+        (["first", "last"], 1, "; its last line: last"),
+        (["ERROR: of a query", "last"], -9, "; its last line: last"),
         ([], 1, ""),
     ],
 )
@@ -353,7 +355,7 @@ async def test_one_that_ignores_the_request(mark: str, caplog: pytest.LogCapture
         pass
     assert run.returncode == -signal.SIGKILL
     assert with_mark(mark) == []
-    assert "has not ended in time, and is killed" in caplog.messages
+    assert "did not end in time, and is killed" in caplog.messages
 
 
 async def test_the_signal_that_asks() -> None:

@@ -125,7 +125,7 @@ class App:
         self.ready.set()
 
     def stop(self) -> None:
-        self.orchestrator.request_stop("the test asked for it")
+        self.orchestrator.request_stop("requested by the test")
 
     def value(self, service: str) -> Any:
         """What the consumers of *service* get here."""

@@ -184,7 +184,7 @@ def test_without_a_server_the_remedies_are_named(app: App) -> None:
     """That it may be called elsewhere is the fourth."""
     done = app.call("run", "web")
     assert done.code == 2
-    assert "or set NATS_URL, since Users can be called where it runs" in done.errors[0]
+    assert "or set NATS_URL, since Users can be called in another process" in done.errors[0]
 
 
 def test_trio_has_one_clear_error(app: App, nats: str) -> None:

@@ -109,7 +109,7 @@ def test_keys_need_their_package(name: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("kernel.config.nats.find_spec", lambda _: None)
     _, errors = read_nats({"NATS_URL": "nats://localhost", name: str(file)})
     assert [error.where for error in errors] == [name]
-    assert "needs the package nkeys, which is not installed; install it" in str(errors[0])
+    assert "needs the package nkeys, which is not installed; run `just deps-add nkeys`" in str(errors[0])
 
 
 @pytest.mark.parametrize(

@@ -69,12 +69,12 @@ def test_disabled() -> None:
     [
         (
             {"OTEL_TRACES_EXPORTER": "jaeger"},
-            "OTEL_TRACES_EXPORTER is 'jaeger': there is no exporter 'jaeger'; exp",
+            "OTEL_TRACES_EXPORTER is 'jaeger': unknown exporter 'jaeger'; exp",
         ),
-        ({"OTEL_LOGS_EXPORTER": "prometheus"}, "there is no exporter 'prometheus'"),
+        ({"OTEL_LOGS_EXPORTER": "prometheus"}, "unknown exporter 'prometheus'"),
         (
             {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"},
-            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL is 'grpc'; the kernel",
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL is 'grpc'; use http/protobuf",
         ),
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "OTEL_EXPORTER_OTLP_PROTOCOL is 'http/json'"),
         (

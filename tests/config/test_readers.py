@@ -272,20 +272,20 @@ def test_what_cannot_be_read(text: str, tp: Any) -> None:
         (Mapping[str, int], "write dict[str, int]"),
         (collections.OrderedDict[str, float], "write dict[str, float]"),
         (dict[int, str], "write dict[str, str]"),
-        (list[list[int]], "two kinds of separators"),
-        (dict[str, list[int]], "two kinds of separators"),
+        (list[list[int]], "lists cannot be nested"),
+        (dict[str, list[int]], "lists cannot be nested"),
         (list[Inner], "an attrs class can be a field of its own"),
         (Inner | int, "an attrs class can be a field of its own"),
-        (Secret[Inner], "make those of its fields Secret that are"),
+        (Secret[Inner], "make its secret fields Secret"),
         (Data, "Data is a dataclass: make it an attrs class"),
         (list[Data], "Data is a dataclass: make it an attrs class"),
         (Pair, "Pair is a named tuple: make it an attrs class"),
         (Typed, "Typed is a TypedDict: make it an attrs class"),
         (Callable[[], int], "attrs.field(init=False)"),
-        (Any, "annotate the field with what it is"),
-        (object, "annotate the field with what it is"),
-        (None, "annotate the field with what it is"),
-        (T, "as in Config[int]"),
+        (Any, "annotate the field with a specific type"),
+        (object, "annotate the field with a specific type"),
+        (None, "annotate the field with a specific type"),
+        (T, "such as Config[int]"),
         (complex, "write st"),
         (type, "write st"),
         (enum.Enum, "write st"),
@@ -424,5 +424,5 @@ def test_a_value_that_is_written_comes_back(tp: Any, values: st.SearchStrategy[A
 )
 def test_what_cannot_be_written(tp: Any, value: object) -> None:
     """Where no text would come back as the value, there is none."""
-    with pytest.raises(ValueError, match="no text stands for this"):
+    with pytest.raises(ValueError, match="no text represents this"):
         reader_of(tp).written(value)

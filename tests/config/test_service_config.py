@@ -467,7 +467,7 @@ def test_a_generic_class_without_its_types() -> None:
     """It says how to choose."""
     _, errors = read_config("a", Box, {})
     assert [error.where for error in errors] == ["A_ITEM", "A_ITEMS"]
-    assert "give the class the type that it stands for, as in Config[int]" in str(errors[0])
+    assert "give the class a type argument, such as Config[int]" in str(errors[0])
 
 
 # -- annotations -----------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def test_empty_settings_are_unset_ones() -> None:
     [
         ("RUNNER_SHUTDOWNTIMEOUT", "soon", "a duration such as 10s"),
         ("RUNNER_DRAINDELAY", "-1s", "a duration such as 10s"),
-        ("LOG_LEVEL", "loud", "one of debug, info, warning, error, critical, or a list as in info,worker=debug"),
+        ("LOG_LEVEL", "loud", "one of debug, info, warning, error, critical, or a list such as info,worker=debug"),
         ("LOG_FORMAT", "xml", "text or json"),
         ("LOG_ADD_SOURCE", "maybe", "true/false"),
         ("ENV", "test", "dev or prod"),
@@ -108,7 +108,7 @@ def test_all_bad_settings_are_reported_in_one_go() -> None:
 def test_a_drain_delay_that_leaves_no_time() -> None:
     """The delay counts towards the deadline, so it must be shorter."""
     _, errors = read_settings({"RUNNER_DRAINDELAY": "10s"})
-    assert "leaves nothing of RUNNER_SHUTDOWNTIMEOUT" in str(errors[0])
+    assert "leaves no time within RUNNER_SHUTDOWNTIMEOUT" in str(errors[0])
     assert read_settings({"RUNNER_DRAINDELAY": "9s"})[1] == []
     assert read_settings({"RUNNER_SHUTDOWNTIMEOUT": "0"})[1] == []
 

@@ -65,7 +65,7 @@ def test_runs_from_a_bare_zip(tree: App, folders: bool) -> None:
     assert result.said(r"BILLING_WORKER_PORT is 'x'; .*app.zip/services/billing/worker.py:\d+")
     result = broken.result()
     assert result.code == 2
-    assert result.said("app.zip/services/broken.py:7: service 'broken' does not import: ModuleNotFoundError")
+    assert result.said("app.zip/services/broken.py:7: service 'broken' cannot be imported: ModuleNotFoundError")
 
 
 def test_hangs_and_failures_name_their_lines(tree: App) -> None:

@@ -66,7 +66,8 @@ MISTAKES = {
         env={"SERVICES_ENABLED": "api,apy"},
     ),
     "no service at all": Mistake(
-        {"_helper": "x = 1"}, [r"services: there is no service; write one: services/hello.py with an async function"]
+        {"_helper": "x = 1"},
+        [r"services: there is no service; write an async function with @service in services/hello.py"],
     ),
     "pattern that matches nothing": Mistake(
         {"api": API},
@@ -75,7 +76,7 @@ MISTAKES = {
     ),
     "nothing left": Mistake(
         {"api": API},
-        [r"SERVICES_ENABLED: no service is left of api, !api; remove one of the exclusions"],
+        [r"SERVICES_ENABLED: api, !api selects no service; remove one of the exclusions"],
         env={"SERVICES_ENABLED": "api,!api"},
     ),
     "unknown dependency": Mistake(
@@ -124,21 +125,21 @@ MISTAKES = {
         {"my-api": API, "Api": API, "class": API},
         [
             r"services/Api.py: 'Api' is not a valid service name; use lower-case letters, digits and underscores",
-            r"services/class.py: 'class' is not a valid module name; rename it, as in my_service.py",
-            r"services/my-api.py: 'my-api' is not a valid module name; rename it, as in my_service.py",
+            r"services/class.py: 'class' is not a valid module name; rename it, for example to my_service.py",
+            r"services/my-api.py: 'my-api' is not a valid module name; rename it, for example to my_service.py",
         ],
     ),
     # -- files
     "syntax error": Mistake(
         {"api.py": "x = 1\nasync def api(:\n"},
-        [r"services/api.py:2: service 'api' does not import: SyntaxError: invalid syntax.*; fix the file, or leave"],
+        [r"services/api.py:2: service 'api' cannot be imported: SyntaxError: invalid syntax.*; fix the file, or leave"],
     ),
     "missing package": Mistake(
         {"api.py": "import os\nimport nosuch\n"},
         [
             (
-                r"services/api.py:2: service 'api' does not import: ModuleNotFoundError: No module named 'nosuch'"
-                r"; install the missing package, or leave the service out by SERVICES_ENABLED"
+                r"services/api.py:2: service 'api' cannot be imported: ModuleNotFoundError: No module named 'nosuch'"
+                r"; install the missing package, or exclude the service by SERVICES_ENABLED"
             )
         ],
     ),
@@ -151,7 +152,7 @@ MISTAKES = {
                 raise OSError("no seven") from error
             """
         },
-        [r"services/api.py:4: service 'api' does not import: OSError: no seven; fix the file"],
+        [r"services/api.py:4: service 'api' cannot be imported: OSError: no seven; fix the file"],
         also=[r"^  caused by ValueError: invalid literal for int\(\) with base 10: 'seven'$"],
     ),
     "sys.exit": Mistake({"api": "sys.exit(3)"}, [r"services/api.py: service 'api' called sys.exit\(3\) when imported"]),
@@ -161,7 +162,7 @@ MISTAKES = {
     ),
     "two services": Mistake(
         {"api": API + API.replace("api", "other")},
-        [r"services/api.py: 2 services in one file: api, other; give each a file of its own"],
+        [r"services/api.py: 2 services in one file: api, other; move each to a separate file"],
     ),
     "a plain function": Mistake(
         {"api": "@service\ndef api() -> None: ..."},
@@ -174,14 +175,15 @@ MISTAKES = {
         {"billing/__init__.py": "", "billing/worker": idle("worker"), "billing/web": idle("web")},
         [
             (
-                r"services/billing/__init__.py: contains no service, and hides those in web.py, worker.py; delete the"
+                r"services/billing/__init__.py: contains no service, and hides the services in web.py, worker.py;"
+                r" delete the"
                 r" __init__.py to make the folder a group, or import one service in it"
             )
         ],
     ),
     "init that does not import": Mistake(
         {"api": API, "../app/init.py": "import nosuch\n"},
-        [r"app/init.py:1: does not import: ModuleNotFoundError: No module named 'nosuch'; install the .* package$"],
+        [r"app/init.py:1: cannot be imported: ModuleNotFoundError: No module named 'nosuch'; install the .* package$"],
     ),
     # -- values
     "wrong values, all in one go": Mistake(
@@ -230,7 +232,7 @@ MISTAKES = {
     ),
     "a drain delay as long as the deadline": Mistake(
         {"api": API},
-        [r"RUNNER_DRAINDELAY is 1 s, which leaves nothing of RUNNER_SHUTDOWNTIMEOUT \(1 s\); .*raise"],
+        [r"RUNNER_DRAINDELAY is 1 s, which leaves no time within RUNNER_SHUTDOWNTIMEOUT \(1 s\); .*raise"],
         env={"RUNNER_DRAINDELAY": "1s"},
     ),
     # -- the command line itself

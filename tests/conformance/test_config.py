@@ -34,9 +34,9 @@ UNREADABLE = takes(
 UNREADABLE_ERRORS = [
     r"C_TAGS cannot be read: its field is of type deque\[str\]; write list\[str\] \(C.tags, services/c.py:\d+\)$",
     r"C_REST cannot be read: its field is of type Mapping\[str, int\]; write dict\[str, int\]",
-    r"C_HOOK cannot be read: its field is of type Callable\[\[\], int\]; what does not come from the environment is",
-    r"C_ROWS cannot be read: its field is of type list\[list\[int\]\]; a list in a list needs two kinds of separators",
-    r"C_WHAT cannot be read: its field is of type complex; write str, and make what you need of it in the service",
+    r"C_HOOK cannot be read: its field is of type Callable\[\[\], int\]; use attrs.field\(init=False\) for what does",
+    r"C_ROWS cannot be read: its field is of type list\[list\[int\]\]; lists cannot be nested: write str",
+    r"C_WHAT cannot be read: its field is of type complex; write str, and convert it in the service",
 ]
 CHECKED = takes(
     "batch: int = attrs.field(default=1, validator=attrs.validators.ge(1))\nevery: Seconds = 1.0\n"
@@ -117,7 +117,7 @@ MISTAKES = {
             "c.py": f"{HEAD}from typing import Generic, TypeVar\nT = TypeVar('T')\n@attrs.frozen\n"
             f"class C(Generic[T]):\n    x: T\n{TAKES_C}"
         },
-        [r"C_X cannot be read: its field is of type T; give the class the type .+, as in Config\[int\]"],
+        [r"C_X cannot be read: its field is of type T; give the class a type argument, such as Config\[int\]"],
     ),
     "a typo in depends": Mistake(
         {"api": idle("api", "depends=['databse']", "database: int"), "database": idle("database")},
@@ -312,7 +312,7 @@ def test_what_cannot_be_listed_is_told(app: App) -> None:
     result = app.call("env")
     assert result.code == 2
     assert "API_BATCH" in result.stdout
-    assert result.said("service 'broken' does not import: OSError: broken")
+    assert result.said("service 'broken' cannot be imported: OSError: broken")
     assert result.said("C_TAGS cannot be read")
     assert "Traceback" not in result.stderr
     assert app.call("env", "nosuch").code == 2

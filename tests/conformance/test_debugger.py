@@ -99,7 +99,7 @@ def test_control_c_at_the_prompt(app: App) -> None:
     run = app.open(("run",), {"ENV": "dev", "ADMIN_ADDR": ""}, stdin=other)
     hold(run)
     run.send(signal.SIGINT)
-    run.wait_for("SIGINT: a debugger holds the app, which stops once it continues")
+    run.wait_for("SIGINT: a debugger is holding the app, which stops when it continues")
     os.write(main, b"c\n")
     result = run.result()
     os.close(main)
@@ -117,7 +117,7 @@ def test_control_c_three_times_at_the_prompt(app: App) -> None:
     for number in (1, 2, 3):
         run.send(signal.SIGINT)
         if number < 3:
-            run.wait_for("a debugger holds the app", times=number)
+            run.wait_for("a debugger is holding the app", times=number)
             time.sleep(0.5)  # the same within half a second is one
     assert run.result().code == 130
     os.close(main)

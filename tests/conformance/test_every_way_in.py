@@ -69,9 +69,9 @@ MISTAKES = {
     "a value that a validator refuses": Mistake(
         {"api": api(WITH_CONFIG, "config: ApiConfig, ")}, r"API_MODE is 'c'", env={"API_MODE": "c"}
     ),
-    "no import": Mistake({"api": "import nosuch\n"}, r".*service 'api' does not import: ModuleNotFoundError"),
+    "no import": Mistake({"api": "import nosuch\n"}, r".*service 'api' cannot be imported: ModuleNotFoundError"),
     "an exception at import": Mistake(
-        {"api": "raise OSError('no')\n"}, r".*service 'api' does not import: OSError: no"
+        {"api": "raise OSError('no')\n"}, r".*service 'api' cannot be imported: OSError: no"
     ),
     "no service in the file": Mistake({"api": "x = 1\n"}, r".*api.py: contains no service"),
     "an unknown dependency": Mistake(

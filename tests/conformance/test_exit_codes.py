@@ -98,7 +98,7 @@ ENDINGS = {
         "^exit 1: odd failed while the app was stopping: OSError: cannot say goodbye$",
         serves=True,
     ),
-    "never serves": Ending("return", 1, "^exit 1: odd failed: returned without ever serving", serves=True),
+    "never serves": Ending("return", 1, "^exit 1: odd failed: returned without serving", serves=True),
 }
 LEAVE = """
 BACKEND = os.environ["KERNEL_BACKEND"]

@@ -66,7 +66,7 @@ def test_the_admin_server_takes_its_socket(app: App, held: list[socket.socket]) 
     assert httpx.get(f"{url(held[0])}/readyz", trust_env=False).status_code == 200
     result = run.stop()
     assert result.code == 0
-    assert result.said("the socket 'shop.socket' that systemd hands over is taken by nobody")
+    assert result.said("the socket 'shop.socket' from systemd is not used")
 
 
 def test_a_restart_refuses_and_loses_no_request(app: App, held: list[socket.socket]) -> None:

@@ -111,7 +111,7 @@ def test_drain(app: App, backend: str) -> None:
     result = app.run(KERNEL_BACKEND=backend).stop()
     assert result.code == 1
     assert result.said(
-        r"drainer: failed: overran: cancelled 0\.1\d* s after the stop was requested, at services/drainer.py:1\d"
+        r"drainer: failed: did not stop in time: cancelled 0\.1\d* s after the request, at services/drainer.py:1\d"
     )
     assert not result.said("drainer: drained")
 
@@ -132,8 +132,8 @@ def test_overrunning_costs_nobody_else(app: App) -> None:
     result = app.run().stop()
     assert result.code == 1
     assert result.own_seconds < 1.1
-    assert result.in_order("c: failed: overran", "b: closed", "a: closed")
-    assert result.messages[-1].startswith("exit 1: c failed: overran: cancelled")
+    assert result.in_order("c: failed: did not stop in time", "b: closed", "a: closed")
+    assert result.messages[-1].startswith("exit 1: c failed: did not stop in time: cancelled")
 
 
 def _closing(then: str) -> str:
@@ -240,4 +240,6 @@ def test_lifespan_that_hangs(app: App) -> None:
     result = app.run().stop()
     assert result.code == 1
     assert result.own_seconds < 1.5
-    assert result.said(r"exit 1: app/init.py:outer failed: overran: cancelled .* at app/init.py:1\d in outer")
+    assert result.said(
+        r"exit 1: app/init.py:outer failed: did not stop in time: cancelled .* at app/init.py:1\d in outer"
+    )

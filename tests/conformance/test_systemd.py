@@ -206,4 +206,4 @@ def test_a_socket_that_nobody_takes(host: Booted) -> None:
     host.unit("shop-api.socket", API_SOCKET.replace("example-api", "exmaple-api"))
     host.unit("shop.service", alone("hello-world").replace("[Unit]\n", "[Unit]\nRequires=shop-api.socket\n"))
     host.systemctl("start", "shop-api.socket", "shop.service")
-    assert "the socket 'exmaple-api' that systemd hands over" in host.journal("--unit=shop", "--priority=warning")
+    assert "the socket 'exmaple-api' from systemd" in host.journal("--unit=shop", "--priority=warning")

@@ -39,9 +39,7 @@ def test_where_it_is_not_installed(app: App, tmp_path: Path) -> None:
     result = app.call("run", KERNEL_BACKEND="uvloop", LOG_FORMAT="text", PYTHONPATH=str(tmp_path))
     assert result.code == 2
     (error,) = result.errors
-    assert error.startswith(
-        "KERNEL_BACKEND is uvloop, which is not installed; install it, as by `just deps-add uvloop`"
-    )
+    assert error.startswith("KERNEL_BACKEND is uvloop, which is not installed; run `just deps-add uvloop`")
 
 
 @pytest.mark.minutes

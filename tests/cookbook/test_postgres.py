@@ -291,7 +291,7 @@ async def test_postgresql_on_a_laptop_naive(
                     stays = await asyncpg.connect(f"postgresql://app@127.0.0.1:{port}/postgres")
                 except asyncpg.CannotConnectNowError:
                     await anyio.sleep(0.02)
-    assert "has not ended in time, and is killed" in caplog.text
+    assert "did not end in time, and is killed" in caplog.text
     stays.terminate()
     async with running(read.naive):
         await until(lambda: "not properly shut down" in caplog.text)

@@ -84,7 +84,7 @@ def test_the_unit_may_do_little(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (told,) = re.findall(r"Overall exposure level for shop.service: ([0-9.]+)", done.stdout)
-    assert f"says {told} of 10" in PAGE
+    assert f"rates it {told} of 10" in PAGE
 
 
 def test_the_probes() -> None:

@@ -38,7 +38,7 @@ VERDICTS = {
         attrs.evolve(CACHE, allowed=False, reason="while the app was stopping"), GOOD, first=CACHE
     ),
     "1: every service failed; the first was cache: LookupError: none": report(CACHE, CACHE, first=CACHE),
-    "1: slow failed: overran: cancelled 9.5 s after the stop was requested, at slow.py:7;"
+    "1: slow failed: did not stop in time: cancelled 9.5 s after the request, at slow.py:7;"
     " its stop_timeout is 30 s, but RUNNER_SHUTDOWNTIMEOUT left no more time": report(GOOD, SLOW, first=SLOW),
     "3: hung abandoned: could not be cancelled; it is at hung.py:3 in hung": report(HUNG, CACHE, first=HUNG, late=True),
     "3: hung abandoned: could not be cancelled; it is at hung.py:3 in hung; db had failed before": report(
@@ -48,7 +48,7 @@ VERDICTS = {
         HUNG, attrs.evolve(HUNG, service="other"), first=HUNG
     ),
     "3: shutdown took 1.5 s, exceeding the deadline (RUNNER_SHUTDOWNTIMEOUT)": report(GOOD, late=True),
-    "3: shutdown took 1.5 s, exceeding the deadline (RUNNER_SHUTDOWNTIMEOUT); slow overran": report(
+    "3: shutdown took 1.5 s, exceeding the deadline (RUNNER_SHUTDOWNTIMEOUT); slow did not stop in time": report(
         GOOD, SLOW, first=SLOW, late=True
     ),
     "130: another signal cancelled late before it had stopped": report(GOOD, CUT, first=CUT, forced=True),
@@ -86,7 +86,7 @@ def test_a_line_for_each_service() -> None:
         "good      stopped; 1 attempt, up 2.5 s",
         "db        failed; 3 attempts, up 250 ms",
         "cache     failed (allowed); 1 attempt, never ready: LookupError: none",
-        f"slow      failed; 1 attempt, up 2.5 s: {SLOW.error}".replace("slow overran", "overran"),
+        f"slow      failed; 1 attempt, up 2.5 s: {SLOW.error}".replace("slow did", "did"),
         "waiting   stopped; never started",
         "unasked   done (returned by itself); 1 attempt, up 2.5 s",
         "migrator  done; 1 attempt",

@@ -148,7 +148,7 @@ async def test_overran(lab: Lab) -> None:
     assert isinstance(error, StopTimeout)
     assert error.seconds == pytest.approx(3)
     assert "the slow clean-up" in stood(error.where)
-    assert lab.ending("db").reason.startswith("db overran: cancelled 3 s after the stop was requested")
+    assert lab.ending("db").reason.startswith("db did not stop in time: cancelled 3 s after the request")
     assert lab.exit_code == 1
 
 

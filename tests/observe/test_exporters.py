@@ -108,8 +108,8 @@ def test_a_signal_that_is_not_taken(status: int, caplog: pytest.LogCaptureFixtur
     assert delivery.unsent == 0
     last = said(caplog)[-1]
     assert last == (
-        f"http://c/v1/logs does not take log records (HTTP {status}), so none are sent; OTEL_LOGS_EXPORTER=none"
-        " turns them off"
+        f"http://c/v1/logs does not accept log records (HTTP {status}), so none are sent; set OTEL_LOGS_EXPORTER=none"
+        " to turn them off"
     )
     assert len(said(caplog)) == 2
 

@@ -51,7 +51,7 @@ def test_what_it_may_say(text: str, level: str) -> None:
 def test_what_it_may_not_say(text: str) -> None:
     """One error, which shows how it is written."""
     (error,) = read_settings({"LOG_LEVEL": text})[1]
-    assert str(error).endswith("or a list as in info,worker=debug")
+    assert str(error).endswith("or a list such as info,worker=debug")
 
 
 def test_a_service_that_says_more() -> None:

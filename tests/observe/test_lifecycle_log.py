@@ -113,7 +113,7 @@ async def test_the_last_lines_tell_each_end_once(lab: Lab, caplog: pytest.LogCap
     table, last = (record.getMessage() for record in caplog.records)
     ends = dict(line.split(maxsplit=1) for line in table.splitlines()[1:])
     assert list(ends) == ["db", "cache", "api"]
-    assert re.match("failed.*overran: cancelled 2 s after the stop was requested", ends["db"])
+    assert re.match("failed.*did not stop in time: cancelled 2 s after the request", ends["db"])
     assert re.match("stopped", ends["cache"])
     assert re.match("failed", ends["api"])
     assert re.fullmatch("exit 1: api failed.*ValueError: boom", last)

@@ -79,7 +79,7 @@ def test_a_service_that_would_spin(retry: Retry, warned: bool) -> None:
     """One that crashes at once, and is tried for ever without a rest, is all that the process does."""
     found = _check_retries(attrs.evolve(named("db", None), retry=retry))
     assert bool(found) is warned
-    assert not found or "db is retried for ever" in found[0]
+    assert not found or "db is retried forever" in found[0]
 
 
 def test_what_an_artifact_lacks_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

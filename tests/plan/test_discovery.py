@@ -63,12 +63,12 @@ def _socket(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (_leads_to_itself, "services/billing/self.py: a broken link; delete it"),
-        (_leads_up, "services/billing/again: a link to a folder that contains it; delete it"),
-        (_leads_round, "a link to a folder that contains it; delete it"),
-        (_leads_nowhere, "services/gone.py: a broken link; delete it"),
-        (_pipe, "services/pipe.py: not a file, but a pipe, a socket or a device; delete it"),
-        (_socket, "services/socket.py: not a file, but a pipe, a socket or a device; delete it"),
+        (_leads_to_itself, "services/billing/self.py: the link is broken; delete it"),
+        (_leads_up, "services/billing/again: the link leads back to a parent folder; delete it"),
+        (_leads_round, "the link leads back to a parent folder; delete it"),
+        (_leads_nowhere, "services/gone.py: the link is broken; delete it"),
+        (_pipe, "services/pipe.py: this is not a file but a pipe, a socket or a device; delete it"),
+        (_socket, "services/socket.py: this is not a file but a pipe, a socket or a device; delete it"),
     ],
 )
 def test_what_is_no_module(services: Path, make: Callable[[Path], None], told: str) -> None:

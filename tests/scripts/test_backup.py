@@ -191,7 +191,7 @@ def test_a_folder_in_the_way(project: Project) -> None:
     with project.unchanged():
         done = project.just("backup-restore", stdin="y\n")
     assert done.code == 2
-    assert "program cannot be written, since there is a folder of that name" in done.err
+    assert "program cannot be written, since there is a folder with that name" in done.err
 
 
 @pytest.mark.minutes

@@ -121,8 +121,7 @@ def test_what_was_changed_in_the_meantime_is_kept(root: Path, tmp_path: Path) ->
             if len(kept) == 2 or not (copy / name).exists():
                 aside += 1
                 assert (
-                    f"{name} was changed in the meantime; your version of it is .kernel/set-aside/{name}"
-                    in mended.stderr
+                    f"{name} was changed in the meantime; your version is now .kernel/set-aside/{name}" in mended.stderr
                 )
     assert aside > 5
 

@@ -169,7 +169,7 @@ def test_a_link_that_an_earlier_move_has_made() -> None:
         (folder / "what").write_text("a stranger")
         moves = [["put", "x", None], ["remove", "x/precious", None]]
         (folder / "journal").write_text(json.dumps({"what": "", "done": "", "moves": moves}))
-        with pytest.raises(Conflict, match="x/precious cannot be written, since x is no folder"):
+        with pytest.raises(Conflict, match="x/precious cannot be written, since x is not a folder"):
             recover(inner)
 
 
@@ -194,7 +194,7 @@ def test_a_folder_of_the_frameworks_that_is_a_link_is_refused(owned: Project) ->
     before = sorted(path.name for path in (owned.root.parent / "elsewhere").iterdir())
     done = owned.just("backup")
     assert done.code == 2
-    assert ".kernel is no folder" in done.err
+    assert ".kernel is not a folder" in done.err
     assert sorted(path.name for path in (owned.root.parent / "elsewhere").iterdir()) == before
 
 

@@ -160,7 +160,7 @@ def test_add_takes_nothing_young_and_remove_undoes_it(deps: Deps) -> None:
     assert done.out == "aged: not locked -> 1.4.2\naged is a dependency.\n"
     assert deps.asks_for()[0] == "aged>=1.4"
     assert deps.project.just("--version").err == "", ".venv is up to date already"
-    assert deps.just("deps-remove", "aged").out == "aged: 1.4.2 -> gone\naged is no dependency of its own any more.\n"
+    assert deps.just("deps-remove", "aged").out == "aged: 1.4.2 -> gone\naged is no longer a direct dependency.\n"
     assert deps.texts == before
 
 
@@ -170,7 +170,7 @@ def test_several_at_once(deps: Deps) -> None:
     done = deps.just("deps-add", "needy", "aged<1.4", "GROUP=dev")
     assert done.out == "aged: not locked -> 1.0\nneedy: not locked -> 3.1.0\nneedy and aged are dependencies.\n"
     assert {"needy>=3.1", "aged<1.4"} < {*deps.asks_for("dev")}
-    assert deps.just("deps-remove", "needy", "aged").out.endswith("are no dependencies of their own any more.\n")
+    assert deps.just("deps-remove", "needy", "aged").out.endswith("are no longer direct dependencies.\n")
     assert deps.texts == before
     with deps.project.unchanged():
         done = deps.project.just("deps-add", "aged", "nosuch", UV_DEFAULT_INDEX=f"{deps.index.address}/simple")

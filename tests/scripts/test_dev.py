@@ -164,11 +164,11 @@ def test_what_else_is_of_the_app(dev: Dev) -> None:
 def test_what_does_not_start_leaves_what_runs(dev: Dev) -> None:
     """An error in the syntax, in an import, in the configuration: told, and the next save is tried."""
     dev.save("broken", broken=True)
-    dev.told("runs on as it was", 1)
+    dev.told("continues unchanged", 1)
     assert "services/web.py" in "".join(dev.output)
     assert dev.says() == "first a"
     dev.project.write("services/other.py", "import nothing_of_that_name\n")
-    dev.told("runs on as it was", 2)
+    dev.told("continues unchanged", 2)
     assert dev.says() == "first a"
     (dev.project.root / "services" / "other.py").unlink()
     dev.save("mended")

@@ -140,10 +140,10 @@ def test_started_used_and_stopped(runtime: Runtime, project: Project) -> None:
     assert shown(runtime) == ours
     assert shown(runtime, OTEL_TRACES_EXPORTER="none") == ""
     assert shown(runtime, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT="http://127.0.0.1:1/x") == "http://127.0.0.1:1/x"
-    assert "it runs already: http://127.0.0.1" in runtime.start().err
+    assert "it is running already: http://127.0.0.1" in runtime.start().err
     assert runtime.just("jaeger-stop").out == "Jaeger is stopped, and its traces are gone.\n"
     assert shown(runtime) == ""
-    assert runtime.just("jaeger-stop").out == "Jaeger does not run; nothing is sent to it.\n"
+    assert runtime.just("jaeger-stop").out == "Jaeger is not running; nothing is sent to it.\n"
 
 
 SHOWS = '''"""Shows where traces go."""
@@ -227,9 +227,9 @@ def test_a_program_on_the_path(runtime: Runtime, project: Project, tmp_path: Pat
     assert done.code == 0, done.err
     project.write("services/once.py", SHOWS)
     assert shown(runtime) == f"http://127.0.0.1:{runtime.otlp}/v1/traces"
-    assert "it runs already" in runtime.start().err
+    assert "it is running already" in runtime.start().err
     assert runtime.just("jaeger-stop").out == "Jaeger is stopped, and its traces are gone.\n"
-    assert runtime.just("jaeger-stop").out == "Jaeger does not run; nothing is sent to it.\n"
+    assert runtime.just("jaeger-stop").out == "Jaeger is not running; nothing is sent to it.\n"
     assert shown(runtime) == ""
 
 
@@ -289,7 +289,7 @@ def test_a_port_that_is_taken(runtime: Runtime) -> None:
     with socket.create_server(("127.0.0.1", runtime.otlp)):
         done = runtime.start()
     assert done.code == 2
-    assert f"port {runtime.otlp} cannot be had: Address already in use; free it, or name another: OTLP=" in done.err
+    assert f"port {runtime.otlp} cannot be used: Address already in use; free it, or choose another: OTLP=" in done.err
 
 
 @pytest.mark.parametrize("word", ["UI=0", "UI=http", "OTLP=70000", "PORT=1", "1 2", "UI=$(id)"])
@@ -308,7 +308,7 @@ def test_a_container_that_is_gone(runtime: Runtime, project: Project, tmp_path: 
     end(tmp_path)
     done = runtime.just("run", "once", ADMIN_ADDR="off")
     assert (done.code, done.out) == (0, "to \n"), done.err
-    assert done.err.startswith("scripts/kernel/run: Jaeger does not answer any more, so no traces are sent to it;")
+    assert done.err.startswith("scripts/kernel/run: Jaeger does not respond any more, so no traces are sent to it;")
     assert runtime.start().code == 0
     assert shown(runtime).startswith("http://127.0.0.1")
 

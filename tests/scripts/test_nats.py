@@ -55,10 +55,10 @@ def test_started_used_and_stopped(started: tuple[Project, int]) -> None:
     project, port = started
     assert shown(project) == f"nats://127.0.0.1:{port}"
     assert shown(project, NATS_URL="nats://127.0.0.1:1") == "nats://127.0.0.1:1"
-    assert f"it runs already: nats://127.0.0.1:{port}" in project.just("nats", f"PORT={free_port()}").err
+    assert f"it is running already: nats://127.0.0.1:{port}" in project.just("nats", f"PORT={free_port()}").err
     assert project.just("nats-stop").out == "NATS is stopped.\n"
     assert shown(project) == ""
-    assert project.just("nats-stop").out == "NATS does not run.\n"
+    assert project.just("nats-stop").out == "NATS is not running.\n"
 
 
 def test_one_that_was_killed_is_not_used(started: tuple[Project, int]) -> None:
@@ -69,7 +69,7 @@ def test_one_that_was_killed_is_not_used(started: tuple[Project, int]) -> None:
     project.write("services/once.py", SHOWS)
     done = project.just("run", "once", ADMIN_ADDR="off")
     assert done.code == 0
-    assert "NATS does not answer any more" in done.err
+    assert "NATS does not respond any more" in done.err
 
 
 @pytest.mark.parametrize("port", ["0", "x", "70000", "-1"])
@@ -77,4 +77,4 @@ def test_a_port_that_is_none(project: Project, port: str) -> None:
     """It says how to call it."""
     done = project.just("nats", f"PORT={port}")
     assert done.code == 2
-    assert "is no port; as in: just nats [PORT=4222]" in done.err
+    assert "is not a valid port; usage: just nats [PORT=4222]" in done.err

@@ -154,7 +154,7 @@ def test_it_is_done_once(owned_once: Project) -> None:
     """A second time is refused, and says who it is."""
     with owned_once.unchanged():
         done = owned_once.just("own", "NAME=other")
-    assert (done.code, done.err) == (2, "just own: this project is its own already: my-app, made from 0.1.0\n")
+    assert (done.code, done.err) == (2, "just own: it is its own project already: my-app, made from 0.1.0\n")
 
 
 # -- what it looks at first ----------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def _a_worktree(project: Project) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (_dirty, "not committed (services/mine.py); commit"),
+        (_dirty, "uncommitted changes (services/mine.py); commit"),
         (_nobody, "git config --global user.name"),
         (_a_worktree, "git worktree remove"),
     ],
@@ -199,7 +199,7 @@ def test_a_name_that_stands_for_something_else(project: Project, name: str) -> N
     with project.unchanged():
         done = project.just("own", name)
     assert done.code == 2
-    assert done.err.endswith("take another name\n")
+    assert done.err.endswith("choose another name\n")
 
 
 # -- killed --------------------------------------------------------------------------------------------------------

@@ -136,9 +136,9 @@ def test_own_of_files_that_came_without_a_repository(upstream: Upstream, tmp_pat
     done = bigger.just("own", "NAME=my-app")
     assert done.code == 0, done.err
     assert ("kept in a backup first" in done.out) == (not committed)
-    assert "say upstream and commit" in done.out
+    assert "set upstream and commit" in done.out
     assert not (bigger.root / "services" / "example_api.py").exists()
-    assert bigger.just("kernel-update").err.startswith("just kernel-update: pyproject.toml does not say commit")
+    assert bigger.just("kernel-update").err.startswith("just kernel-update: pyproject.toml does not set commit")
 
 
 def test_recipes_in_a_folder(bigger_once: Bigger, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_an_update_touches_only_the_folder(bigger_once: Bigger, upstream: Upstre
     assert done.code == 0, done.err
     commit = head_of(upstream)[:12]
     assert done.out.startswith(f"kernelpack 0.1.0 -> 0.4.0 (commit {commit})\n")
-    assert "- kernel/letters.txt: both have changed it; see the marks in it\n" in done.out
+    assert "- kernel/letters.txt: both have changed it; see the markers in it\n" in done.out
     assert "changed   kernel/logo.bin\n" in done.out
     assert top.git("branch", "--show-current") == f"kernel_update_to_0.4.0-{commit}\n"
     assert top.git("status", "--porcelain") == status
@@ -254,7 +254,7 @@ def test_a_folder_that_is_not_committed(bigger_once: Bigger, upstream: Upstream,
     bigger = Bigger(upstream, tmp_path / "mono")
     bigger.git("reset", "-q", "--hard", ":/More files")
     assert bigger.just("own", "NAME=my-app").code == 0
-    assert "not committed" in bigger.just("kernel-update").err
+    assert "uncommitted" in bigger.just("kernel-update").err
     bigger.top.write(".gitignore", "back end\n")
     bigger.top.git("add", ".gitignore")
     bigger.top.git("commit", "-qm", "Ignored")
@@ -281,7 +281,7 @@ def test_an_update_in_a_second_worktree(bigger_once: Bigger, upstream: Upstream,
         branch = second.git("branch", "--show-current").strip()
         assert branch.startswith("kernel_update_to_0.4.0-")
         assert not second.git("status", "--porcelain")
-        assert "made in another clone or worktree" in first.just("kernel-update-merge").err
+        assert "another clone or worktree has made the update" in first.just("kernel-update-merge").err
     first.git("checkout", "-q", "work")
     for word in ("merge", "revert"):
         done = second.just(f"kernel-update-{word}")
@@ -310,7 +310,7 @@ def test_own_in_a_second_worktree(upstream: Upstream, tmp_path: Path) -> None:
     head = second.git("rev-parse", "HEAD")
     second.write("LICENSE", "mine")
     refused = second.just("own", "NAME=my-app")
-    assert (refused.code, "not committed (LICENSE)" in refused.err) == (2, True), refused.err
+    assert (refused.code, "uncommitted changes (LICENSE)" in refused.err) == (2, True), refused.err
     second.git("checkout", "-q", "LICENSE")
     with first.unchanged_files():
         done = second.just("own", "NAME=my-app")
@@ -336,7 +336,7 @@ def test_own_of_an_archive(upstream: Upstream, tmp_path: Path) -> None:
     done = project.just("own", "NAME=my-app")
     assert done.code == 0, done.err
     assert "kept in a backup first" in done.out
-    assert "say upstream and commit" in done.out
+    assert "set upstream and commit" in done.out
     assert project.git("log", "--format=%s") == "my-app, made from kernelpack 0.1.0\n"
     assert project.git("status", "--porcelain") == ""
     assert project.git("branch", "--show-current") == "main\n"
@@ -363,7 +363,7 @@ def test_any_tag_branch_or_commit(bigger_once: Bigger, upstream: Upstream, tmp_p
     assert project.just("kernel-update-merge").code == 0
     for word, told in (
         (second, "is older than 0.4.0"),
-        ("nowhere", "'nowhere' is no version, tag, branch or commit"),
+        ("nowhere", "'nowhere' is not a version, tag, branch or commit"),
     ):
         done = project.just("kernel-update", word)
         assert (done.code, told in done.err) == (2, True), done.err
@@ -420,7 +420,7 @@ def test_backups_and_builds_need_no_history(strange: tuple[Project, dict[str, st
     assert project.just("service-remove", "billing", "FORCE=1", **env).code == 0
     update = project.just("kernel-update", **env)
     assert update.code == 2
-    assert ("in no repository" in update.err) or ("dubious ownership" in update.err)
+    assert ("not in a repository" in update.err) or ("dubious ownership" in update.err)
 
 
 # -- line ends -----------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def test_checks_that_fail_keep_no_test_from_running(small: Project) -> None:
     done = small.just("test")
     assert done.code == 1
     assert "an unused import" in done.out
-    assert "`just check` has found something" in done.out
+    assert "`just check` has found problems" in done.out
     assert "1 passed" in done.out
 
 
@@ -52,7 +52,7 @@ def test_tests_that_fail_are_told_at_once_and_at_the_end(small: Project) -> None
     assert done.code == 1
     assert "\nFAILED tests/test_mine.py::test_mine\n" in done.out
     assert "1 failed" in done.out
-    assert "has found something" not in done.out
+    assert "has found problems" not in done.out
 
 
 def test_with_words_it_is_pytest_at_once(small: Project) -> None:

@@ -128,7 +128,7 @@ def test_without_network_it_says_what_it_could_not_do(owned: Project) -> None:
     """The rest is done, and the report tells that a part is missing."""
     done = owned.just("sec", f"SERVICE={NOBODY}")
     assert done.code == 3, "what was not looked for was not found to be right"
-    assert "known vulnerabilities: NOT LOOKED FOR: the database of vulnerabilities does not answer (" in done.out
+    assert "known vulnerabilities: NOT CHECKED: the vulnerability database does not respond (" in done.out
     assert "secrets: none found\ndangerous code: none found\n" in done.out
     runs = report(owned)
     (missing,) = runs["known vulnerabilities"]["invocations"]
@@ -143,7 +143,7 @@ def test_who_knows_that_there_is_no_network_says_so(owned: Project) -> None:
     """Then nobody is asked, and that is no failure; a finding is one all the same."""
     done = owned.just("sec", "OFFLINE=1", "SERVICE=http://127.0.0.1:9")
     assert done.code == 0, done.out + done.err
-    assert "known vulnerabilities: NOT LOOKED FOR: OFFLINE=1 says so\n" in done.out
+    assert "known vulnerabilities: NOT CHECKED: OFFLINE=1 says so\n" in done.out
     (missing,) = report(owned)["known vulnerabilities"]["invocations"]
     assert missing["executionSuccessful"] is False
     owned.write("services/leak.py", 'import subprocess\n\nsubprocess.run("ls", shell=True)\n')
@@ -156,7 +156,7 @@ def test_an_address_that_is_none(owned: Project, address: str) -> None:
         done = owned.just("sec", f"SERVICE={address}")
     assert done.code == 2
     assert done.err.count("\n") == 1
-    assert "is no address" in done.err
+    assert "is not an address" in done.err
 
 
 # -- secrets -------------------------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def test_a_kind_that_is_none(owned: Project) -> None:
         ("billing-worker", "already, in services/billing/worker.py"),
         ("billing", "services/billing is there"),
         ("kept", "tests/services/test_kept.py is there"),
-        ("", "needs a name; as in: just service NAME=billing"),
+        ("", "needs a name; usage: just service NAME=billing"),
     ],
 )
 def test_a_name_that_is_taken(owned: Project, name: str, word: str) -> None:
@@ -206,4 +206,4 @@ def test_one_that_is_not_there(owned: Project) -> None:
     """The nearest name is suggested."""
     with owned.unchanged():
         assert refused(owned.just("service-remove", "helo-world"), "did you mean 'hello-world'?")
-        assert refused(owned.just("service-remove"), "as in: just service-remove NAME=billing")
+        assert refused(owned.just("service-remove"), "usage: just service-remove NAME=billing")

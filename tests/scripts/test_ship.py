@@ -266,8 +266,8 @@ def test_a_subset_that_could_never_start_is_refused(built: Project, tmp_path: Pa
     (project.root / "build/app.pyz").unlink()
     done = project.just("build", "SERVICES=example-catalog,hello-world")
     assert (done.code, done.out) == (2, "")
-    assert "example-catalog needs the value of example-database, which SERVICES leaves out" in done.err
-    assert "say SERVICES=example-catalog,example-database,hello-world, or give" in done.err
+    assert "example-catalog needs the value of example-database, which SERVICES excludes" in done.err
+    assert "set SERVICES=example-catalog,example-database,hello-world, or give" in done.err
     assert not (project.root / "build/app.pyz").exists()
     assert project.just("build", "SERVICES=example-api").code == 0  # the catalog is an interface, and may run elsewhere
     text = (project.root / "services/example_catalog.py").read_text()
@@ -278,7 +278,7 @@ def test_a_subset_that_could_never_start_is_refused(built: Project, tmp_path: Pa
     project.write("services/broken.py", "import nosuch\n")
     done = project.just("build", "SERVICES=broken")
     assert done.code == 0
-    assert "whether the services have all that they need is not known: services/broken.py:1" in done.err
+    assert "could not check whether the services have everything they need: services/broken.py:1" in done.err
 
 
 def test_a_subset_has_the_data_of_its_folders(built: Project, tmp_path: Path, env: dict[str, str]) -> None:
@@ -312,7 +312,7 @@ def test_a_changed_tree_is_marked(built: Project, tmp_path: Path, env: dict[str,
     project.write("services/new.py", "from kernel import service\n\n\n@service\nasync def new() -> None: ...\n")
     done = project.just("build")
     assert done.code == 0
-    assert "warning: there are changes that are not committed" in done.err
+    assert "warning: there are uncommitted changes" in done.err
     done_version = call([sys.executable, project.root / "build/app.pyz", "version"], tmp_path, env)
     assert " with changes, pyz)" in done_version.stdout
 
@@ -380,7 +380,7 @@ def test_the_image_is_built_by_what_is_there(built: Project, tmp_path: Path) -> 
     *_, third, _ = (tmp_path / "log").read_text().splitlines()
     assert f"--build-arg BUILDER=here:2 --secret id=pip.conf,src={tmp_path}/pip.conf " in third
     refused = built.just("image", "PIP_CONF=/nowhere", PATH=path)
-    assert (refused.code, "is no file" in refused.err) == (2, True)
+    assert (refused.code, "is not a file" in refused.err) == (2, True)
 
 
 def test_what_is_fetched_is_pinned() -> None:
@@ -427,7 +427,7 @@ def test_a_package_that_was_installed_by_hand(built: Project, tmp_path: Path) ->
     lock.write_text(re.sub(r"(?m)^attrs==\S+", "attrs==1.0", lock.read_text()))
     done = project.just("build")
     assert done.code == 2
-    assert "in .venv is not what scripts/requirements.lock says; where it was installed by hand" in done.err
+    assert "in .venv is not the version in scripts/requirements.lock; if you installed it by hand" in done.err
     assert done.err.index("`rm -r .venv`") < done.err.index("`just lock`")
 
 

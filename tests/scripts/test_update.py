@@ -228,7 +228,7 @@ def test_conflicts_of_each_kind(project: Project) -> None:
     project.commit()
     said = update(project).out
     assert "7 conflicts:\n" in said
-    assert "- kernel/letters.txt: both have changed it; see the marks in it\n" in said
+    assert "- kernel/letters.txt: both have changed it; see the markers in it\n" in said
     assert (
         "- pyproject.toml: tool.ruff.line-length: yours is 100, the framework's 118; see pyproject.toml.conflict"
         in said
@@ -253,7 +253,7 @@ def test_conflicts_of_each_kind(project: Project) -> None:
         (project.root / path).write_text("resolved\n")
     for path in project.git("ls-files", "-z", "*.conflict").split("\0"):
         (project.root / path).unlink() if path else None
-    assert "not committed" in project.just("kernel-update-merge").err
+    assert "uncommitted changes" in project.just("kernel-update-merge").err
     project.commit()
     assert "\nNo conflicts.\n" in project.just("kernel-update-review").out
     merge(project)
@@ -328,7 +328,7 @@ def test_commits_on_the_branch_are_named_when_it_goes(project: Project) -> None:
     project.git("pack-refs", "--all")
     project.write("services/work.py", '"""Work."""\n')
     with project.unchanged():
-        assert "not committed (services/work.py)" in project.just("kernel-update-revert").err
+        assert "uncommitted changes (services/work.py)" in project.just("kernel-update-revert").err
     project.commit()
     tip = project.git("rev-parse", "HEAD").strip()
     said = project.just("kernel-update-revert").out
@@ -345,7 +345,7 @@ def test_nothing_pending(project: Project, word: str) -> None:
     expected = f"just kernel-update-{word}: no update is pending; `just kernel-update` makes one\n"
     assert (done.code, done.err) == (2, expected)
     project.git("branch", BRANCH)
-    assert "was made in another clone" in project.just(f"kernel-update-{word}").err
+    assert "another clone or worktree has made the update" in project.just(f"kernel-update-{word}").err
 
 
 # -- what is refused -----------------------------------------------------------------------------------------------
@@ -359,36 +359,36 @@ def _say(key: str, value: str) -> str:
 @pytest.mark.parametrize(
     ("prepare", "words", "told"),
     [
-        ("touch new", (), "not committed (new)"),
+        ("touch new", (), "uncommitted changes (new)"),
         ("git branch kernel_update_to_9.9.9", (), "an update is pending on the branch kernel_update_to_9.9.9"),
         ("git checkout -q --detach", (), "no branch is checked out"),
-        ("rm .venv/bin/uv", (), "needs what is not here: uv in .venv"),
-        ("echo 'added*' >> .gitignore; git commit -qam x", (), "git would not see kernel/added.txt"),
+        ("rm .venv/bin/uv", (), "needs something that is missing: uv in .venv"),
+        ("echo 'added*' >> .gitignore; git commit -qam x", (), "git would ignore kernel/added.txt"),
         ("true", ("VERSION=0.0.9",), "upstream has no version 0.0.9; the newest is 0.4.0"),
-        ("true", ("0.4",), "'0.4' is no version"),
-        ("true", ("VERSION=--upload-pack=x",), "is no version"),
-        ("true", ("VERSION=0.4.0;id",), "is no version"),
-        ("true", ("AGE=young",), "is no number of days"),
+        ("true", ("0.4",), "'0.4' is not a version"),
+        ("true", ("VERSION=--upload-pack=x",), "is not a version"),
+        ("true", ("VERSION=0.4.0;id",), "is not a version"),
+        ("true", ("AGE=young",), "is not a number of days"),
         ("true", ("0.2.0", "0.3.0"), "unexpected argument"),
         (("version", '"0.9.0"'), ("0.4.0",), "0.4.0 is older than 0.9.0"),
         (("version", '"new"'), (), "malformed"),
         (("commit", '"1234567890123456789012345678901234567890"'), (), "upstream has no commit 123456789012 any more"),
         (("commit", '"HEAD"'), (), "malformed"),
-        (("commit", "1"), (), "does not say commit"),
-        (("upstream", '"nowhere"'), (), "neither a folder that is there nor an address"),
-        (("upstream", '"ext::sh -c touch% hacked"'), (), "neither a folder"),
-        (("upstream", '"--upload-pack=touch hacked"'), (), "neither a folder"),
-        (("upstream", '"ssh:\\/\\/-oProxyCommand=touch hacked\\/x"'), (), "neither a folder"),
-        (("upstream", '"-oProxyCommand=touch:x"'), (), "neither a folder"),
-        (("upstream", '"ssh:\\/\\/git@-oProxyCommand=touch hacked\\/x"'), (), "neither a folder"),
-        (("upstream", '"ssh:\\/\\/%2doProxyCommand=touch%20hacked\\/x"'), (), "neither a folder"),
-        (("upstream", '"git@-oProxyCommand=touch:x"'), (), "neither a folder"),
-        (("upstream", '"https:\\/\\/-x\\/y"'), (), "neither a folder"),
-        (("upstream", '"http:\\/\\/git.example.com\\/x"'), (), "is reached by http, where anybody on the way"),
+        (("commit", "1"), (), "does not set commit"),
+        (("upstream", '"nowhere"'), (), "neither an existing folder nor an address"),
+        (("upstream", '"ext::sh -c touch% hacked"'), (), "neither an existing folder"),
+        (("upstream", '"--upload-pack=touch hacked"'), (), "neither an existing folder"),
+        (("upstream", '"ssh:\\/\\/-oProxyCommand=touch hacked\\/x"'), (), "neither an existing folder"),
+        (("upstream", '"-oProxyCommand=touch:x"'), (), "neither an existing folder"),
+        (("upstream", '"ssh:\\/\\/git@-oProxyCommand=touch hacked\\/x"'), (), "neither an existing folder"),
+        (("upstream", '"ssh:\\/\\/%2doProxyCommand=touch%20hacked\\/x"'), (), "neither an existing folder"),
+        (("upstream", '"git@-oProxyCommand=touch:x"'), (), "neither an existing folder"),
+        (("upstream", '"https:\\/\\/-x\\/y"'), (), "neither an existing folder"),
+        (("upstream", '"http:\\/\\/git.example.com\\/x"'), (), "uses http, where anybody on the network path"),
         (
             ("upstream", '"git:\\/\\/git.example.com\\/x"'),
             (),
-            "let upstream under [tool.kernel] in pyproject.toml begin",
+            "change upstream under [tool.kernel] in pyproject.toml to",
         ),
         (("upstream", '"http:\\/\\/git.example.com\\/x"'), ("PLAIN=perhaps",), "neither yes nor no"),
         ("true", ("VERIFY=1",), "git cannot verify the tag v0.4.0"),
@@ -419,7 +419,7 @@ def test_what_is_refused(project: Project, prepare: str | tuple[str, str], words
 def test_a_clone_that_is_not_owned(upstream: Upstream, tmp_path: Path) -> None:
     """It is updated by git."""
     done = upstream.machine.clone(tmp_path / "clone").just("kernel-update")
-    assert (done.code, done.err.startswith("just kernel-update: this clone is no project of its own")) == (2, True)
+    assert (done.code, done.err.startswith("just kernel-update: this clone is not a project of its own")) == (2, True)
 
 
 def test_all_that_is_missing_at_once(project: Project) -> None:
@@ -460,7 +460,7 @@ def test_what_the_framework_needs_is_locked(upstream: Upstream, tmp_path: Path, 
     assert done.err.startswith("just kernel-update: the package index does not answer (")
     assert not list(project.root.glob(".kernel/backups/*"))
     said = update(project, UV_DEFAULT_INDEX=f"{index.address}/simple").out
-    assert "making the lock anew\n" in said
+    assert "recreating the lock\n" in said
     assert deps.locked("aged") == "1.4.2", "nothing younger than 7 days"
     assert deps.locked("steady") == "1.0"
     text = (project.root / "pyproject.toml").read_text()
@@ -486,7 +486,7 @@ def test_the_newer_version_says_what_an_update_is(tmp_path: Path) -> None:
     own.release("0.3.1", "A broken way.")
     with project.unchanged():
         done = project.just("kernel-update", "0.3.0")
-        assert (done.code, "cannot be updated to" in done.err) == (2, True)
+        assert (done.code, "choose another version" in done.err) == (2, True)
         assert project.just("kernel-update").code == 9
     own.write(script, text)
     update(project, "0.2.0")
@@ -497,7 +497,7 @@ def test_edits_that_git_was_told_not_to_see(project: Project) -> None:
     """They stop it, with all intact; so does a file that no status shows."""
     project.git("config", "status.showUntrackedFiles", "no")
     project.write("kernel/added.txt", "not told to git\n")
-    assert "not committed (kernel/added.txt)" in project.just("kernel-update").err
+    assert "uncommitted changes (kernel/added.txt)" in project.just("kernel-update").err
     (project.root / "kernel" / "added.txt").unlink()
     project.git("update-index", "--assume-unchanged", "kernel/letters.txt")
     edit(project.root / "kernel" / "letters.txt", ("m\n", "m, unseen\n"))
@@ -559,7 +559,7 @@ def test_a_password_in_an_address_is_not_shown(project: Project, server: str, se
             project.git("commit", "-qam", "Elsewhere")
             done = project.just("kernel-update", "PLAIN=1")
             assert done.code == 2
-            assert "cannot be fetched" in done.err or "neither a folder" in done.err
+            assert "cannot be fetched" in done.err or "neither an existing folder" in done.err
             assert not any(part in done.err + done.out for part in (secret, "hunter2", "w0rd", "slash", "c#d"))
 
 

@@ -73,9 +73,9 @@ async def test_a_block_may_wait_for_a_state_and_stop_all() -> None:
         await run.wait_for(reader, State.STOPPING)
         await run.wait_for("store", State.STOPPED)
         run.stop()
-        with pytest.raises(StateMissed, match=r"store has ended \(stopped\): it will never be ready"):
+        with pytest.raises(StateMissed, match=r"store has ended \(stopped\); it will never be ready"):
             await run.wait_for(store, State.READY)
-    assert run.report.reason == "the test asked for it"
+    assert run.report.reason == "requested by the test"
 
 
 async def test_all_may_be_done_before_the_block_is() -> None:
@@ -174,7 +174,12 @@ async def test_configs_are_given_or_read() -> None:
         ([], {}, NamingError, "got: none"),
         ([store, store], {}, NamingError, "got: store, store"),
         ([reader], {}, NamingError, "reader depends on 'store', which does not exist"),
-        ([store], {"configs": {"stor": 1}}, NamingError, "there is no service 'stor' here; did you mean 'store'"),
+        (
+            [store],
+            {"configs": {"stor": 1}},
+            NamingError,
+            "there is no service 'stor' in this block; did you mean 'store'",
+        ),
         ([store], {"configs": {"xyz": 1}}, NamingError, "there are: store"),
         ([store], {"configs": {store: 1}}, ConfigError, "store takes a config of type StoreConfig, but got 1"),
         ([store, reader], {"configs": {reader: 1}}, ConfigError, "reader takes no config, but got 1"),

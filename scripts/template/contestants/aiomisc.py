@@ -1,4 +1,4 @@
-"""aiomisc: services wait for each other through the context. There is no order of stopping."""
+"""aiomisc: services wait for each other through the context. They stop in no particular order."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from contestants.moments import Run
 
 
 class Service(aiomisc.Service):  # type: ignore[misc]
-    """One node."""
+    """A node."""
 
     run: Run
     place: int
@@ -22,7 +22,7 @@ class Service(aiomisc.Service):  # type: ignore[misc]
         self.run.ready(self.place)
         self.context[self.place] = True
         self.start_event.set()
-        self.work = asyncio.Event()  # by its service: the entrypoint refers to the task weakly
+        self.work = asyncio.Event()  # kept by the service, since the entrypoint keeps no task alive
         await self.work.wait()
 
     async def stop(self, exception: Exception | None = None) -> None:  # noqa: ARG002

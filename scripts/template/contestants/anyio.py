@@ -1,8 +1,8 @@
-"""By hand: what a careful writer does on plain anyio to start and stop services in order, each of them singly.
+"""By hand: what a careful author writes on plain anyio to start and stop services in order, each individually.
 
-An event for each service says that it is ready, and a scope around its work is cancelled when those that need it have
-ended, which is counted; what closes after it is not cancelled. There are no retries and no limits, and no logs unless
-`info` is given: then each step is logged, to nowhere, as it is by the kernel.
+Each service has an event for its readiness. A scope around its work is cancelled when all its dependents have ended,
+which is counted; clean-up after the work is not cancelled. There are no retries, no limits, and no logs, except with
+`info`: then each step is logged to /dev/null, as by the kernel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if "info" in sys.argv:
     logging.basicConfig(format="%(asctime)s %(levelname)-8s %(name)s %(message)s", level=logging.INFO)
 
 
-async def main() -> None:  # noqa: C901  (it is to be read as one piece)
+async def main() -> None:  # noqa: C901  (meant to be read in one piece)
     run = Run()
     ready: list[anyio.Event] = []
     scopes: list[anyio.CancelScope] = []
@@ -66,7 +66,7 @@ async def main() -> None:  # noqa: C901  (it is to be read as one piece)
             ready.append(anyio.Event())
             scopes.append(anyio.CancelScope())
             tasks.start_soon(service, place)
-        await all_ready.wait()  # to wait for one after the other would cost a turn of the loop each
+        await all_ready.wait()  # waiting for each of them would cost a turn of the loop
         run.all_ready()
         stopping = True
         for place in run.places:

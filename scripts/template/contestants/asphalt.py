@@ -1,4 +1,4 @@
-"""asphalt: components wait for each other's resources; what they undo is called in reverse, one after the other."""
+"""asphalt: components wait for each other's resources; their clean-up runs in reverse, one after the other."""
 
 import asyncio
 from functools import partial
@@ -8,7 +8,7 @@ from contestants.moments import Run
 
 
 class Service(Component):  # type: ignore[misc]
-    """One node."""
+    """A node."""
 
     def __init__(self, run: Run, place: int) -> None:
         self.run, self.place = run, place

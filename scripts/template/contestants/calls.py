@@ -1,7 +1,7 @@
-"""What a call costs: within a process against a plain await, and over NATS against a raw request and reply.
+"""What a call costs: within a process, compared with a plain await; over NATS, with a raw request and reply.
 
 python -m contestants.calls local thin 100000
-python -m contestants.calls remote kernel 64 32 5000     so many in flight, so many bytes, so many calls
+python -m contestants.calls remote kernel 64 32 5000     64 in flight, 32 bytes, 5,000 calls
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class User:
 
 @interface(timeout=30)
 class Echo(Protocol):
-    """What is called."""
+    """The interface."""
 
     async def get(self, number: int) -> User: ...
     async def echo(self, text: str) -> str: ...
 
 
 class Here:
-    """The object behind it."""
+    """Its implementation."""
 
     async def get(self, number: int) -> User:
         return User(number, "name")
@@ -65,7 +65,7 @@ async def echo(serving: Serving[Echo]) -> None:
 
 
 async def local(kind: str, times: int) -> dict[str, float]:
-    """Microseconds for one call, the best of five series."""
+    """Measure the microseconds of a call, the best of five series."""
     here, found = Here(), interface_of(Echo)
     assert found is not None
     made: dict[str, Any] = {"plain": here, "thin": thin(found, "echo", here), "checked": checked(found, "echo", here)}
@@ -80,7 +80,7 @@ async def local(kind: str, times: int) -> dict[str, float]:
 
 
 async def remote(kind: str, in_flight: int, size: int, times: int) -> dict[str, float]:
-    """Calls a second, and the median of their times, with a provider in a process of its own."""
+    """Measure calls per second, and the median of their durations, with a provider in a separate process."""
     async with server() as url:
         command = [sys.executable, "-m", "contestants.calls", "serve", url]
         provider = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: ASYNC220
@@ -139,17 +139,17 @@ async def _kernel(url: str, size: int) -> AsyncGenerator[Call]:
         tasks.start_soon(orchestrator.run)
         await ready.wait()
         yield made[0]
-        orchestrator.request_stop("it is measured")
+        orchestrator.request_stop("measured")
 
 
-def _app(url: str, one: Any) -> Orchestrator:
+def _app(url: str, service: Any) -> Orchestrator:
     nats, _ = read_nats({"NATS_URL": url})
-    registry = Registry({one.name: one}, remote=True)
+    registry = Registry({service.name: service}, remote=True)
     return Orchestrator(connect(registry.units({}), app="bench", version="0.0.0", nats=nats).units)
 
 
 async def serve(url: str) -> None:
-    """Be the other side of both."""
+    """Run the provider of both contestants."""
     client = await connect_raw(url)
 
     async def answer(msg: Any) -> None:

@@ -1,6 +1,6 @@
-"""The floor of a command line: a cyclopts program with the same commands, which knows all its services beforehand.
+"""The minimum for a command line: a cyclopts program with the same commands, which knows all its services in advance.
 
-The variable SERVICES says how many there are.
+The variable SERVICES sets their number.
 """
 
 import os
@@ -21,14 +21,14 @@ app = App("app", help="Services in one process. SERVICES_ENABLED chooses which."
 
 @app.command
 async def run(*service: str, with_dependencies: bool = False) -> None:  # noqa: ARG001  (--help shows them)
-    """Run the enabled services, or those named, until they end or a signal comes.
+    """Run the enabled services, or the named ones, until they end or a signal is received.
 
     Parameters
     ----------
     service
-        Names or patterns, instead of SERVICES_ENABLED; "!name" leaves one out.
+        Names or patterns, instead of SERVICES_ENABLED; "!name" excludes one.
     with_dependencies
-        Run what they need as well.
+        Also run their dependencies.
 
     """
     async with anyio.create_task_group() as tasks:
@@ -44,26 +44,26 @@ def list_services() -> None:
 
 @app.command
 def graph(*service: str, format: Literal["text", "mermaid", "dot", "json"] = "text") -> None:  # noqa: A002
-    """Show the dependency graph. Imports the enabled services, or those named, and runs none.
+    """Show the dependency graph. Imports the enabled services, or the named ones, and runs none.
 
     Parameters
     ----------
     service
         Names or patterns, instead of SERVICES_ENABLED.
     format
-        text for people, the others for programs.
+        text for people, the other formats for programs.
 
     """
 
 
 @app.command
 def check(*service: str) -> None:
-    """Import all services, or those named, and report everything that is wrong; exit code 2 if anything is."""
+    """Import all services, or the named ones, and report every problem; exit code 2 if there is any."""
 
 
 @app.command
 def env(*service: str, format: Literal["table", "json", "dotenv"] = "table") -> None:  # noqa: A002
-    """List every variable that is read: type, default, current value and where it comes from. Secrets are masked."""
+    """List every variable: type, default, current value and where it comes from. Secrets are masked."""
 
 
 @app.command
@@ -73,7 +73,7 @@ def call(method: str, arguments: str = "{}") -> None:
 
 @app.command(name="--install-completion")
 def install_completion() -> None:
-    """Complete words in this shell."""
+    """Install completion for this shell."""
 
 
 @app.command
@@ -87,7 +87,7 @@ for name in NAMES:
 
 @app["greeter"].command
 async def status() -> None:
-    """Tell how it is."""
+    """Show its status."""
     await anyio.lowlevel.checkpoint()
     print("well")
 

@@ -1,4 +1,4 @@
-"""A collector that takes whatever it is sent, and forgets it: prints its port, and runs until its stdin is closed."""
+"""A collector that accepts everything and drops it. It prints its port, and runs until its stdin is closed."""
 
 import sys
 import threading
@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Says that all is well."""
+    """Answers every request with success."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -15,7 +15,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:

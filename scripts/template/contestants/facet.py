@@ -1,4 +1,4 @@
-"""facet: dependencies start first, in parallel, and stop last, counted."""
+"""facet: dependencies start first, in parallel, and stop last, by counting."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from facet import ServiceMixin  # type: ignore[import-not-found]
 
 
 class Service(ServiceMixin):  # type: ignore[misc]
-    """One node."""
+    """A node."""
 
     def __init__(self, run: Run, place: int, needs: list["Service"]) -> None:
         self.run_, self.place, self.needs = run, place, needs
@@ -31,7 +31,7 @@ class Service(ServiceMixin):  # type: ignore[misc]
 
 
 class Root(ServiceMixin):  # type: ignore[misc]
-    """Depends on all of them."""
+    """Depends on all services."""
 
     def __init__(self, services: list[Service]) -> None:
         self.services = services

@@ -1,4 +1,4 @@
-"""The floor of a process: one task on anyio."""
+"""The minimum for a process: one task on anyio."""
 
 import anyio
 

@@ -1,4 +1,4 @@
-"""The floor of a process with the kernel's libraries: they are imported, and one task runs."""
+"""The minimum for a process that imports the kernel's libraries and runs one task."""
 
 import anyio
 from attrs import frozen

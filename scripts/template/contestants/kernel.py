@@ -1,11 +1,11 @@
-"""The kernel, as `app run` runs it: on its own loop, with its log as an observer, and the watch on the loop.
+"""The kernel as `app run` runs it: on its own loop, with its log as an observer, and the event loop watch.
 
     python -m contestants.kernel noop 1000
     python -m contestants.kernel noop 1000 serving log watch
 
-With `serving`, the no-op services take a `Serving` and say themselves when they are ready. `log` and `watch` name what
-observes, where it is not both; `none` is neither, and with `info` the log says every step, to nowhere. With `traces`,
-spans are made of it all and sent to a collector; with `stats`, what `/status` and metrics need is kept.
+With `serving`, the no-op services take a `Serving` and report when they are ready. `log` and `watch` enable only these
+observers, instead of both; `none` disables both, and with `info` each step is logged, to /dev/null. `traces` creates
+spans and sends them to a collector; `stats` keeps the data for `/status` and metrics.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ IDENTITY = Identity("app", "0", "")
 
 
 def declare(run: Run, place: int) -> Service[..., Any]:
-    """The service at *place*, as `services/` would declare it."""
+    """Return the service at *place*, declared as in `services/`."""
     node = run.nodes[place]
 
     async def plain() -> None:
@@ -67,12 +67,12 @@ def declare(run: Run, place: int) -> Service[..., Any]:
 
     fn: Callable[..., Any] = serves if node.opening or "serving" in OPTIONS else plain
     service = Service(fn, f"s{place}", depends=tuple(f"s{needed}" for needed in node.needs))
-    assert service.needs is not None  # read when the program is checked, before anything starts
+    assert service.needs is not None  # computed now, as in the app's checks before the start
     return service
 
 
 def traces() -> Observer:
-    """An observer that makes spans, which go to a collector in a process of its own."""
+    """Return an observer that creates spans and sends them to a collector in a separate process."""
     from kernel.observe.exporters import Telemetry
     from kernel.observe.spans import SpanObserver
 
@@ -85,7 +85,7 @@ def traces() -> Observer:
     telemetry = Telemetry(Otel(traces=Exports(otlp=True, endpoint=endpoint)), IDENTITY)
     telemetry.start()
     assert telemetry.dispatcher is not None
-    atexit.register(lambda: print(telemetry.end(), end="", file=sys.stderr))  # which would be an error
+    atexit.register(lambda: print(telemetry.end(), end="", file=sys.stderr))  # output here would be an error
     return SpanObserver(telemetry.dispatcher)
 
 

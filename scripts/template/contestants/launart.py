@@ -10,7 +10,7 @@ from loguru import logger  # type: ignore[import-not-found]
 
 
 class Service(Base):  # type: ignore[misc]
-    """One node."""
+    """A node."""
 
     def __init__(self, run: Run, place: int) -> None:
         self.run, self.place, self.id = run, place, str(place)

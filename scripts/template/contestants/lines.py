@@ -1,9 +1,9 @@
-"""1,000 services that log: lines a second, through the kernel's pipeline, and through `logging` alone.
+"""1,000 services that log: lines per second, through the kernel's pipeline, and through `logging` alone.
 
     python -m contestants.lines kernel json 100      100 lines of each service
-    python -m contestants.lines plain text 100       one handler, with a formatter by hand for the same lines
+    python -m contestants.lines plain text 100       one handler, with a hand-written formatter for the same lines
 
-The lines go to nowhere, each by a write of its own; the fourth word is a file for them.
+Each line is written to /dev/null by a separate write, or to the file in the fourth argument.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ moments: list[float] = []
 
 
 class ByHand(logging.Formatter):
-    """The kernel's JSON, for loggers that have the names of their services."""
+    """The kernel's JSON format, for loggers that are named after services."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One object a line."""
+        """Return one object per line."""
         whole = int(record.created)
         micros = int((record.created - whole) * 1_000_000)
         fields = {
@@ -53,7 +53,7 @@ class ByHand(logging.Formatter):
 
 
 def service(name: str) -> Callable[[], Coroutine[Any, Any, None]]:
-    """A service that logs, and lets the others log between its lines."""
+    """Return a service that logs, and yields to the others between its lines."""
     log = logging.getLogger(name)
 
     async def talk() -> None:

@@ -1,6 +1,6 @@
 """mode-streaming: one service has all others as children; they start one after the other, and stop in reverse.
 
-A service that is a child of several would be stopped with the first of them. In one list, the order holds.
+A service that is a child of several would be stopped with the first of them; in one list, the order is kept.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from contestants.moments import Run
 
 
 class Service(mode.Service):  # type: ignore[misc]
-    """One node."""
+    """A node."""
 
     def __init__(self, run: Run, place: int) -> None:
         self.run, self.place = run, place

@@ -1,9 +1,9 @@
-"""A service that crashes at once, again and again: restarts a second, and what each leaves in memory.
+"""A service that crashes at once, again and again: restarts per second, and the memory that each leaves.
 
     python -m contestants.storm kernel 100000     retried without delay; `kernel-quiet`: with LOG_LEVEL=critical
     python -m contestants.storm anyio 100000      by hand: a loop around try and except
 
-Each crash is logged as a warning with its traceback, to nowhere; by hand, as one line.
+Each crash is logged as a warning with its traceback, to /dev/null; by hand, as one line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kernel.observe import lifecycle_log, logs
 from kernel.process import event_loop
 
 KIND, TIMES = sys.argv[1], int(sys.argv[2])
-SETTLED = TIMES // 10  # restarts after which memory may grow no more
+SETTLED = TIMES // 10  # restarts after which memory must not grow
 
 crashes = 0
 memories: list[float] = []

@@ -1,4 +1,4 @@
-"""Starts a program, and tells how long it takes until hello-world says hello; then ends it gracefully."""
+"""Start a program, measure the time until hello-world says hello, and end the program gracefully."""
 
 import json
 import subprocess
