@@ -326,7 +326,7 @@ class ProgramError(BrickError):
         return f"{self.program} {self.what}{self._said()}"
 
     def _said(self) -> str:
-        """Return the line that explains most: if the program failed, its last line about an error; else its last line."""
+        """Return the line that explains most: the last about an error if the program failed, else the last."""
         for words in (("fatal", "panic"), ("error",)) if self.code and self.code > 0 else ():
             for line in reversed(self.lines):
                 if any(word in line.lower() for word in words):
