@@ -1,7 +1,7 @@
-"""Limit what the clients of an ASGI server may take, so that hostile ones neither exhaust it nor delay its stop.
+"""Limits for the clients of an ASGI server, so that hostile ones neither exhaust it nor delay its stop.
 
-One rule holds for all: a client that waits for the server is left alone. One that the server waits for is closed when
-it takes too long, when another client needs its place, and soon after a stop is requested.
+One rule applies to all: a client that waits for the server is left alone. A client that the server waits for is closed
+when it takes too long, when another client needs its place, and soon after a stop is requested.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from kernel.bricks.lifespan import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
-MOST = 10_000  # connections, if the process may open enough descriptors
+MOST = 10_000  # maximum connections, if the process may open enough descriptors
 REQUEST = 10.0  # seconds to send a request's line and headers
-HEAD = 64 * 1024  # bytes of them, for a parser without a limit of its own
-EVERY = 60.0  # seconds between two lines about clients
+HEAD = 64 * 1024  # maximum bytes of them, for a parser without its own limit
+EVERY = 60.0  # seconds between two log lines about clients
 
 # After a stop was requested:
-FIRST = 0.1  # seconds that a connection without a request gets, from its beginning, to send the one it was opened for
-UNREAD = 0.5  # seconds in which a client must take some part of its answer
-UNSENT = 2.0  # seconds in which a client must send some part of its request's body
-GOODBYE = 1.0  # seconds in which a client must answer the close of its websocket
+FIRST = 0.1  # seconds for a new connection to send its first request
+UNREAD = 0.5  # seconds within which a client must receive a part of its answer
+UNSENT = 2.0  # seconds within which a client must send a part of its request's body
+GOODBYE = 1.0  # seconds within which a client must answer the close of its websocket
 
 
 @attrs.frozen
 class Limits:
-    """What clients may take.
+    """The limits of clients.
 
     Args:
-        connections: Connections at the same time.
-        silence: Seconds in which a client must take some part of its answer, or send some part of its request's body.
+        connections: Maximum number of connections.
+        silence: Seconds within which a client must receive a part of its answer, or send a part of its request's body.
 
     """
 
@@ -45,7 +45,7 @@ class Limits:
 
     @classmethod
     def of(cls, connections: int | None, silence: float) -> Limits:
-        """Return the limits; None for half of the descriptors that the process may open, at most `MOST`.
+        """Return the limits; without *connections*, half of the process's file descriptors, at most `MOST`.
 
         Raises:
             ValueError: A limit is not positive.
@@ -62,18 +62,18 @@ class Limits:
 
 
 class Complaints:
-    """Logs what clients did wrong: one line a minute, whatever their number."""
+    """Logs what clients did wrong: at most one line a minute."""
 
     def __init__(self) -> None:
         self._counts = Counter[str]()
         self._silent_until = 0.0
 
     def add(self, what: str) -> None:
-        """Count *what* a client did, as in "requests that are not HTTP"."""
+        """Count *what* a client did, such as "requests that are not HTTP"."""
         self._counts[what] += 1
 
     def tell(self, now: float) -> None:
-        """Log what was counted, unless a line was logged less than a minute before *now*, in seconds of any clock."""
+        """Log the counts, unless a line was logged less than a minute before *now*, in seconds of any clock."""
         if self._counts and now >= self._silent_until:
             log.warning("from clients: %s", ", ".join(f"{number} {what}" for what, number in self._counts.items()))
             self._counts.clear()
@@ -81,7 +81,7 @@ class Complaints:
 
 
 def forgiving(app: ASGIApp, complaints: Complaints) -> ASGIApp:
-    """Wrap *app* so that a client that leaves, or breaks the protocol, is counted, and makes no traceback."""
+    """Wrap *app* so that a client that leaves, or breaks the protocol, is counted instead of causing a traceback."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         left = False
@@ -104,9 +104,9 @@ def forgiving(app: ASGIApp, complaints: Complaints) -> ASGIApp:
 
 
 def _of_client(error: BaseException, *, left: bool) -> bool:
-    """Return whether *error*, and each in it if it is a group, comes from the client: by its class and module."""
+    """Return whether *error*, and each error in its group, comes from the client, judging by its class and module."""
     if isinstance(error, BaseExceptionGroup):
-        return all(_of_client(one, left=left) for one in error.exceptions)
+        return all(_of_client(member, left=left) for member in error.exceptions)
     kind = type(error)
     if kind.__module__.partition(".")[0] in PROTOCOLS:
         return kind.__name__.endswith("ProtocolError")
@@ -115,4 +115,4 @@ def _of_client(error: BaseException, *, left: bool) -> bool:
 
 PROTOCOLS = frozenset({"h11", "h2", "wsproto", "websockets"})
 LEFT = frozenset({"ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect"})
-"""What Starlette and uvicorn raise in an app whose client has left."""
+"""Exceptions that Starlette and uvicorn raise in an app whose client has left."""

@@ -76,8 +76,8 @@ class Drain:
 
 
 def say_late() -> None:
-    """Log that the time to drain was too short."""
-    log.warning("requests were still in flight when their time to drain was over; their connections are closed")
+    """Log that there was not enough time to drain."""
+    log.warning("requests were still in flight when the time to drain was over; their connections are closed")
 
 
 Serve = Callable[[Drain], Awaitable[None]]

@@ -40,7 +40,7 @@ GOING_AWAY = {"type": "websocket.close", "code": 1012, "reason": "the service re
 
 log = logging.getLogger(__name__)
 
-_connection: ContextVar[CancelScope] = ContextVar("connection")  # that the app runs in
+_connection: ContextVar[CancelScope] = ContextVar("connection")  # the connection that the app runs in
 
 
 def prepare(app: ASGIApp, options: dict[str, Any], limits: Limits) -> Serve:
@@ -89,7 +89,7 @@ def _closing_websockets(app: ASGIApp, drain: Drain, clients: _Clients) -> ASGIAp
 
 
 class _Clients:
-    """What clients may take.
+    """The limits of clients, and the connections that exceed them.
 
     Args:
         limits: The limits.
@@ -100,11 +100,11 @@ class _Clients:
         self.complaints = Complaints()
         self._limits = limits
         self._silence = limits.silence
-        self._sends: dict[CancelScope, float] = {}  # those that clients keep waiting, and since when
+        self._sends: dict[CancelScope, float] = {}  # sends that wait for the client, and since when
         self._gone: dict[CancelScope, float] = {}  # connections whose client is gone, and since when
 
     def full(self, connections: int) -> bool:
-        """Return whether there are more *connections* than may be, and count the one that was too many."""
+        """Return whether there are too many *connections*, and count the rejected one."""
         if connections <= self._limits.connections:
             return False
         self.complaints.add(f"connections more than {self._limits.connections}")
@@ -112,7 +112,7 @@ class _Clients:
         return True
 
     async def send(self, send: Callable[[], Awaitable[object]]) -> bool:
-        """Wait for *send*, and return whether it was done in time."""
+        """Wait for *send*, and return whether it was completed in time."""
         began = current_time()
         with CancelScope(deadline=began + self._silence) as scope:
             self._sends[scope] = began
@@ -123,33 +123,33 @@ class _Clients:
         return not scope.cancelled_caught
 
     def gone(self, scope: CancelScope, seconds: float | None = None) -> None:
-        """Let the connection in *scope* end within *seconds*, or as long as a client may be silent.
+        """End the connection in *scope* within *seconds*, or within the limit for silent clients.
 
-        Its client is gone, or was told to go. Some websockets would never notice it.
+        The client is gone, or was told to leave. Some websockets would never notice.
         """
         if scope not in self._gone:
             self._gone[scope] = current_time()
             scope.deadline = current_time() + (self._silence if seconds is None else seconds)
 
     def ended(self, scope: CancelScope) -> None:
-        """Note that the connection in *scope* has ended."""
+        """Record that the connection in *scope* has ended."""
         self._gone.pop(scope, None)
 
     def hurry(self) -> None:
-        """Wait no longer for clients than a stop may take."""
+        """Shorten the limits of all clients to those of a stop."""
         self._silence = min(self._silence, UNREAD)
         for scope, began in {**self._sends, **self._gone}.items():
             scope.deadline = began + self._silence
 
     def failed(self, error: Exception) -> None:
-        """Note an error of one connection, which is no other's."""
+        """Count an error of one connection, which must not affect others."""
         log.debug("a connection failed", exc_info=error)
         self.complaints.add(f"connections that failed, as with {one_line(error)}")
         self.complaints.tell(current_time())
 
 
 class _Stream:
-    """A stream of trio that sends with a limit, and tells when its client is gone."""
+    """A trio stream that sends with a time limit, and reports when its client is gone."""
 
     def __init__(self, stream: Any, clients: _Clients, scope: CancelScope) -> None:
         self._stream, self._clients, self._scope = stream, clients, scope
@@ -158,7 +158,7 @@ class _Stream:
         return getattr(self._stream, name)
 
     async def receive_some(self, size: int) -> bytes:
-        data = b""  # if it fails, too
+        data = b""  # also if it fails
         try:
             data = bytes(await self._stream.receive_some(size))
         finally:
@@ -191,7 +191,7 @@ class _Stream:
 
 
 class _Reader:
-    """A reader of asyncio that tells when its client is gone."""
+    """An asyncio reader that reports when its client is gone."""
 
     def __init__(self, reader: Any, clients: _Clients, scope: CancelScope) -> None:
         self._reader, self._clients, self._scope = reader, clients, scope
@@ -216,7 +216,7 @@ class _Reader:
 
 
 class _Writer:
-    """A writer of asyncio that drains with a limit."""
+    """An asyncio writer that drains with a time limit."""
 
     def __init__(self, writer: Any, clients: _Clients, scope: CancelScope) -> None:
         self._writer, self._clients, self._scope = writer, clients, scope
@@ -277,13 +277,13 @@ async def _on_trio(app: ASGIWrapper, config: Config, drain: Drain, clients: _Cli
 
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
-            for one in drain.sockets:
-                accepting.start_soon(_accept, one, join)
+            for sock in drain.sockets:
+                accepting.start_soon(_accept, sock, join)
             await drain.work.stop_requested()
             await drain.settle()
             accepting.cancel_scope.cancel()
-        for one in drain.sockets:
-            one.close()
+        for sock in drain.sockets:
+            sock.close()
         clients.hurry()
         connections.cancel_scope.deadline = trio.current_time() + drain.seconds
         if connections.child_tasks:
@@ -295,7 +295,7 @@ async def _on_trio(app: ASGIWrapper, config: Config, drain: Drain, clients: _Cli
 
 
 async def _accept(listener: socket.socket, join: Callable[[socket.socket], object]) -> None:
-    """Accept connections on trio, several at once, and *join* each."""
+    """Accept connections on trio, several per round, and *join* each."""
     listener.settimeout(0)
     while True:
         await wait_readable(listener)
@@ -304,7 +304,7 @@ async def _accept(listener: socket.socket, join: Callable[[socket.socket], objec
                 sock, _address = listener.accept()
             except BlockingIOError:
                 break
-            except OSError as error:  # the client is gone again, or there are no more descriptors
+            except OSError as error:  # the client is gone, or there are no more descriptors
                 if error.errno in SCARCE:
                     await sleep(PAUSE)
                     break

@@ -1,7 +1,7 @@
-"""The limits of `clients` for the connections of uvicorn, which has hardly any of its own.
+"""Apply the limits of `clients` to the connections of uvicorn, which has few of its own.
 
-uvicorn closes a connection that is idle between two requests. It waits without end for the first request, for the rest
-of a request, and for a client to read. Its parsers' errors about some malformed requests become tracebacks.
+uvicorn closes a connection that is idle between two requests. It waits forever for the first request, for the rest of a
+request, and for a client to read. Its parsers' errors about some malformed requests become tracebacks.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from kernel.bricks.clients import FIRST, GOODBYE, HEAD, REQUEST, UNREAD, UNSENT,
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 32  # the part of all connections that is closed when there are too many: looking for them takes time
-YOUNG = 0.25  # seconds that a connection has at least before it may be closed for another
+AT_ONCE = 32  # one in 32 connections is closed when there are too many, since finding them takes time
+YOUNG = 0.25  # minimum age in seconds of a connection that is closed for another
 FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 21\r\n"
     b"retry-after: 1\r\nconnection: close\r\n\r\ntoo many connections\n"
@@ -27,12 +27,12 @@ FULL = (
 
 
 class Clients:
-    """All connections of one server.
+    """All connections of a server.
 
     Args:
-        limits: What clients may take.
-        state: uvicorn's state, which holds its connections: HTTP and websockets.
-        complaints: Takes what clients do wrong.
+        limits: The limits of clients.
+        state: uvicorn's state, which contains its connections: HTTP and websockets.
+        complaints: Counts what clients do wrong.
 
     """
 
@@ -40,10 +40,10 @@ class Clients:
         self.complaints = complaints
         self._limits = limits
         self._state = state
-        self._parted: dict[Any, float] = {}  # connections that were asked to end, and since when
+        self._parted: dict[Any, float] = {}  # connections that were requested to end, and since when
 
     def protocol(self, base: Any) -> Any:
-        """Return uvicorn's class of an HTTP connection, with limits."""
+        """Return uvicorn's class for an HTTP connection, with limits added."""
         return type(f"Limited{base.__name__}", (_Limited, base), {"clients": self})
 
     def admit(self, connection: _Limited) -> None:
@@ -58,7 +58,7 @@ class Clients:
         closed = heapq.nlargest(max(most // AT_ONCE, 1), old)
         for _, _, one in closed:
             one.transport.abort()
-            self._state.connections.discard(one)  # asyncio tells it later
+            self._state.connections.discard(one)  # asyncio would remove it later
         self.complaints.add(f"connections more than {most}")
         if not closed:
             connection.transport.write(FULL)
@@ -73,7 +73,7 @@ class Clients:
         self.complaints.tell(now)
 
     def part(self) -> None:
-        """End all connections for a stop: after the request in flight, or at once if their clients keep us waiting."""
+        """End all connections for a stop: after the request in flight, or at once if the server waits for a client."""
         now = current_time()
         for one in [*self._state.connections]:
             if one not in self._parted:
@@ -84,7 +84,7 @@ class Clients:
                 if one.waited(now) > (UNSENT if one.reads_body else UNREAD):
                     one.transport.abort()
             elif now - self._parted[one] > GOODBYE:
-                websocket: Any = one  # each class of them has a transport
+                websocket: Any = one  # every websocket class has a transport
                 websocket.transport.abort()
 
     def _http(self) -> Iterable[_Limited]:
@@ -102,12 +102,12 @@ class _Limited:
     connections: set[Any]
 
     def connection_made(self, transport: Any) -> None:
-        """Begin."""
-        self.since = self._moved = current_time()  # when the server began to wait for a request; the last byte of one
+        """Start the time limits."""
+        self.since = self._moved = current_time()  # when waiting for a request began, and its last byte came
         self._begun = False  # whether the next request has begun to arrive
         self._received = 0  # bytes of its head
-        self._unread: float | None = None  # since when the client has taken nothing of what there is for it
-        self._left = 0  # bytes that it had not taken then
+        self._unread: float | None = None  # since when the client has received nothing of its answer
+        self._left = 0  # bytes that it had not received by then
         super().connection_made(transport)  # type: ignore[misc]
         self.clients.admit(self)
 
@@ -128,7 +128,7 @@ class _Limited:
         return not self._idle and cycle.more_body and not cycle.response_started and asked
 
     def waited(self, now: float) -> float:
-        """Return for how many seconds the server has been waiting for the client; 0 if the client waits for it."""
+        """Return the seconds that the server has been waiting for the client; 0 if the client waits for the server."""
         left = self.transport.get_write_buffer_size()
         if not left:
             self._unread = None
@@ -142,7 +142,7 @@ class _Limited:
         return now - self._moved if self._idle or self.reads_body else 0.0
 
     def data_received(self, data: bytes) -> None:
-        """Note what the server waits for, and let no request end in a traceback."""
+        """Record what the server waits for, and let no request end in a traceback."""
         self._moved = current_time()
         if self._idle and not self._begun:
             self._begun, self._received = True, 0
@@ -160,19 +160,19 @@ class _Limited:
                 self._refuse()
 
     def handle_events(self) -> None:
-        """Handle what has arrived, also when an answer was sent: then an error would be the app's."""
+        """Handle received data, also after an answer was sent: otherwise an error would be attributed to the app."""
         try:
             super().handle_events()  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001
             self._refuse(error)
 
     def resume_writing(self) -> None:
-        """Note that the client has taken something."""
+        """Record that the client has received something."""
         self._unread = None
         super().resume_writing()  # type: ignore[misc]
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse a request, or the rest of one: then the app sees that its client is gone."""
+        """Refuse a request, or the rest of one. The app then sees that its client is gone."""
         self.clients.complaints.add(NOT_HTTP)
         if self._idle:
             super().send_400_response(msg)  # type: ignore[misc]
@@ -187,7 +187,7 @@ class _Limited:
         log.debug("a request that the server could not handle", exc_info=error)
         self.clients.complaints.add(NOT_HTTP)
         for one in [one for one in self.connections if one.transport is self.transport and one is not self]:
-            self.connections.discard(one)  # a websocket that did not come to be
+            self.connections.discard(one)  # a websocket whose handshake failed
         if not self._idle:
             self._leave()
         self.transport.abort()
@@ -197,7 +197,7 @@ class _Limited:
         self.cycle.message_event.set()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Ignore the wish for another protocol, as HTTP says."""
+        """Ignore the request for another protocol, as HTTP requires."""
 
 
 NOT_HTTP = "requests that are not HTTP"

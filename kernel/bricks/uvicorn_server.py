@@ -64,7 +64,7 @@ def prepare(app: ASGIApp, options: dict[str, Any], limits: Limits) -> Serve:
 
 
 def _unsaid(record: logging.LogRecord) -> bool:
-    """Drop uvicorn's line about each malformed request: `Complaints` counts them."""
+    """Drop uvicorn's line about each malformed request, since `Complaints` counts them."""
     return record.msg != "Invalid HTTP request received."
 
 

@@ -96,7 +96,7 @@ def _by_pattern(name: str) -> tuple[str, str, str]:
         if name.startswith(prefix):
             general = f"OTEL_EXPORTER_OTLP_{name.removeprefix(prefix)}"
             tp, _, meaning = (_COMMON | _RARE)[general]
-            return tp, f"that of {general}", f"for {signal} alone: {meaning}"
+            return tp, f"the value of {general}", f"for {signal} alone: {meaning}"
     for prefix, what in (("OTEL_BSP_", "spans"), ("OTEL_BLRP_", "log records")):
         if name.startswith(prefix):
             tp, meaning, *default = _BATCHES[name.removeprefix(prefix)]

@@ -38,8 +38,8 @@ class Shares:
     """Samples the loop of a thread until `end`.
 
     Args:
-        main: The thread.
-        owner: Returns the service whose code runs in a frame or its callers; an empty string if it is none's.
+        main: The id of the thread.
+        owner: Returns the service whose code runs in a frame or its callers; an empty string if there is none.
 
     """
 

@@ -77,7 +77,7 @@ END = b"# EOF\n"  # ends the OpenMetrics format
 
 
 class _Masked:
-    """Another registry, without secrets."""
+    """A registry that masks the secrets of another."""
 
     def __init__(self, registry: Any) -> None:
         self._registry = registry
@@ -88,21 +88,22 @@ class _Masked:
 
 
 def _masked(family: Any) -> Any:
-    """Return a *family* of series without secrets in its description and labels; numbers stay as they are."""
+    """Return a *family* of series with secrets in its description and labels masked; numbers stay as they are."""
     documentation = family.documentation
-    labels = "\n".join(text for one in family.samples for pair in one.labels.items() for text in pair)
+    labels = "\n".join(text for sample in family.samples for pair in sample.labels.items() for text in pair)
     if mask(labels) == labels and mask(documentation) == documentation:
         return family
     made = copy.copy(family)
     made.documentation = shown(documentation)
     made.samples = [
-        one._replace(labels={_label(name): shown(text) for name, text in one.labels.items()}) for one in family.samples
+        sample._replace(labels={_label(name): shown(text) for name, text in sample.labels.items()})
+        for sample in family.samples
     ]
     return made
 
 
 def _label(name: str) -> str:
-    """Return the *name* of a label without secrets, and valid."""
+    """Return the *name* of a label, valid and with secrets masked."""
     return name if mask(name) == name else "masked"
 
 

@@ -1,4 +1,4 @@
-"""Remove secrets, and what is too long, from spans and metrics before they are exported. Imported only with the SDK."""
+"""Mask secrets, and limit the length of texts, in spans and metrics before their export. Imported only with the SDK."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from kernel.masking import shown
 
 
 def sayable_span(span: Any) -> Any:
-    """Return *span* without secrets, bounded, and valid as UTF-8: one invalid text would lose its whole batch.
+    """Return *span* without secrets, bounded, and valid as UTF-8: one invalid text would lose the whole batch.
 
-    What is not a span is returned unchanged.
+    Objects that are not spans are returned unchanged.
     """
     if not isinstance(span, ReadableSpan) or not any(map(_is_odd, _texts(span))):
         return span
@@ -28,8 +28,8 @@ def sayable_span(span: Any) -> Any:
         parent=span.parent,
         resource=span.resource,
         attributes=_attributes(span.attributes),
-        events=[Event(_sayable(one.name), _attributes(one.attributes), one.timestamp) for one in span.events],
-        links=[Link(one.context, _attributes(one.attributes)) for one in span.links],
+        events=[Event(_sayable(event.name), _attributes(event.attributes), event.timestamp) for event in span.events],
+        links=[Link(link.context, _attributes(link.attributes)) for link in span.links],
         kind=span.kind,
         status=Status(status.status_code, _sayable(status.description) if status.description else None),
         start_time=span.start_time,
@@ -56,14 +56,14 @@ def _texts_of(attributes: Mapping[str, Any] | None) -> Iterator[object]:
 
 
 def sayable_metrics(value: Any) -> Any:
-    """Return a report of the SDK's metrics without secrets, and bounded, in all texts; numbers stay as they are."""
+    """Return a report of the SDK's metrics with secrets masked and lengths limited in all texts; numbers stay."""
     if isinstance(value, str):
         return _sayable(value)
     if isinstance(value, Mapping):
         made = _attributes(value)
         return value if made == value else made
     if isinstance(value, list | tuple):
-        items = [sayable_metrics(one) for one in value]
+        items = [sayable_metrics(item) for item in value]
         return value if all(map(operator.is_, items, value)) else type(value)(items)
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value

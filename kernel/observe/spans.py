@@ -3,10 +3,10 @@
 Every span ends, so that a trace is complete in the viewer while the app runs. There is no span for "ready", which has
 no end, and none for waiting, which is not work and would hide what took the time. The structure:
 
-    start (the app)                     a trace of its own, from the first launch until all are ready
     start (the app)                     a separate trace, from the first launch until all are ready
     ├─ start (database)
-       └─ start (api)                      linked to the start that it had waited for
+    └─ start (api)                      linked to the start that it had waited for
+       └─ attempt, backoff, attempt     only if there were several
     restart (database)                  a crash and its recovery, linked to the start that it ends
     ├─ stop, backoff, start
     └─ restart (api)                    a dependent that was restarted as well

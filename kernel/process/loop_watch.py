@@ -66,7 +66,7 @@ class LoopWatch:
     def _answers(self, asked: float) -> None:
         self.delay = time.monotonic() - asked
         self._answer.set()
-        with contained("a sign of life"):
+        with contained("the liveness callback"):
             self._alive()
 
     def _watch(self) -> None:

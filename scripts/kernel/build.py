@@ -134,7 +134,7 @@ def runtime(folder: Path | None = None) -> Path:
         options += [f"--specpath={work}", *(f"--hidden-import={name}" for name in standard_modules())]
         _step("Python", [str(python), "-m", "PyInstaller", "--log-level=ERROR", *options, str(LAUNCHER)])
         frozen = Path(work, "runtime")
-        compiled = _step("the list of what is frozen", [str(python), "-c", NEEDS, str(frozen)])
+        compiled = _step("the list of frozen modules", [str(python), "-c", NEEDS, str(frozen)])
         whole = frozen.read_bytes()
         _beside(made).write_text(json.dumps(max(glibc(compiled), glibc(whole))))
         frozen.write_bytes(whole.replace(SAID, SAYS))

@@ -85,7 +85,7 @@ def put_files(change: Change, commit: str) -> None:
             " the branch that the update was made from, and run this again"
         )
     there = [path for path, state in states.items() if state != "D"]
-    # Expect the files as they are in HEAD: whatever somebody changes from now on is set aside.
+    # Expect the files to be as in HEAD: files that somebody changes from now on are set aside.
     was = _check_out([path for path, state in states.items() if state != "A"], change.folder / "was", env) / inner
     change.expected = {path: as_in(was / path, ROOT / path) for path in states}
     others = [path for path, found in change.expected.items() if found != fingerprint(was / path)]

@@ -211,7 +211,7 @@ async def test_an_endless_stream_ends_with_its_time_to_drain(
                 await begun.wait()
     assert ended.is_set()
     assert b"tick" in got[0]
-    assert caplog.text.count("requests were still in flight when their time to drain was over") == 1
+    assert caplog.text.count("requests were still in flight when the time to drain was over") == 1
     assert run.states("api")[-1] is State.STOPPED
 
 

@@ -1,4 +1,4 @@
-"""A service that crashes at once, again and again: restarts per second, and the memory that each leaves.
+"""A service that crashes at once, again and again: restarts per second, and memory growth per restart.
 
     python -m contestants.storm kernel 100000     retried without delay; `kernel-quiet`: with LOG_LEVEL=critical
     python -m contestants.storm anyio 100000      by hand: a loop around try and except
