@@ -183,3 +183,21 @@ def test_a_command_finds_a_wrong_selection(new_app: NewApp) -> None:
     assert told.code == 2
     assert told.said("no service is named 'lokal'; did you mean 'local'")
     assert app.call("ask", "tell", SERVICES_ENABLED="!*").stdout == "told 7\n"
+
+
+def test_a_dotenv_that_was_not_loaded_is_told(new_app: NewApp) -> None:
+    """By every way in, where it would help; its values are not shown."""
+    app = new_app()
+    app.service("ask", ASK.format("api"))
+    app.service("api", api(CONFIG.format(default=""), "config: ApiConfig, "))
+    told = ".env sets API_PORT, but is not loaded; recipes such as `just run` load it"
+    for words in (("run",), ("ask", "tell"), ("check",)):
+        assert ".env" not in app.call(*words).stderr
+    app.write(".env", "API_PORT=8123\nAPI_MODE=b\n")
+    for words in (("run",), ("ask", "tell"), ("check",)):
+        result = app.call(*words)
+        assert result.code == 2
+        assert result.stderr.count(told) == 1
+        assert "8123" not in result.stderr
+    assert app.call("check", API_PORT="1").code == 0
+    assert ".env" not in app.call("check", API_PORT="a").stderr  # it is set, and so is the one to change
