@@ -323,8 +323,15 @@ class ProgramError(BrickError):
     lines: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        last = f"; its last line: {self.lines[-1]}" if self.lines else ""
-        return f"{self.program} {self.what}{last}"
+        return f"{self.program} {self.what}{self._said()}"
+
+    def _said(self) -> str:
+        """Return the line that explains most: the last about an error if the program failed, else the last."""
+        for words in (("fatal", "panic"), ("error",)) if self.code and self.code > 0 else ():
+            for line in reversed(self.lines):
+                if any(word in line.lower() for word in words):
+                    return f"; its error: {line}"
+        return f"; its last line: {self.lines[-1]}" if self.lines else ""
 
 
 class CallError(KernelError):

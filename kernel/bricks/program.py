@@ -86,7 +86,7 @@ async def program(
             finally:
                 await run.end()  # noqa: ASYNC102  (it shields itself)
     if run.failed:
-        raise run.error()
+        raise run.error() from None  # not the cancellation by which the block ended
 
 
 class Program:

@@ -43,7 +43,7 @@ def main(app: ModuleType, argv: Sequence[str] | None = None) -> int:
     try:
         code = program.dispatch(words)
     except PlanError as error:
-        report_problems(error, settings)
+        report_problems(error, settings, identity.root)
         code = USAGE
     except BrokenPipeError:  # `app list | head`
         code = 0

@@ -83,7 +83,7 @@ class BuiltIn:
         service
             Names or patterns, instead of SERVICES_ENABLED; "!name" excludes one.
         with_dependencies
-            Also run their dependencies.
+            Also run their dependencies; one that "!name" leaves out only if its value is needed.
 
         """
         from kernel.run.runner import around, connected, execute
@@ -154,7 +154,7 @@ class BuiltIn:
 
         patterns, source = self._patterns(service)
         names = selection.select(self.files, patterns, source)
-        services, errors = selection.load_selected(self.files, names, with_dependencies=False)
+        services, _, errors = selection.load_selected(self.files, names, with_dependencies=False)
         misfits, _ = selection.registry_of(services, self.files).check()
         Problems.raise_any([*errors, *(error for error in misfits if not isinstance(error, LeftOutError))])
         print(drawing.draw(services, format))
@@ -174,7 +174,7 @@ class BuiltIn:
         from kernel.plan.environment_formats import FORMATS
 
         names = selection.select(self.files, *self._patterns(service))
-        services, errors = selection.load_selected(self.files, names, with_dependencies=False)
+        services, _, errors = selection.load_selected(self.files, names, with_dependencies=False)
         around = environment.Surroundings.of(os.environ, self.identity.root)
         print(FORMATS[format](environment.variables_of(services, around), self.identity.name))
         if missing := around.not_loaded:

@@ -226,6 +226,7 @@ class Program(BuiltIn):
 
         if "LOG_LEVEL" not in os.environ:
             logs.logger.setLevel("WARNING")  # a command's output should not be mixed with logs
+        ways: Any = {"enabled": self.settings.enabled, "errors": self.wrong}
         if needs.edges:
             from kernel.run.runner import command_unit, connected, execute, provider_unit
 
@@ -234,7 +235,7 @@ class Program(BuiltIn):
 
             def prepare() -> tuple[Sequence[Any], Sequence[str]]:
                 self._import_init()
-                made, config = plan_command(service, needs, self.files, os.environ, self.wrong)
+                made, config = plan_command(service, needs, self.files, os.environ, **ways)
                 known = {**given, **_config(needs, config)}
                 unit = command_unit(
                     f"{service.name} {name}", needs, lambda **values: call_with(fn, {**known, **values}), outcome
@@ -243,7 +244,7 @@ class Program(BuiltIn):
                 return connected(units, self.settings, self.identity, outside, export=False), ()
 
             return execute(self.settings, prepare, outside, to_the_end=self.process, outcome=outcome)
-        _, config = plan_command(service, needs, self.files, os.environ, self.wrong)
+        _, config = plan_command(service, needs, self.files, os.environ, **ways)
         return self._run_alone(functools.partial(call_with, fn, {**given, **_config(needs, config)}))
 
 

@@ -82,8 +82,8 @@ def spent(attempts: int, refused: BaseException | None) -> str:
     """Say why a service is not retried: its retries are used up, or the error *refused* is not in `Retry.on`."""
     words = [f"after {attempts} attempts"] if attempts > 1 else []
     if refused is not None:
-        words.append(f"not retried: {type(refused).__name__} is not in Retry(on=...)")
-    return ", ".join(words)
+        words.append(f"and is not retried, since {type(refused).__name__} is not in Retry(on=...)")
+    return " ".join(words)
 
 
 def describe_move(move: Transition) -> str:  # noqa: PLR0911  (one for each state)

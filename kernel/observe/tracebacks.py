@@ -17,8 +17,8 @@ def text_of_traceback(error: BaseException, *, folded: bool = False) -> str:
 
     Args:
         error: The error.
-        folded: Whether successive frames of libraries become one line that names the libraries. A traceback without a
-            line of the user's code is not folded.
+        folded: Whether successive frames of libraries become one line that names the libraries. If neither the error
+            nor any of its causes has a line of the user's code, nothing is folded.
 
     """
     return traceback_text(error, without_kernel(error), _fold if folded else lambda _: None)
@@ -26,14 +26,18 @@ def text_of_traceback(error: BaseException, *, folded: bool = False) -> str:
 
 def _fold(told: traceback.TracebackException) -> None:
     todo: list[traceback.TracebackException | None] = [told]
+    found: list[traceback.TracebackException] = []
     while todo:
         part = todo.pop()
-        if part is None:
-            continue
+        if part is not None:
+            found.append(part)
+            todo += [part.__cause__, part.__context__, *(part.exceptions or ())]
+    if not any(is_users_file(frame.filename) for error in found for frame in error.stack):
+        return
+    for error in found:
         stack = _Folded()
-        stack.extend(part.stack)
-        part.stack = stack
-        todo += [part.__cause__, part.__context__, *(part.exceptions or ())]
+        stack.extend(error.stack)
+        error.stack = stack
 
 
 class _Folded(traceback.StackSummary):
@@ -41,8 +45,6 @@ class _Folded(traceback.StackSummary):
 
     def format(self, **options: Any) -> list[str]:
         """Return the lines, each with its line ending."""
-        if not any(is_users_file(frame.filename) for frame in self):
-            return super().format(**options)
         lines: list[str] = []
         run: list[traceback.FrameSummary] = []
         for frame in [*self, None]:

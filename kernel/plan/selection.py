@@ -54,6 +54,17 @@ def select(files: Catalogue, patterns: Sequence[str] | None, source: str) -> lis
         )
     if patterns is None:
         return list(files)
+    chosen, dropped = _matched(files, patterns, source)
+    result = [service for service in files if service in chosen - dropped]
+    if not result:
+        raise NamingError(
+            f"{', '.join(patterns)} selects no service", where=source, hint="remove one of the exclusions"
+        )
+    return result
+
+
+def _matched(files: Catalogue, patterns: Sequence[str], source: str) -> tuple[set[str], set[str]]:
+    """Return the names that *patterns* choose, and those that they exclude; the parameters are those of `select`."""
     from fnmatch import fnmatchcase
 
     chosen: set[str] = set()
@@ -74,24 +85,34 @@ def select(files: Catalogue, patterns: Sequence[str] | None, source: str) -> lis
     Problems.raise_any(errors)
     if all(pattern.startswith("!") for pattern in patterns):
         chosen = set(files)
-    result = [service for service in files if service in chosen - dropped]
-    if not result:
-        raise NamingError(
-            f"{', '.join(patterns)} selects no service", where=source, hint="remove one of the exclusions"
-        )
-    return result
+    return chosen, dropped
 
 
 def load_selected(
-    files: Mapping[str, ServiceFile], names: Iterable[str], *, with_dependencies: bool
-) -> tuple[dict[str, Service[..., Any]], list[PlanError]]:
-    """Import the services *names*, with their dependencies if requested."""
+    files: Mapping[str, ServiceFile],
+    names: Iterable[str],
+    *,
+    with_dependencies: bool,
+    left_out: Collection[str] = (),
+) -> tuple[dict[str, Service[..., Any]], set[str], list[PlanError]]:
+    """Import the services *names*, with their dependencies if requested; also return which names were tried.
+
+    Args:
+        files: All services.
+        names: The services to import.
+        with_dependencies: Whether to import their dependencies, too.
+        left_out: Dependencies that are imported only where their value is needed, not for the order.
+
+    """
     services, errors = load_all({name: files[name] for name in names})
     tried = {*names}
     todo = list(services.values()) if with_dependencies else []
     while todo:
         needs = needs_of(todo.pop())
-        for target in [edge.target for edge in needs.edges] if needs else ():
+        for edge in needs.edges if needs else ():
+            target = edge.target
+            if edge.parameter is None and target in left_out:
+                continue
             if target in files and target not in tried:
                 tried.add(target)
                 try:
@@ -100,7 +121,7 @@ def load_selected(
                     errors.append(error)
                 else:
                     todo.append(services[target])
-    return services, errors
+    return services, tried, errors
 
 
 def registry_of(
@@ -134,7 +155,8 @@ def make_plan(
         environ: The environment.
         patterns: As for `select`.
         source: Where the patterns were given, for errors.
-        with_dependencies: Whether to add the dependencies of the selected services.
+        with_dependencies: Whether to add the dependencies of the selected services. A dependency that a pattern
+            excludes is added only where its value is needed.
         errors: Errors found before, which are reported with the others.
 
     Raises:
@@ -146,9 +168,9 @@ def make_plan(
     except PlanError as error:
         Problems.raise_any([*errors, error])
         raise
-    services, wrong = load_selected(files, names, with_dependencies=with_dependencies)
-    chosen = files if with_dependencies else names
-    registry = registry_of(services, files, chosen, remote=bool(environ.get("NATS_URL", "").strip()))
+    left_out = _matched(files, patterns, source)[1] if patterns and with_dependencies else ()
+    services, tried, wrong = load_selected(files, names, with_dependencies=with_dependencies, left_out=left_out)
+    registry = registry_of(services, files, tried, remote=bool(environ.get("NATS_URL", "").strip()))
     misfits, warnings = registry.check()
     configs, bad_values, misses = registry.read_configs(environ)
     try:
@@ -168,16 +190,31 @@ def plan_command(
     needs: Needs,
     files: Catalogue,
     environ: Mapping[str, str],
+    *,
+    enabled: Sequence[str] | None = None,
     errors: Sequence[PlanError] = (),
 ) -> tuple[Plan, object]:
     """Plan the run of a command: return its providers, and the config of the service it belongs to.
+
+    Args:
+        owner: The service whose command it is.
+        needs: What the command needs.
+        files: All services that were found.
+        environ: The environment.
+        enabled: The patterns of SERVICES_ENABLED; None if it is not set. A service that they leave out runs only where
+            its value is needed.
+        errors: Errors found before, which are reported with the others.
 
     Raises:
         PlanError: There are errors; several are raised as `Problems`.
 
     """
     providers = [edge.target for edge in needs.edges if edge.target in files]
-    services, wrong = load_selected(files, providers, with_dependencies=True)
+    left_out: set[str] = set()
+    if enabled is not None:
+        chosen, dropped = _matched(files, enabled, "SERVICES_ENABLED")
+        left_out = {*files} - (chosen - dropped)
+    services, _, wrong = load_selected(files, providers, with_dependencies=True, left_out=left_out)
     registry = registry_of(services, files, files)
     misfits, _ = registry.check()
     own = [registry.check_edge(owner, edge) for edge in needs.edges]

@@ -11,6 +11,7 @@ import enum
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def _sections(text: str) -> Iterator[str]:
     for part in re.split(r"\n\n(?=\S)", text):
         head, _, rest = part.partition(":\n")
         if head in SECTIONS:
-            yield f"{head}:\n\n{''.join(_items(inspect.cleandoc(rest)))}".rstrip()
+            yield f"{head}:\n\n{''.join(_items(textwrap.dedent(rest)))}".rstrip()
         else:
             yield part.replace("``", "`").rstrip()
 

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,30 @@ async def test_its_end_is_a_crash() -> None:
     assert "db exited with code 3" in str(caught.value)
     assert "before it was ready" in str(caught.value)
     assert "no space left" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "said"),
+    [
+        (["FATAL: no port", "LOG: is shut down"], 1, "; its error: FATAL: no port"),
+        (["FATAL: no port", "an error", "bye"], 1, "; its error: FATAL: no port"),
+        (["ValueError: x", "bye"], 2, "; its error: ValueError: x"),
+        (["first", "last"], 1, "; its last line: last"),
+        (["ERROR: of a query", "last"], -9, "; its last line: last"),
+        ([], 1, ""),
+    ],
+)
+def test_which_line_tells_why(lines: list[str], code: int, said: str) -> None:
+    """The last one is often only a farewell; one that was killed had no reason of its own."""
+    assert str(ProgramError("db", "has ended", code, tuple(lines))) == f"db has ended{said}"
+
+
+async def test_its_end_is_told_without_the_cancellation() -> None:
+    """That the block was cancelled is how, not why."""
+    with pytest.raises(ProgramError) as caught:
+        async with program(*python("sys.exit(1)")):
+            await anyio.sleep(ENOUGH)
+    assert "Cancelled" not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_it_is_killed() -> None:

@@ -132,7 +132,7 @@ MISTAKES = {
     # -- files
     "syntax error": Mistake(
         {"api.py": "x = 1\nasync def api(:\n"},
-        [r"services/api.py:2: service 'api' cannot be imported: SyntaxError: invalid .*; fix the file, or exclude"],
+        [r"services/api.py:2: service 'api' cannot be imported: SyntaxError: invalid syntax.*; fix the file"],
     ),
     "missing package": Mistake(
         {"api.py": "import os\nimport nosuch\n"},

@@ -142,3 +142,62 @@ def test_what_is_right_is_right_by_every_way_in(new_app: NewApp) -> None:
         assert result.code == 0
     assert app.call("ask", "tell").stdout == "told 7\n"
     assert app.call("check").code == 0
+
+
+ORDER = """
+@service(depends=["local"])
+async def api(serving: Serving[int]) -> None:
+    async with serving(7):
+        await anyio.sleep_forever()
+"""
+LOCAL = """
+@service(oneshot=True)
+async def local() -> None:
+    log.warning("local was run")
+"""
+
+
+def test_what_is_left_out_does_not_run_for_the_order(new_app: NewApp) -> None:
+    """A value is needed, an order is not: neither a command nor `--with-dependencies` starts it against the setting."""
+    app = new_app()
+    app.service("ask", ASK.format("api"))
+    app.service("api", ORDER)
+    app.service("local", LOCAL)
+    for ways, runs in (({}, True), ({"SERVICES_ENABLED": "!local"}, False), ({"SERVICES_ENABLED": "ask"}, False)):
+        told = app.call("ask", "tell", **ways)
+        assert told.stdout == "told 7\n"
+        assert told.said("local was run") is runs, ways
+    assert app.start("run", "ask", "--with-dependencies").stop(after="asks with 7").said("local was run")
+    without = app.start("run", "ask", "!local", "--with-dependencies").stop(after="asks with 7")
+    assert not without.said("local was run")
+    assert without.said("api does not wait for local, which is not enabled")
+
+
+def test_a_command_finds_a_wrong_selection(new_app: NewApp) -> None:
+    """Else a misspelt exclusion would start what it should keep out."""
+    app = new_app()
+    app.service("ask", ASK.format("api"))
+    app.service("api", ORDER)
+    app.service("local", LOCAL)
+    told = app.call("ask", "tell", SERVICES_ENABLED="!lokal")
+    assert told.code == 2
+    assert told.said("no service is named 'lokal'; did you mean 'local'")
+    assert app.call("ask", "tell", SERVICES_ENABLED="!*").stdout == "told 7\n"
+
+
+def test_a_dotenv_that_was_not_loaded_is_told(new_app: NewApp) -> None:
+    """By every way in, where it would help; its values are not shown."""
+    app = new_app()
+    app.service("ask", ASK.format("api"))
+    app.service("api", api(CONFIG.format(default=""), "config: ApiConfig, "))
+    told = ".env sets API_PORT, but is not loaded; recipes such as `just run` load it"
+    for words in (("run",), ("ask", "tell"), ("check",)):
+        assert ".env" not in app.call(*words).stderr
+    app.write(".env", "API_PORT=8123\nAPI_MODE=b\n")
+    for words in (("run",), ("ask", "tell"), ("check",)):
+        result = app.call(*words)
+        assert result.code == 2
+        assert result.stderr.count(told) == 1
+        assert "8123" not in result.stderr
+    assert app.call("check", API_PORT="1").code == 0
+    assert ".env" not in app.call("check", API_PORT="a").stderr  # it is set, and so is the one to change

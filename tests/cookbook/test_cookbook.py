@@ -126,7 +126,7 @@ def local_redis(port: int, folder: Path) -> Any:
 @needs("redis-server")
 @pytest.mark.anyio
 async def test_redis(page: Callable[..., Page], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Jobs are done, and one whose worker has crashed is there for its successor."""
+    """Jobs are done; one that fails is kept aside; one whose worker has crashed is there for its successor."""
     caplog.set_level(logging.INFO)
     port = free_port()
     read = page("redis")
@@ -138,11 +138,22 @@ async def test_redis(page: Callable[..., Page], tmp_path: Path, caplog: pytest.L
         assert caplog.messages[-2:].count("job second") <= 1
         assert await client.lrange("busy", 0, -1) == []
         await client.rpush("jobs", "poison", "third")
-        with pytest.raises(RunFailed, match="poison"):
+        async with running(read.redis_pool, read.worker, environ=environ):
+            await until(lambda: "job third" in caplog.messages)
+        assert await client.lrange("failed", 0, -1) == ["poison"]
+        assert "job poison has failed" in caplog.messages
+        handle, read.names["handle"] = read.handle, _away
+        await client.rpush("jobs", "fourth", "fifth")
+        with pytest.raises(RunFailed, match="no route"):
             async with running(read.redis_pool, _once(read.worker), environ=environ):
                 await anyio.sleep(ENOUGH)
         left = await client.lrange("busy", 0, -1) + await client.lrange("jobs", 0, -1)
-        assert sorted(left) == ["poison", "third"]
+        assert sorted(left) == ["fifth", "fourth"]
+        read.names["handle"] = handle
+        async with running(read.redis_pool, read.worker, environ=environ):
+            await until(lambda: "job fifth" in caplog.messages)
+        assert caplog.messages.index("job fourth") < caplog.messages.index("job fifth")
+        assert await client.keys("*") == ["failed"]
 
 
 @needs("redis-server")
@@ -158,6 +169,11 @@ async def test_redis_naive(page: Callable[..., Page], tmp_path: Path) -> None:
             async with running(read.redis_pool, read.naive, environ=environ):
                 await anyio.sleep(ENOUGH)
         assert await client.keys("*") == []
+
+
+async def _away(_: str) -> None:
+    """Fail as a job does whose database is away."""
+    raise OSError("no route")
 
 
 def _once(worker: Any) -> Any:

@@ -448,5 +448,5 @@ async def test_an_error_that_is_not_retried_is_final() -> None:
     run = caught.value.run
     assert run.states(database)[-2:] == [State.STOPPING, State.FAILED]
     assert run.transitions(database)[-1].reason == (
-        "after 2 attempts, not retried: PermissionError is not in Retry(on=...)"
+        "after 2 attempts and is not retried, since PermissionError is not in Retry(on=...)"
     )

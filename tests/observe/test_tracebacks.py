@@ -62,6 +62,23 @@ def test_causes_and_groups_are_folded_too() -> None:
     assert "raw_decode" not in folded
 
 
+def test_a_cause_of_libraries_alone_is_folded() -> None:
+    """The user's line stands in the error that it caused."""
+    cause = raised(lambda: json.loads("{"))
+    trace = cause.__traceback__
+    while trace is not None and "json" not in trace.tb_frame.f_code.co_filename:
+        trace = trace.tb_next
+    cause.__traceback__ = trace
+
+    def fail() -> None:
+        raise LookupError from cause
+
+    folded = text_of_traceback(raised(fail), folded=True)
+    assert "raw_decode" not in folded
+    assert "frames in json" in folded
+    assert "JSONDecodeError" in folded
+
+
 def test_nothing_is_folded_where_nothing_is_the_users() -> None:
     """A traceback of libraries alone would say nothing."""
 
