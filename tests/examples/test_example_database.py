@@ -57,7 +57,7 @@ async def test_the_background_task_optimizes(pool: Pool, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("place", "reason"),
     [
-        ("missing/app.db", "there is not a folder"),
+        ("missing/app.db", "there is no folder"),
         ("folder", "unable to open database file"),
         ("text", "file is not a database"),
     ],

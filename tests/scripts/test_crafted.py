@@ -86,7 +86,7 @@ def test_a_chain_of_links_past_the_longest_path(tmp_path: Path) -> None:
     members += [(tarfile.SYMTYPE, "escape", "/".join(steps) + "/" + "l" * 254 + "/../outside")]
     members += [(tarfile.REGTYPE, "escape/file", "")]
     file = archive(tmp_path / "backup.tar.gz", members)
-    with pytest.raises(Refusal, match="holds"):
+    with pytest.raises(Refusal, match="two files with one path"):
         list(_unpack(file, tmp_path / "unpacked"))
     assert not list((tmp_path / "outside").iterdir())
 

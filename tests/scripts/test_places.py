@@ -337,7 +337,8 @@ def test_own_of_an_archive(upstream: Upstream, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert "kept in a backup first" in done.out
     assert "set upstream and commit" in done.out
-    assert project.git("log", "--format=%s") == "my-app, made from kernelpack 0.1.0\n"
+    version = tomllib.loads((project.root / "pyproject.toml").read_text())["tool"]["kernel"]["version"]
+    assert project.git("log", "--format=%s") == f"my-app, made from kernelpack {version}\n"
     assert project.git("status", "--porcelain") == ""
     assert project.git("branch", "--show-current") == "main\n"
     assert not (project.root / "services" / "example_api.py").exists()

@@ -109,8 +109,8 @@ def test_a_kind_that_is_none(owned: Project) -> None:
 @pytest.mark.parametrize(
     ("name", "word"),
     [
-        ("class", "Python's"),
-        ("print", "Python's"),
+        ("class", "a word of Python"),
+        ("print", "a word of Python"),
         ("test-runner", "test"),
         ("kernel", "reserved"),
         ("run", "command"),
@@ -119,8 +119,8 @@ def test_a_kind_that_is_none(owned: Project) -> None:
         ("log", "reserved"),
         ("hello-world", "already"),
         ("billing-worker", "already, in services/billing/worker.py"),
-        ("billing", "services/billing is there"),
-        ("kept", "tests/services/test_kept.py is there"),
+        ("billing", "services/billing exists already"),
+        ("kept", "tests/services/test_kept.py exists already"),
         ("", "needs a name; usage: just service NAME=billing"),
     ],
 )
@@ -138,7 +138,7 @@ def test_underscores_are_no_second_name(owned: Project) -> None:
     assert owned.just("service", "my-x").code == 0
     with owned.unchanged():
         assert refused(owned.just("service", "my-x"), "there is a service 'my-x' already, in services/my_x.py")
-        assert refused(owned.just("service", "my_x"), "no name for a service")
+        assert refused(owned.just("service", "my_x"), "not a valid name for a service")
 
 
 def test_remove_takes_both_away(owned: Project) -> None:
