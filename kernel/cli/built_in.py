@@ -28,7 +28,7 @@ BUILT_IN = ("run", "list", "graph", "check", "env", "call", "version")
 TAKE_NAMES = ("run", "graph", "check", "env")
 
 
-@attrs.define(eq=False, slots=False)
+@attrs.define(eq=False, slots=False, repr=False)
 class BuiltIn:
     """The built-in commands of an app, and what all its commands share."""
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 COMPLETION = ("--install-completion", "--show-completion", "__complete")
 
 
-@attrs.define(eq=False, slots=False)
+@attrs.define(eq=False, slots=False, repr=False)
 class Program(BuiltIn):
     """The command line of one app."""
 

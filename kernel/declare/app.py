@@ -16,7 +16,7 @@ ObserverFunction = TypeVar("ObserverFunction", bound=Callable[[Any], None])
 LifespanFunction = Callable[[], AsyncGenerator[None, None]]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Extensions:
     """Everything that `app/init.py` and `app/commands.py` register: lifespans in order, observers, and commands."""
 

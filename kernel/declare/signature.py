@@ -16,7 +16,7 @@ from kernel.errors import DeclarationError, PlanError, Problems, did_you_mean
 from kernel.stacks import shorten
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Edge:
     """One dependency of a service.
 
@@ -34,7 +34,7 @@ class Edge:
     optional: bool = False
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Needs:
     """What a signature needs.
 
@@ -108,7 +108,7 @@ def read_signature(
     return reading.needs
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Reading:
     """Reads one signature."""
 

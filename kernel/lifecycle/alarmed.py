@@ -9,7 +9,7 @@ import attrs
 from kernel.lifecycle.clock import Alarm, Clock
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Alarmed:
     """A state machine with at most one alarm, which triggers its next step. A new alarm replaces the previous one."""
 

@@ -20,7 +20,7 @@ from kernel.process.contain import say_once
 COMPACT = 64  # the heap is rebuilt when it has more cancelled alarms than this, and more than half are cancelled
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Alarm:
     """A scheduled call of `callback` at the time `when` (seconds on the loop's clock)."""
 
@@ -36,7 +36,7 @@ class Alarm:
             self._clock.forget()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Clock:
     """Calls each alarm's callback when it is due.
 

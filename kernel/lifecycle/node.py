@@ -14,7 +14,7 @@ from kernel.lifecycle.supervisor import Supervisor
 from kernel.lifecycle.units import Unit
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Node(Supervisor):
     """A supervisor with its place in the graph, which the orchestrator maintains.
 

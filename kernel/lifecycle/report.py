@@ -13,7 +13,7 @@ from kernel.lifecycle.explain import duration, effort_of, end_of, forced_words, 
 SIGNAL = re.compile(r"SIG[A-Z]+|KeyboardInterrupt")  # a stop reason that names a signal
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Report:
     """How the run ended.
 

@@ -50,7 +50,7 @@ from kernel.process.contain import contained
 from kernel.stacks import stands_at
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Supervisor(Alarmed):
     """Runs the attempts of one service.
 

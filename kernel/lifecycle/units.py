@@ -10,7 +10,7 @@ import attrs
 from kernel.declare.service import Service
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Unit:
     """A service to run.
 

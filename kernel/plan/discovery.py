@@ -30,7 +30,7 @@ RESERVED = frozenset({"admin", "kernel", "log", "nats", "otel", "runner", "servi
 PACKAGE = "services"
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class ServiceFile:
     """The file of a service.
 

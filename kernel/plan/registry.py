@@ -19,7 +19,7 @@ from kernel.lifecycle.graph import Graph, topological
 from kernel.lifecycle.units import Unit
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Registry:
     """Services by name.
 

@@ -18,7 +18,7 @@ from kernel.plan.discovery import Catalogue, ServiceFile, load, load_all
 from kernel.plan.registry import Registry, needs_of
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Plan:
     """What to run.
 

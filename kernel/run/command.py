@@ -87,7 +87,7 @@ def refuse_values(fn: Callable[..., Any], services: Mapping[str, str]) -> None:
             )
 
 
-@attrs.define
+@attrs.define(repr=False)
 class Outcome:
     """How a command ended, if nothing went wrong.
 

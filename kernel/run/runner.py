@@ -87,7 +87,7 @@ def execute(
                 watch.pop_all()
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class _LetGo:
     """Frees what a crash kept alive, once all other observers were called: its frames, with their memory and sockets.
 
@@ -100,7 +100,7 @@ class _LetGo:
             forget_frames(event.error)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class _Phases:
     """Sets the watchdog and the garbage collector for each phase of the run."""
 
