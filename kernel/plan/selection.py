@@ -210,10 +210,7 @@ def plan_command(
 
     """
     providers = [edge.target for edge in needs.edges if edge.target in files]
-    left_out: set[str] = set()
-    if enabled is not None:
-        chosen, dropped = _matched(files, enabled, "SERVICES_ENABLED")
-        left_out = {*files} - (chosen - dropped)
+    left_out = _matched(files, enabled, "SERVICES_ENABLED")[1] if enabled else ()
     services, _, wrong = load_selected(files, providers, with_dependencies=True, left_out=left_out)
     registry = registry_of(services, files, files)
     misfits, _ = registry.check()

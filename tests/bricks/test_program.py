@@ -257,7 +257,7 @@ def _until_closed(guard: socket.socket) -> None:
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-WHO = ("sh", "-c", "id -u; id -G; echo $USER $LOGNAME $HOME; trap 'exit 5' TERM; while sleep 0.1; do :; done")
+WHO = ("sh", "-c", "trap 'exit 5' TERM; id -u; id -G; echo $USER $LOGNAME $HOME; while sleep 0.1; do :; done")
 
 
 @needs_root

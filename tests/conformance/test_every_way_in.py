@@ -158,12 +158,12 @@ async def local() -> None:
 
 
 def test_what_is_left_out_does_not_run_for_the_order(new_app: NewApp) -> None:
-    """A value is needed, an order is not: neither a command nor `--with-dependencies` starts it against the setting."""
+    """A value is needed, an order is not: neither a command nor `--with-dependencies` starts what is excluded."""
     app = new_app()
     app.service("ask", ASK.format("api"))
     app.service("api", ORDER)
     app.service("local", LOCAL)
-    for ways, runs in (({}, True), ({"SERVICES_ENABLED": "!local"}, False), ({"SERVICES_ENABLED": "ask"}, False)):
+    for ways, runs in (({}, True), ({"SERVICES_ENABLED": "!local"}, False), ({"SERVICES_ENABLED": "ask"}, True)):
         told = app.call("ask", "tell", **ways)
         assert told.stdout == "told 7\n"
         assert told.said("local was run") is runs, ways

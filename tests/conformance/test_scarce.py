@@ -34,6 +34,7 @@ def start_elsewhere(app: App, **env: str) -> Process:
     return run
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_no_working_directory_in_a_long_stop(app: App, backend: str) -> None:
     """A long stop, a loop that is blocked, another signal, and `/status`: all is told, and the end is right."""
@@ -66,6 +67,7 @@ def test_no_working_directory_in_a_long_stop(app: App, backend: str) -> None:
     assert "Traceback" not in result.stderr.replace("Traceback (most recent call last):\\n  Cancelled", "")
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_no_working_directory_in_a_long_start(app: App, backend: str) -> None:
     """A start that takes long is explained, and one that takes too long ends as it does elsewhere."""

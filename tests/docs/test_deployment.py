@@ -38,6 +38,7 @@ def section(title: str, language: str) -> str:
     return found[1]
 
 
+@pytest.mark.minutes
 def test_on_a_laptop(built: Project) -> None:
     """The file runs what is enabled, and Ctrl+C stops it gracefully."""
     build, run = section("A laptop", "sh").splitlines()

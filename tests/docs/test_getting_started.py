@@ -14,6 +14,8 @@ import pytest
 
 from tests.scripts.projects import REPO, Machine
 
+pytestmark = pytest.mark.minutes
+
 PAGE = (REPO / "docs" / "getting-started.md").read_text()
 STEP = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -72,7 +74,6 @@ def last(reader: Reader, words: str) -> str:
     return [said for line, said in reader.said if words in line][-1]
 
 
-@pytest.mark.minutes
 def test_every_command_works(reader: Reader) -> None:
     """One after the other, as they stand there; each said something that fits."""
     commands = [line for found in STEP.finditer(PAGE) if found[1] == "sh" for line in found[2].splitlines()]

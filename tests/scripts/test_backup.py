@@ -117,6 +117,7 @@ def test_a_backup_of_an_older_version_that_has_hard_links(project: Project) -> N
     assert (project.root / "notes" / "second.txt").read_text() == "changed, not committed"
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o755, 0o700, 0o664, 0o444])
 def test_a_mode_comes_back_as_it_was(project: Project, mode: int) -> None:
     """Of a file that was lost, and of one whose mode alone was changed."""

@@ -56,6 +56,7 @@ def test_every_case_gives_its_numbers(result: Path) -> None:
     assert {target["met"] for target in told["targets"]} <= {"met", "missed", "not measured"}
 
 
+@pytest.mark.minutes
 def test_the_tables_are_well_formed(result: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each row has a cell for each column; the page is made from the JSON alone, and names no host."""
     assert bench.main([f"FROM={result}"]) == 0

@@ -18,6 +18,8 @@ import pytest
 
 from tests.scripts.projects import Done, Project
 
+pytestmark = pytest.mark.minutes
+
 
 def wheel(name: str, version: str, requires: str = "") -> bytes:
     """A package with nothing in it."""

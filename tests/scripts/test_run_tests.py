@@ -64,6 +64,7 @@ def test_with_words_it_is_pytest_at_once(small: Project) -> None:
     assert small.just("test", "-k", "nobody").code == 5
 
 
+@pytest.mark.minutes
 def test_a_project_may_want_workers(small: Project) -> None:
     """By a line of its pyproject.toml; `own` has left the template's out."""
     text = (small.root / "pyproject.toml").read_text()

@@ -214,6 +214,7 @@ def planted() -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.minutes
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the keys")
 def test_secrets_of_each_kind(owned: Project) -> None:
     """None is missed, and none is repeated."""
@@ -232,6 +233,7 @@ def test_secrets_of_each_kind(owned: Project) -> None:
             assert secret.decode() not in done.out + report_text
 
 
+@pytest.mark.minutes
 def test_what_only_looks_like_a_secret(owned: Project) -> None:
     """Code and settings without one, and keys that are public."""
     lines = [
@@ -308,6 +310,7 @@ def test_a_harmless_line(line: str) -> None:
     assert list(inspect("services/x.py", HEAD + line)) == []
 
 
+@pytest.mark.minutes
 def test_excuses(owned: Project) -> None:
     """A bare `# noqa` hides nothing; one that names the rule is counted."""
     owned.write(
