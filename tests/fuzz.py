@@ -211,7 +211,8 @@ def starved_of(tree: Tree, number: int) -> None:
 
 def judge(plan: Plan, result: Result, left: list[int]) -> None:
     """Complain of a wrong code, of services that stopped in the wrong order, and of processes left behind."""
-    if plan.moment < LOADED and not re.search(r"^\{|/(kernel|app)/", result.stderr, re.MULTILINE):
+    loaded = LOADED if os.getloadavg()[0] < (os.cpu_count() or 1) else START  # on a busy machine it begins late
+    if plan.moment < loaded and not re.search(r"^\{|/(kernel|app)/", result.stderr, re.MULTILINE):
         assert result.code <= 0 or "KeyboardInterrupt" in result.stderr, f"exit code {result.code}"
         return  # Python was still being loaded, and had the signal for itself
     assert result.code in ({0} if len(plan.signals) == 1 else {0, 130}), f"exit code {result.code}"
