@@ -24,7 +24,7 @@ HEAD = 64 * 1024  # maximum bytes of them, for a parser without its own limit
 EVERY = 60.0  # seconds between two log lines about clients
 
 # After a stop was requested:
-FIRST = 0.5  # seconds for a new connection to send its first request: a round trip or two, and a busy loop
+FIRST = 0.1  # seconds for a new connection to send its first request
 UNREAD = 0.5  # seconds within which a client must receive a part of its answer
 UNSENT = 2.0  # seconds within which a client must send a part of its request's body
 GOODBYE = 1.0  # seconds within which a client must answer the close of its websocket
