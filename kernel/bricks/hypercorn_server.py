@@ -117,8 +117,11 @@ class _Clients:
 
     async def send(self, send: Callable[[], Awaitable[object]]) -> bool:
         """Wait for *send*, and return whether it was completed in time."""
-        began = current_time()
-        with CancelScope(deadline=began + self._silence) as scope:
+        with CancelScope() as scope:
+            # Set only now: a scope that is entered too late, after a pause such as a garbage collection, would prevent
+            # the first attempt to send, which is all that most answers need.
+            began = current_time()
+            scope.deadline = began + self._silence
             self._sends[scope] = began
             try:
                 await send()
