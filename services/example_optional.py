@@ -1,4 +1,4 @@
-"""Fails at once, which is allowed: the app runs without it."""
+"""Fails at once (allowed): the app runs without it."""
 
 from __future__ import annotations
 

@@ -115,6 +115,18 @@ class _Clients:
         self.complaints.tell(current_time())
         return True
 
+    async def receive(self, scope: CancelScope, received: Awaitable[bytes]) -> bytes:
+        """Return what the client of *scope* has sent; if that is nothing, or an error, the client is gone."""
+        data = b""
+        try:
+            data = bytes(await received)
+        finally:
+            if data:
+                self.spoke(scope)
+            else:
+                self.gone(scope)
+        return data
+
     async def send(self, send: Callable[[], Awaitable[object]]) -> bool:
         """Wait for *send*, and return whether it was completed in time."""
         with CancelScope() as scope:
@@ -195,15 +207,7 @@ class _Stream:
         return getattr(self._stream, name)
 
     async def receive_some(self, size: int) -> bytes:
-        data = b""  # also if it fails
-        try:
-            data = bytes(await self._stream.receive_some(size))
-        finally:
-            if data:
-                self._clients.spoke(self._scope)
-            else:
-                self._clients.gone(self._scope)
-        return data
+        return await self._clients.receive(self._scope, self._stream.receive_some(size))
 
     async def send_all(self, data: bytes) -> None:
         import trio
@@ -239,15 +243,7 @@ class _Reader:
         return getattr(self._reader, name)
 
     async def read(self, size: int) -> bytes:
-        data = b""
-        try:
-            data = bytes(await self._reader.read(size))
-        finally:
-            if data:
-                self._clients.spoke(self._scope)
-            else:
-                self._clients.gone(self._scope)
-        return data
+        return await self._clients.receive(self._scope, self._reader.read(size))
 
     def at_eof(self) -> bool:
         ended: bool = self._reader.at_eof()
