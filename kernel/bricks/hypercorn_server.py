@@ -197,17 +197,21 @@ class _Clients:
         self.complaints.tell(current_time())
 
 
-class _Stream:
-    """A trio stream that sends with a time limit, and reports when its client is gone."""
+class _Watched:
+    """One side of a connection of hypercorn's: what it does not define is that of *inner*."""
 
-    def __init__(self, stream: Any, clients: _Clients, scope: CancelScope) -> None:
-        self._stream, self._clients, self._scope = stream, clients, scope
+    def __init__(self, inner: Any, clients: _Clients, scope: CancelScope) -> None:
+        self._inner, self._clients, self._scope = inner, clients, scope
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self._inner, name)
+
+
+class _Stream(_Watched):
+    """A trio stream that sends with a time limit, and reports when its client is gone."""
 
     async def receive_some(self, size: int) -> bytes:
-        return await self._clients.receive(self._scope, self._stream.receive_some(size))
+        return await self._clients.receive(self._scope, self._inner.receive_some(size))
 
     async def send_all(self, data: bytes) -> None:
         import trio
@@ -216,7 +220,7 @@ class _Stream:
         sent = not data
         try:
             for start in range(0, len(view), PIECE):
-                sent = await self._clients.send(functools.partial(self._stream.send_all, view[start : start + PIECE]))
+                sent = await self._clients.send(functools.partial(self._inner.send_all, view[start : start + PIECE]))
                 if not sent:
                     break
         except trio.BusyResourceError as error:  # hypercorn has just closed it
@@ -225,54 +229,42 @@ class _Stream:
             if not sent:
                 self._clients.gone(self._scope)
         if not sent:
-            await trio.aclose_forcefully(self._stream)
+            await trio.aclose_forcefully(self._inner)
             raise trio.BrokenResourceError("the client does not read")
 
     async def aclose(self) -> None:
         self._clients.gone(self._scope)
-        await self._stream.aclose()
+        await self._inner.aclose()
 
 
-class _Reader:
+class _Reader(_Watched):
     """An asyncio reader that reports when its client is gone."""
 
-    def __init__(self, reader: Any, clients: _Clients, scope: CancelScope) -> None:
-        self._reader, self._clients, self._scope = reader, clients, scope
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reader, name)
-
     async def read(self, size: int) -> bytes:
-        return await self._clients.receive(self._scope, self._reader.read(size))
+        return await self._clients.receive(self._scope, self._inner.read(size))
 
     def at_eof(self) -> bool:
-        ended: bool = self._reader.at_eof()
+        ended: bool = self._inner.at_eof()
         if ended:
             self._clients.gone(self._scope)
         return ended
 
 
-class _Writer:
+class _Writer(_Watched):
     """An asyncio writer that drains with a time limit."""
 
-    def __init__(self, writer: Any, clients: _Clients, scope: CancelScope) -> None:
-        self._writer, self._clients, self._scope = writer, clients, scope
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._writer, name)
-
     async def drain(self) -> None:
-        await self._bounded(self._writer.drain)
+        await self._bounded(self._inner.drain)
 
     async def wait_closed(self) -> None:
-        await self._bounded(self._writer.wait_closed)
+        await self._bounded(self._inner.wait_closed)
 
     def close(self) -> None:
         self._clients.gone(self._scope)
-        self._writer.close()
+        self._inner.close()
 
     async def _bounded(self, wait: Callable[[], Awaitable[object]]) -> None:
-        transport = self._writer.transport
+        transport = self._inner.transport
         while left := transport.get_write_buffer_size():
             if await self._clients.send(wait):
                 return
