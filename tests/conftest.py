@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,14 +33,21 @@ def pytest_configure(config: pytest.Config) -> None:
     shared.everything = _wants_all(config)
 
 
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave the cookbook to `just test-all`: its libraries alone take a second to import, in each worker."""
+    return True if collection_path.name == "cookbook" and not shared.everything else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let the long ones begin first, and leave those that take minutes to `just test-all`."""
     items.sort(key=shared.turn)
     if shared.everything:
         return
-    minutes = [item for item in items if item.get_closest_marker("minutes") or "binary" in _fixtures(item)]
-    items[:] = [item for item in items if item not in {*minutes}]
-    config.hook.pytest_deselected(items=minutes)
+    later = {item for item in items if item.get_closest_marker("minutes") or "binary" in _fixtures(item)} | set(
+        shared.left_out([item for item in items if item.get_closest_marker("many")])
+    )
+    items[:] = [item for item in items if item not in later]
+    config.hook.pytest_deselected(items=[*later])
 
 
 def _fixtures(item: pytest.Item) -> Sequence[str]:

@@ -6,7 +6,8 @@ import fcntl
 import functools
 import os
 import shutil
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,18 @@ SINGLY = {"conformance", "docs", "examples", "scripts"}
 def examples(many: int) -> int:
     """Return how many examples hypothesis tries: *many*, or a fifth of them in `just test`."""
     return many if everything else many // 5
+
+
+def left_out(many: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """Return the cases of these tests that `just test` leaves to `just test-all`: all but each fifth."""
+    met: Counter[str] = Counter()
+    found = []
+    for item in many:
+        test = item.nodeid.partition("[")[0]
+        if met[test] % 5:
+            found.append(item)
+        met[test] += 1
+    return found
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -20,6 +20,7 @@ async def worker(config: WorkerConfig) -> None:
 TELLTALE = 'print("imported", __name__, file=sys.stderr)\n'
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("folders", [True, False], ids=["with folder entries", "without"])
 def test_runs_from_a_bare_zip(tree: App, folders: bool) -> None:
     """Names, summaries, version, a group's service, a package, a config's error with its line, and a run."""

@@ -33,6 +33,7 @@ async def pool(serving: Serving[int]) -> None:
 """
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("work", WORK)
 def test_a_child_that_gets_the_signal_too(app: App, work: str, backend: str) -> None:

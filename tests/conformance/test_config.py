@@ -227,6 +227,7 @@ def test_every_type_arrives(app: App, rest: str) -> None:
     assert "hunter2" not in result.stderr
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("parameter", "env", "value"),
     [

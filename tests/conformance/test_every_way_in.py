@@ -112,6 +112,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", MISTAKES)
 def test_it_is_found_by_every_way_in(new_app: NewApp, name: str) -> None:
     """Exit code 2, the same one error, and nothing has started."""

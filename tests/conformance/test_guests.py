@@ -212,6 +212,7 @@ LEAVES = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("what", LEAVES)
 def test_nobody_takes_a_signal_away(app: App, what: str, backend: str) -> None:
@@ -238,6 +239,7 @@ AGAIN = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("how", AGAIN)
 def test_a_signal_that_is_raised_again(app: App, how: str, backend: str) -> None:

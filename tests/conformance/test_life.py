@@ -30,6 +30,7 @@ RAISES = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", RAISES)
 def test_an_error_of_a_service_is_told(app: App, kind: str, backend: str) -> None:
@@ -45,6 +46,7 @@ def test_an_error_of_a_service_is_told(app: App, kind: str, backend: str) -> Non
     assert "services/odd.py" in failed["exception"]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("kind", RAISES)
@@ -64,6 +66,7 @@ def test_an_error_of_a_lifespan_is_told(app: App, kind: str, place: str, backend
     assert result.said("^exit 1: app/init.py:hook failed")
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("how", ["plain", "async", "in a child task", "with a value"])
 @pytest.mark.parametrize("kind", RAISES)
 def test_an_error_of_a_command_is_exit_1(app: App, kind: str, how: str) -> None:

@@ -125,6 +125,7 @@ SCARCE = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("admin", [False, True], ids=["", "admin"])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("what", SCARCE)

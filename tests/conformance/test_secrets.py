@@ -69,6 +69,7 @@ SECRETS = [
 ]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("secret", SECRETS)
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_secret_is_nowhere(app: App, secret: str, form: str) -> None:
@@ -139,6 +140,7 @@ async def calm(serving: Serving[None]) -> None:
 """
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_flood_is_bounded_wherever_it_is_told(app: App, form: str) -> None:
     """Texts, notes, tracebacks and chains; and each says how much was left out."""

@@ -69,6 +69,7 @@ def test_the_admin_server_takes_its_socket(app: App, held: list[socket.socket]) 
     assert result.said("the socket 'shop.socket' from systemd is not used")
 
 
+@pytest.mark.minutes
 def test_a_restart_refuses_and_loses_no_request(app: App, held: list[socket.socket]) -> None:
     """Each request comes by a connection of its own, all the while; five times the program starts anew."""
     app.service("api", API)

@@ -72,6 +72,7 @@ WEBSOCKET = (
 FRAME = b"\x00\x00\x05\x02\x00\x00\x00\x00\x01\x00\x00\x00\x00\x10"  # a PRIORITY of HTTP/2
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("sent", "expected"),
     [
@@ -104,6 +105,7 @@ def test_odd_requests(run: Process, sent: bytes, expected: list[int]) -> None:
     assert statuses(ask(port, get("/livez", "Host: localhost"))) == [200]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("host", "status"),
     [
@@ -140,6 +142,7 @@ def test_beyond_loopback_any_name_is_answered(app: App) -> None:
     assert run.result().code == 0
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "accept", ["application/openmetrics-text; version=abc", "text/plain; q=x", "a/b; c", ";;;", "\xff\xfe", "=" * 9000]
 )
@@ -277,6 +280,7 @@ def run_among(app: App, ports: tuple[int, int], backend: str, *, crowd: bool) ->
 PATIENT = {"RUNNER_SHUTDOWNTIMEOUT": "30s"}  # much more than the stop may take
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_crowd_of_the_worst_holds_up_nothing(app: App, backend: str) -> None:
     """They are there before it starts, while it runs and when it stops: probes are answered, and the stop is as quick.

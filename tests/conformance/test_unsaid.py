@@ -49,6 +49,7 @@ def ends(app: App, words: tuple[str, ...], env: dict[str, str], **streams: int) 
     return result.code, result.stdout + result.stderr
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("broken", [("stdout",), ("stderr",), ("stdout", "stderr")], ids="+".join)
 @pytest.mark.parametrize("kind", STREAMS)
 @pytest.mark.parametrize("end", ENDS)

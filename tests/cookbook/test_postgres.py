@@ -45,6 +45,9 @@ async def ask(url: str, *statements: str) -> Any:
 
 async def disconnect(url: str) -> int:
     """Close all connections to the database, as a restart does."""
+    loop = asyncio.get_running_loop()
+    if not isinstance(handler := loop.get_exception_handler(), ButAsyncpg):
+        loop.set_exception_handler(ButAsyncpg(handler))
     return int(
         await ask(
             url,
@@ -52,6 +55,18 @@ async def disconnect(url: str) -> int:
             " WHERE datname = current_database() AND pid <> pg_backend_pid()",
         )
     )
+
+
+@attrs.frozen
+class ButAsyncpg:
+    """Handles what a loop reports, but for futures that asyncpg leaves alone when a connection dies."""
+
+    handler: Any
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Pass it on."""
+        if "connection_lost" not in str(context.get("exception")):
+            (self.handler or asyncio.AbstractEventLoop.default_exception_handler)(loop, context)
 
 
 async def at_least(url: str, count: int) -> None:
@@ -88,6 +103,31 @@ async def test_asyncpg(page: Callable[..., Page], postgres: Postgres) -> None:
     for service in (read.database, read.orders):
         assert run.states(service).count(State.READY) == 1
     await none_connected(url)
+
+
+async def test_asyncpg_says_in_many_ways_that_a_connection_has_died(
+    page: Callable[..., Page], postgres: Postgres
+) -> None:
+    """At whatever moment the server closes a connection, the error is one that the consumer expects."""
+    url = postgres.database()
+    await ask(url, TABLE)
+    read = page("postgresql", URL=url)
+    met: set[type[BaseException]] = set()
+    wanted = {asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError}
+
+    async def order(pool: asyncpg.Pool) -> None:
+        while not wanted <= met:
+            try:
+                await read.take(pool, "tea")
+            except read.GONE as error:
+                met.add(type(error))
+
+    async with running(read.database, environ={"DATABASE_URL": url}) as run, anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(order, run.value(read.database))
+        with anyio.fail_after(ENOUGH):
+            while not wanted <= met:
+                await disconnect(url)
 
 
 async def test_asyncpg_tries_again_only_what_may_get_better(page: Callable[..., Page], postgres: Postgres) -> None:

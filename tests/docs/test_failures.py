@@ -33,6 +33,7 @@ def plays() -> Iterator[Plays]:
         yield lambda one: runs[one.title].result()
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("scenario", CHEAP, ids=lambda one: one.title)
 def test_the_terminal_still_says_it(scenario: failures.Scenario, plays: Plays) -> None:
     """A message that has changed has changed on the page too."""

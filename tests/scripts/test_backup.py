@@ -159,6 +159,7 @@ def test_it_asks(project: Project, answer: str) -> None:
     assert len(list((project.root / ".kernel" / "backups").iterdir())) == 1
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("spoil", ["cut", "text", "up", "absolute", "device"])
 def test_a_damaged_one_changes_nothing(project: Project, spoil: str) -> None:
     """It is read to its end first; paths out of the project are refused."""

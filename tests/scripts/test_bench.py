@@ -22,6 +22,8 @@ from bench import Report, Result, Target
 from bench_cases import Case, Group
 from contestants import moments
 
+pytestmark = pytest.mark.minutes
+
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Path:

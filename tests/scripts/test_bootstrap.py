@@ -236,6 +236,7 @@ def test_no_network_for_uv(tree: Tree) -> None:
 MIRROR = "[global]\nindex-url = http://mirror/simple\ncert = /ca.pem\n"
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("config", "env", "expected"),
     [

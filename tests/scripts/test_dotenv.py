@@ -36,6 +36,7 @@ def test_the_app_gets_it(project: Project, program: str) -> None:
     assert "ENV=prod" in project.just("run", "probe", program=program).out
 
 
+@pytest.mark.minutes
 @PROGRAMS
 def test_the_tests_get_it(project: Project, program: str) -> None:
     """The same for `just test`."""
@@ -60,6 +61,7 @@ def test_the_settings_of_the_justfile_hold(project: Project, program: str) -> No
     assert done.out == "A=1;B=None;C=other;EXPORTED=it's here;ENV=dev\n"
 
 
+@pytest.mark.many
 @PROGRAMS
 @pytest.mark.parametrize(
     ("text", "why"),

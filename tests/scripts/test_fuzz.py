@@ -11,6 +11,8 @@ from kernel.testing import BACKENDS
 from tests import fuzz, fuzz_http, generated
 from tests.generated import App
 
+pytestmark = pytest.mark.minutes
+
 
 def test_a_find_ends_it_with_the_smallest_app_that_shows_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

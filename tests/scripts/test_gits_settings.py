@@ -138,6 +138,7 @@ def test_it_comes_to_the_same(upstream: Upstream, plain: dict[str, str], tmp_pat
     assert different <= {"pyproject.toml", "scripts/kernel/shipped.txt"}, different  # they name the commit
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [

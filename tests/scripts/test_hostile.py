@@ -105,6 +105,7 @@ def test_there_are_forty() -> None:
     assert len(HOSTILE) >= 40
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -140,6 +141,7 @@ def test_a_recipe_tells_its_use(project: Project, words: tuple[str, ...], told: 
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.minutes
 def test_every_recipe_answers_help(project: Project) -> None:
     """At once and without doing anything: what it does, and how it is called."""
     listed = project.machine.call(str(project.root / ".venv/bin/just"), "--summary", cwd=project.root)

@@ -23,6 +23,8 @@ from tests.ports import free_port
 from tests.receiver import receiving
 from tests.scripts.projects import Done, Project
 
+pytestmark = pytest.mark.minutes
+
 RUNTIME = """
     #!{python}
     import os, pathlib, signal, subprocess, sys

@@ -96,6 +96,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 BASE: Files = {path: ("100644", first(path)) for path in FILES}
 
 
+@pytest.mark.minutes
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ours=edited("ours"), theirs=edited("theirs"))
 def test_random_edits_on_both_sides(bench: Bench, ours: Files, theirs: Files) -> None:

@@ -19,6 +19,7 @@ def test_a_recipe_of_the_users_wins(project: Project, program: str) -> None:
     assert project.just("check", program=program).out == "checked\n"
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("program", ["./scripts/just", "just"])
 @pytest.mark.parametrize("recipe", ["run", "service", "own", "kernel-files", "lock", "backup"])
 def test_a_script_of_the_users_wins(project: Project, recipe: str, program: str) -> None:

@@ -193,6 +193,7 @@ def test_what_is_not_ready_is_refused(project: Project, spoil: Callable[[Project
     assert not (project.root / ".kernel" / "change").exists()
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", ["anyio", "git", "just", "class", "kernel", "tests"])
 def test_a_name_that_stands_for_something_else(project: Project, name: str) -> None:
     """A package, a program, a word of Python, a folder of the project."""

@@ -26,6 +26,7 @@ def refused(done: Done, *words: str) -> bool:
     return True
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "words",
     [

@@ -305,6 +305,31 @@ def test_a_subset_has_the_data_of_its_folders(built: Project, tmp_path: Path, en
         assert sorted(name.removeprefix("services/") for name in found) == sorted(expected)
 
 
+@pytest.mark.minutes
+def test_a_subset_has_what_its_helpers_import(built: Project, tmp_path: Path, env: dict[str, str]) -> None:
+    """A helper of a helper, also when it is imported late, by another name, or is a folder; no other one."""
+    project = Project(built.machine, tmp_path / "app")
+    shutil.copytree(built.root, project.root, symlinks=True)
+    helpers = {
+        "_first": "from services._second import two\n\n\ndef one() -> str:\n    return two()\n",
+        "_second": "def two() -> str:\n    import services._third.deep as x\n\n    return x.TEXT\n",
+        "_third/__init__": "",
+        "_third/deep": "from . import deeper\n\nTEXT = deeper.TEXT\n",
+        "_third/deeper": "TEXT = 'from far below'\n",
+        "_other": "import services._unused\n",
+        "_unused": "",
+    }
+    for name, text in helpers.items():
+        project.write(f"services/{name}.py", text)
+    top = "@service(oneshot=True)\nasync def top() -> None:\n    print(one())\n"
+    project.write("services/top.py", f"from kernel import service\nfrom services._first import one\n\n\n{top}")
+    assert project.just("build", "SERVICES=top").code == 0
+    file = project.root / "build/app.pyz"
+    assert call([sys.executable, file, "run"], tmp_path, env).stdout == "from far below\n"
+    names = {*zipfile.ZipFile(file).namelist()}
+    assert not names & {"services/_other.py", "services/_unused.py", "services/_pool.py"}
+
+
 def test_a_changed_tree_is_marked(built: Project, tmp_path: Path, env: dict[str, str]) -> None:
     """The build says so, and so does the app."""
     project = Project(built.machine, tmp_path / "app")

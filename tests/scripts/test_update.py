@@ -278,6 +278,7 @@ def test_the_user_opts_out(project: Project) -> None:
     assert recorded(project) == "0.4.0"
 
 
+@pytest.mark.minutes
 def test_tests_that_fail_lose_nothing(project: Project) -> None:
     """The review tells of them, with their last lines and their exit code; the files they have made are not in it."""
     edit(project.root / "Justfile", ("exit 0", "echo oh; echo x > README.md; exit 7"))
@@ -563,6 +564,7 @@ def test_a_password_in_an_address_is_not_shown(project: Project, server: str, se
             assert not any(part in done.err + done.out for part in (secret, "hunter2", "w0rd", "slash", "c#d"))
 
 
+@pytest.mark.minutes
 def test_a_signed_version_is_verified(project: Project, upstream: Upstream, tmp_path: Path) -> None:
     """By git's own means, here a key of ssh: a tag of somebody who is trusted is taken, and no other one."""
     key = tmp_path / "key"
@@ -582,6 +584,7 @@ def test_a_signed_version_is_verified(project: Project, upstream: Upstream, tmp_
     update(project, "VERIFY=1")
 
 
+@pytest.mark.minutes
 def test_tests_run_elsewhere(project: Project) -> None:
     """In a worktree that is gone afterwards, also where the recipe is called from outside the project."""
     edit(project.root / "Justfile", ("exit 0", "pwd; git rev-parse --show-toplevel"))
