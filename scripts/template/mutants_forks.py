@@ -64,8 +64,10 @@ HEAVY = (
 
 PATIENCE = 15.0  # seconds that a test may take, and SLOWER times what it took when it was measured
 SLOWER = 5.0
+START = 4  # times as long until the first test begins: many files are imported
 GRACE = 5.0  # seconds in which a runner closes what its tests have opened
 ADOPTS = 36  # PR_SET_CHILD_SUBREAPER of Linux
+CHILDREN = Path("/proc/thread-self/children")
 TOO_LONG = "takes too long"
 ENDED_WELL = {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}
 
@@ -176,6 +178,8 @@ class Copy:
         except BaseException:  # noqa: BLE001  (nothing of a fork may reach what the parent does next)
             traceback.print_exc()
         finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            end_children()
             os._exit(code)
 
     def outcome(self) -> Outcome:
@@ -222,14 +226,15 @@ class Copy:
             os.close(read)
             self._be_runner(tests, write)
         os.close(write)
+        run = None
         try:
             run = follow(read, tests)
-            if run.how == TOO_LONG:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(runner, signal.SIGINT)
             return run
         finally:
             os.close(read)
+            if run is None or run.how == TOO_LONG:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(runner, signal.SIGINT)
             end(runner)
             shutil.rmtree(self.folder / "t", ignore_errors=True)
 
@@ -302,7 +307,7 @@ class Chosen:
 
 def follow(pipe: int, tests: Mapping[str, float]) -> Run:
     """Follow a runner of *tests* until the first of them fails, or all have ended."""
-    ran, current, until = 0, "", time.monotonic() + 2 * PATIENCE
+    ran, current, until = 0, "", time.monotonic() + START * PATIENCE
     for told in messages(pipe):
         if told is None:
             if time.monotonic() > until:
@@ -337,18 +342,22 @@ def messages(pipe: int) -> Iterator[list[Any] | None]:
 
 
 def end(runner: int) -> None:
-    """End the runner, and all that its tests have left behind."""
+    """Let the runner end, and end all that its tests have left behind."""
     until = time.monotonic() + GRACE
     with contextlib.suppress(ChildProcessError):  # it may have been reaped
         while os.waitpid(runner, os.WNOHANG) == (0, 0) and time.monotonic() < until:
             time.sleep(0.01)
-    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
-    if not children.exists():
+    if not CHILDREN.exists():
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(runner, signal.SIGKILL)
+    end_children()
+
+
+def end_children() -> None:
+    """End all children of this process, and theirs, which it then adopts."""
     with contextlib.suppress(ChildProcessError):
         while True:
-            for pid in children.read_text().split() if children.exists() else ():
+            for pid in CHILDREN.read_text().split() if CHILDREN.exists() else ():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
             os.waitpid(-1, 0)

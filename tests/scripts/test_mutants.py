@@ -6,8 +6,10 @@ import ast
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -222,12 +224,23 @@ class Tree:
         for file in (REPO / "scripts" / "template").glob("mutants*.py"):
             shutil.copy(file, root / "scripts" / "template")
 
-    def mutants(self, *words: str) -> Done:
-        """Run the recipe, with one mutant at a time."""
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start the recipe, with one mutant at a time."""
         command = [sys.executable, "scripts/template/mutants.py", "JOBS=1", *words]
-        env = {**os.environ, "LEFT": str(self.left)}
-        done = subprocess.run(command, cwd=self.root, env=env, capture_output=True, text=True, check=False)
-        return Done(done.returncode, done.stdout, done.stderr)
+        env, pipe = {**os.environ, "LEFT": str(self.left)}, subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.root, env=env, stdout=pipe, stderr=pipe, text=True)
+
+    def mutants(self, *words: str) -> Done:
+        """Run the recipe to its end."""
+        process = self.start(*words)
+        out, err = process.communicate()
+        return Done(process.returncode, out, err)
+
+    def nothing_is_left(self) -> bool:
+        """Whether all processes that tests have started, and told of, have ended."""
+        pids = self.left.read_text().split()
+        assert pids
+        return not Path("/proc/self").exists() or not [pid for pid in pids if Path("/proc", pid).exists()]
 
 
 @pytest.fixture
@@ -255,10 +268,25 @@ def test_it_tells_who_lives(tree: Tree) -> None:
     told = json.loads((tree.root / ".mutants" / "kernel.plan.some.py-1.json").read_text())["mutants"]
     noticed = told["2: number > 0 or number == -7  ->  (number > 0 and number == -7)"]["noticed"]
     assert noticed == "tests/plan/test_some.py::test_good fails"
-    pids = tree.left.read_text().split()
-    assert pids
-    if Path("/proc/self").exists():
-        assert not [pid for pid in pids if Path("/proc", pid).exists()]
+    assert tree.nothing_is_left()
+
+
+@pytest.mark.minutes
+def test_a_run_that_is_ended_leaves_nothing_behind(tree: Tree) -> None:
+    """Neither what its tests have started, nor a mutant in the tree."""
+    hangs = "\ndef test_hangs():\n    while good(3) and 'COVERAGE_PROCESS_START' not in os.environ:\n        pass\n"
+    (tree.root / "tests/plan/test_some.py").write_text(TESTS.replace("def test_good", "def good_one") + hangs)
+    process = tree.start("MODULE=kernel/plan/some.py", "N=99")
+    until = time.monotonic() + 60
+    while not tree.left.exists():
+        assert time.monotonic() < until
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    process.communicate()
+    assert tree.nothing_is_left()
+    assert (tree.root / "kernel/plan/some.py").read_text() == SMALL
 
 
 @pytest.mark.minutes
