@@ -58,6 +58,9 @@ def measured(copy: Copy, jobs: int, *, anew: bool) -> Lines:
     for number, (folder, files) in enumerate(folders.items(), 1):
         print(f"seeing which lines the tests run: {folder} ({number} of {len(folders)})", flush=True)
         lines.measure(copy.root, files, modules, PER_JOB * jobs)
+        if again := sorted({file_of(test) for test in lines.failed} & {*files}):  # it may have been the load
+            print(f"once more, one at a time, since tests have failed: {' '.join(again)}", flush=True)
+            lines.measure(copy.root, again, modules, 1)
         lines.write(path)
     lines.follow(modules)
     for test in sorted(lines.failed):

@@ -132,9 +132,13 @@ class Copy:
     """
 
     def __init__(self, tree: Path, folder: Path) -> None:
-        self.folder, self.root = folder, folder / "tree"
+        self._tree, self.folder, self.root = tree, folder, folder / "tree"
         shutil.copytree(tree, self.root, symlinks=True, ignore=shutil.ignore_patterns(*IGNORED))
-        (self.root / ".venv").symlink_to(tree / ".venv")
+        (
+            self.root / ".venv"
+        ).mkdir()  # as a link it would lead tests that make a .venv into the tree's, which they clear
+        for path in (tree / ".venv").glob("*"):
+            (self.root / ".venv" / path.name).symlink_to(path)
         for words in ["git", "init", "-q"], ["git", "add", "-A"]:  # tests clone the tracked files
             subprocess.run(words, cwd=self.root, check=True)
         compileall.compile_dir(self.root, quiet=2, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
@@ -247,7 +251,7 @@ class Copy:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             os.chdir(self.root)
-            ours = {str(Path(__file__).parent), str((self.root / ".venv").resolve().parent)}
+            ours = {str(Path(__file__).parent), str(self._tree)}
             sys.path[:] = [str(self.root), *(place for place in sys.path if place not in ours)]
             sys.argv[:] = ["pytest"]
             for name in [name for name in os.environ if name.startswith(("PYTEST_", "COVERAGE_"))]:

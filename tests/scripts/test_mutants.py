@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import venv
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ sys.path.append(str(REPO / "scripts" / "template"))
 import mutants_forks
 from mutants import choose
 from mutants_changes import Module, Mutant
-from mutants_forks import follow, tell
+from mutants_forks import Copy, follow, tell
 from mutants_lines import Lines, Seen
 
 CODE = '''\
@@ -202,6 +203,24 @@ def test_what_a_runner_tells(
     assert run.ran == sum(words is not None and words[0] == "begins" for words in told)
 
 
+def test_a_copy_of_the_tree_may_lose_its_packages(tmp_path: Path) -> None:
+    """A test that makes a .venv clears the copy's, and no test clones it; those of the tree stay."""
+    tree = Tree(tmp_path / "here").root
+    (tree / ".venv" / "bin").mkdir(parents=True)
+    (tree / ".venv" / "bin" / "python").touch()
+    (tree / ".gitignore").write_text(".venv/\n")
+    (tmp_path / "copy").mkdir()
+    copy = Copy(tree, tmp_path / "copy").root
+    assert (copy / ".venv" / "bin" / "python").exists()
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=True).stdout
+    assert "kernel/plan/some.py" in listed
+    assert ".venv" not in listed
+    venv.EnvBuilder(clear=True).clear_directory(copy / ".venv")
+    assert not (copy / ".venv" / "bin").exists()
+    assert (tree / ".venv" / "bin" / "python").exists()
+
+
 # -- the whole ---------------------------------------------------------------------------------------------------
 
 
@@ -312,7 +331,7 @@ def test_tests_that_fail_anyway_prove_nothing(tree: Tree) -> None:
     later = "\ndef test_later():\n    good(1)\n    assert not pathlib.Path(os.environ['LEFT']).exists()\n"
     broken = f"{TESTS}\ndef test_broken():\n    assert not good(1)\n"
     (tree.root / "tests/plan/test_some.py").write_text(broken + later)
-    assert tree.mutants("N=0").code == 0
+    assert "once more, one at a time, since tests have failed: tests/plan/test_some.py" in tree.mutants("N=0").out
     tree.left.touch()
     done = tree.mutants("MODULE=kernel/plan/some.py", "N=99")
     assert "not used, since it fails: tests/plan/test_some.py::test_broken" in done.out
