@@ -39,11 +39,19 @@ case "$1 $2" in
 "pip sync")
     for name in just ruff flake8-async; do ln -sf "{PROGRAMS}/$name" .venv/bin/$name; done
     cp "$0" .venv/bin/uv
-    for folder in .venv/lib/python*/site-packages; do echo "{site.getsitepackages()[0]}" > "$folder/linked.pth"; done
+    for folder in .venv/lib/python*/site-packages; do
+        echo "{site.getsitepackages()[0]}" > "$folder/linked.pth"
+        cp "{site.getsitepackages()[0]}"/a1_coverage.pth "$folder" 2>/dev/null || true
+    done
     ;;
 *) exec "{PROGRAMS}/uv" "$@" ;;
 esac
 """
+
+MEASURED = (
+    "COVERAGE_PROCESS_START",
+    "PYTEST_CURRENT_TEST",
+)  # with both, coverage knows which test ran a program's lines
 
 USERS_RECIPE = """
 # A recipe of the user's own, which depends on nothing
@@ -113,10 +121,11 @@ class Machine:
 
     def call(self, *words: str, cwd: Path, stdin: str = "", **env: str) -> Done:
         """Runs a program."""
+        measured = {name: os.environ[name] for name in MEASURED if name in os.environ}
         done = subprocess.run(
             words,
             cwd=cwd,
-            env={**self.env, **env},
+            env={**self.env, **measured, **env},
             input=stdin,
             capture_output=True,
             text=True,
