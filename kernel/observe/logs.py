@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from kernel.config.settings import Settings
 from kernel.context import current_service
-from kernel.errors import encodable, one_line, text_of
+from kernel.errors import one_line, text_of
 from kernel.identity import Identity
 from kernel.observe import console, guard
 from kernel.observe.journal import is_journal, prioritized
@@ -194,10 +194,7 @@ class _Formatter(logging.Formatter):
         return self._clock
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  (logging's name)
-        try:
-            return encodable(text_of_traceback(ei[1], folded=self._folded))
-        except Exception as failure:  # noqa: BLE001  (methods of the error may raise)
-            return f"(no traceback: {type(failure).__name__})"
+        return text_of_traceback(ei[1], folded=self._folded)
 
     def _where(self, record: logging.LogRecord) -> str:
         return f"{record.pathname}:{record.lineno}"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from kernel import masking
+from kernel.errors import encodable, text_of
 from kernel.masking import TRACE, TRACE_LINE, bounded, mask, shown
 from kernel.observe.plain import message_of
 
@@ -66,13 +67,33 @@ def traceback_text(
     trace: TracebackType | None,
     edit: Callable[[traceback.TracebackException], object] = lambda _: None,
 ) -> str:
-    """Return the traceback of *error* from *trace* on, including causes. *edit* may change it before formatting."""
-    made = traceback.TracebackException(type(error), error, trace)
-    cut = _cut(made)
-    edit(made)
-    text = mask("".join(made.format())).rstrip()
+    """Return the traceback of *error* from *trace* on, including causes. *edit* may change it before formatting.
+
+    Never raises: if the traceback cannot be formatted, a plain one is returned.
+    """
+    cut = False
+    try:
+        made = traceback.TracebackException(type(error), error, trace)
+        cut = _cut(made)
+        edit(made)
+        text = "".join(made.format())
+    except Exception as failure:  # noqa: BLE001  (methods of the error may raise, and files may have run out)
+        text = _plain(error, trace, failure)
+    text = mask(encodable(text)).rstrip()
     text = bounded("\n".join(bounded(line, TRACE_LINE) for line in text.split("\n")), TRACE)
     return f"[... earlier causes left out ...]\n\n{text}" if cut else text
+
+
+def _plain(error: BaseException, trace: TracebackType | None, failure: Exception) -> str:
+    """Return a traceback for which nothing is imported or read. From Python 3.15 on, `traceback` imports lazily."""
+    lines = ["Traceback (most recent call last):"]
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        lines.append(f'  File "{code.co_filename}", line {trace.tb_lineno}, in {code.co_name}')
+        trace = trace.tb_next
+    lines.append(f"{type(error).__qualname__}: {text_of(error)}")
+    lines.append(f"[... source and causes left out: {type(failure).__name__}: {text_of(failure)} ...]")
+    return "\n".join(lines)
 
 
 def _cut(made: traceback.TracebackException) -> bool:

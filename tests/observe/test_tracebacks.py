@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 import anyio
 import pytest
 
+from kernel import masking
 from kernel.observe.tracebacks import text_of_traceback
 
 
@@ -107,3 +109,39 @@ def _all(trace: Any) -> list[Any]:
 def test_an_error_without_traceback(folded: bool) -> None:
     """It is one line either way."""
     assert text_of_traceback(ValueError("x"), folded=folded) == "ValueError: x"
+
+
+@pytest.mark.parametrize("folded", [True, False])
+@pytest.mark.parametrize("place", [(traceback, "TracebackException"), (traceback.StackSummary, "format")])
+def test_what_cannot_be_formatted_is_told_plainly(
+    monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str], folded: bool
+) -> None:
+    """Its lines and the error itself, without secrets, where Python can import or open nothing, or `str` raises."""
+
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise ValueError(17)
+
+    def odd() -> None:
+        raise Odd
+
+    def no_way() -> None:
+        raise LookupError("no way with hunter2-hunter2")
+
+    def nothing(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(masking, "_secrets", {})
+    monkeypatch.setattr(masking, "_longest_first", [])
+    masking.add("hunter2-hunter2")
+    errors = raised(no_way), raised(odd)
+    with monkeypatch.context() as broken:
+        broken.setattr(*place, nothing)
+        first, second = [text_of_traceback(error, folded=folded).splitlines() for error in errors]
+    assert first[0] == "Traceback (most recent call last):"
+    assert first[-3].endswith(", in no_way")
+    assert first[-2:] == [
+        "LookupError: no way with ********",
+        "[... source and causes left out: OSError: [Errno 24] Too many open files ...]",
+    ]
+    assert second[-2].endswith("Odd: (no text: ValueError)")
