@@ -77,22 +77,33 @@ def traceback_text(
         cut = _cut(made)
         edit(made)
         text = "".join(made.format())
-    except Exception as failure:  # noqa: BLE001  (methods of the error may raise, and files may have run out)
-        text = _plain(error, trace, failure)
+    except Exception:  # noqa: BLE001  (methods of the error may raise, and files may have run out)
+        text = _plain(error, trace)
     text = mask(encodable(text)).rstrip()
     text = bounded("\n".join(bounded(line, TRACE_LINE) for line in text.split("\n")), TRACE)
     return f"[... earlier causes left out ...]\n\n{text}" if cut else text
 
 
-def _plain(error: BaseException, trace: TracebackType | None, failure: Exception) -> str:
+def _plain(error: BaseException, trace: TracebackType | None, causes: int = CAUSES) -> str:
     """Return a traceback for which nothing is imported or read. From Python 3.15 on, `traceback` imports lazily."""
-    lines = ["Traceback (most recent call last):"]
+    lines = []
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None and causes:
+        how = "This caused" if error.__cause__ else "While this was handled, there was"
+        lines += [_plain(cause, cause.__traceback__, causes - 1), "", f"{how} another exception:", ""]
+    lines.append("Traceback (most recent call last):")
     while trace is not None:
         code = trace.tb_frame.f_code
         lines.append(f'  File "{code.co_filename}", line {trace.tb_lineno}, in {code.co_name}')
         trace = trace.tb_next
-    lines.append(f"{type(error).__qualname__}: {text_of(error)}")
-    lines.append(f"[... source and causes left out: {type(failure).__name__}: {text_of(failure)} ...]")
+    kind = type(error)
+    name = (
+        kind.__qualname__ if kind.__module__ in {"builtins", "__main__"} else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    text = text_of(error)
+    lines += [f"{name}: {text}" if text else name, *map(text_of, getattr(error, "__notes__", ()))]
+    if isinstance(error, BaseExceptionGroup) and causes:
+        lines += ["", *(_plain(inner, inner.__traceback__, causes // 2) for inner in error.exceptions)]
     return "\n".join(lines)
 
 

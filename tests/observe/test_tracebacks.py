@@ -125,8 +125,11 @@ def test_what_cannot_be_formatted_is_told_plainly(
     def odd() -> None:
         raise Odd
 
+    def both() -> None:
+        raise ExceptionGroup("both", [raised(odd), TimeoutError()])
+
     def no_way() -> None:
-        raise LookupError("no way with hunter2-hunter2")
+        raise LookupError("no way with hunter2-hunter2") from raised(both)
 
     def nothing(*_: object, **__: object) -> None:
         raise OSError(24, "Too many open files")
@@ -134,14 +137,28 @@ def test_what_cannot_be_formatted_is_told_plainly(
     monkeypatch.setattr(masking, "_secrets", {})
     monkeypatch.setattr(masking, "_longest_first", [])
     masking.add("hunter2-hunter2")
-    errors = raised(no_way), raised(odd)
+    error = raised(no_way)
+    error.add_note("in service api")
     with monkeypatch.context() as broken:
         broken.setattr(*place, nothing)
-        first, second = [text_of_traceback(error, folded=folded).splitlines() for error in errors]
-    assert first[0] == "Traceback (most recent call last):"
-    assert first[-3].endswith(", in no_way")
-    assert first[-2:] == [
+        lines = text_of_traceback(error, folded=folded).splitlines()
+    assert [line for line in lines if not line.startswith("  File ")] == [
+        "Traceback (most recent call last):",
+        "ExceptionGroup: both (2 sub-exceptions)",
+        "",
+        "Traceback (most recent call last):",
+        f"{__name__}.{Odd.__qualname__}: (no text: ValueError)",
+        "Traceback (most recent call last):",
+        "TimeoutError",
+        "",
+        "This caused another exception:",
+        "",
+        "Traceback (most recent call last):",
         "LookupError: no way with ********",
-        "[... source and causes left out: OSError: [Errno 24] Too many open files ...]",
+        "in service api",
     ]
-    assert second[-2].endswith("Odd: (no text: ValueError)")
+    assert [line.rpartition(", in ")[2] for line in lines if line.startswith("  File ")] == [
+        *("raised", "both"),
+        *("raised", "odd"),
+        *("raised", "no_way"),
+    ]
