@@ -329,12 +329,14 @@ def test_it_goes_on_where_it_was(tree: Tree) -> None:
 def test_tests_that_fail_anyway_prove_nothing(tree: Tree) -> None:
     """They are left out, whether they fail when they are measured or later; it is told which."""
     later = "\ndef test_later():\n    good(1)\n    assert not pathlib.Path(os.environ['LEFT']).exists()\n"
-    broken = f"{TESTS}\ndef test_broken():\n    assert not good(1)\n"
-    (tree.root / "tests/plan/test_some.py").write_text(broken + later)
-    assert "once more, one at a time, since tests have failed: tests/plan/test_some.py" in tree.mutants("N=0").out
+    (tree.root / "tests/plan/test_some.py").write_text(TESTS + later)
+    broken = tree.root / "tests/run/test_broken.py"
+    broken.parent.mkdir()
+    broken.write_text("from kernel.plan.some import good\n\ndef test_broken():\n    assert not good(1)\n")
+    assert "once more, one at a time, since tests have failed: tests/run/test_broken.py" in tree.mutants("N=0").out
     tree.left.touch()
     done = tree.mutants("MODULE=kernel/plan/some.py", "N=99")
-    assert "not used, since it fails: tests/plan/test_some.py::test_broken" in done.out
+    assert "not used, since they fail (1): tests/run/test_broken.py::test_broken" in done.out
     assert "not used, since it fails without a mutant: tests/plan/test_some.py::test_later" in done.out
     assert "LIVES   kernel/plan/some.py:2: number > 0  ->  (number >= 0)" in done.out
 
