@@ -24,6 +24,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -153,8 +154,11 @@ def _let_new_version(step: str, change: Change) -> None:
     words = [f"STEP={step}", f"ROOT={ROOT}", f"FOLDER={change.folder}"]
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, str(script), *words], cwd=ROOT, env=env, pass_fds=[change.turn], check=False)
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise Refusal(f"the new version's {script.name} was ended by {name}; nothing was changed: run this again")
     if done.returncode:
-        sys.exit(done.returncode if done.returncode > 0 else 2)
+        sys.exit(done.returncode)
 
 
 def _prepare(change: Change, note: Mapping[str, Any]) -> None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 import sys
-import types
 from pathlib import Path
 
 import kernel
 from kernel.calls.interface import interface_of
 from kernel.config.nats import NATS_VARIABLES
 from kernel.errors import CallError
+from tests.modules import new_module
 
 PAGE = (Path(__file__).parents[2] / "docs" / "calls.md").read_text()
 
 
 def test_the_first_block_declares_an_interface() -> None:
     """As it stands there."""
-    module = types.ModuleType("page")
+    module = new_module("page")
     sys.modules["page"] = module
     try:
         exec(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0], vars(module))  # noqa: S102

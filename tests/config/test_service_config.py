@@ -7,7 +7,6 @@ import linecache
 import re
 import sys
 import textwrap
-import types
 from datetime import date, datetime
 from decimal import Decimal
 from ipaddress import IPv4Address, IPv6Address
@@ -24,6 +23,7 @@ from hypothesis import strategies as st
 from kernel.config.service_config import read_config, variables
 from kernel.config.values import Seconds, Secret, variable
 from kernel.errors import ConfigError
+from tests.modules import new_module
 
 
 def _short(_: object, __: object, value: Secret[str]) -> None:
@@ -450,7 +450,7 @@ class Sub[U](Cfg[int]):
 @pytest.mark.parametrize("future", ["", "from __future__ import annotations"])
 def test_a_generic_class_in_the_new_syntax(future: str) -> None:
     """It is the same, whether or not its annotations are texts."""
-    module = types.ModuleType("new_syntax")
+    module = new_module("new_syntax")
     sys.modules["new_syntax"] = module
     exec(compile(NEW_SYNTAX.format(future=future), "new_syntax.py", "exec", dont_inherit=True), vars(module))  # noqa: S102
     try:

@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+
+from tests.modules import new_module
 
 PAGES = Path(__file__).parents[2] / "docs" / "cookbook"
 BLOCK = re.compile(r"^```python\n# (\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -34,7 +35,7 @@ class Page:
         found = BLOCK.findall(text)
         assert len(found) == text.count("```python"), "each block begins with its file, or with `# naive`"
         assert found[-1][0] == "naive", "each page shows a naive version"
-        module = types.ModuleType(self.names["__name__"])
+        module = new_module(self.names["__name__"])
         sys.modules[module.__name__] = module
         module.__dict__.update(self.names)
         for path, code in found:

@@ -485,7 +485,11 @@ def test_the_newer_version_says_what_an_update_is(tmp_path: Path) -> None:
     own.release("0.3.0", "No way.")
     own.write(script, "raise SystemExit(9)\n")
     own.release("0.3.1", "A broken way.")
+    own.write(script, 'import os\nimport sys\n\nif "STEP=make" in sys.argv:\n    os.kill(os.getpid(), 9)\n')
+    own.release("0.2.1", "A way that is killed after the check.")
     with project.unchanged():
+        done = project.just("kernel-update", "0.2.1")
+        assert (done.code, "the new version's update_to.py was ended by SIGKILL" in done.err) == (2, True)
         done = project.just("kernel-update", "0.3.0")
         assert (done.code, "choose another version" in done.err) == (2, True)
         assert project.just("kernel-update").code == 9
