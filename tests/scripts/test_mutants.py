@@ -23,7 +23,7 @@ import mutants_forks
 from mutants import choose
 from mutants_changes import Module, Mutant
 from mutants_forks import Copy, follow, tell
-from mutants_lines import Lines, Seen
+from mutants_lines import WAITS, Durations, Lines, Seen
 
 CODE = '''\
 """A docstring with 1 number."""
@@ -174,6 +174,18 @@ def test_a_file_of_tests_that_changes_is_measured_again(tmp_path: Path) -> None:
     assert lines.stale(tmp_path) == ["tests/test_new.py"]
     assert lines.tests == {}
     assert lines.of("kernel/plan/some.py", None) == set()
+
+
+def test_what_a_test_takes_does_not_depend_on_the_load(tmp_path: Path) -> None:
+    """A test that waits, of which nobody knows for what, counts by what it uses of a processor, and a little."""
+    durations = Durations(tmp_path / "report.json")
+    for name, used, seconds in ("quick", 0.1, 0.2), ("waits", 0.1, 9.0):
+        for when in ("setup", "call", "teardown"):
+            report = pytest.TestReport(name, ("", 0, ""), {}, "passed", None, when, duration=seconds, used=used)
+            durations.pytest_runtest_logreport(report)
+    durations.pytest_sessionfinish()
+    told = json.loads((tmp_path / "report.json").read_text())["passed"]
+    assert told == pytest.approx({"quick": 0.6, "waits": 0.3 + WAITS})
 
 
 @pytest.mark.parametrize(
