@@ -6,8 +6,9 @@
     just mutants JOBS=1                                     one mutant at a time, not one for each core
     just mutants MEASURE=1                                  find out again which tests run which line
 
-First all tests are run once, to see which lines each of them runs, also in programs that it starts; that takes some
-minutes. Later only files of tests that have changed are run again. MEASURE=1 is for changes of what tests share.
+First the tests of `just test` are run once, to see which lines each of them runs, also in programs that it starts; that
+takes some minutes. Later only files of tests that have changed, or in which a test failed, are run again. MEASURE=1 is
+for changes of what tests share.
 
 A mutant is created in a copy of the tree, and tested by the tests that run its lines: first those named for the module,
 then the others, the shortest first, LIMIT seconds in all. For lines that run when the module is imported, these are
@@ -40,6 +41,7 @@ OPTIONS = {"MODULE": "kernel/*", "N": "20", "SEED": "1", "LIMIT": "20", "JOBS": 
 USE = "use: just mutants [MODULE=kernel/plan/check.py] [N=20] [SEED=1] [LIMIT=20] [JOBS=2] [MEASURE=1]"
 MEASURED = ("kernel", "app", "scripts")  # folders with modules that can be changed
 PER_JOB = 3  # tests that are measured at a time: most wait for a program
+MANY = 5  # tests that are named
 IMPORT = 0.1  # seconds that another file of tests takes
 
 
@@ -63,8 +65,8 @@ def measured(copy: Copy, jobs: int, *, anew: bool) -> Lines:
             lines.measure(copy.root, again, modules, 1)
         lines.write(path)
     lines.follow(modules)
-    for test in sorted(lines.failed):
-        print(f"not used, since it fails: {test}")
+    if failed := sorted(lines.failed):
+        print(f"not used, since they fail ({len(failed)}): {' '.join(failed[:MANY])}{' ...' * (len(failed) > MANY)}")
     return lines
 
 
@@ -109,7 +111,7 @@ def choose(lines: Lines, module: Module, mutant: Mutant, limit: float) -> Choice
             limit -= takes
             files.add(file_of(test))
             rounds[rank(test)][test] = lines.tests[test]
-    of = [(test, lines.files[file_of(test)]) for tests in rounds for test in tests]
+    of = [(test, lines.files.get(file_of(test))) for tests in rounds for test in tests]
     return Choice([tests for tests in rounds if tests], len(found) - len(of), digest(repr(of)))
 
 
@@ -249,7 +251,7 @@ def modules_of(pattern: str) -> list[Module]:
     pattern = pattern.removesuffix("/")
     paths = [path for path in sorted(ROOT.glob(pattern)) if path.suffix == ".py" or path.is_dir()]
     files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*.py")))]
-    modules = [module for module in (Module.read(file, ROOT) for file in files) if module.mutants()]
+    modules = [module for module in (Module.read(file, ROOT) for file in files) if module.has_mutants]
     if not modules:
         raise ValueError(f"MODULE={pattern} is not a module that can be changed")
     return modules

@@ -71,6 +71,11 @@ class Module:
         """Read the module at *path* from the tree at *root*."""
         return cls(path.relative_to(root).as_posix(), path.read_text())
 
+    @property
+    def has_mutants(self) -> bool:
+        """Whether there is anything to change."""
+        return next(changes(ast.parse(self.text)), None) is not None
+
     def mutants(self) -> list[Mutant]:
         """Return all possible mutants that are still valid programs."""
         starts = [0]

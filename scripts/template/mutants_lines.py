@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from coverage.numbits import numbits_to_nums
 
 REPORT = "MUTANTS_REPORT"  # the variable with the path of the durations
 OPTIONS = ("--assert=plain", "--no-header", "-p", "no:cacheprovider")  # as the mutants will be tested
+WAITS = 0.5  # seconds for which a test may wait for something
 PHASE = re.compile(r" \((setup|call|teardown)\)$")
 ROWS = """
     SELECT path, context, numbits FROM line_bits
@@ -204,7 +205,8 @@ class Lines:
                 if test in self.tests or test in self.failed:
                     for line in inside[module].intersection(lines):
                         self.modules[module].lines.setdefault(line, set()).add(test)
-        self.files |= {file: digest((root / file).read_text()) for file in files}
+        failed = {file_of(test) for test in self.failed}  # such a file is measured again next time
+        self.files |= {file: digest((root / file).read_text()) for file in files if file not in failed}
 
     def _run(self, root: Path, files: Sequence[str], folder: Path, workers: int) -> None:
         (folder / "data").mkdir()
@@ -278,12 +280,14 @@ class Durations:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seconds: dict[str, float] = defaultdict(float)
+        self._used: dict[str, float] = defaultdict(float)
         self._passed: set[str] = set()
         self._failed: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add a phase of a test."""
         self._seconds[report.nodeid] += report.duration
+        self._used[report.nodeid] += getattr(report, "used", 0.0)
         if report.failed:
             self._failed.add(report.nodeid)
         elif report.passed and report.when == "call":
@@ -291,24 +295,50 @@ class Durations:
 
     def pytest_sessionfinish(self) -> None:
         """Write all of it."""
-        passed = {test: round(self._seconds[test], 4) for test in sorted(self._passed - self._failed)}
+        passed = {test: round(self._takes(test), 4) for test in sorted(self._passed - self._failed)}
         self._path.write_text(json.dumps({"passed": passed, "failed": sorted(self._failed)}))
+
+    def _takes(self, test: str) -> float:
+        """Return about how long a test takes on a machine that has nothing else to do."""
+        return min(self._seconds[test], self._used[test] + WAITS)
+
+
+class Contexts:
+    """Tells coverage which test runs, and each report what that used of a processor."""
+
+    def __init__(self) -> None:
+        self._used = 0.0
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[Any]:
+        """Switch coverage's context to the test."""
+        self._used = used()
+        measured = coverage.Coverage.current()
+        if measured is None:
+            return (yield)
+        measured.switch_context(item.nodeid)
+        try:
+            return (yield)
+        finally:
+            measured.switch_context("")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self) -> Generator[None, Any, Any]:
+        """Tell what this phase of the test has used, in seconds, with its programs."""
+        report = yield
+        before, self._used = self._used, used()
+        report.used = self._used - before
+        return report
+
+
+def used() -> float:
+    """Return what this process and its children have used of a processor, in seconds."""
+    return sum(os.times()[:4])
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell the durations, unless this is one of several workers."""
-    if not hasattr(config, "workerinput") and REPORT in os.environ:
-        config.pluginmanager.register(Durations(Path(os.environ[REPORT])))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
-    """Switch coverage's context to the test."""
-    measured = coverage.Coverage.current()
-    if measured is None:
-        return (yield)
-    measured.switch_context(item.nodeid)
-    try:
-        return (yield)
-    finally:
-        measured.switch_context("")
+    """Follow the tests, also in each of several workers; the process that started those writes the durations."""
+    if REPORT in os.environ:
+        config.pluginmanager.register(Contexts())
+        if not hasattr(config, "workerinput"):
+            config.pluginmanager.register(Durations(Path(os.environ[REPORT])))

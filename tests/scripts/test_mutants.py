@@ -23,7 +23,7 @@ import mutants_forks
 from mutants import choose
 from mutants_changes import Module, Mutant
 from mutants_forks import Copy, follow, tell
-from mutants_lines import Lines, Seen
+from mutants_lines import WAITS, Durations, Lines, Seen
 
 CODE = '''\
 """A docstring with 1 number."""
@@ -174,6 +174,18 @@ def test_a_file_of_tests_that_changes_is_measured_again(tmp_path: Path) -> None:
     assert lines.stale(tmp_path) == ["tests/test_new.py"]
     assert lines.tests == {}
     assert lines.of("kernel/plan/some.py", None) == set()
+
+
+def test_what_a_test_takes_does_not_depend_on_the_load(tmp_path: Path) -> None:
+    """A test that waits, of which nobody knows for what, counts by what it uses of a processor, and a little."""
+    durations = Durations(tmp_path / "report.json")
+    for name, used, seconds in ("quick", 0.1, 0.2), ("waits", 0.1, 9.0):
+        for when in ("setup", "call", "teardown"):
+            report = pytest.TestReport(name, ("", 0, ""), {}, "passed", None, when, duration=seconds, used=used)
+            durations.pytest_runtest_logreport(report)
+    durations.pytest_sessionfinish()
+    told = json.loads((tmp_path / "report.json").read_text())["passed"]
+    assert told == pytest.approx({"quick": 0.6, "waits": 0.3 + WAITS})
 
 
 @pytest.mark.parametrize(
@@ -329,12 +341,14 @@ def test_it_goes_on_where_it_was(tree: Tree) -> None:
 def test_tests_that_fail_anyway_prove_nothing(tree: Tree) -> None:
     """They are left out, whether they fail when they are measured or later; it is told which."""
     later = "\ndef test_later():\n    good(1)\n    assert not pathlib.Path(os.environ['LEFT']).exists()\n"
-    broken = f"{TESTS}\ndef test_broken():\n    assert not good(1)\n"
-    (tree.root / "tests/plan/test_some.py").write_text(broken + later)
-    assert "once more, one at a time, since tests have failed: tests/plan/test_some.py" in tree.mutants("N=0").out
+    (tree.root / "tests/plan/test_some.py").write_text(TESTS + later)
+    broken = tree.root / "tests/run/test_broken.py"
+    broken.parent.mkdir()
+    broken.write_text("from kernel.plan.some import good\n\ndef test_broken():\n    assert not good(1)\n")
+    assert "once more, one at a time, since tests have failed: tests/run/test_broken.py" in tree.mutants("N=0").out
     tree.left.touch()
     done = tree.mutants("MODULE=kernel/plan/some.py", "N=99")
-    assert "not used, since it fails: tests/plan/test_some.py::test_broken" in done.out
+    assert "not used, since they fail (1): tests/run/test_broken.py::test_broken" in done.out
     assert "not used, since it fails without a mutant: tests/plan/test_some.py::test_later" in done.out
     assert "LIVES   kernel/plan/some.py:2: number > 0  ->  (number >= 0)" in done.out
 
