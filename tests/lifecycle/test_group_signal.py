@@ -162,9 +162,19 @@ SENT = 10.0  # seconds after the start
 NEVER = Retry(times=0)
 
 
-def sent(lab: Lab, name: str = "SIGTERM") -> Callable[[], tuple[str, float]]:
+def gone() -> BaseException:
+    """What fails by itself."""
+    return OSError("the connection is gone")
+
+
+def children() -> BaseException:
+    """What fails because the signal killed a child."""
+    return group(KeyError("k"), because(ended(-15)))
+
+
+def sent(lab: Lab) -> Callable[[], tuple[str, float]]:
     """What tells of a signal at `SENT`."""
-    return lambda: (name, lab.now - SENT) if lab.now >= SENT else ("", math.inf)
+    return lambda: ("SIGTERM", lab.now - SENT) if lab.now >= SENT else ("", math.inf)
 
 
 async def run(lab: Lab, at_work: Callable[[], object], *, stop: bool = False) -> Lab:
@@ -192,10 +202,10 @@ def throw(error: BaseException) -> Callable[[], None]:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("stop", [False, True])
-@pytest.mark.parametrize("error", [OSError("the connection is gone"), group(KeyError("k"), ended(-15))])
-async def test_what_fails_by_itself_was_stopped(lab: Lab, error: BaseException, *, stop: bool) -> None:
+@pytest.mark.parametrize("error", [gone, children])
+async def test_what_fails_by_itself_was_stopped(lab: Lab, error: Callable[[], BaseException], *, stop: bool) -> None:
     """The failure is told, with the signal, and is none; the app stops as of the signal, in good order."""
-    await run(lab, throw(error), stop=stop)
+    await run(lab, throw(error()), stop=stop)
     assert lab.path("worker") == "waiting starting ready stopping stopped"
     assert lab.notices == ["worker: failed on SIGTERM, which its child processes receive too"]
     assert lab.stop_began.reason == "SIGTERM"
@@ -222,16 +232,17 @@ async def test_a_failure_before_the_signal(lab: Lab) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_failure_while_starting(lab: Lab) -> None:
-    """A child that is killed before its service is ready leaves a service that was stopped."""
+@pytest.mark.parametrize("error", [gone, children])
+async def test_a_failure_while_starting(lab: Lab, error: Callable[[], BaseException]) -> None:
+    """What fails before its service is ready, and before the stop has begun, leaves a service that was stopped."""
 
     @service(retries=3)
     async def migration(serving: Serving[None]) -> None:
-        await crash_after(SENT + 0.2, ended(130))
+        await crash_after(SENT + 0.2, error())
         async with serving():
             pass
 
-    await lab.run(migration, sleeper("pool"), signal=sent(lab, "SIGINT"))
+    await lab.run(migration, sleeper("pool"), signal=sent(lab))
     assert lab.path("migration") == "waiting starting stopping stopped"
     assert lab.exit_code == 0
 
@@ -251,9 +262,11 @@ async def test_what_the_service_did_wrong_itself(lab: Lab) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("error", "code"), [(OSError("cannot say goodbye"), 1), (because(ended(-15)), 0)])
+@pytest.mark.parametrize(("error", "code"), [(gone, 1), (children, 0)])
 @pytest.mark.parametrize("drain", [False, True])
-async def test_what_fails_since_it_is_stopped(lab: Lab, error: BaseException, code: int, *, drain: bool) -> None:
+async def test_what_fails_since_it_is_stopped(
+    lab: Lab, error: Callable[[], BaseException], code: int, *, drain: bool
+) -> None:
     """Clean-up, or what handles the cancellation, fails for itself; only a child that was killed excuses it."""
 
     @service(retries=NEVER)
@@ -261,12 +274,12 @@ async def test_what_fails_since_it_is_stopped(lab: Lab, error: BaseException, co
         if drain:
             async with serving(drain=True) as work:
                 await work.stop_requested()
-            raise error
+            raise error()
         async with serving():
             try:
                 await anyio.sleep_forever()
             finally:
-                raise error
+                raise error()
 
     await lab.stop_at(SENT + 0.1, "SIGTERM").run(worker, sleeper("pool"), signal=sent(lab))
     assert lab.exit_code == code

@@ -40,9 +40,9 @@ async def test_one_that_comes_twice_counts_when_it_came_last(lab: Lab) -> None:
 
 
 async def test_a_wait_in_vain_names_only_what_is_missing(lab: Lab) -> None:
-    """Stopped before it could start, it waited for those that were not ready, or not even launched."""
+    """Stopped before it could start, it waited for those that were not ready."""
 
-    @service(depends=["quick", "slow", started("opens"), started("later"), "slower"])
+    @service(depends=["quick", "slow", started("opens"), "later", "slower"])
     async def a() -> None:
         raise AssertionError("it cannot start")
 
