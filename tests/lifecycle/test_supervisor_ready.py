@@ -138,7 +138,7 @@ async def test_each_move_tells_how_long_the_state_before_lasted(lab: Lab) -> Non
 
     await anyio.sleep(1000)
     await lab.run(api)
-    lasted = [(move.previous.value, pytest.approx(move.seconds)) for move in lab.moves("api")]
+    lasted = [(move.previous.value, round(move.seconds, 6)) for move in lab.moves("api")]
     once = [("starting", 1.5), ("ready", 10), ("stopping", 0)]
     assert lasted == [("waiting", 0), *once, ("backoff", 1), *once]
 
