@@ -27,7 +27,7 @@ SETTINGS = {
         rerere.autoUpdate=true
     """,
     "how it keeps things": """
-        safe.bareRepository=explicit core.splitIndex=true core.untrackedCache=true core.fsmonitor=true index.version=4
+        safe.bareRepository=explicit core.splitIndex=true core.untrackedCache=true index.version=4
         feature.manyFiles=true core.bigFileThreshold=1k core.compression=0 core.logAllRefUpdates=always gc.auto=1
         maintenance.auto=true fetch.fsckObjects=true transfer.fsckObjects=true fetch.prune=true fetch.pruneTags=true
         fetch.writeCommitGraph=true core.commitGraph=false protocol.version=0
@@ -40,6 +40,7 @@ SETTINGS = {
         fetch.recurseSubmodules=true
     """,
     "how files lie": """
+        core.fsmonitor=true
         core.eol=lf core.safecrlf=true core.excludesFile=/dev/null core.attributesFile=/dev/null
         core.trustctime=false core.checkStat=minimal checkout.workers=4 checkout.thresholdForParallelism=1
         core.preloadIndex=false core.protectHFS=true core.precomposeUnicode=true clone.defaultRemoteName=theirs
