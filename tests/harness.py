@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -92,6 +93,7 @@ class Lab:
         drain_delay: float = 0.0,
         observers: Sequence[Observer] = (),
         resting: Callable[[], bool] = bool,
+        signal: Callable[[], tuple[str, float]] = lambda: ("", math.inf),
     ) -> Lab:
         """Run *services* until the end."""
         self.orchestrator = Orchestrator(
@@ -100,6 +102,7 @@ class Lab:
             drain_delay=drain_delay,
             observers=(self._observe, *observers),
             resting=resting,
+            signal=signal,
         )
         self._began = anyio.current_time()
         before = {task.id for task in anyio.get_running_tasks()}

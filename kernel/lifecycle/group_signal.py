@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from kernel.errors import ServiceError, StrayCancellation
@@ -73,21 +73,28 @@ def killed_by(error: BaseException, name: str) -> bool:
 
     The ``returncode`` in the errors of `subprocess` and anyio tells: for SIGINT it is -2, or 130 through a shell.
     """
-    number = int(getattr(signal, name, 0))
-    if isinstance(error, BaseExceptionGroup):
-        return any(killed_by(member, name) for member in error.exceptions)
-    codes = {-number, 128 + number}
-    return bool(number) and (
-        getattr(error, "returncode", None) in codes
-        or (error.__cause__ is not None and killed_by(error.__cause__, name))
-    )
+    number = signal.Signals[name]
+    codes = [-number, 128 + number]  # no set: the attribute of some other error may not be hashable
+    return any(getattr(one, "returncode", None) in codes for one in _before(error, "__cause__"))
 
 
 def came_of(error: BaseException, kind: type[BaseException]) -> bool:
     """Return whether *error*, or an error in its group, was raised while handling an exception of *kind*."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(came_of(member, kind) for member in error.exceptions)
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, kind):
-        seen = seen.__context__
-    return seen is not None
+    return any(isinstance(one, kind) for one in _before(error, "__context__"))
+
+
+def _before(error: BaseException, link: str) -> Iterator[BaseException]:
+    """Yield *error*, and what each *link* leads to; of a group its members. An error may lead to itself."""
+    seen: set[int] = set()
+    todo = [error]
+    while todo:
+        one = todo.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, BaseExceptionGroup):
+            todo += one.exceptions  # not its own context: a task group raises it while its body is being cancelled
+            continue
+        yield one
+        if (earlier := getattr(one, link)) is not None:
+            todo.append(earlier)

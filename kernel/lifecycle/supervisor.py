@@ -271,7 +271,6 @@ class Supervisor(Alarmed):
 
     def end_unstarted(self, reason: str) -> None:
         """End a service that has no running attempt, since the app is stopping."""
-        self._disarm()
         self._end(State.STOPPED, None, reason)
 
     def lose(self, provider: Supervisor) -> None:
@@ -422,6 +421,7 @@ class Supervisor(Alarmed):
         self._move(State.WAITING, reason)
 
     def _end(self, state: State, error: BaseException | None, reason: str) -> None:
+        self._disarm()  # again, if the end of this service is what began the stop of the app
         if error is not None:
             self._note(error)
         self.error = error

@@ -52,9 +52,8 @@ class Ticks:
         else:
             self._number = max(self._number + 1, math.ceil((now - self._first) / self._seconds))
         when = self._first + self._number * self._seconds + self._delay()
-        if not self._stopping():
-            with CancelScope(deadline=when):
-                await self._stop_requested()
+        with CancelScope(deadline=when):
+            await self._stop_requested()
         if self._stopping():
             raise StopAsyncIteration
         return self._number

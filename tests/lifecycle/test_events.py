@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from kernel.lifecycle.events import ENDED, LIVE, MOVES, AllReady, Forced, Notice, State, StopBegan, Transition
+from kernel.lifecycle.events import ENDED, LIVE, MOVES, AllReady, Ending, Forced, Notice, State, StopBegan, Transition
 
 
 def test_the_table_names_every_state() -> None:
@@ -57,3 +57,14 @@ def test_events_are_frozen(event: type[attrs.AttrsInstance]) -> None:
     one = event(**{field.name: None for field in attrs.fields(event)})
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(one, attrs.fields(event)[0].name, "x")
+
+
+def test_what_an_event_leaves_out() -> None:
+    """What is short to write in a test of an observer is the usual: no failure, nothing special."""
+    move = Transition("api", State.WAITING, State.STARTING, 1, 0.5)
+    assert (move.reason, move.error, move.waited_for, move.cause) == ("", None, (), "")
+    assert move.allowed is move.internal is StopBegan("SIGTERM", 10.0).failure is Notice("api", "x").calm is False
+    assert Notice("api", "x").error is None
+    ending = Ending("api", State.FAILED, 1, 0.0, "", None, allowed=False, internal=False)
+    assert not ending.late
+    assert ending.fatal

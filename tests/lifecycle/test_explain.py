@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import anyio
+import attrs
 import pytest
 
 from kernel import Retry, Serving, service, started
-from kernel.lifecycle.events import StillWaiting
+from kernel.errors import Uncancellable, one_line
+from kernel.lifecycle.events import MOVES, State, StillWaiting, Transition
+from kernel.lifecycle.explain import describe_move, reason_of
 from tests.harness import Lab, block_the_loop
+from tests.lifecycle.parts import stood
 
 pytestmark = pytest.mark.anyio
 
@@ -70,7 +76,10 @@ async def test_a_long_start(lab: Lab) -> None:
         "second: waiting for 10.0 s",
         "└─ slow: see above",
     ]
-    assert "tests/lifecycle/test_explain.py:24 in slow" in event.lines[1]
+    where = event.lines[1].partition(", at ")[2]
+    assert where.startswith("tests/lifecycle/test_explain.py:")
+    assert where.endswith(" in slow")
+    assert stood(where) == "await anyio.sleep(30)"
 
 
 async def test_nothing_is_told_of_a_start_that_is_over(lab: Lab) -> None:
@@ -88,8 +97,21 @@ async def test_a_start_timeout_is_explained(lab: Lab) -> None:
 
     await lab.stop_at(4).run(late, base)
     ((when, event),) = told(lab)
-    assert when == 3
-    assert event.lines[0].startswith("late: starting for 3.0 s, at tests/lifecycle/test_explain.py:")
+    assert (when, event.seconds, event.stopping) == (3, 3, False)
+    (line,) = event.lines  # without those that are ready
+    assert line.startswith("late: starting for 3.0 s, at tests/lifecycle/test_explain.py:")
+
+
+async def test_a_start_timeout_in_the_drain_delay(lab: Lab) -> None:
+    """Nobody waits for the start any more: only the stop is explained."""
+
+    @service(start_timeout=3, allowed_failure=True)
+    async def late(serving: Serving[None]) -> None:
+        await anyio.sleep(60)
+
+    await lab.stop_at(1.5).run(late, base, drain_delay=4)
+    assert lab.when("late", "failed") == 3
+    assert [(when, event.seconds, event.stopping) for when, event in told(lab)] == [(3.5, 2, True), (5.5, 4, True)]
 
 
 async def test_a_long_stop(lab: Lab) -> None:
@@ -136,3 +158,95 @@ async def test_after_a_blocked_loop(lab: Lab) -> None:
     await lab.stop_at(20).run(blocks)
     ((when, event),) = told(lab)
     assert when == event.seconds == 12
+
+
+# -- one service -------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Named:
+    """Some dependency."""
+
+    name: str
+
+
+@attrs.define
+class Explained:
+    """Some service."""
+
+    name: str = "api"
+    state: State = State.READY
+    since: float = 0.0
+    attempt: int = 1
+    error: BaseException | None = None
+    reason: str = ""
+    doing: Callable[[], str] | None = None
+    next_step_at: float | None = None
+    waits_for: Sequence[Named] = ()
+
+    def stands_at(self) -> str:
+        """Return where it is."""
+        return "api.py:3"
+
+
+GONE = ConnectionError("gone\nand more")
+
+
+@pytest.mark.parametrize(
+    ("told", "one"),
+    [
+        ("waits for db, cache", Explained(state=State.WAITING, reason="x", waits_for=[Named("db"), Named("cache")])),
+        ("until db is back", Explained(state=State.WAITING, reason="until db is back")),
+        ("waits for db", Explained(state=State.WAITING, error=GONE, waits_for=[Named("db")])),
+        ("ConnectionError: gone; retry 1 in 2 s", Explained(state=State.BACKOFF, error=GONE, reason="retry 1 in 2 s")),
+        ("ConnectionError: gone", Explained(state=State.FAILED, error=GONE, reason="after 3 attempts")),
+        ("lost", Explained(state=State.FAILED, reason="lost")),
+        ("", Explained(state=State.READY, error=GONE)),
+        ("", Explained(state=State.STARTING, error=GONE, attempt=2)),
+        ("crashed", Explained(state=State.STOPPING, error=GONE, reason="crashed")),
+        ("returned by itself", Explained(state=State.DONE, reason="returned by itself")),
+        ("never started", Explained(state=State.STOPPED, reason="never started", error=GONE)),
+    ],
+)
+def test_the_reason_of_a_state(told: str, one: Explained) -> None:
+    """An error is the reason only of the states that it leads to, not of those of a later attempt."""
+    assert reason_of(one) == told
+
+
+def test_the_reason_of_an_abandoned_service() -> None:
+    """It is the error, which names the line."""
+    error = Uncancellable("api", "api.py:3")
+    assert reason_of(Explained(state=State.ABANDONED, error=error, reason="x")) == one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("told", "move"),
+    [
+        ("starting", (State.WAITING, State.STARTING, 1, 0.5)),
+        ("starting, attempt 3", (State.BACKOFF, State.STARTING, 3, 0.5)),
+        ("ready after 500 ms", (State.STARTING, State.READY, 1, 0.5)),
+        ("ready after 2.5 s", (State.STARTING, State.READY, 4, 2.5, "x")),
+        ("stopping (crashed)", (State.READY, State.STOPPING, 1, 9.0, "crashed")),
+        ("stopping", (State.READY, State.STOPPING, 1, 9.0)),
+        ("OSError: no; retry 1 in 2 s", (State.STOPPING, State.BACKOFF, 1, 0.0, "retry 1 in 2 s", OSError("no"))),
+        ("waiting (for db)", (State.BACKOFF, State.WAITING, 1, 0.0, "for db")),
+        ("stopped after 1.25 s", (State.STOPPING, State.STOPPED, 1, 1.25)),
+        ("stopped (never started)", (State.WAITING, State.STOPPED, 0, 1.25, "never started")),
+        ("done after 3 s", (State.STOPPING, State.DONE, 1, 3.0)),
+        (
+            "done (returned by itself); if that is intended, set oneshot=True",
+            (State.STOPPING, State.DONE, 1, 3.0, "returned by itself"),
+        ),
+        (
+            "failed after 2 attempts: OSError: no",
+            (State.STOPPING, State.FAILED, 2, 3.0, "after 2 attempts", OSError("no")),
+        ),
+        ("failed (allowed): OSError: no", (State.STOPPING, State.FAILED, 1, 3.0, "", OSError("no"), True)),
+        ("failed: lost", (State.WAITING, State.FAILED, 0, 3.0, "lost")),
+    ],
+)
+def test_the_line_about_a_move(told: str, move: tuple[object, ...]) -> None:
+    """Each names the state, and what else an operator wants to know of it."""
+    event = Transition("api", *move)  # type: ignore[arg-type]
+    assert event.state in MOVES[event.previous]
+    assert describe_move(event) == told

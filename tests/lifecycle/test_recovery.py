@@ -8,10 +8,13 @@ import anyio
 import pytest
 
 from kernel import Retry, Serving, service
-from kernel.lifecycle.events import ReadyAgain, State
+from kernel.lifecycle.events import Event, ReadyAgain, State
 from kernel.lifecycle.explain import describe_move
+from kernel.lifecycle.recovery import Recovery
+from kernel.lifecycle.units import Unit
 from kernel.observe.lifecycle_log import LogObserver
 from tests.harness import Lab, crash_after
+from tests.lifecycle.parts import crashing_at, sleeper
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +38,42 @@ async def test_all_ready_again(lab: Lab) -> None:
     await lab.stop_at(27).run(db, api)
     again = [(when, event.seconds, event.services) for when, event in lab.log if isinstance(event, ReadyAgain)]
     assert again == [(15, 5, ("api", "db"))]
+
+
+async def test_one_recovery_after_another(lab: Lab) -> None:
+    """Each is told with its own services and its own time; overlapping absences are one recovery."""
+    services = crashing_at("a", 5), crashing_at("b", 30), crashing_at("c", 50), crashing_at("d", 53)
+    await lab.stop_at(100).run(*services, sleeper("e"))
+    again = [(when, event.seconds, event.services) for when, event in lab.log if isinstance(event, ReadyAgain)]
+    assert again == [(15, 10, ("a",)), (40, 10, ("b",)), (63, 13, ("c", "d"))]
+
+
+async def test_nothing_to_recover(lab: Lab) -> None:
+    """A service of the kernel's own is not waited for: that it comes up later, or again, tells nothing."""
+    own = Unit(crashing_at("own", 20), internal=True), Unit(sleeper("late", opening=5), internal=True)
+    await lab.stop_at(60).run(sleeper("a"), *own)
+    assert [event.seconds for event in lab.all_ready] == [0]
+    assert lab.path("own") == "waiting starting ready stopping backoff starting ready stopping stopped"
+    assert lab.when("late", "ready") == 5
+    assert not [event for event in lab.events if isinstance(event, ReadyAgain)]
+    assert lab.ending("a").state is State.STOPPED
+
+
+def test_who_was_away() -> None:
+    """Each is named once, in the order in which they left first; what was told is forgotten."""
+    recovery, told = Recovery(), list[Event]()
+    recovery.complete(1, told.append)
+    for name, now in (("b", 2), ("a", 3), ("b", 4.5)):
+        recovery.leaves(name, now)
+    recovery.complete(9, told.append)
+    recovery.complete(10, told.append)
+    recovery.leaves("a", 20)
+    recovery.complete(21.5, told.append)
+    assert [(event.seconds, event.services) for event in told if isinstance(event, ReadyAgain)] == [
+        (7, ("b", "a")),
+        (1.5, ("a",)),
+    ]
+    assert len(told) == 2
 
 
 async def test_a_stop_in_backoff(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:

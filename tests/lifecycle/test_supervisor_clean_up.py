@@ -134,6 +134,46 @@ async def test_clean_up_of_a_crash_that_is_cut_by_a_stop(lab: Lab) -> None:
     assert lab.exit_code == 1
 
 
+@pytest.mark.parametrize("drain", [False, True])
+async def test_clean_up_fails_after_a_crash_in_a_stop(lab: Lab, *, drain: bool) -> None:
+    """The crash comes first also where a stop was requested, whether the work was cancelled or let finish."""
+
+    @service
+    async def api(serving: Serving[None]) -> None:
+        try:
+            async with serving(drain=drain) as work:
+                try:
+                    await work.stop_requested()
+                finally:
+                    raise ValueError("the crash")
+        finally:
+            raise OSError("the clean-up")
+
+    await lab.stop_at(5).run(api)
+    assert str(lab.error("api")) == "the crash"
+    assert "its clean-up then raised OSError: the clean-up" in lab.error("api").__notes__
+    assert lab.notices == ["api: clean-up failed after the crash"]
+
+
+async def test_clean_up_after_a_resource_has_crashed(lab: Lab) -> None:
+    """The resource cancels the work: the service stops being ready, and its clean-up is on the clock, from then on."""
+
+    @service(stop_timeout=6, allowed_failure=True)
+    async def api(serving: Serving[None]) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(crash_after, 5, ValueError("the crash"))
+            try:
+                async with serving():
+                    await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(2)
+
+    await lab.stop_at(20).run(api, service(bystander))
+    assert (lab.when("api", "stopping"), lab.when("api", "failed")) == (5, 7)
+    assert lab.moves("api")[2].reason == "crashed"
+
+
 @pytest.mark.parametrize("place", ["work", "background", "early"])
 async def test_a_crash_in_the_same_tick_as_the_stop(lab: Lab, place: str) -> None:
     """A service that crashes in the very step in which it is asked to stop has failed."""

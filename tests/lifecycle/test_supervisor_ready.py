@@ -127,6 +127,22 @@ async def test_uptime_counts_all_attempts(lab: Lab) -> None:
     assert lab.ending("api").attempts == 2
 
 
+async def test_each_move_tells_how_long_the_state_before_lasted(lab: Lab) -> None:
+    """Whatever the loop's clock shows."""
+
+    @service(retries=ONCE)
+    async def api(serving: Serving[None]) -> None:
+        await anyio.sleep(1.5)
+        async with serving():
+            await crash_after(10, ValueError())
+
+    await anyio.sleep(1000)
+    await lab.run(api)
+    lasted = [(move.previous.value, round(move.seconds, 6)) for move in lab.moves("api")]
+    once = [("starting", 1.5), ("ready", 10), ("stopping", 0)]
+    assert lasted == [("waiting", 0), *once, ("backoff", 1), *once]
+
+
 # -- serving wrongly ---------------------------------------------------------------------------------------------------
 
 
