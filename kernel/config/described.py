@@ -102,7 +102,7 @@ def _by_pattern(name: str) -> tuple[str, str, str]:
             tp, meaning, *default = _BATCHES[name.removeprefix(prefix)]
             return tp, default[what != "spans"], meaning.format(what)
     whose, attribute, what = name.removeprefix("OTEL_").partition("ATTRIBUTE_")
-    if attribute and what == "VALUE_LENGTH_LIMIT":
+    if what == "VALUE_LENGTH_LIMIT":
         return "int", "", f"how long the value of an attribute of {_WHOSE[whose]} may be"
     if attribute:
         return "int", "128", f"how many attributes {_WHOSE[whose]} may have"

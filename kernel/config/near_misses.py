@@ -102,8 +102,8 @@ def near_misses(environ: Mapping[str, str], known: Collection[str]) -> Iterable[
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """Return the most similar name, unless it only has one more word in front: ``USER`` does not mean ``API_USER``."""
+    """Return the most similar name; not one that only has one more word in front: ``USER`` is not ``API_USER``."""
     from difflib import get_close_matches
 
-    near = get_close_matches(name, list(known), n=1, cutoff=0.8)
-    return near[0] if near and not ("_" not in name and near[0].endswith(f"_{name}")) else ""
+    others = [other for other in known if "_" in name or not other.endswith(f"_{name}")]
+    return next(iter(get_close_matches(name, others, cutoff=0.8)), "")

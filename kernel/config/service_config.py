@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from kernel.config.schema import UNKNOWN, Branch, Leaf, Schema, default_of, place, schema_of
-from kernel.config.values import Secret, parse_list, register
+from kernel.config.values import parse_list, register, secrets_in
 from kernel.errors import ConfigError, text_of
 from kernel.masking import MASK, add, mask
 
@@ -41,7 +41,7 @@ def read_config(
 
     """
     schema = schema_of(service, cls)
-    reading = _Reading(environ, _secrets(schema, environ))
+    reading = _Reading(environ, _secrets(schema, environ, default))
     config = reading.read(schema, default if isinstance(default, schema.cls) else None)
     register(config)
     errors = [*schema.errors, *reading.errors]
@@ -233,16 +233,23 @@ class _Reading:
         return mask(words)
 
 
-def _secrets(schema: Schema, environ: Mapping[str, str]) -> set[str]:
-    """Return the secrets as texts, including the elements of lists of secrets, and register them for masking."""
-    found: set[str] = set()
-    for leaf in schema.leaves():
-        if leaf.reader.secret:
-            text = environ.get(leaf.variable, "")
-            value, error = _tried(leaf.reader.read, text) if text else (default_of(leaf.attribute), None)
-            found |= {text, *parse_list(text)}
-            add(*found)
-            if error is None and isinstance(value, Secret):
-                revealed = text_of(value.reveal())
-                found |= {revealed} if text or len(revealed) > TRIVIAL else set()
+def _secrets(schema: Schema, environ: Mapping[str, str], default: object) -> set[str]:
+    """Return the secrets as texts, including the elements of collections of secrets, and register them for masking.
+
+    Those of a config that is refused must be known too: an error may tell any of them.
+    """
+    register(default)
+    found = {text for text in secrets_in(default) if len(text) > TRIVIAL}
+    for member in schema.members:
+        if isinstance(member, Branch):
+            found |= _secrets(member.schema, environ, default_of(member.attribute))
+        elif member.reader.secret:
+            text = environ.get(member.variable, "")
+            parts = [text, *parse_list(text)]
+            if "=" in member.reader.mark:
+                parts += [part.partition("=")[2].strip() for part in parts]
+            add(*parts)
+            value, _ = _tried(member.reader.read, text) if text else (default_of(member.attribute), None)
+            register(value)
+            found.update(parts, (secret for secret in secrets_in(value) if text or len(secret) > TRIVIAL))
     return found - {""}

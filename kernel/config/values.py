@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Generic, NoReturn, Self, TypeVar
 
 import attrs
 
+from kernel.errors import text_of
 from kernel.masking import MASK, add
 
 
@@ -83,20 +84,32 @@ def register(value: Any) -> None:
 
     Secrets read from a text are registered already; this adds defaults and the results of converters.
     """
+    add(*(text for text in secrets_in(value) if len(text) >= DEFAULT_LEAST))
+
+
+def secrets_in(value: Any, *, secret: bool = False) -> Iterator[str]:
+    """Yield the texts of the secrets in *value*, a config or part of one: each whole secret, and each element of it.
+
+    Args:
+        value: What to search.
+        secret: Whether all of *value* is secret, except the names in a dict.
+
+    """
     if isinstance(value, Secret):
         inner = value.reveal()
-        text = inner.decode(errors="surrogateescape") if isinstance(inner, bytes) else str(inner)
-        if len(text) >= DEFAULT_LEAST:
-            add(text)
-        register(inner)
+        yield text_of(inner)
+        yield from secrets_in(inner, secret=True)
     elif isinstance(value, list | tuple | set | frozenset):
         for item in value:
-            register(item)
+            yield from secrets_in(item, secret=secret)
     elif isinstance(value, dict):
-        register([*value, *value.values()])
+        yield from secrets_in([*value])
+        yield from secrets_in([*value.values()], secret=secret)
     elif attrs.has(type(value)):
         for field in attrs.fields(type(value)):
-            register(getattr(value, field.name, None))
+            yield from secrets_in(getattr(value, field.name, None), secret=secret)
+    elif secret:
+        yield value.decode(errors="surrogateescape") if isinstance(value, bytes) else text_of(value)
 
 
 # -- plain ones --------------------------------------------------------------------------------------------------

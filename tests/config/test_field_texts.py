@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from kernel.config import field_texts
 from kernel.config.field_texts import text_of_field
 
 
@@ -15,6 +16,10 @@ class Documented:
     Args:
         told: What the class's docstring says,
             in two lines.
+        noted: What is said
+            with: a word that looks like a field
+          less: indented,
+                but: still the same one.
         both: What nobody sees, as there is a docstring below.
 
             A second paragraph of it.
@@ -26,6 +31,8 @@ class Documented:
     """
 
     told: int = 0
+    noted: int = 0
+    but: int = 0
     both: int = 0
     """The docstring
     of the field.
@@ -61,6 +68,8 @@ class Plain:
     ("field", "text"),
     [
         ("told", "What the class's docstring says, in two lines."),
+        ("noted", "What is said with: a word that looks like a field less: indented, but: still the same one."),
+        ("but", ""),
         ("both", "The docstring of the field."),
         ("behind", "a comment behind it"),
         ("above", "a comment above it, in two lines"),
@@ -86,3 +95,31 @@ def test_a_class_without_source() -> None:
     made = attrs.make_class("Made", {"x": attrs.field(type=int, default=0)})
     assert text_of_field(made, "x") == ""
     assert text_of_field(Plain, "x") == ""
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "",
+        "def documented() -> None:\n    told = 0  # a function\n",
+        "if True:\n    told = 0  # neither\n",
+        "class Documented:\n    told = (  # not to its end\n",
+        "class Documented:\n    told = 0  # two\n\n\ntold = 1\n",
+        "class Documented\n    told = 0  # no colon\n",
+        "class Documented:\n    told = 0  # a null \0\n",
+    ],
+)
+def test_a_source_that_is_not_the_class(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that has changed since it was imported: only the docstring, which is in memory, is used."""
+
+    class Changed:
+        """A class.
+
+        Attributes:
+            kept: What is known.
+
+        """
+
+    monkeypatch.setattr(field_texts, "source_of", lambda _: (tuple(source.splitlines(keepends=True)), 1, "x.py"))
+    assert text_of_field(Changed, "told") == ""
+    assert text_of_field(Changed, "kept") == "What is known."

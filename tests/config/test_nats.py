@@ -92,13 +92,36 @@ def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
     made = certificates(tmp_path)
     url = {"NATS_URL": "nats://localhost"}
     _, errors = read_nats({**url, "NATS_CERT": str(made.client)})
-    assert [error.where for error in errors] == ["NATS_KEY"]
+    assert [str(error) for error in errors] == ["NATS_KEY is not set; set both NATS_CERT and NATS_KEY, or neither"]
+    _, errors = read_nats({**url, "NATS_KEY": str(made.client_key)})
+    assert [str(error) for error in errors] == ["NATS_CERT is not set; set both NATS_CERT and NATS_KEY, or neither"]
     locked = tmp_path / "locked.key"
     openssl("rsa", "-aes256", "-in", made.client_key, "-out", locked, "-passout", "pass:hidden")
     for key in (made.server_key, locked, Path(__file__)):
         _, errors = read_nats({**url, "NATS_CA": str(made.ca), "NATS_CERT": str(made.client), "NATS_KEY": str(key)})
         assert [error.where for error in errors] == ["NATS_CERT and NATS_KEY"], key
         assert "expected PEM: a certificate and its key, without a passphrase" in str(errors[0])
+
+
+def test_the_file_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+    """Where all three are set, and any of them, or two, hold something else."""
+    made = certificates(tmp_path)
+    good = {"NATS_CA": made.ca, "NATS_CERT": made.client, "NATS_KEY": made.client_key}
+    empty = tmp_path / "empty.pem"
+    empty.write_text("")
+    for bad, where in (
+        (["NATS_CA"], "NATS_CA"),
+        (["NATS_CERT"], "NATS_CERT and NATS_KEY"),
+        (["NATS_KEY"], "NATS_CERT and NATS_KEY"),
+        (["NATS_CA", "NATS_KEY"], "NATS_CA"),
+    ):
+        for file in (Path(__file__), empty):
+            files = good | dict.fromkeys(bad, file)
+            _, errors = read_nats({"NATS_URL": "nats://localhost"} | {name: str(path) for name, path in files.items()})
+            assert [error.where for error in errors] == [where], (bad, file)
+            expected = "certificates in PEM" if where == "NATS_CA" else "PEM: a certificate and its key"
+            assert "cannot be loaded: " in str(errors[0])
+            assert f"; expected {expected}" in str(errors[0])
 
 
 @pytest.mark.parametrize("name", ["NATS_CREDS", "NATS_NKEY"])

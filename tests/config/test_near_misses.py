@@ -80,3 +80,21 @@ def test_a_service_may_be_named_like_a_tool() -> None:
     """Its variables are looked at like those of any other."""
     assert list(near_misses({"GIT_POOLSIZE": "x"}, ["GIT_POOL_SIZE"])) != []
     assert list(near_misses({"GIT_POOLSIZE": "x"}, ["API_GIT_POOL_SIZE"])) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "meant"),
+    [
+        ("API_TOKENS", ["API_TOKEN", "API_TOKEN_S3", "API_TAKEN"], "API_TOKEN"),
+        ("API_TOKENS", ["API_TAKEN", "API_TOKEN"], "API_TOKEN"),
+        ("ADDRESSES", ["A_ADDRESSES", "ADDRESSED"], "ADDRESSED"),  # the first is nearer, but has one more word in front
+        ("CACHESIZES", ["CACHESIZE", "X_CACHESIZES"], "CACHESIZE"),
+        ("A_ADDRESSES", ["B_A_ADDRESSES"], "B_A_ADDRESSES"),
+        ("THRESHOLD", ["A_THRESHOLD"], ""),
+        ("API_HOST", ["API_PORT", "API_LOAD"], ""),
+    ],
+)
+def test_the_nearest_is_meant(name: str, known: list[str], meant: str) -> None:
+    """Of several the most similar one; a name of one word does not mean one that only has another word in front."""
+    told = [f"{name} is set, but nothing reads it; did you mean {meant}?"] if meant else []
+    assert list(near_misses({name: "x"}, known)) == told

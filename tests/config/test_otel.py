@@ -24,6 +24,7 @@ def test_an_endpoint_for_all() -> None:
         assert errors == []
         for signal in SIGNALS:
             assert getattr(otel, signal) == Exports(otlp=True, endpoint=f"{URL}/v1/{signal}")
+            assert getattr(otel, signal).timeout == 2.0
 
 
 def test_an_endpoint_of_one_signal() -> None:

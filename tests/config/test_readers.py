@@ -68,6 +68,14 @@ class Odd(enum.Enum):
     NOTHING = None
 
 
+class Mixed(enum.Enum):
+    """Values of several types, the first of one that no text becomes."""
+
+    NONE = 1j
+    WHOLE = 3
+    MORE = 1.5
+
+
 class Loose(enum.Enum):
     """One that says itself what it takes."""
 
@@ -193,6 +201,10 @@ Named = TypeAliasType("Named", dict[str, T], type_params=(T,))
         ("a", str | list[str], "a"),
         ("2026-11-25", datetime | date, date(2026, 11, 25)),
         ("5", list[int] | None, [5]),
+        # -- one of several that the text means, after others that it cannot be
+        ("1.50", Mixed, Mixed.MORE),
+        ("2.50", Literal[3, True, "x", 2.5], 2.5),
+        ("ON", Literal[3, "x", True], True),
         # -- other names for a type
         ("7", Port, 7),
         ("7", Port | None, 7),
@@ -234,6 +246,11 @@ def test_what_is_read(text: str, tp: Any, value: object) -> None:
         ("25:00", time),
         ("x", uuid.UUID),
         ("a", bytes),
+        ("YWJj!", bytes),
+        ("!YWJj", bytes),
+        ("YW_j", bytes),
+        ("YW=Jj", bytes),
+        ("é", bytes),
         ("10.0.0.256", ipaddress.IPv4Address),
         ("10.0.0.1/8", ipaddress.IPv4Network),
         ("green", Colour),
@@ -326,6 +343,25 @@ def test_what_no_text_can_become(tp: Any, instead: str) -> None:
 def test_expected(tp: Any, words: str) -> None:
     """What was expected is told in words."""
     assert reader_of(tp).words == words
+
+
+@pytest.mark.parametrize(
+    ("tp", "shown"),
+    [
+        (int | str, "int | str"),
+        (str | None, "str | None"),
+        (None | int | str, "int | str | None"),
+        (Secret[str] | None, "Secret[str] | None"),
+        (Secret[int | None], "Secret[int | None]"),
+        (Secret[int | bool], "Secret[int | bool]"),
+        (list[int] | None, "list[int] | None"),
+        (dict[str, int | float], "dict[str, int | float]"),
+    ],
+    ids=str,
+)
+def test_the_type_for_people(tp: Any, shown: str) -> None:
+    """The members of a union in their order; None last, and only where it is allowed."""
+    assert reader_of(tp).type == shown
 
 
 @pytest.mark.parametrize(

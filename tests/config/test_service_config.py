@@ -20,6 +20,7 @@ from attrs import validators
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernel import masking
 from kernel.config.service_config import read_config, variables
 from kernel.config.values import Seconds, Secret, variable
 from kernel.errors import ConfigError
@@ -555,6 +556,110 @@ def test_a_secret_that_cannot_be_read_is_masked(tp: Any) -> None:
     error = one_error(cls, {"DB_PIN": SECRET})
     assert str(error).startswith("DB_PIN is ********; expected ")
     assert SECRET not in repr(error)
+
+
+@pytest.fixture
+def _none_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No secret is known from another test."""
+    monkeypatch.setattr(masking, "_secrets", {})
+    monkeypatch.setattr(masking, "_longest_first", [])
+
+
+Pairs = NewType("Pairs", dict[str, Secret[str]])
+PARTS = ("s3krit", "hunter2", "0b1c2d3e4f")  # the first is shorter than a default that is masked
+
+
+@pytest.mark.usefixtures("_none_known")
+@pytest.mark.parametrize(
+    ("tp", "text"),
+    [
+        (list[Secret[str]], "s3krit, hunter2,0b1c2d3e4f"),
+        (tuple[Secret[str], ...] | None, "s3krit,hunter2 ,0b1c2d3e4f"),
+        (tuple[Secret[str], str, Secret[str]], "s3krit,hunter2,0b1c2d3e4f"),
+        (frozenset[Secret[str]], "0b1c2d3e4f,hunter2,s3krit"),
+        (Secret[list[str]], "s3krit,hunter2,0b1c2d3e4f"),
+        (dict[str, Secret[str]], "a=s3krit, b = hunter2,c=0b1c2d3e4f"),
+        (Pairs | None, "a=s3krit,b=hunter2,c=0b1c2d3e4f"),
+        (Secret[dict[str, str]], "a= s3krit,b=hunter2,c=0b1c2d3e4f"),
+        (list[Secret[int]], "s3krit,hunter2,0b1c2d3e4f"),  # which is refused
+        (dict[str, Secret[int]], "a=s3krit,b=hunter2,c=0b1c2d3e4f"),
+    ],
+    ids=str,
+)
+def test_each_part_of_a_collection_of_secrets_is_masked(tp: Any, text: str) -> None:
+    """Wherever it is shown alone, however short, and also where the whole is refused."""
+    read_config("db", attrs.make_class("Keys", {"keys": attrs.field(type=tp)}), {"DB_KEYS": text})
+    for part in PARTS:
+        assert masking.mask(f"refused {part}!") == f"refused {masking.MASK}!"
+    assert masking.mask("a, b, c") == "a, b, c"
+
+
+@attrs.frozen
+class Keys:
+    """Secrets that are in the code."""
+
+    plain: Secret[str] = attrs.field(default=Secret("code-one"))
+    several: Secret[tuple[str, ...]] = attrs.field(default=Secret(("code-two", "code-three")))
+    each: tuple[Secret[str], ...] = (Secret("code-four"), Secret("none"))
+    pairs: dict[str, Secret[bytes]] = attrs.field(factory=lambda: {"username": Secret(b"code-five")})
+    word: Secret[str] = attrs.field(default=Secret("none"))
+    last: Secret[str] = attrs.field(default=Secret(""))
+    port: int = 1
+
+
+@attrs.frozen
+class KeysInside:
+    """The same, one level down."""
+
+    inner: Keys
+    other: Keys = Keys(plain=Secret("code-six!"))
+    port: int = 1
+
+
+@pytest.mark.usefixtures("_none_known")
+@pytest.mark.parametrize("port", ["7", "x"])
+def test_secrets_in_the_code_are_masked(port: str) -> None:
+    """One by one, of a class inside too, and where the config is refused; short words such as "none" are none."""
+    default = KeysInside(Keys(plain=Secret("code-seven")))
+    _, errors = read_config("db", KeysInside, {"DB_PORT": port}, default)
+    assert bool(errors) is (port == "x")
+    for word in ("one", "two", "three", "four", "five", "six!", "seven"):
+        assert masking.mask(f"is code-{word}, username none") == f"is {masking.MASK}, username none"
+
+
+def _derived(name: str) -> Any:
+    return Secret(f"derived-of-{name}")
+
+
+@pytest.mark.usefixtures("_none_known")
+def test_a_secret_that_the_class_makes_is_masked() -> None:
+    """By a converter, from what is not secret; and in a field that nothing is read into."""
+
+    @attrs.frozen
+    class Makes:
+        user: str = attrs.field(converter=_derived)
+        both: Secret[str] = attrs.field(init=False, default=Secret("derived-once"))
+
+    _, errors = read_config("db", Makes, {"DB_USER": "me"})
+    assert not errors
+    assert masking.mask("derived-of-me, derived-once, me") == f"{masking.MASK}, {masking.MASK}, me"
+
+
+@pytest.mark.usefixtures("_none_known")
+def test_an_error_masks_short_secrets_in_the_code() -> None:
+    """What is too short to be masked everywhere is masked in the errors of its config."""
+
+    @attrs.frozen
+    class Tells:
+        keys: Keys = Keys(each=(Secret("x-1-y"),))
+        port: int = attrs.field(default=1)
+
+        @port.validator
+        def _tell(self, _: attrs.Attribute[int], port: int) -> None:
+            if port != 1:
+                raise ValueError(f"{port} not with {[key.reveal() for key in self.keys.each]}")
+
+    assert "2 not with ['********']" in str(one_error(Tells, {"DB_PORT": "2"}))
 
 
 # -- whatever is in the environment ------------------------------------------------------------------------------------

@@ -7,7 +7,10 @@ import re
 import attrs
 import pytest
 
+from kernel.config.nats import NATS_SETTINGS
+from kernel.config.setting import Setting
 from kernel.config.settings import KERNEL_VARIABLES, SETTINGS, Address, Settings, parse_address, read_settings
+from kernel.masking import MASK
 
 
 def test_settings_have_defaults() -> None:
@@ -45,6 +48,7 @@ def test_settings_are_read() -> None:
         ("127.0.0.1:9090", Address("127.0.0.1", 9090)),
         ("0.0.0.0:80", Address("0.0.0.0", 80)),  # noqa: S104  (nobody listens)
         ("localhost:0", Address("localhost", 0)),
+        ("localhost:65535", Address("localhost", 65535)),
         ("9090", Address("127.0.0.1", 9090)),
         (":9090", Address("127.0.0.1", 9090)),
         ("[::]:9090", Address("::", 9090)),
@@ -57,7 +61,7 @@ def test_an_address(text: str, address: Address | None) -> None:
     assert parse_address(text) == address
 
 
-@pytest.mark.parametrize("text", ["host", "host:", "host:http", "1:2:3", "::1:80", "host:70000", "http://host:80", "²"])
+@pytest.mark.parametrize("text", ["host", "host:", "host:http", "1:2:3", "::1:80", "host:65536", "http://host:80", "²"])
 def test_no_address(text: str) -> None:
     """A host without a port, an IPv6 address without brackets, or a URL."""
     with pytest.raises(ValueError, match=re.escape(text)):
@@ -111,6 +115,15 @@ def test_a_drain_delay_that_leaves_no_time() -> None:
     assert "leaves no time within RUNNER_SHUTDOWNTIMEOUT" in str(errors[0])
     assert read_settings({"RUNNER_DRAINDELAY": "9s"})[1] == []
     assert read_settings({"RUNNER_SHUTDOWNTIMEOUT": "0"})[1] == []
+
+
+@pytest.mark.parametrize("setting", [*SETTINGS, *NATS_SETTINGS], ids=lambda setting: setting.name)
+def test_only_what_is_secret_is_masked(setting: Setting) -> None:
+    """A setting is shown as it is, unless it is secret: then it is masked; of an address, the login is."""
+    secret = {"NATS_USER", "NATS_PASSWORD", "NATS_NKEY"}
+    for text in ("x", "long-enough", "tls://me:hidden@host:1"):
+        plain = text.replace("me:hidden", MASK) if setting.name == "NATS_URL" else text
+        assert setting.shown(text) == (MASK if setting.name in secret else plain)
 
 
 def test_the_table_is_whole() -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel.config.values import Secret, parse_bool, parse_duration, parse_list
+from kernel.config.values import Secret, parse_bool, parse_duration, parse_list, secrets_in
 
 
 @pytest.mark.parametrize(
@@ -136,3 +136,25 @@ def test_a_secret_gives_nothing_away(text: str) -> None:
     for refuses in refusing:
         with pytest.raises(TypeError):
             refuses(secret)
+
+
+@pytest.mark.parametrize(
+    ("value", "texts"),
+    [
+        ("plain", set()),
+        ([None, 1, {"a": b"b"}], set()),
+        (Secret("a"), {"a"}),
+        (Secret(Secret(7)), {"********", "7"}),
+        (Secret(b"a"), {"b'a'", "a"}),
+        (["plain", Secret("a")], {"a"}),
+        (Secret(["a", "b"]), {"['a', 'b']", "a", "b"}),
+        (Secret({"name": {"inner": "a"}}), {"{'name': {'inner': 'a'}}", "a"}),
+        ({Secret("a"): "plain", "name": ({Secret("b")}, frozenset([Secret("c")]))}, {"a", "b", "c"}),
+        (Login(Secret("a"), (Secret("b"),)), {"a", "b"}),
+        ([Login(Secret(""))], {""}),
+    ],
+    ids=str,
+)
+def test_the_secrets_in_a_value(value: object, texts: set[str]) -> None:
+    """Each whole one and each of its elements, at any depth; what is not secret, and names in a dict, are not."""
+    assert {*secrets_in(value)} == texts

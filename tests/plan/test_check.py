@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,24 +83,108 @@ def test_a_service_that_would_spin(retry: Retry, warned: bool) -> None:
     assert not found or "db is retried forever" in found[0]
 
 
-def test_what_an_artifact_lacks_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+Written = Callable[..., Catalogue]
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
+    """Writes services with these texts, and returns them."""
+
+    def write(*absent: str, **texts: str) -> Catalogue:
+        (tmp_path / "services").mkdir()
+        for name, text in texts.items():
+            (tmp_path / "services" / f"{name}.py").write_text(HEAD + text)
+            monkeypatch.delitem(sys.modules, f"services.{name}", raising=False)
+        monkeypatch.delitem(sys.modules, "services", raising=False)
+        return Catalogue(find_services(str(tmp_path)), absent)
+
+    return write
+
+
+HEAD = "from typing import Protocol\n\nfrom kernel import Serving, interface, service\n\n\n"
+NEEDY = "@service(depends=['gone-one'])\nasync def needy(gone_one: int) -> None: ..."
+PLAIN = "@service\nasync def {}() -> None: ..."
+
+
+def test_what_an_artifact_lacks_is_told_once(written: Written) -> None:
     """Also where the service that needs it is enabled, so that it is wrong in two ways."""
-    (tmp_path / "services").mkdir()
-    text = "@service(depends=['gone-one'])\nasync def needy(gone_one: int) -> None: ..."
-    (tmp_path / "services" / "needy.py").write_text(f"from kernel import service\n\n{text}")
-    files = Catalogue(find_services(str(tmp_path)), ["gone-one"])
-    monkeypatch.delitem(sys.modules, "services", raising=False)
-    monkeypatch.delitem(sys.modules, "services.needy", raising=False)
-    findings = check(files, {}, (None, ""), 10.0)
+    findings = check(written("gone-one", needy=NEEDY), {}, (None, ""), 10.0)
     assert [str(error).partition("; ")[0].partition(": ")[2] for error in findings.errors] == [
         "needy needs the value of gone-one, which is not in this artifact"
     ]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "told"),
+    [
+        (["worker"], []),
+        (["*", "!worker"], []),
+        (["wroker"], ["no service is named 'wroker'; did you mean 'worker' or 'br"]),
+        (
+            ["api", "wroker", "x*"],
+            ["no service is named 'wroker'; did", "no service is named 'x*'; there are: api, bro"],
+        ),
+        (["!worker", "!api", "!broken"], ["!worker, !api, !broken selects no service; remove one of the exclusions"]),
+        (["gone-one"], ["gone-one is not in this artifact; remove it"]),
+    ],
+)
+def test_patterns_that_select_nothing(written: Written, patterns: list[str], told: list[str]) -> None:
+    """Each is an error where it was written, beside those of the services."""
+    files = written("gone-one", api=PLAIN.format("api"), worker=PLAIN.format("worker"), broken="x = [")
+    found = [str(error) for error in check(files, {}, (patterns, "SERVICES_ENABLED"), 10.0).errors]
+    named = [error for error in found if error.startswith("SERVICES_ENABLED: ")]
+    assert len(named) == bool(told), found
+    assert len(found) == len(named) + 1, found  # one of them cannot be imported
+    for text in told:
+        assert f"SERVICES_ENABLED: {text}" in named[0]
+
+
+SHARED = """
+@interface
+class Users(Protocol):
+    async def count(self) -> int: ...
+
+
+class Own:
+    async def count(self) -> int:
+        return 1
+"""
+USERS = "from services.api import Own, Users\n\n@service\nasync def users(serving: Serving[Users]) -> None: ..."
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("", ["api needs the value of users, which is not enabled"]),
+        (" ", ["api needs the value of users, which is not enabled"]),
+        ("nats://localhost:4222", []),
+    ],
+)
+def test_what_is_called_elsewhere_need_not_be_enabled(written: Written, url: str, told: list[str]) -> None:
+    """With a server for calls, a service that is used by its interface may run in another process."""
+    files = written(api=SHARED + "\n@service(depends=['users'])\nasync def api(users: Users) -> None: ...", users=USERS)
+    findings = check(files, {"NATS_URL": url}, (["api"], "SERVICES_ENABLED"), 10.0)
+    assert len(findings.errors) == len(told), findings.errors
+    for error, text in zip(findings.errors, told, strict=True):
+        assert text in str(error)
 
 
 async def _db(serving: Serving[int]) -> None: ...
 
 
 async def _cache(serving: Serving[bool]) -> None: ...
+
+
+async def _names(serving: Serving[list[str]]) -> None: ...
+
+
+async def _maybe(serving: Serving[int | None]) -> None: ...
+
+
+async def _takes_names(db: list[str]) -> None: ...
+
+
+async def _takes_maybe(db: int | None) -> None: ...
 
 
 async def _plain(serving: Serving) -> None: ...  # type: ignore[type-arg]
@@ -129,6 +214,12 @@ async def _has_a_default(db: int = 3) -> None: ...
         (_cache, _takes_int, ({}, {}), []),
         (_plain, _takes_str, ({}, {}), []),
         (_db, _takes_any, ({}, {}), []),
+        # -- what cannot be compared at run time may fit
+        (_names, _takes_names, ({}, {}), []),
+        (_names, _takes_str, ({}, {}), []),
+        (_maybe, _takes_int, ({}, {}), []),
+        (_db, _takes_maybe, ({}, {}), []),
+        (_db, _takes_names, ({}, {}), []),
     ],
 )
 def test_values_that_fit_and_values_that_may_be_lost(

@@ -177,6 +177,33 @@ def test_what_is_set() -> None:
     assert [one["name"] for one in json.loads(text)] == [*found]
 
 
+@attrs.frozen
+class Partly:
+    """One that needs one of its values."""
+
+    must: str
+    may: int = 3
+    inner: Smtp = Smtp()
+
+
+@pytest.mark.parametrize(
+    ("environ", "required", "active"),
+    [({}, False, False), ({"API_MAY": "4"}, True, True), ({"API_INNER_HOST": "h"}, True, True)],
+)
+def test_a_config_that_may_be_none(environ: dict[str, str], required: bool, active: bool) -> None:
+    """Unless one of its variables is set, none must be, and an example file sets none."""
+
+    @service
+    async def maybe(config: Partly | None = None) -> None: ...
+
+    found = listed(environ, maybe)
+    assert found["API_MUST"].required is required
+    assert [found[f"API_{name}"].active for name in ("MUST", "MAY", "INNER_HOST", "INNER_PORT")] == [active] * 4
+    config, errors = read_config("api", Partly, environ, None)
+    assert config is None
+    assert bool(errors) is required
+
+
 def test_what_comes_from_a_file(tmp_path: Path) -> None:
     """What `.env` says and is so is told as from there; what it says and is not set, as not loaded."""
     (tmp_path / ".env").write_text(

@@ -160,7 +160,7 @@ def test_it_asks(project: Project, answer: str) -> None:
 
 
 @pytest.mark.many
-@pytest.mark.parametrize("spoil", ["cut", "text", "up", "absolute", "device"])
+@pytest.mark.parametrize("spoil", ["cut", "text", "up", "absolute", "device", "twice"])
 def test_a_damaged_one_changes_nothing(project: Project, spoil: str) -> None:
     """It is read to its end first; paths out of the project are refused."""
     name = back_up(project)
@@ -175,7 +175,8 @@ def test_a_damaged_one_changes_nothing(project: Project, spoil: str) -> None:
         member = tarfile.TarInfo({"up": "x/../../out.txt", "absolute": "/tmp/out.txt"}.get(spoil, "device"))  # noqa: S108
         member.type = tarfile.CHRTYPE if spoil == "device" else tarfile.REGTYPE
         with tarfile.open(file, "w:gz") as archive:
-            archive.addfile(member, io.BytesIO())
+            for _ in range(2 if spoil == "twice" else 1):
+                archive.addfile(member, io.BytesIO())
     with project.unchanged():
         done = project.just("backup-restore", stdin="y\n")
     assert done.code == 2

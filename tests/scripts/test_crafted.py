@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import given, settings
@@ -71,6 +72,89 @@ def test_generated_archives(members: list[tuple[bytes, str, str]]) -> None:
         with contextlib.suppress(Refusal):
             paths = list(_unpack(file, inner / "unpacked"))
         assert all(os.path.lexists(inner / "unpacked" / path) for path in paths)
+
+
+FILE, LINK, SECOND = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [(FILE, "a", ""), (FILE, "a", "")],
+        [(FILE, "x/a", ""), (FILE, "b", ""), (LINK, "x/a", "b")],
+        [(LINK, "a", "b"), (LINK, "a", "b")],
+        [(LINK, "a", "b"), (FILE, "a", "")],
+        [(FILE, "a", ""), (FILE, "b", ""), (SECOND, "a", "b")],
+        [(FILE, "a", ""), (FILE, "a/b", "")],
+        [(LINK, "a", "."), (FILE, "a/b", "")],
+        [(LINK, "a", "../outside"), (FILE, "a/precious", "")],
+        [(FILE, "a/b", ""), (FILE, "a", "")],
+        [(FILE, "a/b", ""), (LINK, "a", "../outside")],
+    ],
+    ids=str,
+)
+def test_two_members_of_one_path(members: list[tuple[bytes, str, str]]) -> None:
+    """A file, a link or a folder of the same name before it: no path is given out, whichever member is meant."""
+    with watched() as (inner, _):
+        file = archive(inner / "backup.tar.gz", members)
+        (inner / "unpacked").mkdir()
+        with pytest.raises(Refusal, match=r"^backup\.tar\.gz contains two files with one path; use another one$"):
+            list(_unpack(file, inner / "unpacked"))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [(SECOND, "b", "a"), (FILE, "a", "")],  # not before it
+        [(SECOND, "b", "nowhere")],
+        [(SECOND, "b", "b")],
+        [(SECOND, "b", "../outside/precious")],
+        [(LINK, "a", "../outside/precious"), (SECOND, "b", "a")],
+        [(FILE, "c", ""), (LINK, "a", "c"), (SECOND, "b", "a")],
+        [(FILE, ".env", ""), (SECOND, "b", ".env")],  # not written
+        [(FILE, "a", ""), (tarfile.FIFOTYPE, "b", "a")],
+        [(FILE, "a", ""), (tarfile.DIRTYPE, "b", "a")],
+        [(FILE, "a", ""), (tarfile.BLKTYPE, "b", "a")],
+    ],
+    ids=str,
+)
+def test_a_second_name_of_what_is_no_file(members: list[tuple[bytes, str, str]]) -> None:
+    """A hard link stands for a file that the archive has before it, and nothing else has a file's content."""
+    with watched() as (inner, _):
+        file = archive(inner / "backup.tar.gz", members)
+        (inner / "unpacked").mkdir()
+        with pytest.raises(Refusal, match=r"^backup\.tar\.gz contains 'b', which no backup does; use another one$"):
+            list(_unpack(file, inner / "unpacked"))
+
+
+def test_second_names_of_a_file(tmp_path: Path) -> None:
+    """Also of one that is itself a second name: each has the content and the mode of the first."""
+    file = archive(tmp_path / "backup.tar.gz", [(FILE, "a", ""), (SECOND, "x/b", "a"), (SECOND, "c", "x/b")])
+    (tmp_path / "unpacked").mkdir()
+    assert list(_unpack(file, tmp_path / "unpacked")) == ["a", "x/b", "c"]
+    for path in ("a", "x/b", "c"):
+        assert (tmp_path / "unpacked" / path).read_text() == "owned"
+        assert (tmp_path / "unpacked" / path).stat().st_mode & 0o777 == 0o644
+
+
+def test_what_is_being_unpacked_is_its_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it is whole: then it has the mode that the archive says, whatever the umask is."""
+    file = archive(tmp_path / "backup.tar.gz", [(FILE, "x/a", "")])
+    (tmp_path / "unpacked").mkdir()
+    modes: list[str] = []
+
+    def copy(content: IO[bytes], into: IO[bytes]) -> None:
+        modes.extend(f"{path.stat().st_mode & 0o777:o}" for path in sorted((tmp_path / "unpacked").rglob("*")))
+        into.write(content.read())
+
+    monkeypatch.setattr(shutil, "copyfileobj", copy)
+    before = os.umask(0o000)
+    try:
+        assert list(_unpack(file, tmp_path / "unpacked")) == ["x/a"]
+    finally:
+        os.umask(before)
+    assert modes == ["700", "600"]
+    assert (tmp_path / "unpacked" / "x" / "a").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_chain_of_links_past_the_longest_path(tmp_path: Path) -> None:
