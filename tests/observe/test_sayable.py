@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, Status, StatusCode
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext, SpanKind, Status, StatusCode
 
 from kernel import masking
 from kernel.masking import MASK
 from kernel.observe.sayable import sayable_metrics, sayable_span
 
 HIDDEN = "hunter22"
+RESOURCE, SCOPE = Resource({"service.name": "app"}), InstrumentationScope("lib", "1")
 PLACES = (
     "name",
     "status",
@@ -34,6 +37,11 @@ def span(place: str, text: str) -> ReadableSpan:
     at = {**dict.fromkeys(PLACES, "calm"), place: f"so {text} is"}
     return ReadableSpan(
         at["name"],
+        context=SpanContext(7, 8, is_remote=False),
+        parent=SpanContext(7, 9, is_remote=True),
+        resource=RESOURCE,
+        kind=SpanKind.SERVER,
+        instrumentation_scope=SCOPE,
         attributes={at["an attribute's name"]: 1, "a": at["an attribute"], "b": ("x", at["an item of an attribute"])},
         events=[
             Event("first", {"n": 1}, 5),
@@ -53,6 +61,7 @@ def told(one: ReadableSpan) -> list[Any]:
     """All that is exported of a span."""
     return [
         (one.name, dict(one.attributes or {}), one.start_time, one.end_time, one.kind),
+        (one.context, one.parent, one.resource, one.instrumentation_scope),
         (one.status.status_code, one.status.description),
         [(event.name, dict(event.attributes or {}), event.timestamp) for event in one.events],
         [dict(link.attributes or {}) for link in one.links],
