@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,6 +81,24 @@ def test_a_failure_in_mid_start(systemd: Systemd) -> None:
     assert systemd.told() == ["STATUS=0 of 1 services ready; db backoff"]
 
 
+@pytest.mark.parametrize("state", [State.FAILED, State.ABANDONED])
+def test_a_failure_is_always_told(systemd: Systemd, state: State) -> None:
+    """Before all are ready, and while the app stops; other moves are not."""
+    tell = made({"NOTIFY_SOCKET": systemd.address})
+    tell(move("db", State.STARTING, State.STOPPING))
+    assert systemd.told() == []
+    tell(move("db", State.STOPPING, state))
+    tell(move("migrate", State.STARTING, State.DONE))
+    assert systemd.told() == [f"STATUS=0 of 1 services ready; db {state.value}"]
+    tell(StopBegan("db failed", 10.0, failure=True))
+    tell(move("api", State.STARTING, State.STOPPING))
+    assert systemd.told() == ["STOPPING=1\nSTATUS=stopping: db failed"]
+    tell(move("api", State.STOPPING, state))
+    assert systemd.told() == [f"STATUS=1 of 3 services ready; db {state.value}, api {state.value}"]
+    tell(move("own", State.STOPPING, state, internal=True))
+    assert systemd.told() == []
+
+
 def test_signs_of_life(systemd: Systemd) -> None:
     """At half the interval, however often the loop answers."""
     tell = made({"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": "20000000", "WATCHDOG_PID": str(os.getpid())})
@@ -88,7 +107,35 @@ def test_signs_of_life(systemd: Systemd) -> None:
     assert systemd.told() == ["WATCHDOG=1"]
 
 
-@pytest.mark.parametrize("environ", [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}])
+@pytest.mark.parametrize(("micros", "every"), [("20000000", 10.0), ("3000000", 1.5), ("500000", 0.25)])
+@pytest.mark.parametrize("whose", [{}, {"WATCHDOG_PID": str(os.getpid())}])
+def test_when_signs_of_life_are_due(
+    systemd: Systemd, micros: str, every: float, whose: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half the interval after the last one, not before; a loop that was late does not make up for it."""
+    now = 1000.0
+    monkeypatch.setattr("kernel.observe.systemd.time", SimpleNamespace(monotonic=lambda: now))
+    tell = made({"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": micros, **whose})
+    signs = []
+    for after in (0.0, 0.9, 1.0, 1.9, 2.0, 4.5, 5.0, 5.5):
+        now = 1000.0 + after * every
+        tell.alive()
+        signs.append((after, systemd.told()))
+    assert [after for after, told in signs if told] == [0.0, 1.0, 2.0, 4.5, 5.5]
+    assert all(told in ([], ["WATCHDOG=1"]) for _, told in signs)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"WATCHDOG_USEC": "0"},
+        {"WATCHDOG_USEC": "soon"},
+        {"WATCHDOG_USEC": "-1"},
+        {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"},
+        {"WATCHDOG_PID": str(os.getpid())},
+    ],
+)
 def test_no_signs_of_life(systemd: Systemd, environ: dict[str, str]) -> None:
     """None where systemd wants none, or wants them of another process."""
     made({"NOTIFY_SOCKET": systemd.address, **environ}).alive()
