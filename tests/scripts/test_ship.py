@@ -63,7 +63,7 @@ def examples(argv: list[str], folder: Path, env: dict[str, str], how: str) -> No
     assert result.ending("example-database") == "stopped"
 
 
-@pytest.mark.parametrize("python", [*pythons()], ids=lambda path: path.parent.parent.name)
+@pytest.mark.parametrize("python", [*pythons()], ids=str)
 def test_the_file_runs_on_each_python(bare: Path, env: dict[str, str], python: Path) -> None:
     """The .pyz, copied to where there is nothing, does what the tree does."""
     examples([str(python), "-I", str(bare / "app.pyz")], bare, env, "pyz")
