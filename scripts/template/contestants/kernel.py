@@ -71,6 +71,9 @@ def declare(run: Run, place: int) -> Service[..., Any]:
     return service
 
 
+at_the_end: list[Callable[[], None]] = []
+
+
 def traces() -> Observer:
     """Return an observer that creates spans and sends them to a collector in a separate process."""
     from kernel.observe.exporters import Telemetry
@@ -85,7 +88,8 @@ def traces() -> Observer:
     telemetry = Telemetry(Otel(traces=Exports(otlp=True, endpoint=endpoint)), IDENTITY)
     telemetry.start()
     assert telemetry.dispatcher is not None
-    atexit.register(lambda: print(telemetry.end(), end="", file=sys.stderr))  # output here would be an error
+    # Not by atexit: Python 3.12 starts no thread so late. Output here would be an error.
+    at_the_end.append(lambda: print(telemetry.end(), end="", file=sys.stderr))
     return SpanObserver(telemetry.dispatcher)
 
 
@@ -124,3 +128,5 @@ if level == "INFO":
 logs.configure(Settings(log_level=level), IDENTITY)
 with PatientCollector(int(sys.argv[2]) if sys.argv[1] == "noop" else 60):
     event_loop.run(main, "asyncio")
+for end in at_the_end:
+    end()
