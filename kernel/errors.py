@@ -44,7 +44,7 @@ import attrs
 from kernel.masking import LINE, bounded, mask, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -77,6 +77,21 @@ def one_line(error: BaseException, nested: int = NESTED) -> str:
     hints = "".join(f"; {note.removeprefix(HINT)}" for note in getattr(error, "__notes__", ()) if note.startswith(HINT))
     hints = shown(hints, LINE)
     return f"{type(error).__name__}: {text}{hints}" if text else f"{type(error).__name__}{hints}"
+
+
+def chain(error: BaseException | None, *links: str) -> Iterator[BaseException]:
+    """Yield *error*, then what the first of *links* that it has leads to, and so on; each once, even in a ring.
+
+    Args:
+        error: The error; None yields nothing.
+        links: ``__cause__``, ``__context__``, or both.
+
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = next((before for link in links if (before := getattr(error, link)) is not None), None)
 
 
 def text_of(error: object, say: Callable[[object], str] = str) -> str:

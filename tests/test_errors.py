@@ -23,6 +23,7 @@ from kernel.errors import (
     StrayCancellation,
     Uncancellable,
     ValueLost,
+    chain,
     did_you_mean,
 )
 
@@ -113,3 +114,17 @@ def test_an_error_survives_pickling() -> None:
     """A test runner that works in several processes can send a service's error home."""
     error = pickle.loads(pickle.dumps(ValueLost("api", "db", "failed")))  # noqa: S301  (ours)
     assert str(error) == "api needs the value of db, which failed"
+
+
+def test_a_chain_of_errors() -> None:
+    """Each once, by the first link that there is; it may lead back."""
+    first, second, third, fourth = (ValueError(number) for number in range(4))
+    first.__cause__, first.__context__ = second, third
+    second.__context__, third.__context__ = fourth, first
+    assert [*chain(None, "__cause__")] == []
+    assert [*chain(fourth, "__cause__", "__context__")] == [fourth]
+    assert [*chain(first, "__cause__")] == [first, second]
+    assert [*chain(first, "__context__")] == [first, third]
+    assert [*chain(first, "__cause__", "__context__")] == [first, second, fourth]
+    fourth.__cause__ = fourth
+    assert [*chain(second, "__context__", "__cause__")] == [second, fourth]

@@ -16,7 +16,7 @@ from kernel.cli.built_in import BUILT_IN, TAKE_NAMES, BuiltIn
 from kernel.cli.problems import USAGE
 from kernel.declare.service import Service, command_needs
 from kernel.declare.signature import Needs, to_parameter
-from kernel.errors import NamingError, PlanError, Problems, did_you_mean
+from kernel.errors import NamingError, PlanError, Problems, chain, did_you_mean
 from kernel.observe import console, logs
 from kernel.plan import discovery
 
@@ -248,11 +248,9 @@ class Program(BuiltIn):
         return self._run_alone(functools.partial(call_with, fn, {**given, **_config(needs, config)}))
 
 
-def _came_from(error: BaseException | None, kind: type[BaseException]) -> bool:
+def _came_from(error: BaseException, kind: type[BaseException]) -> bool:
     """Return whether *error* was raised while an exception of *kind* was being handled."""
-    while error is not None and not isinstance(error, kind):
-        error = error.__context__
-    return error is not None
+    return any(isinstance(before, kind) for before in chain(error, "__context__"))
 
 
 def _code(result: object) -> int:

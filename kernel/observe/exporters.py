@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 from kernel.config.otel import Exports, Otel
 from kernel.config.otel_sdk import Batches
-from kernel.errors import encodable, text_of
+from kernel.errors import chain, encodable, text_of
 from kernel.identity import Identity
 from kernel.masking import shown
 from kernel.observe.logs import LIFECYCLE, extras, logger
@@ -148,12 +148,9 @@ class _Exporters(logging.Handler):
 
 def _reason(record: logging.LogRecord) -> str:
     """Return the cause of a failed export from the exporter's verbose record."""
-    error = next((arg for arg in (record.args or ()) if isinstance(arg, BaseException)), None)
-    while error is not None and (error.__cause__ or error.__context__):
-        error = error.__cause__ or error.__context__
-    if error is not None:
-        return f"{type(error).__name__}: {error}"
-    return record.getMessage()
+    first = next((arg for arg in (record.args or ()) if isinstance(arg, BaseException)), None)
+    errors = [*chain(first, "__cause__", "__context__")]
+    return f"{type(errors[-1]).__name__}: {errors[-1]}" if errors else record.getMessage()
 
 
 def counted(exporter: Any, delivery: Delivery, *, at_once: bool = False) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, assert_never
 
 import attrs
 
-from kernel.errors import ORIGIN, ValueLost, one_line
+from kernel.errors import ORIGIN, ValueLost, chain, one_line
 from kernel.lifecycle.events import (
     BROKEN,
     HALTED,
@@ -30,10 +30,9 @@ from kernel.observe.tracebacks import text_of_traceback
 
 def _tells_more(error: BaseException) -> bool:
     """Return whether a traceback adds to the message: not if the error was never raised, or was logged before."""
-    chain: BaseException | None = None if isinstance(error, ValueLost) else error
-    while chain is not None and chain.__traceback__ is None:
-        chain = chain.__cause__
-    return chain is not None
+    if isinstance(error, ValueLost):
+        return False
+    return any(before.__traceback__ is not None for before in chain(error, "__cause__"))
 
 
 HEALTHY = 60.0  # seconds of readiness after which a crash counts as new, and is logged in full

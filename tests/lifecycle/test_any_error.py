@@ -35,9 +35,24 @@ def _while_handling() -> BaseException:
     return error
 
 
+def _caused_by_itself() -> BaseException:
+    error = ValueError("the first and the last")
+    error.__cause__ = error
+    return error
+
+
+def _in_a_ring() -> BaseException:
+    errors = [ValueError("one"), OSError("two"), TypeError("three")]
+    for error, before in zip(errors, [*errors[1:], errors[0]], strict=True):
+        error.__cause__ = error.__context__ = before
+    return errors[0]
+
+
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "exception": lambda: ValueError("boom"),
     "while handling": _while_handling,
+    "caused by itself": _caused_by_itself,
+    "in a ring": _in_a_ring,
     "group": lambda: ExceptionGroup("two", [ValueError("boom"), TypeError("bang")]),
     "exit in a nested group": lambda: BaseExceptionGroup(
         "outer", [ExceptionGroup("inner", [ValueError("boom")]), BaseExceptionGroup("inner", [SystemExit(0)])]
@@ -75,11 +90,14 @@ async def make(kind: str) -> BaseException:
 
 def inside(error: BaseException | None) -> set[int]:
     """The identities of *error* and of all that it groups, was caused by, or came after."""
-    if error is None:
-        return set()
-    members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    found = {id(error)} | inside(error.__cause__) | inside(error.__context__)
-    return found.union(*(inside(member) for member in members))
+    found: set[int] = set()
+    todo = [error]
+    while todo:
+        one = todo.pop()
+        if one is not None and id(one) not in found:
+            found.add(id(one))
+            todo += [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]
+    return found
 
 
 def leaves(error: BaseException) -> set[int]:
