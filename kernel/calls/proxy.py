@@ -216,6 +216,7 @@ def _checked(service: str, method: Method, fn: Call, timeout: float, spans: Tele
         deadline = current_effective_deadline()
         own = deadline == math.inf
         until = current_time() + timeout if own else deadline
+        value: Any = None
         with CancelScope(deadline=until if own else math.inf) as scope:
             try:
                 value = await fn(**given)
