@@ -79,19 +79,27 @@ def one_line(error: BaseException, nested: int = NESTED) -> str:
     return f"{type(error).__name__}: {text}{hints}" if text else f"{type(error).__name__}{hints}"
 
 
-def chain(error: BaseException | None, *links: str) -> Iterator[BaseException]:
+def chain(error: BaseException | None, *links: str, ungrouped: bool = False) -> Iterator[BaseException]:
     """Yield *error*, then what the first of *links* that it has leads to, and so on; each once, even in a ring.
 
     Args:
         error: The error; None yields nothing.
         links: ``__cause__``, ``__context__``, or both.
+        ungrouped: Whether a group stands for the errors in it alone, with neither itself nor its own links.
 
     """
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = next((before for link in links if (before := getattr(error, link)) is not None), None)
+    todo = [error]
+    while todo:
+        one = todo.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if ungrouped and isinstance(one, BaseExceptionGroup):
+            todo += one.exceptions
+            continue
+        yield one
+        todo.append(next((before for link in links if (before := getattr(one, link)) is not None), None))
 
 
 def text_of(error: object, say: Callable[[object], str] = str) -> str:

@@ -43,9 +43,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=shared.turn)
     if shared.everything:
         return
-    later = {item for item in items if item.get_closest_marker("minutes") or "binary" in _fixtures(item)} | set(
-        shared.left_out([item for item in items if item.get_closest_marker("many")])
-    )
+    minutes = [item for item in items if item.get_closest_marker("minutes") or "binary" in _fixtures(item)]
+    later = {*minutes, *shared.left_out(items)}
     items[:] = [item for item in items if item not in later]
     config.hook.pytest_deselected(items=[*later])
 

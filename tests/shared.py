@@ -15,22 +15,26 @@ import pytest
 everything = False
 """Whether this is `just test-all`, or somebody has named the tests: conftest.py sets it before a test is imported."""
 
+PART = 5  # one of so many examples or cases is for `just test`
+
 SINGLY = {"conformance", "docs", "examples", "scripts"}
 """Folders whose tests start programs, so that each of them is worth a worker's turn; of the others, a whole file is."""
 
 
 def examples(many: int) -> int:
     """Return how many examples hypothesis tries: *many*, or a fifth of them in `just test`."""
-    return many if everything else many // 5
+    return many if everything else many // PART
 
 
-def left_out(many: Iterable[pytest.Item]) -> list[pytest.Item]:
-    """Return the cases of these tests that `just test` leaves to `just test-all`: all but each fifth."""
+def left_out(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """Return the cases of tests with many that `just test` leaves to `just test-all`: all but each fifth."""
     met: Counter[str] = Counter()
     found = []
-    for item in many:
+    for item in items:
+        if not item.get_closest_marker("many"):
+            continue
         test = item.nodeid.partition("[")[0]
-        if met[test] % 5:
+        if met[test] % PART:
             found.append(item)
         met[test] += 1
     return found

@@ -128,3 +128,7 @@ def test_a_chain_of_errors() -> None:
     assert [*chain(first, "__cause__", "__context__")] == [first, second, fourth]
     fourth.__cause__ = fourth
     assert [*chain(second, "__context__", "__cause__")] == [second, fourth]
+    first.__context__ = group = ExceptionGroup("both", [third, fourth])
+    group.__context__, third.__context__ = second, first
+    assert [*chain(first, "__context__", ungrouped=True)] == [first, fourth, third]
+    assert [*chain(first, "__context__")] == [first, group, second, fourth]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from kernel.errors import ServiceError, StrayCancellation
+from kernel.errors import ServiceError, StrayCancellation, chain
 from kernel.lifecycle.host import Host
 
 JUST = 0.5  # seconds: a child process that ends this soon after the signal was ended by it
@@ -75,26 +75,10 @@ def killed_by(error: BaseException, name: str) -> bool:
     """
     number = signal.Signals[name]
     codes = [-number, 128 + number]  # no set: the attribute of some other error may not be hashable
-    return any(getattr(one, "returncode", None) in codes for one in _before(error, "__cause__"))
+    return any(getattr(one, "returncode", None) in codes for one in chain(error, "__cause__", ungrouped=True))
 
 
 def came_of(error: BaseException, kind: type[BaseException]) -> bool:
     """Return whether *error*, or an error in its group, was raised while handling an exception of *kind*."""
-    return any(isinstance(one, kind) for one in _before(error, "__context__"))
-
-
-def _before(error: BaseException, link: str) -> Iterator[BaseException]:
-    """Yield *error*, and what each *link* leads to; of a group its members. An error may lead to itself."""
-    seen: set[int] = set()
-    todo = [error]
-    while todo:
-        one = todo.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        if isinstance(one, BaseExceptionGroup):
-            todo += one.exceptions  # not its own context: a task group raises it while its body is being cancelled
-            continue
-        yield one
-        if (earlier := getattr(one, link)) is not None:
-            todo.append(earlier)
+    # Not by the context of a group: a task group raises it while its body is being cancelled.
+    return any(isinstance(one, kind) for one in chain(error, "__context__", ungrouped=True))

@@ -87,9 +87,10 @@ def traceback_text(
 def _plain(error: BaseException, trace: TracebackType | None, causes: int = CAUSES) -> str:
     """Return a traceback for which nothing is imported or read. From Python 3.15 on, `traceback` imports lazily."""
     lines = []
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    cause, how = error.__cause__, "This caused"
+    if cause is None and not error.__suppress_context__:
+        cause, how = error.__context__, "While this was handled, there was"
     if cause is not None and causes:
-        how = "This caused" if error.__cause__ else "While this was handled, there was"
         lines += [_plain(cause, cause.__traceback__, causes - 1), "", f"{how} another exception:", ""]
     lines.append("Traceback (most recent call last):")
     while trace is not None:
@@ -97,11 +98,12 @@ def _plain(error: BaseException, trace: TracebackType | None, causes: int = CAUS
         lines.append(f'  File "{code.co_filename}", line {trace.tb_lineno}, in {code.co_name}')
         trace = trace.tb_next
     kind = type(error)
-    name = (
-        kind.__qualname__ if kind.__module__ in {"builtins", "__main__"} else f"{kind.__module__}.{kind.__qualname__}"
-    )
+    module = "" if kind.__module__ in {"builtins", "__main__"} else f"{kind.__module__}."
     text = text_of(error)
-    lines += [f"{name}: {text}" if text else name, *map(text_of, getattr(error, "__notes__", ()))]
+    lines += [
+        f"{module}{kind.__qualname__}{': ' if text else ''}{text}",
+        *map(text_of, getattr(error, "__notes__", ())),
+    ]
     if isinstance(error, BaseExceptionGroup) and causes:
         lines += ["", *(_plain(inner, inner.__traceback__, causes // 2) for inner in error.exceptions)]
     return "\n".join(lines)

@@ -134,9 +134,8 @@ class Copy:
     def __init__(self, tree: Path, folder: Path) -> None:
         self._tree, self.folder, self.root = tree, folder, folder / "tree"
         shutil.copytree(tree, self.root, symlinks=True, ignore=shutil.ignore_patterns(*IGNORED))
-        (
-            self.root / ".venv"
-        ).mkdir()  # as a link it would lead tests that make a .venv into the tree's, which they clear
+        # As a link it would lead tests that make a .venv into the tree's, which they clear.
+        (self.root / ".venv").mkdir()
         for path in (tree / ".venv").glob("*"):
             (self.root / ".venv" / path.name).symlink_to(path)
         for words in ["git", "init", "-q"], ["git", "add", "-A"]:  # tests clone the tracked files

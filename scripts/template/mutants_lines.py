@@ -215,9 +215,8 @@ class Lines:
         (folder / "config").write_text(CONFIG.format(folder=folder))
         xdist = ["-n", str(workers), "--dist=loadscope", "--no-loadscope-reorder"] if workers > 1 else []
         words = ["-q", "--tb=no", "--no-summary", "-p", Path(__file__).stem, f"--basetemp={folder}/t"]
-        paths = (
-            f"testpaths={' '.join(files)}"  # as arguments they would ask for more examples, and for what takes minutes
-        )
+        # As arguments they would ask for more examples, and for what takes minutes.
+        paths = f"testpaths={' '.join(files)}"
         outer = {name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE_", "PYTEST_"))}
         env = {
             **outer,

@@ -48,10 +48,8 @@ case "$1 $2" in
 esac
 """
 
-MEASURED = (
-    "COVERAGE_PROCESS_START",
-    "PYTEST_CURRENT_TEST",
-)  # with both, coverage knows which test ran a program's lines
+MEASURED = ("COVERAGE_PROCESS_START", "PYTEST_CURRENT_TEST")
+"""With both, coverage knows which test ran a program's lines."""
 
 USERS_RECIPE = """
 # A recipe of the user's own, which depends on nothing

@@ -74,6 +74,16 @@ def test_generated_archives(members: list[tuple[bytes, str, str]]) -> None:
         assert all(os.path.lexists(inner / "unpacked" / path) for path in paths)
 
 
+def refused(members: list[tuple[bytes, str, str]]) -> str:
+    """Why an archive of *members* is not unpacked."""
+    with watched() as (inner, _):
+        file = archive(inner / "backup.tar.gz", members)
+        (inner / "unpacked").mkdir()
+        with pytest.raises(Refusal) as caught:
+            list(_unpack(file, inner / "unpacked"))
+        return str(caught.value)
+
+
 FILE, LINK, SECOND = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 
 
@@ -95,11 +105,7 @@ FILE, LINK, SECOND = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 )
 def test_two_members_of_one_path(members: list[tuple[bytes, str, str]]) -> None:
     """A file, a link or a folder of the same name before it: no path is given out, whichever member is meant."""
-    with watched() as (inner, _):
-        file = archive(inner / "backup.tar.gz", members)
-        (inner / "unpacked").mkdir()
-        with pytest.raises(Refusal, match=r"^backup\.tar\.gz contains two files with one path; use another one$"):
-            list(_unpack(file, inner / "unpacked"))
+    assert refused(members) == "backup.tar.gz contains two files with one path; use another one"
 
 
 @pytest.mark.parametrize(
@@ -120,11 +126,7 @@ def test_two_members_of_one_path(members: list[tuple[bytes, str, str]]) -> None:
 )
 def test_a_second_name_of_what_is_no_file(members: list[tuple[bytes, str, str]]) -> None:
     """A hard link stands for a file that the archive has before it, and nothing else has a file's content."""
-    with watched() as (inner, _):
-        file = archive(inner / "backup.tar.gz", members)
-        (inner / "unpacked").mkdir()
-        with pytest.raises(Refusal, match=r"^backup\.tar\.gz contains 'b', which no backup does; use another one$"):
-            list(_unpack(file, inner / "unpacked"))
+    assert refused(members) == "backup.tar.gz contains 'b', which no backup does; use another one"
 
 
 def test_second_names_of_a_file(tmp_path: Path) -> None:
