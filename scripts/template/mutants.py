@@ -14,7 +14,8 @@ A mutant is created in a copy of the tree, and tested by the tests that run its 
 then the others, the shortest first, LIMIT seconds in all. For lines that run when the module is imported, these are
 the tests that run any of its lines, and those of its room. The first test that fails decides, if it passes without the
 mutant. Results are kept in `.mutants`, so that an interrupted run continues; a changed module starts over, and a
-mutant that lives is tried again when its tests change. Strings for people and annotations are not mutated.
+mutant that lives is tried again when its tests change. Strings for people and annotations are not mutated. Mutants in
+`mutants_spared.toml` change nothing that matters, and are not tried.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import signal
 import sys
 import tempfile
+import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from mutants_lines import Lines, digest, file_of, in_functions
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / ".mutants"
 OPTIONS = {"MODULE": "kernel/*", "N": "20", "SEED": "1", "LIMIT": "20", "JOBS": str(os.cpu_count()), "MEASURE": "0"}
+SPARED = Path(__file__).with_name("mutants_spared.toml")
 USE = "use: just mutants [MODULE=kernel/plan/check.py] [N=20] [SEED=1] [LIMIT=20] [JOBS=2] [MEASURE=1]"
 MEASURED = ("kernel", "app", "scripts")  # folders with modules that can be changed
 PER_JOB = 3  # tests that are measured at a time: most wait for a program
@@ -118,6 +121,22 @@ def choose(lines: Lines, module: Module, mutant: Mutant, limit: float) -> Choice
 # -- what became of them -----------------------------------------------------------------------------------------
 
 
+def draw(everyone: Sequence[Mutant], many: int, seed: str) -> list[Mutant]:
+    """Draw *many* mutants; most of them are the same ones when the module has changed a little."""
+    seen: Counter[str] = Counter()
+    lots: dict[str, Mutant] = {}
+    for mutant in everyone:
+        seen[mutant.what] += 1
+        lots[digest(f"{seed} {mutant.what} {seen[mutant.what]}")] = mutant
+    return [lots[lot] for lot in sorted(lots)[:many]]
+
+
+def spared_in(module: Module) -> set[tuple[str, str]]:
+    """Return the mutants of a module that do not matter: the line, and what is changed in it."""
+    told = tomllib.loads(SPARED.read_text()) if SPARED.exists() else {}
+    return {(one["line"], one["change"]) for one in told.get("spared", ()) if one["module"] == module.path}
+
+
 @attrs.define
 class Results:
     """What is known of the mutants of a module."""
@@ -125,6 +144,7 @@ class Results:
     path: Path
     module: Module
     chosen: list[Mutant]
+    spared: list[Mutant]
     exist: int
     mutants: dict[str, dict[str, Any]]
 
@@ -132,11 +152,13 @@ class Results:
     def read(cls, module: Module, many: int, seed: str) -> Results:
         """Choose mutants of a module, and read the results of earlier runs, which count if it is unchanged."""
         everyone = module.mutants()
-        chosen = random.Random(f"{seed} {module.path}").sample(everyone, min(many, len(everyone)))  # noqa: S311
+        chosen = draw(everyone, many, f"{seed} {module.path}")
+        spared = spared_in(module)
         path = RESULTS / f"{module.path.replace('/', '.')}-{seed}.json"
         told = json.loads(path.read_text()) if path.exists() else {}
         kept = told["mutants"] if told.get("text") == digest(module.text) else {}
-        return cls(path, module, chosen, len(everyone), kept)
+        apart = [mutant for mutant in chosen if (module.line(mutant), mutant.what) in spared]
+        return cls(path, module, [one for one in chosen if one not in apart], apart, len(everyone), kept)
 
     def add(self, mutant: Mutant, choice: Choice, outcome: Outcome) -> None:
         """Keep what came of a mutant, and tell it."""
@@ -213,14 +235,19 @@ def summarize(everything: Sequence[Results]) -> int:
     """Print the rates and the mutants that live, and return how many do."""
     for results in everything:
         noticed = len(results.chosen) - len(results.living)
-        print(f"{results.module.path}: {noticed} of {len(results.chosen)} noticed; {results.exist} exist")
+        apart = f", {len(results.spared)} spared" * bool(results.spared)
+        print(f"{results.module.path}: {noticed} of {len(results.chosen)} noticed{apart}; {results.exist} exist")
     living = [line for results in everything for line in results.living]
     for line in living:
         print(f"lives: {line}")
     cpu = [results.mutants[mutant.key]["cpu"] for results in everything for mutant in results.chosen]
     if tried := len(cpu):
         rate = 100 * (tried - len(living)) / tried
-        print(f"{tried - len(living)} of {tried} noticed: {rate:.1f} %; {sum(cpu) / tried:.1f} s of a processor each")
+        all_spared = sum(len(results.spared) for results in everything)
+        print(
+            f"{tried - len(living)} of {tried} noticed: {rate:.1f} %; {sum(cpu) / tried:.1f} s of a processor each; "
+            f"{all_spared} more are spared"
+        )
     return len(living)
 
 

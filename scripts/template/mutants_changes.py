@@ -76,6 +76,10 @@ class Module:
         """Whether there is anything to change."""
         return next(changes(ast.parse(self.text)), None) is not None
 
+    def line(self, mutant: Mutant) -> str:
+        """Return the line that a mutant changes."""
+        return self.text.splitlines()[mutant.line - 1].strip()
+
     def mutants(self) -> list[Mutant]:
         """Return all possible mutants that are still valid programs."""
         starts = [0]
@@ -137,7 +141,12 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def is_said(node: ast.AST) -> bool:
-    """Return whether a node is a docstring, an assertion, part of a type, or a log message."""
+    """Return whether a node is a docstring, an assertion, part of a type, or a log message.
+
+    Whether an attrs field is a parameter (`init`) is left to type checkers as well.
+    """
+    if isinstance(node, ast.keyword):
+        return node.arg == "init"
     if isinstance(node, ast.Expr):
         if isinstance(node.value, ast.Constant):
             return True
@@ -169,7 +178,7 @@ def of_expression(node: ast.expr) -> Iterator[str]:  # noqa: C901, PLR0912  (a t
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in NAMES:
             yield ast.unparse(ast.Call(ast.Name(NAMES[name]), args, keywords))
         case ast.Call(func=func, args=args, keywords=[_, *_] as keywords):
-            for left_out in keywords:
+            for left_out in [keyword for keyword in keywords if not is_said(keyword)]:
                 yield ast.unparse(ast.Call(func, args, [keyword for keyword in keywords if keyword is not left_out]))
         case ast.ListComp() | ast.SetComp() | ast.GeneratorExp():
             for place, generator in enumerate(node.generators):
@@ -189,7 +198,9 @@ def is_type(node: ast.BinOp) -> bool:
 def of_statement(node: ast.stmt) -> Iterator[str]:
     """Yield the replacements of a statement."""
     match node:
-        case ast.Return(value=ast.expr() as value) if not (isinstance(value, ast.Constant) and value.value is None):
+        case ast.Return(value=ast.Constant(value=None | False)):
+            pass  # `return None` would be as false
+        case ast.Return(value=ast.expr()):
             yield "return None"
         case ast.Expr(value=ast.Call() | ast.Await()) | ast.AugAssign() | ast.Delete() | ast.Raise():
             yield "pass"

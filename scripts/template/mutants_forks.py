@@ -96,6 +96,7 @@ class Outcome:
         noticed: The test that noticed it, and how; empty if none did.
         sound: The tests that were seen to pass without the mutant.
         broken: The tests that fail even without it.
+        slow: The tests that take too long even without it, for the load it may be.
         ran: How many tests have begun.
         cpu: What the tests took of a processor, in seconds.
 
@@ -104,6 +105,7 @@ class Outcome:
     noticed: str = ""
     sound: list[str] = attrs.field(factory=list)
     broken: list[str] = attrs.field(factory=list)
+    slow: list[str] = attrs.field(factory=list)
     ran: int = 0
     cpu: float = 0.0
 
@@ -203,7 +205,9 @@ class Copy:
         before, after = texts
         outcome = Outcome()
         for tests in rounds:
-            while left := {test: seconds for test, seconds in tests.items() if test not in outcome.broken}:
+            while left := {
+                test: seconds for test, seconds in tests.items() if test not in {*outcome.broken, *outcome.slow}
+            }:
                 self.put(path, after)
                 run = self._run(left)
                 self.put(path, before)
@@ -214,8 +218,8 @@ class Copy:
                     [run.test] if run.test in left else [one for one in left if file_of(one) == run.test] or [*left]
                 )
                 if sound.isdisjoint(suspects):
-                    if self._run({suspects[0]: left[suspects[0]]}).how:
-                        outcome.broken.append(suspects[0])
+                    if how := self._run({suspects[0]: left[suspects[0]]}).how:
+                        (outcome.slow if how == TOO_LONG else outcome.broken).append(suspects[0])
                         continue
                     outcome.sound.append(suspects[0])
                 outcome.noticed = f"{run.test} {run.how}".strip()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 import venv
 from pathlib import Path
 
@@ -19,10 +21,11 @@ from tests.scripts.projects import REPO, Done
 
 sys.path.append(str(REPO / "scripts" / "template"))
 
+import mutants
 import mutants_forks
-from mutants import choose
+from mutants import choose, draw
 from mutants_changes import Module, Mutant
-from mutants_forks import Copy, follow, tell
+from mutants_forks import Copy, Run, follow, tell
 from mutants_lines import WAITS, Durations, Lines, Seen
 
 CODE = '''\
@@ -95,8 +98,12 @@ def test_every_mutant_is_one_change() -> None:
 
 
 def test_what_is_only_read_is_left_alone() -> None:
-    """Docstrings, annotations, and what is said in the log."""
-    told = " ".join(mutant.what for mutant in Module("some.py", CODE).mutants())
+    """Docstrings, annotations, what is said in the log, and what an attrs class takes."""
+    fields = "\n\nclass Some:\n    left: int = attrs.field(default=9, init=False)\n"
+    told = " ".join(mutant.what for mutant in Module("some.py", CODE + fields).mutants())
+    assert "9  ->  (10)" in told
+    assert "(attrs.field(default=9))" not in told
+    assert "False  ->  (True)" not in told
     assert "docstring" not in told
     assert "log.info" not in told
     assert "int | None" not in told
@@ -215,6 +222,28 @@ def test_what_a_runner_tells(
     assert run.ran == sum(words is not None and words[0] == "begins" for words in told)
 
 
+@pytest.mark.parametrize("how", ["takes too long", "fails"])
+def test_a_test_that_passes_no_more_without_the_mutant(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It decides nothing, and is used again for other mutants if it only took too long."""
+    (tmp_path / "here").mkdir()
+    copy = Copy(tmp_path / "here", tmp_path / "copy")
+    runs = iter([Run(1, "t::a", how), Run(1, "t::a", how), Run(1, "t::b", "fails"), Run(1)])
+    ran: list[list[str]] = []
+
+    def run(tests: dict[str, float]) -> Run:
+        ran.append([*tests])
+        return next(runs)
+
+    monkeypatch.setattr(copy, "put", lambda *_: None)
+    monkeypatch.setattr(copy, "_run", run)
+    outcome = copy._try_out("some.py", ("a", "b"), [{"t::a": 1.0, "t::b": 1.0}], set())
+    assert ran == [["t::a", "t::b"], ["t::a"], ["t::b"], ["t::b"]]
+    assert outcome.noticed == "t::b fails"
+    assert outcome.broken == ["t::a"] * (how == "fails")
+
+
 def test_a_copy_of_the_tree_may_lose_its_packages(tmp_path: Path) -> None:
     """A test that makes a .venv clears the copy's, and no test clones it; those of the tree stay."""
     tree = Tree(tmp_path / "here").root
@@ -231,6 +260,31 @@ def test_a_copy_of_the_tree_may_lose_its_packages(tmp_path: Path) -> None:
     venv.EnvBuilder(clear=True).clear_directory(copy / ".venv")
     assert not (copy / ".venv" / "bin").exists()
     assert (tree / ".venv" / "bin" / "python").exists()
+
+
+def test_a_small_change_draws_most_of_the_same() -> None:
+    """A module that is mended keeps its sample, so that what was found in it can be compared."""
+    before = Module("kernel/some.py", CODE).mutants()
+    after = Module("kernel/some.py", CODE.replace("    log.", "    extra = limit + 2\n    log.")).mutants()
+    drawn = [{mutant.what for mutant in draw(of, 5, "1")} for of in (before, after)]
+    assert len(drawn[0]) == 5
+    assert len(drawn[0] & drawn[1]) >= 3
+    assert {mutant.what for mutant in draw(before, 5, "2")} != drawn[0]
+    assert len(draw(before, 999, "1")) == len(before)
+
+
+def test_what_is_spared_is_there() -> None:
+    """Each mutant that is spared can be made, once or more, and says why it does not matter."""
+    told = tomllib.loads(mutants.SPARED.read_text())["spared"]
+    known = {}
+    for one in told:
+        assert one.keys() == {"module", "line", "change", "why"}, one
+        assert len(one["why"]) > 20, one
+        module = Module.read(REPO / one["module"], REPO)
+        if one["module"] not in known:
+            known[one["module"]] = {(module.line(mutant), mutant.what) for mutant in module.mutants()}
+        assert (one["line"], one["change"]) in known[one["module"]], f"there is no such mutant any more: {one}"
+    assert len({(one["module"], one["line"], one["change"]) for one in told}) == len(told)
 
 
 # -- the whole ---------------------------------------------------------------------------------------------------
@@ -300,6 +354,17 @@ def test_it_tells_who_lives(tree: Tree) -> None:
     noticed = told["2: number > 0 or number == -7  ->  (number > 0 and number == -7)"]["noticed"]
     assert noticed == "tests/plan/test_some.py::test_good fails"
     assert tree.nothing_is_left()
+
+
+def test_what_is_spared_is_not_tried(tree: Tree) -> None:
+    """It is counted apart."""
+    line, change = "return number > 0 or number == -7", "number > 0  ->  (number >= 0)"
+    text = f"[[spared]]\nmodule = 'kernel/plan/some.py'\nline = '{line}'\nchange = '{change}'\nwhy = 'of a test'\n"
+    (tree.root / "scripts/template/mutants_spared.toml").write_text(text)
+    done = tree.mutants("MODULE=kernel/plan/some.py", "N=99")
+    assert change not in done.out
+    assert re.search(r"kernel/plan/some.py: (\d+) of (\d+) noticed, 1 spared; (\d+) exist", done.out)
+    assert done.out.rstrip().endswith("; 1 more are spared")
 
 
 @pytest.mark.minutes

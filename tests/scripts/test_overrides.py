@@ -52,10 +52,11 @@ def test_the_list_shows_whose_is_what(project: Project) -> None:
 
 
 def test_every_recipe_says_what_it_does(project: Project) -> None:
-    """A comment for each, in the list."""
+    """A comment for each, in the list; of one line, since just shows the last one alone."""
     lines = [line for line in project.just("--list").out.splitlines() if re.match(r"    [a-z]", line)]
     assert len(lines) > 15
-    assert all("# " in line for line in lines), lines
+    unclear = [line for line in lines if not re.search(r"# [A-Z].* ", line)]
+    assert not unclear
 
 
 def test_a_script_that_is_gone(project: Project) -> None:
