@@ -163,7 +163,7 @@ def _is_id(value: object, length: int) -> bool:
 
 def _is_hexadecimal(text: str) -> bool:
     try:
-        return int(text, 16) > 0
+        return any(bytes.fromhex(text))
     except ValueError:
         return False
 
