@@ -12,8 +12,15 @@ from opentelemetry import trace
 
 from kernel import BadRequest, CallFailed, DeadlineExceeded
 from kernel.calls.failures import cancelled, failure_of, overdue, trace_id
+from kernel.testing import BACKENDS, backend_options
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """It is the same on both, here in virtual time."""
+    return request.param, backend_options(request.param)
 
 
 class Declared(Exception):
