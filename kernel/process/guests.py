@@ -66,7 +66,9 @@ class Guests:
     def close(self) -> None:
         """Restore the functions. A library that has kept a reference to ours gets the original behaviour."""
         if self._pipe != -1:
-            _set_wakeup_fd(self._fd)
+            _set_wakeup_fd(-1)
+            with contextlib.suppress(OSError, ValueError):  # the library has closed its descriptor
+                _set_wakeup_fd(self._fd)
         self._held, self._pipe = frozenset(), -1
         self._handlers.clear()
         while self._replaced:

@@ -125,7 +125,7 @@ def changes(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, str]]:
         elif isinstance(node, ast.stmt):
             yield from ((node, text) for text in of_statement(node))
             if isinstance(node, ast.If | ast.While):
-                yield from ((node.test, str(value)) for value in (True, False))
+                yield from ((node.test, text) for text in ("True", "False") if text != ast.unparse(node.test))
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:

@@ -244,10 +244,12 @@ async def test_a_limit_that_is_none(server: str, limit: dict[str, Any]) -> None:
 
 
 def test_the_usual_number_of_connections_leaves_descriptors_to_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of them, and not too many."""
-    for soft, most in ((64, 32), (1024, 512), (1_000_000, clients.MOST), (1, 1)):
+    """Half of them, and not too many; what is said counts."""
+    unlimited = resource.RLIM_INFINITY
+    for soft, most in ((64, 32), (1024, 512), (1_000_000, clients.MOST), (1, 1), (unlimited, clients.MOST)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
-        assert Limits.of(None, 1.0).connections == most
+        assert Limits.of(None, 1.5) == Limits(most, 1.5)
+        assert Limits.of(1, 0.1) == Limits(1, 0.1)
 
 
 def test_complaints_are_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
@@ -264,3 +266,68 @@ def test_complaints_are_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> N
         "from clients: 60 odd things",
         "from clients: 29 odd things",
     ]
+
+
+def error_of(module: str, name: str) -> Exception:
+    """An error of a class that a library has."""
+    return type(name, (Exception,), {"__module__": module})()  # type: ignore[no-any-return]
+
+
+LEFT_IT = error_of("starlette.requests", "ClientDisconnect")
+BROKE_IT = error_of("h11._util", "RemoteProtocolError")
+OWN = error_of("app.own", "LocalProtocolError")
+WRONG = error_of("wsproto.utilities", "ParseFailed")
+
+
+@pytest.mark.parametrize(
+    ("error", "left", "present"),
+    [
+        (LEFT_IT, True, False),
+        (BROKE_IT, True, True),
+        (OWN, False, False),
+        (WRONG, False, False),
+        (LookupError(), False, False),
+        (ExceptionGroup("", [LEFT_IT, BROKE_IT]), True, False),
+        (ExceptionGroup("", [BROKE_IT, ExceptionGroup("", [BROKE_IT])]), True, True),
+        (ExceptionGroup("", [LEFT_IT, OWN]), False, False),
+        (ExceptionGroup("", [OWN, BROKE_IT]), False, False),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("message", ["http.disconnect", "websocket.disconnect", "http.request"])
+def test_whose_fault_an_error_is(
+    error: Exception, left: bool, present: bool, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One about a client that is gone is the client's if it is; one about the protocol always is. Others are the app's.
+
+    It is remembered that the client is gone, whatever comes then.
+    """
+    messages = [{"type": message}, {"type": "http.request"}]
+    complaints = Complaints()
+    caplog.set_level(logging.INFO)
+
+    async def app(_: Any, receive: Any, __: Any) -> None:
+        assert [await receive() for _ in range(2)] == messages
+        raise error
+
+    come = iter(messages)
+
+    async def receive() -> Any:
+        return next(come)
+
+    called = clients.forgiving(app, complaints)({"type": "http"}, receive, no_send)
+    caught: Exception | None = None
+    try:
+        called.send(None)  # type: ignore[attr-defined]
+    except StopIteration:
+        pass
+    except Exception as one:  # noqa: BLE001
+        caught = one
+    clients_fault = left if message.endswith("disconnect") else present
+    assert caught is (None if clients_fault else error)
+    complaints.tell(0.0)
+    assert caplog.messages == ["from clients: 1 requests that broke off"] * clients_fault
+
+
+async def no_send(_: Any) -> None:
+    raise AssertionError

@@ -7,6 +7,8 @@ import threading
 
 import anyio
 import pytest
+import sniffio
+import uvloop
 
 from kernel.process import event_loop
 
@@ -56,6 +58,31 @@ def test_wakes(name: str) -> None:
         return woken.is_set()
 
     assert event_loop.run(main, name)
+
+
+@pytest.mark.parametrize("name", ["asyncio", "uvloop", "trio"])
+def test_what_runs_it(name: str) -> None:
+    """The loop that was asked for, and no other."""
+
+    async def main(_: event_loop.Wake) -> str:
+        if sniffio.current_async_library() == "trio":
+            return "trio"
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, uvloop.Loop | asyncio.SelectorEventLoop)
+        return "uvloop" if isinstance(loop, uvloop.Loop) else "asyncio"
+
+    assert event_loop.run(main, name) == name
+
+
+@pytest.mark.parametrize("name", ["asyncio", "uvloop", "trio"])
+def test_an_error_of_what_it_runs(name: str) -> None:
+    """It comes out as it is."""
+
+    async def main(_: event_loop.Wake) -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        event_loop.run(main, name)
 
 
 @pytest.mark.parametrize("name", ["asyncio", "trio"])
