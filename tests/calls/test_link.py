@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -197,10 +198,12 @@ async def test_each_server_is_tried_again_and_again(servers: Servers, caplog: An
     servers.errors = errors * 6 + [OSError("refused")]
     async with serving(link):
         times = [round(when, 6) for when, address in servers.tried if "here" in address.replace("there", "")]
-        pauses = [round(later - earlier, 6) for earlier, later in zip(times, times[1:], strict=False)]
+        pauses = [round(later - earlier, 6) for earlier, later in itertools.pairwise(times)]
         assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
-        assert [address for _, address in servers.tried[:3]] == ["nats://here:4222", "nats://there:4222"] + [
-            "nats://here:4222"
+        assert [address.removeprefix("nats://") for _, address in servers.tried[:3]] == [
+            "here:4222",
+            "there:4222",
+            "here:4222",
         ]
         assert link.server == "there:4222"
         assert link.error == ""
@@ -259,7 +262,7 @@ async def test_a_lost_connection_is_made_again(servers: Servers, caplog: Any) ->
         servers.errors = [OSError("refused")] * 2
         await first.drop(NatsError("nats: 'stale connection'"))
         assert (link.server, link.error) == ("", "stale connection")
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         with pytest.raises(NotConnected):
             await link.post("x", b"")
         await link.connected()
@@ -448,7 +451,7 @@ async def test_what_the_server_refuses(servers: Servers, caplog: Any) -> None:
         assert told == [f"1: {publish}"] * 2
         assert link.denied == {"a.b": publish, "x.y": subscribe}
         assert caplog.messages == [publish, subscribe]
-        with pytest.raises(PermissionError, match="subscribe to x.y"):
+        with pytest.raises(PermissionError, match=r"subscribe to x\.y"):
             await link.begin([link.subscribe("x.y", lambda _: None)])
 
 
@@ -515,7 +518,7 @@ async def test_a_subscription_ends_when_what_was_sent_has_arrived(servers: Serve
         await link.connected()
         assert [entry[1] for entry in servers.client.log] == [f"{link.inbox}.*", "b"]
         client.log.clear()
-        other.now = client, 3  # of the connection before
+        other.now = client, 3  # type: ignore[assignment]  # of the connection before
         await link.leave([other])
         assert client.log == [("forget", 3)]
         assert ("unlisten", 3) not in servers.client.log

@@ -152,7 +152,11 @@ def told(**fields: Any) -> bytes:
     [
         ((b"", {"rpc-status": "bad-request", "Nats-Service-Error": "no"}), BadRequest, "users.name: no"),
         ((b"", {"rpc-status": "overloaded"}), Overloaded, "users.name: overloaded"),
-        ((told(type="X", message="y"), {"rpc-status": "overloaded", "Nats-Service-Error": "z"}), Overloaded, "users.name: z"),
+        (
+            (told(type="X", message="y"), {"rpc-status": "overloaded", "Nats-Service-Error": "z"}),
+            Overloaded,
+            "users.name: z",
+        ),
         ((b"", {"rpc-status": "deadline-exceeded", "Nats-Service-Error": "late"}), DeadlineExceeded, "late"),
         ((b"", {"rpc-status": "failed", "Nats-Service-Error": "it broke"}), CallFailed, "users.name: it broke"),
         ((b"", {"rpc-status": "of the future"}), CallFailed, "users.name: of the future"),
@@ -409,6 +413,8 @@ async def test_a_refused_question_is_not_waited_for() -> None:
 async def test_whether_something_else_listens() -> None:
     """Nobody answers, and the server does not report it; without a connection it stays as it was."""
     some = instances(link := FakeLink())
+    assert await some.tapped() is True
+    link.answer = lambda _: [STORED]
     assert await some.tapped() is True
     link.answer = lambda _: [NOBODY]
     assert await some.tapped() is False

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import json
 import uuid
-from typing import Any, Final, Generic, NamedTuple, NotRequired, Required, TypedDict, TypeVar
+from typing import Any, Final, Generic, NamedTuple, NotRequired, Required, Self, TypedDict, TypeVar
 
 import attrs
 import pytest
@@ -192,7 +192,7 @@ class WithInit:
 
 @attrs.define
 class Untyped:
-    x = attrs.field(default=1)
+    x = attrs.field(default=1)  # type: ignore[var-annotated]
 
 
 @attrs.define
@@ -216,7 +216,10 @@ class Inner:
         (WithInit, "WithInit.seed is an InitVar: it cannot be read from a value that is sent"),
         (Untyped, "Untyped.x has no annotation"),
         (collections.namedtuple("Bare", "x y"), "Bare.x has no annotation: write a typing.NamedTuple"),  # noqa: PYI024
-        (Unknown, "an annotation of Unknown cannot be evaluated: name 'Missing' is not defined; import the type at run"),
+        (
+            Unknown,
+            "an annotation of Unknown cannot be evaluated: name 'Missing' is not defined; import the type at run",
+        ),
         (Deep, "Deep.inner: Inner.x: object may be anything, which cannot be sent; name a type"),
     ],
     ids=range(5),
@@ -269,7 +272,7 @@ class Refusing(Exception):
 
 
 class Grumpy(Bare):
-    def __new__(cls, *args: Any) -> Grumpy:
+    def __new__(cls, *args: Any) -> Self:
         if args == ("no",):
             raise ValueError("not that")
         return super().__new__(cls, *args)
