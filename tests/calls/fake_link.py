@@ -22,6 +22,7 @@ PREFIX, SERVER = "app", "here:4222"
 NOBODY = b"", {"Status": "503"}  # what the server answers where nobody listens
 
 Answer = tuple[bytes, Mapping[str, str]]
+STORED: Answer = b'{"stream":"ALL"}', {}  # what a stream answers that stores what is sent
 
 
 @attrs.frozen(eq=False)

@@ -9,7 +9,6 @@ import anyio
 import pytest
 
 from kernel import interface
-from kernel.calls import command
 from kernel.calls.command import call
 from kernel.calls.nats import Link
 from kernel.config.nats import Nats, read_nats
@@ -58,7 +57,7 @@ def there(monkeypatch: pytest.MonkeyPatch) -> type[There]:
     """No server, and no time that passes."""
     real = anyio.run
     monkeypatch.setattr("kernel.calls.nats.Link", There)
-    monkeypatch.setattr(command.anyio, "run", lambda *args: real(*args, backend_options=backend_options("asyncio")))
+    monkeypatch.setattr(anyio, "run", lambda *args: real(*args, backend_options=backend_options("asyncio")))
     for name, value in (("calls", []), ("services", []), ("denied_subject", "")):
         monkeypatch.setattr(There, name, value)
     return There
@@ -70,11 +69,9 @@ def nats(**environ: str) -> Nats:
     return settings
 
 
-def called(
-    capsys: Any, method: str = "users.get", arguments: str = '{"id": 1}', **environ: str
-) -> tuple[int, str, str]:
+def called(capsys: Any, method: str = "users.get", **environ: str) -> tuple[int, str, str]:
     """Return the exit code, and what was printed."""
-    code = call(nats(**environ), "app", method, arguments, 2.5)
+    code = call(nats(**environ), "app", method, '{"id": 1}', 2.5)
     return code, *capsys.readouterr()
 
 

@@ -263,6 +263,7 @@ def not_trusted() -> ssl.SSLError:
     return error
 
 
+LOGINS = "NATS_USER, NATS_PASSWORD, NATS_CREDS, NATS_NKEY, or the login in NATS_URL"
 REFUSED = "refused our certificate, or the lack of one: certificate required; see NATS_CERT and NATS_KEY"
 
 
@@ -277,8 +278,7 @@ REFUSED = "refused our certificate, or the lack of one: certificate required; se
         (ssl_error(""), ""),
         (
             Error("nats: 'Authorization Violation'"),
-            "refused the login: Authorization Violation; see NATS_USER, NATS_PASSWORD, NATS_CREDS, NATS_NKEY, or the login"
-            + " in NATS_URL",
+            f"refused the login: Authorization Violation; see {LOGINS}",
         ),
         (OSError("refused"), ""),
         (TimeoutError(), ""),
