@@ -41,7 +41,7 @@ async def users(serving: Serving[Users]) -> None: ...
 
 async def test_a_fake_is_checked_like_a_remote_call() -> None:
     """Arguments and results that would not travel are refused in the test."""
-    value = fake(Users, Here())
+    value = fake(Users, Here())  # type: ignore[type-abstract]
     assert repr(value) == "<Users of fake, checked>"
     assert await value.get(3) == "3"
     with pytest.raises(BadRequest, match=r"fake\.get: id: expected int, got str"):
@@ -139,6 +139,18 @@ class FakeProcess:
         self.command = command
         self.log: list[str] = []
 
+    @property
+    def folder(self) -> Path:
+        """Where it writes its files."""
+        return Path(self.command[self.command.index("--ports_file_dir") + 1])
+
+    def tell(self) -> None:
+        """Write where it listens."""
+        (self.folder / "nats-server_7.ports").write_text(json.dumps({"nats": ["nats://127.0.0.1:7"]}))
+
+    def has_files(self) -> bool:
+        return self.folder.exists()
+
     def terminate(self) -> None:
         self.log.append("terminated")
 
@@ -161,8 +173,7 @@ def process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[FakeProcess
     async def sleep(seconds: float) -> None:
         looks.append(seconds)
         if len(looks) == 2:
-            folder = started[-1].command[started[-1].command.index("--ports_file_dir") + 1]
-            Path(folder, "nats-server_7.ports").write_text(json.dumps({"nats": ["nats://127.0.0.1:7"]}))
+            started[-1].tell()
         assert seconds <= 0.1, "a test would wait for it"
         assert len(looks) < 5
         await asyncio.sleep(0)
@@ -180,15 +191,15 @@ async def test_the_server_listens_on_loopback_at_a_free_port(process: list[FakeP
     async with server("-js") as url:
         assert url == "nats://127.0.0.1:7"
         (made,) = process
-        folder = made.command[6]
+        folder = str(made.folder)
         assert made.command == [
             *(str(tmp_path / "nats-server"), "-a", "127.0.0.1", "-p", "-1"),
             *("--ports_file_dir", folder, "-l", f"{folder}/log", "-js"),
         ]
-        assert Path(folder).is_dir()
+        assert made.has_files()
         assert made.log == []
     assert made.log == ["terminated", "closed"]
-    assert not Path(folder).exists()
+    assert not made.has_files()
 
 
 @IN_REAL_TIME
