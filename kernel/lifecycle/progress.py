@@ -41,7 +41,6 @@ class Progress:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._began = 0.0
 
     def start(self, at: float) -> None:
         """Watch the start, which began *at* this time (seconds on the loop's clock)."""

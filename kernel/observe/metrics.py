@@ -24,12 +24,11 @@ SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 """Histogram bounds, from a service that opens nothing to one that waits for a migration."""
 
 
-def provide(view: View, resource: Resource, readers: Sequence[MetricReader]) -> MeterProvider:
+def provide(view: View, resource: Resource, readers: Sequence[MetricReader]) -> None:
     """Register as the meter provider of the process, and give *readers* the metrics of *view*."""
     provider = MeterProvider(readers, resource, shutdown_on_exit=False)
     metrics.set_meter_provider(provider)
     _instrument(provider.get_meter("kernel", view.identity.version), view)
-    return provider
 
 
 def _instrument(meter: Meter, view: View) -> None:

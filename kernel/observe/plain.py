@@ -16,7 +16,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 
 def escaped(text: str) -> str:
     r"""Return *text* with control characters escaped as in Python, except ``\n`` and ``\t``: it cannot forge lines."""
-    if text.isascii() and text.isprintable():  # the usual case
+    if text.isprintable():  # the usual case
         return text
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
@@ -38,7 +38,7 @@ def json_encoder() -> Callable[[Mapping[str, Any]], str]:
     def encoded(fields: Mapping[str, Any]) -> str:
         try:
             text = encode(fields)
-            if text.isascii():
+            if text.isprintable():  # the usual case
                 return text
             text.encode()
         except Exception:  # noqa: BLE001  (the user's values may raise anything)

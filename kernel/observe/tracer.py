@@ -49,7 +49,7 @@ class Dispatcher(trace.TracerProvider):
         self._pipeline = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
         self._pipeline.add_span_processor(_Leavings())
         self._providers: dict[str, TracerProvider] = {}
-        self._open: dict[str, SpanContext] = {}
+        self._open: dict[str, SpanContext | None] = {}
         app = self.of("")
         self.sampler, self.ids = app.sampler, app.id_generator
 
@@ -83,10 +83,7 @@ class Dispatcher(trace.TracerProvider):
 
     def opens(self, service: str, phase: SpanContext | None) -> None:
         """Make new spans of *service* children of *phase* of its lifecycle; of none if *phase* is None."""
-        if phase is None:
-            self._open.pop(service, None)
-        else:
-            self._open[service] = phase
+        self._open[service] = phase
 
     def phase_of(self, service: str) -> SpanContext | None:
         """Return the current phase of *service*, if it has a span."""

@@ -12,8 +12,8 @@ from typing import Any, get_args, get_origin
 import attrs
 
 from kernel.declare.service import Service, command_needs
-from kernel.declare.signature import evaluate, signature_of
-from kernel.errors import LeftOutError, PlanError
+from kernel.declare.signature import Edge, evaluate, signature_of
+from kernel.errors import DeclarationError, LeftOutError, PlanError
 from kernel.lifecycle.graph import depths, topological
 from kernel.lifecycle.shutdown import cancelled_by, level_share
 from kernel.plan import selection
@@ -67,7 +67,8 @@ def check(
         enabled = names or selection.select(files, *patterns)
     except PlanError as error:
         found.append(error)
-    misfits, warnings = selection.registry_of(services, files, names or files).check()
+    every = selection.registry_of(services, files, names or files)
+    misfits, warnings = every.check()
     if names:
         misfits = [error for error in misfits if not isinstance(error, LeftOutError)]
         warnings = []
@@ -89,7 +90,7 @@ def check(
     found += unreadable(unread)
     warnings += _check_budget(chosen, shutdown_timeout)
     for service in services.values():
-        found += _check_commands(service)
+        found += _check_commands(service, every)
         warnings += _check_retries(service)
         warnings += _check_shape(service)
         warnings += _check_values(service, services)
@@ -138,17 +139,25 @@ def _check_retries(service: Service[..., Any]) -> list[str]:
     return [warning]
 
 
-def _check_commands(service: Service[..., Any]) -> list[PlanError]:
+def _check_commands(service: Service[..., Any], registry: Registry) -> list[PlanError]:
+    """Return the errors in the commands of *service*; those in its own signature are reported elsewhere."""
+    own = needs_of(service)
+    if own is None:
+        return []
+    taken = {edge.target for edge in own.edges if edge.parameter}
+    asked: dict[str, Edge] = {}  # providers from which only commands take a value
     errors: list[PlanError] = []
     for fn in service.commands.values():
         try:
             needs = command_needs(service, fn)
+            asked |= {edge.target: edge for edge in needs.edges if edge.target not in taken}
             for parameter in signature_of(fn).parameters.values():
                 if parameter.name not in needs.parameters:  # filled from the command line
                     evaluate(parameter, fn, f"command {fn.__name__!r}", spare=False)
         except PlanError as error:
             errors.append(error)
-    return errors
+    misfits = (registry.check_edge(service, edge) for edge in asked.values())
+    return errors + [error for error in misfits if isinstance(error, DeclarationError)]
 
 
 def _check_interfaces(services: Mapping[str, Service[..., Any]]) -> list[PlanError]:

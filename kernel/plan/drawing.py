@@ -20,12 +20,7 @@ def draw(services: Services, style: Literal["text", "mermaid", "dot", "json"]) -
         CycleError: There is a dependency cycle.
 
     """
-    order = topological(
-        {
-            name: [edge.target for edge in service.needs.edges if edge.target in services]
-            for name, service in services.items()
-        }
-    )
+    order = topological({name: [edge.target for edge in service.needs.edges] for name, service in services.items()})
     return {"text": _text, "mermaid": _mermaid, "dot": _dot, "json": _json}[style](
         {name: services[name] for name in order}
     )

@@ -198,7 +198,7 @@ def _default(entry: Entry) -> tuple[str | None, str | None]:
         return None, ""
     if default is UNKNOWN or default is None or reader.secret:
         return "(from other fields)" if default is UNKNOWN else "None" if default is None else MASK, ""
-    if not isinstance(default, bool) and default in ("", (), [], {}, set(), b""):
+    if default in ("", (), [], {}, set(), b""):
         return '""' if default == "" else str(default), ""
     try:
         text = reader.written(default)

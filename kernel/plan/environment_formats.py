@@ -29,7 +29,9 @@ def as_table(variables: Sequence[Variable], _: str = "") -> str:
     widths = [max(len(row[n]) for row in [head, *rows.values()]) for n in range(len(head) - 1)]
 
     def line(row: Sequence[str]) -> str:
-        return "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        return "  ".join(
+            [*(f"{cell:<{width}}" for cell, width in zip(row[:-1], widths, strict=True)), row[-1]]
+        ).rstrip()
 
     lines: list[str] = []
     for reader in dict.fromkeys(variable.reader for variable in shown):

@@ -176,7 +176,7 @@ class Registry:
                     )
         # A variable of a service that is not enabled is not a near miss.
         others = tuple(variable(name, "") for name in (*self.known, *self.absent) if name not in self.services)
-        rest = {name: text for name, text in environ.items() if not name.startswith(others)} if others else environ
+        rest = {name: text for name, text in environ.items() if not name.startswith(others)}
         return configs, errors, list(near_misses(rest, owners.keys() - set(KERNEL_VARIABLES)))
 
 

@@ -146,8 +146,8 @@ def standard_modules() -> list[str]:
     """Return the modules and packages of the standard library, without its tests and GUI modules."""
     folder = Path(sysconfig.get_path("stdlib"))
     found = {name for name in sys.stdlib_module_names if not name.startswith("_")}
-    for top in [folder / name for name in found if (folder / name).is_dir()]:
-        for path in top.rglob("*.py"):
+    for top in [*found]:
+        for path in (folder / top).rglob("*.py"):
             parts = path.relative_to(folder).with_suffix("").parts
             found.add(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
     unwanted = NOT_FROZEN | {"tests", "__main__"}

@@ -99,13 +99,15 @@ def _requirements(words: str, use: str) -> list[re.Match[str]]:
         Refusal: There is none, or one is something else, such as a path, an address or an option.
 
     """
-    found = {word: REQUIREMENT.fullmatch(word) for word in words.split()}
-    for word, requirement in found.items():
+    found: list[re.Match[str]] = []
+    for word in dict.fromkeys(words.split()):
+        requirement = REQUIREMENT.fullmatch(word)
         if requirement is None:
             raise Refusal(f"{show(word)} is not a requirement; usage: {use}")
+        found.append(requirement)
     if not found:
         raise Refusal(f"it needs the name of a package; usage: {use}")
-    return [requirement for requirement in found.values() if requirement is not None]
+    return found
 
 
 def _group(name: str) -> str:

@@ -152,7 +152,7 @@ def without(text: str, groups: Collection[str], name: str) -> str:
 
     The result is the same as uv's: removing a requirement needs no new version of any package.
     """
-    blocks = [_Block(block) for block in re.split(r"(?m)^(?=[a-z0-9])", text) if PIN.match(block)]
+    blocks = [_Block(block) for block in re.split(r"(?m)^(?=[a-z0-9])", text)]  # nothing needs what comes first
     wanted: set[str] = set()
     while more := {block.name for block in blocks if block.needed_by(wanted, groups)} - wanted:
         wanted |= more
@@ -165,7 +165,7 @@ class _Block:
     def __init__(self, block: str) -> None:
         self.pin, _, via = block.partition("    # via")
         self.name = block.partition("==")[0]
-        self.via = [line.removeprefix("    #").strip() for line in via.splitlines() if line.strip()]
+        self.via = [line.removeprefix("    #").strip() for line in via.splitlines()]
 
     def needed_by(self, wanted: Collection[str], groups: Collection[str]) -> list[str]:
         """Return what needs it and stays: packages in *wanted*, and the project except for these *groups*."""

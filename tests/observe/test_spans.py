@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
+from contextvars import Context
 from typing import Any
 
 import anyio
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanContext
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from kernel.context import current_service
 from kernel.declare.retry import Retry
@@ -18,6 +19,7 @@ from kernel.declare.service import service
 from kernel.declare.serving import Serving
 from kernel.errors import StartTimeout, StopTimeout, ValueLost
 from kernel.lifecycle.events import State, Transition
+from kernel.lifecycle.units import Unit
 from kernel.observe.span_rows import SCOPE
 from kernel.observe.spans import NAMES
 from tests.harness import Lab, crash_after, hang
@@ -247,6 +249,88 @@ async def test_a_crash_and_whom_it_takes_along(spans: Spans, lab: Lab) -> None:
     assert sum(one.parent is None for one in spans.all) == 3  # the start, the crash, the stop
 
 
+async def test_a_crash_while_its_provider_crashes(spans: Spans, lab: Lab) -> None:
+    """Who has to wait for the provider before it starts again is back when it is ready, and so its trace is over."""
+
+    @service(retries=Retry(times=1, delay=5, jitter=0))
+    async def database(serving: Serving[int]) -> None:
+        async with serving(1):
+            if lab.now < 1:
+                await crash_after(11, ConnectionError())
+            await anyio.sleep_forever()
+
+    @service(depends=[database], retries=Retry(times=1, delay=1, jitter=0))
+    async def api(database: int, serving: Serving[None]) -> None:
+        try:
+            async with serving():
+                if lab.now < 1:
+                    await crash_after(10, ValueError("boom"))
+                await anyio.sleep_forever()
+        finally:
+            if lab.now < 20:
+                await anyio.sleep(3)
+
+    await run(spans, lab.stop_at(50), database, api)
+    assert lab.path("api") == "waiting starting ready stopping backoff waiting starting ready stopping stopped"
+    crash = spans.one("api restart")
+    assert parent(crash) is None
+    assert about(crash)["kernel.outcome"] == "ready"
+    assert bounds(crash)[1] - bounds(crash)[0] == pytest.approx((lab.when("api", "ready", 2) - 10) * 1e6, abs=1000)
+    assert [one.name for one in spans.all if parent(one) == identity(crash)] == ["stop", "backoff", "start"]
+
+
+async def test_a_clean_up_that_fails_makes_a_restart_of_a_stop(spans: Spans, lab: Lab) -> None:
+    """It was to stop for its provider's sake; after its own failure it is tried again by itself."""
+
+    @service(retries=Retry(times=1, delay=1, jitter=0))
+    async def database(serving: Serving[int]) -> None:
+        async with serving(1):
+            if lab.now < 1:
+                await crash_after(10, ConnectionError())
+            await anyio.sleep_forever()
+
+    @service(depends=[database], retries=Retry(times=1, delay=5, jitter=0))
+    async def api(database: int, serving: Serving[None]) -> None:
+        async with serving():
+            await anyio.sleep_forever()
+        if lab.now < 20:
+            raise OSError("clean-up")
+
+    await run(spans, lab.stop_at(50), database, api)
+    assert "stopping backoff" in lab.path("api")
+    (crash,) = spans.named("api restart")
+    assert not crash.status.is_ok
+    assert about(crash)["kernel.outcome"] == "ready"
+
+
+async def test_a_start_that_others_did_not_wait_for(spans: Spans, lab: Lab) -> None:
+    """As one of the kernel's own: it goes on in a trace of its own, which is well if it is ready in the end."""
+
+    @service(retries=Retry(times=3, delay=5, jitter=0))
+    async def optional(serving: Serving[None]) -> None:
+        await anyio.sleep(1)
+        if lab.now < 12:
+            raise ConnectionError
+        async with serving():
+            await anyio.sleep_forever()
+
+    @service
+    async def hello(serving: Serving[None]) -> None:
+        async with serving():
+            await anyio.sleep_forever()
+
+    await run(spans, lab.stop_at(40), Unit(optional, internal=True), hello)
+    first, last = spans.named("app optional start")
+    assert parent(first) == identity(spans.one("app start"))
+    assert parent(last) is None
+    assert linked(last) == [identity(first)]
+    assert about(first)["kernel.outcome"] == "unfinished"
+    assert about(last)["kernel.state"] == "ready"
+    assert last.status.is_ok
+    phases = [one for one in spans.all if parent(one) == identity(last)]
+    assert {one.name for one in phases if not one.status.is_ok} == {"optional attempt"}
+
+
 async def test_what_lasts_goes_on_in_another_trace(spans: Spans, lab: Lab) -> None:
     """Each minute the trace is ended with what is still waited for, so that it can be looked at meanwhile."""
 
@@ -352,10 +436,14 @@ async def test_whose_span_it_is(spans: Spans, lab: Lab) -> None:
 async def test_a_span_in_a_phase_is_its_child(spans: Spans, lab: Lab) -> None:
     """One made while starting or stopping hangs below that; one made while serving is a root; a parent goes first."""
     tracer = spans.dispatcher.get_tracer("own")
+    sent_along = SpanContext(7, 8, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
     @service
     async def db(serving: Serving[None]) -> None:
         tracer.start_span("open").end()
+        tracer.start_span("told", trace.set_span_in_context(NonRecordingSpan(sent_along))).end()
+        with tracer.start_as_current_span("early"):
+            tracer.start_span("inside").end()
         async with serving():
             tracer.start_span("work").end()
             with tracer.start_as_current_span("outer"):
@@ -365,6 +453,9 @@ async def test_a_span_in_a_phase_is_its_child(spans: Spans, lab: Lab) -> None:
 
     await run(spans, lab.stop_at(5), db)
     assert parent(spans.one("db open")) == identity(spans.one("db start"))
+    assert parent(spans.one("db told")) == sent_along.span_id
+    assert parent(spans.one("db early")) == identity(spans.one("db start"))
+    assert parent(spans.one("db inside")) == identity(spans.one("db early"))
     assert parent(spans.one("db work")) is None
     assert parent(spans.one("db inner")) == identity(spans.one("db outer"))
     assert parent(spans.one("db close")) == identity(spans.one("db stop"))
@@ -402,6 +493,7 @@ async def test_an_exception_is_known_by_the_span_that_it_left(spans: Spans) -> N
             raise error
 
     first, second, third = ValueError("first"), ValueError("second"), ValueError("third")
+    assert Context().run(left_by, first) is None
     with pytest.raises(ValueError, match="first"):
         fails(first)
     assert left_by(first) == spans.one("app outer").context

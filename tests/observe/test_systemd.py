@@ -68,6 +68,9 @@ def test_from_start_to_stop(systemd: Systemd) -> None:
     assert systemd.told() == ["READY=1\nSTATUS=2 of 2 services ready"]
     tell(move("db", State.STOPPING, State.BACKOFF))
     assert systemd.told() == ["STATUS=1 of 2 services ready; db backoff"]
+    tell(move("db", State.BACKOFF, State.STARTING))
+    tell(move("db", State.STARTING, State.READY))
+    assert systemd.told() == ["STATUS=1 of 2 services ready; db starting", "STATUS=2 of 2 services ready"]
     tell(StopBegan("SIGTERM\nand more", 10.0))
     tell(move("api", State.READY, State.STOPPING))
     tell(Forced(("api",)))
@@ -117,7 +120,7 @@ def test_when_signs_of_life_are_due(
     monkeypatch.setattr("kernel.observe.systemd.time", SimpleNamespace(monotonic=lambda: now))
     tell = made({"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": micros, **whose})
     signs = []
-    for after in (0.0, 0.9, 1.0, 1.9, 2.0, 4.5, 5.0, 5.5):
+    for after in (0.0, 0.9, 0.9999999, 1.0, 1.9, 2.0, 4.5, 5.0, 5.5):
         now = 1000.0 + after * every
         tell.alive()
         signs.append((after, systemd.told()))

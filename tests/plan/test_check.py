@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NewType, Protocol
 
+import anyio
 import attrs
 import pytest
+from anyio import create_task_group
 
 from kernel import Retry, Serving, service
 from kernel.declare.service import Service
-from kernel.plan.check import _check_budget, _check_retries, _check_values, check
-from kernel.plan.discovery import Catalogue, find_services
+from kernel.plan.check import Findings, _check_budget, _check_retries, _check_shape, _check_values, check
 from kernel.plan.registry import Registry
+from tests.plan.parts import PLAIN, Written
 
 
 def named(name: str, stop_timeout: float | None, *depends: str) -> Service[[], None]:
@@ -83,35 +84,57 @@ def test_a_service_that_would_spin(retry: Retry, warned: bool) -> None:
     assert not found or "db is retried forever" in found[0]
 
 
-Written = Callable[..., Catalogue]
-
-
-@pytest.fixture
-def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
-    """Writes services with these texts, and returns them."""
-
-    def write(*absent: str, **texts: str) -> Catalogue:
-        (tmp_path / "services").mkdir()
-        for name, text in texts.items():
-            (tmp_path / "services" / f"{name}.py").write_text(HEAD + text)
-            monkeypatch.delitem(sys.modules, f"services.{name}", raising=False)
-        monkeypatch.delitem(sys.modules, "services", raising=False)
-        return Catalogue(find_services(str(tmp_path)), absent)
-
-    return write
-
-
-HEAD = "from typing import Protocol\n\nfrom kernel import Serving, interface, service\n\n\n"
 NEEDY = "@service(depends=['gone-one'])\nasync def needy(gone_one: int) -> None: ..."
-PLAIN = "@service\nasync def {}() -> None: ..."
+LATER = "@service(depends=['gone-one'])\nasync def later() -> None: ..."
 
 
-def test_what_an_artifact_lacks_is_told_once(written: Written) -> None:
-    """Also where the service that needs it is enabled, so that it is wrong in two ways."""
-    findings = check(written("gone-one", needy=NEEDY), {}, (None, ""), 10.0)
+@pytest.mark.parametrize("patterns", [None, ["later"]])
+def test_what_an_artifact_lacks_is_told_once(written: Written, patterns: list[str] | None) -> None:
+    """Also where the service that needs it is enabled, so that it is wrong in two ways; and so with warnings."""
+    findings = check(written("gone-one", needy=NEEDY, later=LATER), {}, (patterns, ""), 10.0)
     assert [str(error).partition("; ")[0].partition(": ")[2] for error in findings.errors] == [
         "needy needs the value of gone-one, which is not in this artifact"
     ]
+    assert findings.warnings == ("later does not wait for gone-one, which is not in this artifact",)
+
+
+@pytest.mark.parametrize(("name", "errors"), [("needy", 0), ("later", 0), ("odd", 1)])
+def test_one_service_is_checked_alone(written: Written, name: str, errors: int) -> None:
+    """What it depends on is not there, and nothing is said of that."""
+    files = written(needy=NEEDY, later=LATER, odd="x = 1", gone_one=PLAIN.format("gone_one"))
+    findings = check(files, {}, (["gone-one"], ""), 10.0, names=[name])
+    assert len(findings.errors) == errors
+    assert not findings.warnings
+
+
+ODD_CONFIG = """
+import attrs
+
+@attrs.frozen
+class Config:
+    what: complex = 1j
+    many: int = 0
+
+@service
+async def {}(config: Config) -> None: ...
+"""
+
+
+@pytest.mark.parametrize("values", [True, False])
+def test_a_field_that_cannot_be_read_is_told_once(written: Written, values: bool) -> None:
+    """Of each service, enabled or not; a wrong value only of those that are enabled, and only if values are checked."""
+    files = written(one=ODD_CONFIG.format("one"), two=ODD_CONFIG.format("two"))
+    environ = {"ONE_MANY": "x", "TWO_MANY": "x"}
+    found = check(files, environ, (["one"], ""), 10.0, settings=values).errors
+    assert sorted(error.where for error in found) == [*(["ONE_MANY"] if values else []), "ONE_WHAT", "TWO_WHAT"]
+
+
+def test_a_near_miss_is_warned_of(written: Written) -> None:
+    """If values are checked."""
+    files = written(one=PLAIN.format("one"))
+    environ = {"LOG_LEVELS": "info"}
+    assert "did you mean LOG_LEVEL?" in check(files, environ, (None, ""), 10.0).warnings[0]
+    assert not check(files, environ, (None, ""), 10.0, settings=False).warnings
 
 
 @pytest.mark.parametrize(
@@ -169,6 +192,107 @@ def test_what_is_called_elsewhere_need_not_be_enabled(written: Written, url: str
         assert text in str(error)
 
 
+IMPORTS = "import anyio\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from somewhere import Pool\n"
+SERVER = "@service\nasync def server(serving: Serving[int]) -> None: ..."
+WRONG = f"""{IMPORTS}
+@service(depends=["server"], retries=Retry(times=None, delay=0), stop_timeout=9)
+async def wrong(server: str) -> None:
+    async with anyio.Lock():
+        pass
+
+@wrong.command
+def up(pool: "Pool") -> None: ...
+
+@wrong.command
+def down(wrong: "Pool", x: int) -> None: ...
+
+@wrong.command
+def serve(serving: Serving[None]) -> None: ...
+
+@wrong.command
+async def again(wrong: "Pool") -> None: ...
+
+@wrong.command
+async def fine(server: "Pool", x: int) -> None: ...
+"""
+TWICE = """
+@service(depends=["gone-one", "server", "broken"])
+async def twice({}) -> None: ...
+
+@twice.command
+async def up(server: int, gone_one: int, broken: int) -> None: ...
+
+@twice.command
+async def down(server: int, gone_one: int, broken: int) -> None: ...
+"""
+
+
+def test_all_that_is_wrong_is_told(written: Written) -> None:
+    """Errors of each command, and warnings of each kind, of all services."""
+    findings = check(written(server=SERVER, wrong="from kernel import Retry\n" + WRONG), {}, (None, ""), 10.0)
+    assert [error.what for error in findings.errors] == [
+        "command 'up': the annotation of parameter 'pool' cannot be evaluated: name 'Pool' is not defined",
+        "command 'serve' takes `Serving`",
+        "wrong takes the value of wrong, which provides none",
+    ]
+    words = ["has a stop_timeout of 9 s", "is retried forever", "holds a resource", "takes 'server' as str"]
+    assert len(findings.warnings) == len(words), findings.warnings
+    assert all(word in text for word, text in zip(words, findings.warnings, strict=True)), findings.warnings
+    assert findings.apart == ""
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ("thing: int", "twice has a parameter 'thing' that nothing can fill"),
+        ("server: int", "twice takes the value of server, which provides none"),
+        ("", "twice takes the value of server, which provides none"),
+        ("server: int = 1", "twice takes the value of server, which provides none"),
+    ],
+)
+def test_an_error_of_several_commands_is_told_once(written: Written, parameters: str, told: str) -> None:
+    """Whether the service has it too or not; what is left out is told by the command itself."""
+    files = written("gone-one", server=PLAIN.format("server"), broken="x = [", twice=TWICE.format(parameters))
+    first, *more = check(files, {}, (None, ""), 10.0).errors
+    assert "service 'broken' cannot be imported" in str(first)
+    assert [error.what for error in more] == [told]
+
+
+def test_what_follows_from_a_failed_import_is_not_told(written: Written) -> None:
+    """It is not known what the service would have been."""
+    files = written(api="@service(depends=['broken'])\nasync def api(broken: int) -> None: ...", broken="x = [")
+    (error,) = check(files, {}, (None, ""), 10.0).errors
+    assert "service 'broken' cannot be imported" in error.what
+
+
+TAKES = "from services.api import Users\n\n@service(depends=['users'])\nasync def {0}(users: Users) -> None: ..."
+WRONG_TYPE = SHARED.replace("-> int: ...", "-> complex: ...", 1)
+
+
+def test_interfaces_are_checked(written: Written) -> None:
+    """What is wrong in one is told once; where nothing is wrong, it is told which services can run apart."""
+    api = "\n@service\nasync def api(thing: int, serving: Serving[None]) -> None: ..."
+    takers = {name: TAKES.format(name) for name in ("one", "two")}
+    files = written(api=SHARED + PLAIN.format("api"), users=USERS, **takers)
+    assert check(files, {}, (None, ""), 10.0) == Findings((), (), "can run apart: api | one | two | users")
+    written(api=WRONG_TYPE + api)
+    for name in [name for name in sys.modules if name.startswith("services")]:
+        del sys.modules[name]
+    thing, count = check(files, {}, (None, ""), 10.0).errors
+    assert "'thing' that nothing can fill" in str(thing)
+    assert "complex" in str(count)
+
+
+def test_interfaces_cost_nothing_where_there_are_none(monkeypatch: pytest.MonkeyPatch, written: Written) -> None:
+    """Nothing of calls is imported."""
+    files = written(api=PLAIN.format("api"))
+    file = Path(files["api"].folder, "api.py")
+    file.write_text(file.read_text().replace("interface, ", ""))
+    monkeypatch.delitem(sys.modules, "kernel.calls.interface")
+    monkeypatch.setitem(sys.modules, "kernel.calls.wiring", None)
+    assert check(files, {}, (None, ""), 10.0) == Findings((), ())
+
+
 async def _db(serving: Serving[int]) -> None: ...
 
 
@@ -196,6 +320,24 @@ async def _takes_int(db: int) -> None: ...
 async def _takes_str(db: str) -> None: ...
 
 
+class Counts(Protocol):
+    """What cannot be checked at run time."""
+
+    def count(self) -> int: ...
+
+
+async def _takes_counts(db: Counts) -> None: ...
+
+
+UserId = NewType("UserId", int)
+
+
+async def _takes_id(db: UserId) -> None: ...
+
+
+async def _takes_wrongly(thing: int, serving: Serving[int]) -> None: ...
+
+
 async def _takes_any(db: Any) -> None: ...
 
 
@@ -214,6 +356,9 @@ async def _has_a_default(db: int = 3) -> None: ...
         (_cache, _takes_int, ({}, {}), []),
         (_plain, _takes_str, ({}, {}), []),
         (_db, _takes_any, ({}, {}), []),
+        (_db, _takes_counts, ({}, {}), []),
+        (_takes_wrongly, _takes_str, ({}, {}), []),
+        (_db, _takes_id, ({}, {}), ["takes 'db' as UserId, but db serves int"]),
         # -- what cannot be compared at run time may fit
         (_names, _takes_names, ({}, {}), []),
         (_names, _takes_str, ({}, {}), []),
@@ -232,3 +377,96 @@ def test_values_that_fit_and_values_that_may_be_lost(
     assert len(found) == len(told)
     assert all(text in warning for warning, text in zip(found, told, strict=True)), found
     assert _check_values(api, {"api": api}) == []
+
+
+# -- the shape of a service's function -------------------------------------------------------------------------------
+
+POOLS: dict[str, Any] = {"db": None}
+
+
+async def _holds() -> None:
+    async with open_pool() as pool:
+        print(pool)
+
+
+async def _holds_what_is_made_elsewhere() -> None:
+    async with POOLS["db"]() as pool, pool:
+        print(pool)
+
+
+async def _groups() -> None:
+    async with anyio.create_task_group():
+        pass
+
+
+async def _holds_nothing() -> None:
+    async def inner() -> None:
+        async with open_pool():
+            pass
+
+    def plain() -> None:
+        async def again() -> None:
+            async with open_pool():
+                pass
+
+    with open_pool():
+        await inner()
+        plain()
+
+
+async def _holds_around_its_work(serving: Serving[None]) -> None:
+    async with open_pool(), serving():
+        print("works")
+        async with create_task_group(), open_pool():
+            pass
+
+
+async def _groups_in_its_work(serving: Serving[None]) -> None:
+    async with serving() as work, anyio.create_task_group():
+        print(work)
+
+
+async def _groups_around_its_work(serving: Serving[None]) -> None:
+    if serving:
+        async with open_pool(), create_task_group():
+            print("opens")
+            async with anyio.create_task_group(), serving():
+                pass
+
+
+def open_pool() -> Any:
+    """Something to hold."""
+
+
+HOLDS = "holds a resource but takes no `Serving`, so it is cancelled as a whole"
+GROUPS = "opens a task group around its serving block, so its tasks are not cancelled with the work"
+
+
+@pytest.mark.parametrize(
+    ("fn", "told"),
+    [
+        (_holds, [(HOLDS, 1)]),
+        (_holds_what_is_made_elsewhere, [(HOLDS, 1)]),
+        (_groups, []),
+        (_holds_nothing, []),
+        (_holds_around_its_work, []),
+        (_groups_in_its_work, []),
+        (_groups_around_its_work, [(GROUPS, 2), (GROUPS, 4)]),
+    ],
+)
+def test_the_shape_of_a_function(fn: Any, told: list[tuple[str, int]]) -> None:
+    """A resource without `Serving`, and task groups around the serving block, each with its line."""
+    first = fn.__code__.co_firstlineno
+    found = _check_shape(service(fn).named("db"))
+    assert len(found) == len(told), found
+    for warning, (text, line) in zip(found, told, strict=True):
+        assert warning.startswith(f"tests/plan/test_check.py:{first + line}: db {text}")
+
+
+def test_the_shape_of_what_need_not_serve() -> None:
+    """A one-shot holds what it likes; a function without source, or with a wrong signature, is not looked at."""
+    assert _check_shape(service(oneshot=True)(_holds)) == []
+    made: dict[str, Any] = {}
+    exec("async def made():\n    async with x(): pass", made)  # noqa: S102
+    assert _check_shape(service(made["made"])) == []
+    assert _check_shape(service(_takes_int)) == []

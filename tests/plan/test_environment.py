@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernel import Seconds, Secret, Service, service
+from kernel import Seconds, Secret, Service, Serving, service
 from kernel.config.described import otel_table
 from kernel.config.nats import NATS_SETTINGS, NATS_VARIABLES
 from kernel.config.otel import OTEL_VARIABLES
@@ -130,16 +130,44 @@ def test_everything_is_listed() -> None:
         ),
         ("API_WHOLE", {"type": "int", "default": "5", "value": "5", "source": "default", "required": False}),
         ("API_EVERY", {"type": "Seconds", "default": "90s"}),
-        ("API_TOKEN", {"default": "********", "value": "********", "secret": True}),
+        ("API_TOKEN", {"default": "********", "value": "********", "secret": True, "line": ""}),
         ("API_LEVEL", {"type": "1 | 2", "default": "2", "expected": "one of 1, 2"}),
         ("API_NONE", {"default": "[]"}),
-        ("API_MAYBE", {"default": "None", "type": "int | None"}),
-        ("API_DOUBLE", {"default": "(from other fields)"}),
+        ("API_MAYBE", {"default": "None", "type": "int | None", "line": ""}),
+        ("API_DOUBLE", {"default": "(from other fields)", "line": ""}),
         ("API_SMTP_PORT", {"default": "587"}),
         ("API_BACKUP_PORT", {"default": "25", "required": False}),
         ("API_ACCOUNT_NAME", {"default": None, "required": False, "problem": ""}),
-        ("LOG_LEVEL", {"reader": "kernel", "default": "info"}),
-        ("OTEL_SERVICE_NAME", {"reader": "OpenTelemetry"}),
+        ("API_EMPTY", {"default": '""', "value": '""', "line": "", "active": True}),
+        ("API_LINES", {"default": "one\\ntwo", "line": "one\ntwo"}),
+        ("API_ODD", {"default": "('a,b',)", "line": None, "active": False}),
+        ("API_YES", {"default": "true", "line": "true", "active": True}),
+        (
+            "LOG_LEVEL",
+            {
+                "reader": "kernel",
+                "type": "level",
+                "default": "info",
+                "value": "info",
+                "source": "default",
+                "line": "info",
+                "required": False,
+                "secret": False,
+                "common": True,
+                "active": False,
+                "declared": "",
+                "problem": "",
+                "meaning": "the lowest level of records to write; info,worker=debug for one service or logger",
+            },
+        ),
+        ("ADMIN_ADDR", {"default": "off; in dev 127.0.0.1:9090", "line": ""}),
+        ("NATS_USER", {"reader": "NATS", "default": None, "value": None, "source": "unset", "secret": True}),
+        (
+            "OTEL_SERVICE_NAME",
+            {"reader": "OpenTelemetry", "default": "the app's name", "source": "default", "expected": "", "line": ""},
+        ),
+        ("OTEL_SDK_DISABLED", {"meaning": "true turns traces, metrics and logs off", "common": True}),
+        ("OTEL_LOG_LEVEL", {"default": None, "value": None, "source": "unset", "common": False, "secret": False}),
     ],
 )
 def test_what_is_told(name: str, told: dict[str, object]) -> None:
@@ -159,7 +187,7 @@ def test_what_is_set() -> None:
         "LOG_LEVEL": "loud",
         "API_ACCOUNT_NAME": "me",
     }
-    environ |= {"API_FEW": "4"}
+    environ |= {"API_FEW": "4", "API_LINES": "a\tb", "NATS_USER": "me"}
     environ |= {"NATS_URL": "nats://me:hunter2@host:4222", "API_PATH": "postgres://me:hunter2@host/db"}
     environ |= {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=hunter2", "OTEL_BSP_MAX_QUEUE_SIZE": "9"}
     found = listed(environ)
@@ -169,6 +197,17 @@ def test_what_is_set() -> None:
     assert found["API_FEW"].problem == "'few' must be <= 3: 4"
     assert found["LOG_LEVEL"].problem.startswith("expected one of debug")
     assert found["API_ACCOUNT_PASSWORD"].required
+    assert (found["API_LINES"].value, found["API_PATH"].value) == ("a\\tb", "postgres://me:********@host/db")
+    assert (found["LOG_LEVEL"].value, found["LOG_LEVEL"].source, found["LOG_LEVEL"].line) == (
+        "loud",
+        "environment",
+        "info",
+    )
+    assert (found["NATS_URL"].value, found["NATS_URL"].problem) == ("nats://********@host:4222", "")
+    assert (found["NATS_USER"].value, found["NATS_USER"].source) == ("********", "environment")
+    headers, queue = found["OTEL_EXPORTER_OTLP_HEADERS"], found["OTEL_BSP_MAX_QUEUE_SIZE"]
+    assert (headers.value, headers.secret, headers.source) == ("********", True, "environment")
+    assert (queue.value, queue.common, queue.default) == ("9", True, "65536")
     table, text = as_table([*found.values()]), as_json([*found.values()])
     assert "hunter2" not in table + text + as_dotenv([*found.values()], "app")
     assert "OTEL_BSP_MAX_QUEUE_SIZE" in table
@@ -204,15 +243,56 @@ def test_a_config_that_may_be_none(environ: dict[str, str], required: bool, acti
     assert bool(errors) is required
 
 
+async def takes_nothing() -> None: ...
+
+
+async def takes_what_it_cannot(thing: int) -> None: ...
+
+
+def asks(config: Partly) -> None: ...
+
+
+def asks_for_more(config: Smtp) -> None: ...
+
+
+def asks_wrongly(serving: Serving[None]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("fn", "commands", "names"),
+    [
+        (takes_nothing, [], []),
+        (takes_nothing, [asks], ["MUST", "MAY", "INNER_HOST", "INNER_PORT"]),
+        (
+            takes_nothing,
+            [asks_wrongly, asks_for_more, asks],
+            ["HOST", "PORT", "MUST", "MAY", "INNER_HOST", "INNER_PORT"],
+        ),
+        (takes_what_it_cannot, [asks], []),
+    ],
+)
+def test_what_commands_read(fn: Any, commands: list[Any], names: list[str]) -> None:
+    """Where the service itself has no config; what is declared wrongly is told elsewhere."""
+    declared = service(fn)
+    for command in commands:
+        declared.command(command)
+    found = [name for name in listed({}, declared) if name.startswith("API_")]
+    assert found == [f"API_{name}" for name in names]
+
+
 def test_what_comes_from_a_file(tmp_path: Path) -> None:
     """What `.env` says and is so is told as from there; what it says and is not set, as not loaded."""
     (tmp_path / ".env").write_text(
         "# API_NET=x\nAPI_WHOLE=7\nexport API_TEXT='a b'\nAPI_NUMBER = 3\nAPI_DAY=\nAPI_MODE=fast\n"
+        "LOG_LEVEL=debug\nOTEL_LOG_LEVEL=info\nAPI_EMPTY=''\nAPI_NAMES=\"\"\n"
     )
-    environ = {"API_WHOLE": "7", "API_TEXT": "a b", "API_NUMBER": "4"}
+    environ = {"API_WHOLE": "7", "API_TEXT": "a b", "API_NUMBER": "4", "API_BIG": "2"}
+    environ |= {"LOG_LEVEL": "debug", "OTEL_LOG_LEVEL": "debug"}
     around = Surroundings.of(environ, str(tmp_path))
     found = {one.name: one.source for one in variables_of({"api": api}, around)}
-    assert [found[name] for name in ("API_WHOLE", "API_TEXT", "API_NUMBER")] == [".env", ".env", "environment"]
+    assert [found[name] for name in ("API_WHOLE", "API_TEXT", "LOG_LEVEL")] == [".env"] * 3
+    assert [found[name] for name in ("API_NUMBER", "API_BIG", "OTEL_LOG_LEVEL")] == ["environment"] * 3
+    assert [found[name] for name in ("API_MODE", "API_MUST")] == ["default", "unset"]
     assert around.not_loaded == ["API_MODE"]
     assert Surroundings.of(environ, str(tmp_path / "nowhere")).not_loaded == []
 
