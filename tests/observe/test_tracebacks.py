@@ -14,7 +14,7 @@ import pytest
 from kernel import masking
 from kernel.observe import tracebacks
 from kernel.observe.shown import _plain
-from kernel.observe.tracebacks import _library_of, text_of_traceback
+from kernel.observe.tracebacks import _Folded, _library_of, text_of_traceback
 
 
 def raised(call: Callable[[], Any]) -> Exception:
@@ -128,6 +128,23 @@ def test_what_a_file_belongs_to(path: str, name: str) -> None:
 def test_an_error_without_traceback(folded: bool) -> None:
     """It is one line either way."""
     assert text_of_traceback(ValueError("x"), folded=folded) == "ValueError: x"
+
+
+def test_options_for_frames_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python's later versions have for colours."""
+    seen: list[dict[str, Any]] = []
+
+    def formatted(_: object, **options: Any) -> list[str]:
+        seen.append(options)
+        return []
+
+    monkeypatch.setattr(traceback.StackSummary, "format", formatted)
+    stack = _Folded()
+    stack.append(traceback.FrameSummary(json.__file__, 1, "loads", line=""))
+    stack.append(traceback.FrameSummary(__file__, 1, "test", line=""))
+    assert stack.format(colorize=True) == []
+    assert seen == [{"colorize": True}] * len(seen)
+    assert len(seen) > 1
 
 
 def test_a_plain_traceback_is_bounded() -> None:
