@@ -168,6 +168,11 @@ def is_said(node: ast.AST) -> bool:
     return isinstance(node, ast.Assert | ast.Import | ast.ImportFrom)
 
 
+def is_default(keyword: ast.keyword) -> bool:
+    """Return whether an argument is `check=False`, which is the default; linters want it to be written."""
+    return ast.unparse(keyword) == "check=False"
+
+
 def is_zip(node: ast.AST) -> bool:
     """Return whether a node is a call of `zip`: its ``strict`` is an assertion, or what holds anyway."""
     return isinstance(node, ast.Call) and ast.unparse(node.func) == "zip"
@@ -194,7 +199,7 @@ def of_expression(node: ast.expr) -> Iterator[str]:  # noqa: C901, PLR0912  (a t
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in NAMES:
             yield ast.unparse(ast.Call(ast.Name(NAMES[name]), args, keywords))
         case ast.Call(func=func, args=args, keywords=[_, *_] as keywords) if not is_zip(node):
-            for left_out in [keyword for keyword in keywords if not is_said(keyword)]:
+            for left_out in [keyword for keyword in keywords if not (is_said(keyword) or is_default(keyword))]:
                 yield ast.unparse(ast.Call(func, args, [keyword for keyword in keywords if keyword is not left_out]))
         case ast.ListComp() | ast.SetComp() | ast.GeneratorExp():
             for place, generator in enumerate(node.generators):

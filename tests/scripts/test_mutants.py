@@ -113,6 +113,15 @@ def test_what_is_only_read_is_left_alone() -> None:
     assert "int | None" not in told
 
 
+def test_what_is_the_default_is_not_left_out() -> None:
+    """The other arguments are, and it is changed like any value."""
+    told = {mutant.what for mutant in Module("some.py", "done = run(words, cwd=here, check=False)\n").mutants()}
+    assert told == {
+        "run(words, cwd=here, check=False)  ->  (run(words, check=False))",
+        "False  ->  (True)",
+    }
+
+
 # -- which tests -------------------------------------------------------------------------------------------------
 
 
