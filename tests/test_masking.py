@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 import re
 import urllib.parse
 from collections.abc import Iterator
@@ -148,3 +149,85 @@ def test_the_oldest_are_forgotten_where_there_are_too_many(monkeypatch: pytest.M
     monkeypatch.setattr(masking, "MOST", 2)
     add("first secret", "second secret", "third secret")
     assert mask("first secret, third secret") == f"first secret, {MASK}"
+
+
+# -- how short and how long --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("secret", "masked"), [("abc", False), ("abcd", True), (" abc ", True), ("é€😀", False)])
+def test_the_shortest_secret(secret: str, *, masked: bool) -> None:
+    """It has four characters, spaces and all."""
+    add(secret)
+    assert masking.known() is masked
+    assert (mask(f"<{secret}>") == f"<{MASK}>") is masked
+
+
+@pytest.mark.parametrize(("line", "masked"), [("1234567", False), ("12345678", True)])
+def test_the_shortest_line(line: str, *, masked: bool) -> None:
+    """Of a secret of several lines, those of eight characters are secrets themselves."""
+    add(f"----- BEGIN -----\n  {line}\n----- END -----")
+    assert mask(f"<{line}>") == (f"<{MASK}>" if masked else f"<{line}>")
+
+
+@pytest.mark.parametrize(("before", "first", "last"), [("", 0, 12), ("u", 2, 13), ("us", 3, 14), ("use", 4, 16)])
+@pytest.mark.parametrize("after", ["", "xyz"])
+def test_all_of_a_secret_in_base64(before: str, first: int, last: int, after: str) -> None:
+    """Whatever is around it: only the characters that depend on its neighbours are left."""
+    add("letmeindb")
+    text = base64.b64encode(f"{before}letmeindb{after}".encode()).decode()
+    assert mask(text) == f"{text[:first]}{MASK}{text[last:]}"
+
+
+def test_too_short_in_base64() -> None:
+    """What has only four characters would match parts of ordinary words."""
+    add("abcd")
+    assert mask(base64.b64encode(b"abcd").decode()) == f"{MASK}A=="
+    assert mask(base64.b64encode(b"xabcd").decode()) == "eGFiY2Q="
+
+
+def test_bytes_that_are_no_text() -> None:
+    """A variable may hold any bytes; those that are no UTF-8 are masked in all forms as well."""
+    text = "letme\udce9in"
+    add(text)
+    for form in (text, repr(text), ascii(text), "letme%E9in", repr(os.fsencode(text))):
+        masked = mask(f"<{form}>")
+        assert MASK in masked
+        assert "letme" not in masked
+
+
+def test_the_longest_secret_comes_first() -> None:
+    """A part of a secret may be a secret; no rest of the longer one is left, in whatever order they are known."""
+    add("letmein")
+    add("letmein-now", "in-n")
+    assert mask("letmein-now, letmein, in-n") == f"{MASK}, {MASK}, {MASK}"
+
+
+@pytest.mark.parametrize(
+    ("environ", "secrets"),
+    [
+        ({"NATS_USER": "anntoken"}, {"anntoken"}),
+        ({"NATS_USER": "anntoken", "NATS_PASSWORD": "letmein"}, {"letmein"}),  # pragma: allowlist secret
+        ({"NATS_NKEY": "SUACSSL3"}, {"SUACSSL3"}),
+        ({"NATS_URL": "ann:letmein@one,nats://token@two"}, {"letmein", "token"}),
+        ({"https_proxy": "http://me:letmein@proxy"}, {"letmein"}),  # pragma: allowlist secret
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "https://token@h"}, {"token"}),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "key=letmein"}, {"key=letmein", "letmein"}),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "PASSWORD": "letmein", "HEADERS": "a=bcdef"}, set()),
+        ({"OTHER_ENDPOINT": "http://me:letmein@h"}, set()),  # pragma: allowlist secret
+    ],
+    ids=range(9),
+)
+def test_which_variables_hold_secrets(environ: dict[str, str], secrets: set[str]) -> None:
+    """Those of NATS, of proxies, and of OpenTelemetry's exporters; a user is a secret where there is no password."""
+    learn(environ)
+    assert {*masking._secrets} == secrets
+
+
+def test_the_middle_of_a_long_text_is_left_out() -> None:
+    """A quarter of the room is for its end; what is not too long stays."""
+    assert bounded("x" * 100, 100) == "x" * 100
+    assert (
+        bounded("a" * 75 + "b" * 1001 + "c" * 25, 100) == f"{'a' * 75} [... 1,001 characters left out ...] {'c' * 25}"
+    )
+    assert masking.shown("x" * masking.TEXT) == "x" * 65536
+    assert len(masking.shown("x" * (masking.TEXT + 1))) < 65536 + 60

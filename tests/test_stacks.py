@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
-from collections.abc import AsyncIterator
+import traceback
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import FrameType
 
@@ -12,6 +14,7 @@ import anyio
 import pytest
 
 from kernel import stacks
+from tests.odd_errors import Unchangeable
 
 pytestmark = pytest.mark.anyio
 
@@ -95,16 +98,132 @@ def test_a_thread_without_a_line_of_the_users() -> None:
 
 
 def test_a_traceback_begins_with_the_users_frames() -> None:
-    """The kernel's own frames at its top say nothing."""
-    from kernel.declare.service import service
-
-    @service
-    async def fails() -> None:
-        raise ValueError("boom")
-
-    with pytest.raises(ValueError, match="boom") as caught:
-        anyio.run(fails)
-    traceback = stacks.without_kernel(caught.value)
-    assert traceback is not None
-    assert not traceback.tb_frame.f_code.co_filename.startswith(stacks.KERNEL)
+    """The kernel's own frames at its top say nothing; below them they may, and so do they where there are no others."""
+    found = stacks.without_kernel(raised(lambda: calls(lambda: calls(fails))))
+    assert [frame.name for frame in traceback.extract_tb(found)] == ["<lambda>", "calls", "fails"]
+    found = stacks.without_kernel(raised(lambda: calls(lambda: calls(None))))
+    assert [frame.name for frame in traceback.extract_tb(found)] == ["<lambda>", "calls"]
+    found = stacks.without_kernel(raised(lambda: calls(None)))
+    assert [frame.name for frame in traceback.extract_tb(found)] == ["calls"]
     assert stacks.without_kernel(ValueError()) is None
+
+
+def raised(function: Callable[[], object]) -> Exception:
+    """Return what *function* raises, as what it calls would have caught it."""
+    with pytest.raises((ZeroDivisionError, AssertionError)) as caught:
+        function()
+    error = caught.value
+    assert error.__traceback__ is not None
+    assert error.__traceback__.tb_next is not None
+    return error.with_traceback(error.__traceback__.tb_next.tb_next)
+
+
+def calls(function: Callable[[], object] | None) -> None:
+    """Call *function*, as code of the kernel."""
+    assert function is not None
+    function()
+
+
+calls.__code__ = calls.__code__.replace(co_filename=f"{stacks.KERNEL}calls.py")
+
+
+def fails() -> None:
+    1 / 0  # noqa: B018
+
+
+# -- paths -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "unpacked", "told"),
+    [
+        ("{here}/services/api.py", False, "services/api.py"),
+        ("{here}x/services/api.py", False, "{here}x/services/api.py"),
+        ("/lib/{here}/api.py", False, "/lib/{here}/api.py"),
+        ("{root}services/api.py", True, "services/api.py"),
+        ("/lib/api.py", True, "/lib/api.py"),
+    ],
+)
+def test_a_path_for_people(monkeypatch: pytest.MonkeyPatch, path: str, told: str, *, unpacked: bool) -> None:
+    """It is relative to the current folder, or to the artifact's; what is not below stays whole."""
+    monkeypatch.setattr(stacks, "UNPACKED", unpacked)
+    names = {"here": os.getcwd(), "root": stacks.ROOT}  # noqa: PTH109
+    assert stacks.shorten(path.format(**names)) == told.format(**names)
+
+
+def test_a_path_where_the_folder_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays whole."""
+
+    def gone() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    assert stacks.shorten("/shop/services/api.py") == "/shop/services/api.py"
+
+
+@pytest.mark.parametrize(
+    ("path", "own", "in_artifact"),
+    [
+        (f"{stacks.ROOT}services/api.py", True, True),
+        (f"{stacks.ROOT}app/init.py", True, True),
+        ("/shared/own.py", True, False),
+        (f"{stacks.ROOT}conftest.py", True, False),
+        (stacks.__file__, False, False),
+        (anyio.__file__, False, False),
+        ("/x/dist-packages/y.py", False, False),
+        (os.__file__, False, False),
+        ("<frozen importlib>", False, False),
+        (f"{stacks.ROOT}services/.venv/site-packages/x.py", False, False),
+    ],
+)
+def test_whose_file_it_is(monkeypatch: pytest.MonkeyPatch, path: str, *, own: bool, in_artifact: bool) -> None:
+    """In a tree, all that is not Python's, a library's or the kernel's; in an artifact, `app` and `services`."""
+    stacks._places.cache_clear()
+    try:
+        assert stacks.is_users_file(path) is own
+        stacks._places.cache_clear()
+        monkeypatch.setattr(stacks, "UNPACKED", True)
+        assert stacks.is_users_file(path) is in_artifact
+    finally:
+        stacks._places.cache_clear()
+
+
+# -- threads, and errors -----------------------------------------------------------------------------------------
+
+
+def test_the_frame_of_a_thread() -> None:
+    """The one that it runs now; None for one that does not run."""
+    frame = stacks.frame_of(threading.get_ident())
+    assert frame is not None
+    assert frame.f_back is sys._getframe()
+    assert stacks.frame_of(None) is None
+    assert stacks.frame_of(1) is None
+
+
+def test_whose_code_runs() -> None:
+    """A function's own frame decides, or a caller's, or the file of one that is the only one in it."""
+    seen: list[str] = []
+
+    def one() -> None:
+        other()
+
+    def other() -> None:
+        seen.append(stacks.owner_of(sys._getframe(), {"x": fails, "one": one}))
+        seen.append(stacks.owner_of(sys._getframe(), {"x": fails, "one": one, "other": other}))
+        seen.append(stacks.owner_of(sys._getframe(), {"x": fails, "y": inner}))
+        seen.append(stacks.owner_of(sys._getframe(), {"x": fails, "odd": len}))
+
+    one()
+    assert seen == ["one", "other", "", "x"]
+    assert stacks.owner_of(None, {"x": fails}) == ""
+
+
+def test_frames_are_forgotten() -> None:
+    """Those of an error, its causes, contexts, and of all in its group; each once, even in a ring."""
+    first, second, third, fourth = (raised(lambda: calls(fails)) for _ in range(4))
+    group = ExceptionGroup("all", [first, ExceptionGroup("some", [second])])
+    first.__cause__, second.__context__, third.__cause__ = third, fourth, first
+    assert all(error.__traceback__ is not None for error in (first, second, third, fourth))
+    stacks.forget_frames(group)
+    assert all(error.__traceback__ is None for error in (first, second, third, fourth))
+    stacks.forget_frames(Unchangeable())

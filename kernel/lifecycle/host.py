@@ -11,12 +11,12 @@ from kernel.lifecycle.events import State
 S_contra = TypeVar("S_contra", contravariant=True)  # the supervisor, or the orchestrator's subclass of it
 
 
-class Want(enum.IntEnum):
+class Want(enum.Enum):
     """What should happen to the running attempt of a service."""
 
-    RUN = 0
-    RESTART = 1  # stop it, since a provider it uses is stopping; start it again when the provider is back
-    STOP = 2
+    RUN = enum.auto()
+    RESTART = enum.auto()  # stop it, since a provider it uses is stopping; start it again when the provider is back
+    STOP = enum.auto()
 
 
 class Signalled(Protocol):
@@ -69,6 +69,6 @@ class Host(Protocol[S_contra]):
         """Add *change* (1 or -1) to the number of reasons why the app is unready although all services serve."""
 
     def notice(
-        self, supervisor: S_contra, /, message: str, error: BaseException | None = None, *, calm: bool = False
+        self, supervisor: S_contra, /, message: str, error: BaseException | None = None, *, calm: bool = ...
     ) -> None:
         """Send the observers a notice, which changes no state; *calm* if it is not a warning."""

@@ -23,7 +23,7 @@ class Node(Supervisor):
         dependents: Its dependents, with the edge from each.
         unmet: How many of its dependencies are not available yet.
         last_met: The dependency that ended its last wait; None if it did not wait.
-        after: The dependencies it had to wait for since its last launch, in the order in which they became available.
+        after: The dependencies that have become available since it began to wait, in that order.
         in_vain: Whether its last wait ended without a launch.
         cause: The service whose crash or end made it stop most recently.
         open: Whether dependents that wait for its readiness may start.
@@ -68,7 +68,7 @@ class Node(Supervisor):
         self.after[node.name] = None
         if self.state is State.WAITING or (self.state is State.STOPPING and self.wanted is Want.RESTART):
             # A dependency that only had to be launched took no time itself; the one it waited for did.
-            self._met = node.last_met if launched and node.attempt else node
+            self._met = node.last_met if launched else node
 
     def transition(self, previous: State, seconds: float, reason: str) -> Transition:
         """Return the event for its move from *previous*, a state that lasted *seconds*."""
@@ -81,7 +81,7 @@ class Node(Supervisor):
                 after = tuple(target.name for target, edge in self.links if not target.meets(edge))
             if isinstance(self.error, ValueLost):
                 after = (*(name for name in after if name != self.error.provider), self.error.provider)
-        elif self.state is State.WAITING:
+        else:
             self.after.clear()
         return Transition(
             self.name,

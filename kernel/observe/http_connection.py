@@ -243,7 +243,6 @@ class Connection:
             self._http.send_with_data_passthrough(h11.Data(data=answer.body))
             self._out.append(memoryview(answer.body))
         self._http.send(h11.EndOfMessage())
-        self.moved = time.monotonic()
         self._enter("write", self._limits.answer)
         self._write()
 

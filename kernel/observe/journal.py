@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TextIO
+from typing import Any
 
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _DEBUG = 7
 
 
-def is_journal(stream: TextIO | None) -> bool:
+def is_journal(stream: Any) -> bool:
     """Return whether *stream* is connected to the journal: JOURNAL_STREAM contains its device and inode.
 
     The variable alone is not enough: child processes inherit it even if their output goes elsewhere.
     """
-    named = os.environ.get("JOURNAL_STREAM")
-    if not named or stream is None:
-        return False
     try:
         found = os.fstat(stream.fileno())
-    except (OSError, ValueError):  # it has no descriptor, or is closed
+    except (AttributeError, OSError, ValueError):  # there is none, it has no descriptor, or is closed
         return False
-    return named == f"{found.st_dev}:{found.st_ino}"
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def prioritized(text: str, level: int) -> str:

@@ -28,7 +28,7 @@ from kernel.observe.logs import logger
 from kernel.observe.tracebacks import text_of_traceback
 
 
-def _tells_more(error: BaseException) -> bool:
+def _tells_more(error: BaseException | None) -> bool:
     """Return whether a traceback adds to the message: not if the error was never raised, or was logged before."""
     if isinstance(error, ValueLost):
         return False
@@ -91,7 +91,7 @@ class LogObserver:
             return
         message = describe_move(event)
         error = event.error if level > logging.INFO else None
-        trace = error if error is not None and _tells_more(error) else None
+        trace = error if _tells_more(error) else None
         extra: dict[str, Any] = {}
         if event.state is State.BACKOFF and trace is not None and (shown := self._shown_before(event, trace)):
             message += f"; the traceback is the same as in attempt {shown}"

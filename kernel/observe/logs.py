@@ -75,16 +75,8 @@ class _Logger(logging.Logger):
             self.error("log handler %r failed and was disabled", handler, exc_info=error)
 
 
-def _make_logger() -> logging.Logger:
-    usual = logging.getLoggerClass()
-    logging.setLoggerClass(_Logger)
-    try:
-        return logging.getLogger("kernel")
-    finally:
-        logging.setLoggerClass(usual)
-
-
-logger = _make_logger()
+logger = logging.getLogger("kernel")
+logger.__class__ = _Logger  # also if another module has asked for it before
 
 LIFECYCLE = frozenset({"state", "previous", "attempt", "seconds", "reason"})
 """Fields of the kernel's own lifecycle records."""
@@ -163,7 +155,7 @@ def _is_id(value: object, length: int) -> bool:
 
 def _is_hexadecimal(text: str) -> bool:
     try:
-        return int(text, 16) > 0
+        return any(bytes.fromhex(text))
     except ValueError:
         return False
 

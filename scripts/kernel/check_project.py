@@ -19,7 +19,7 @@ def problems() -> Iterator[str]:
         yield "scripts/requirements.lock: the dependencies in pyproject.toml have changed since; run `just lock`."
     for line in hosts(text):
         yield f"scripts/requirements.lock: names a host ({line}); run `just lock`."
-    tracked = subprocess.run(["git", "ls-files", "uv.lock"], cwd=ROOT, capture_output=True, text=True, check=False)
+    tracked = subprocess.run(["git", "ls-files", "uv.lock"], cwd=ROOT, capture_output=True, check=False)
     if tracked.stdout:
         yield "uv.lock: is tracked, and names registry hosts; run `git rm --cached uv.lock`."
 

@@ -215,13 +215,13 @@ class _Merge:
             self._put_aside(path, "you have deleted it, and the framework has changed it", theirs)
 
     def _decide_between(self, path: str, ours: tuple[str, str], theirs: tuple[str, str]) -> None:
-        merged = self.tree.get(path)
-        has_markers = merged is not None and f"\n<<<<<<< {YOURS}" in "\n" + self.repository.content(merged[1])
+        merged = self.tree.setdefault(path, ours)
+        has_markers = f"\n<<<<<<< {YOURS}" in "\n" + self.repository.content(merged[1])
         both = "both have changed it" if path in self.base else "both have a file there"
         if path.startswith("scripts/") and path in self.wanted:
             self.tree[path] = self.wanted[path]
-            self._put_aside(path, f"{both}; the framework's is in place", merged if merged and has_markers else ours)
-        elif merged and has_markers:
+            self._put_aside(path, f"{both}; the framework's is in place", merged)
+        elif has_markers:
             self.clashes.append(Clash(path, both))
         else:
             self.tree[path] = ours

@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -24,6 +25,7 @@ from starlette.routing import Route, WebSocketRoute
 from kernel import Serving, serve_asgi, service
 from kernel.errors import CannotListen, LifespanFailed, ServerMissing
 from kernel.testing import RunFailed, State, running
+from tests.certificates import openssl
 
 pytestmark = pytest.mark.anyio
 
@@ -212,6 +214,7 @@ async def test_an_endless_stream_ends_with_its_time_to_drain(
     assert ended.is_set()
     assert b"tick" in got[0]
     assert caplog.text.count("requests were still in flight when the time to drain was over") == 1
+    assert not [record.getMessage() for record in caplog.records if record.exc_info]
     assert run.states("api")[-1] is State.STOPPED
 
 
@@ -442,6 +445,21 @@ async def test_options_reach_the_server(server: str, port: Callable[[], int]) ->
     async with running(declare(Starlette(routes=[Route("/x", tell)]), server, **option)), httpx.AsyncClient() as client:
         answer = await client.get(f"http://127.0.0.1:{port()}/x")
         assert "/behind" in answer.text or answer.status_code == 404
+
+
+async def test_tls(server: str, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """By the options of the server; the log has the right scheme."""
+    caplog.set_level(logging.INFO)
+    own, key = tmp_path / "own.pem", tmp_path / "own.key"
+    kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=localhost")
+    openssl("req", "-x509", *kind, "-keyout", key, "-out", own)
+    names = ("ssl_certfile", "ssl_keyfile") if server == "uvicorn" else ("certfile", "keyfile")
+    options = dict(zip(names, map(str, (own, key)), strict=True))
+
+    async with running(declare(Starlette(), server, **options)), httpx.AsyncClient(verify=False) as client:  # noqa: S501
+        found = re.search(r"listening on (https://127\.0\.0\.1:\d+)", caplog.text)
+        assert found is not None, caplog.text
+        assert (await client.get(found[1])).status_code == 404
 
 
 async def test_it_is_restarted_on_the_same_port(server: str) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import anyio
 import pytest
+from hypercorn.asyncio import tcp_server as asyncio_server
+from hypercorn.trio import tcp_server as trio_server
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -227,6 +229,30 @@ async def test_a_stop_waits_for_nobody_who_keeps_it_waiting(
     assert took < 10  # of 15 s, or 19; it needs half a second
     assert run.states("api")[-1] is State.STOPPED
     assert run.report.exit_code == 0
+
+
+@pytest.mark.parametrize("pair", [("asyncio", "hypercorn"), ("trio", "hypercorn")], ids="-".join)
+async def test_a_connection_that_fails_is_its_own_end(
+    server: str, port: Callable[[], int], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that hypercorn does not expect is counted, and the next connection is served."""
+    failed: list[bool] = []
+    for cls in (asyncio_server.TCPServer, trio_server.TCPServer):
+
+        async def fails(self: Any, real: Any = cls.run) -> None:
+            if failed:
+                await real(self)
+                return
+            failed.append(True)
+            raise LookupError("odd")
+
+        monkeypatch.setattr(cls, "run", fails)
+    async with running(declare(Starlette(routes=[Route("/", post)]), server), shutdown_timeout=ENOUGH):
+        with client(port(), GET) as one:
+            assert await in_thread(rest, one) == b""
+        with client(port(), GET) as one:
+            assert await in_thread(said, one, b" 200 ")
+    assert "from clients: 1 connections that failed, as with LookupError: odd" in caplog.messages
 
 
 def accepts(to: int) -> bool:

@@ -34,6 +34,10 @@ async def running(clock: Clock) -> AsyncIterator[None]:
         tasks.cancel_scope.cancel()
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 async def test_alarms_are_called_in_time_order() -> None:
     """Each is called when it is due, in whatever order they were set, before and after the clock began to run."""
     clock, calls = Clock(), Calls()
@@ -71,8 +75,9 @@ async def test_an_alarm_in_the_past_is_called_at_once() -> None:
 
 
 async def test_a_cancelled_alarm_is_not_called() -> None:
-    """To cancel is final, and does nothing twice or after the call."""
-    clock, calls = Clock(), Calls()
+    """To cancel is final, and does nothing twice or after the call; nobody is told of a failure."""
+    told: list[str] = []
+    clock, calls = Clock(failed=lambda what, _: told.append(what)), Calls()
     async with running(clock):
         now = anyio.current_time()
         cancelled, called = clock.at(now + 1, lambda: calls("never")), clock.at(now + 2, lambda: calls("called"))
@@ -81,6 +86,7 @@ async def test_a_cancelled_alarm_is_not_called() -> None:
         await anyio.sleep(3)
         called.cancel()
     assert calls == [(2, "called")]
+    assert not told
 
 
 async def test_an_alarm_may_set_and_cancel_others() -> None:
@@ -141,3 +147,58 @@ async def test_cancelled_alarms_are_thrown_out() -> None:
         await anyio.sleep(10)
         assert clock._dead == sum(entry[2].callback is None for entry in clock._heap)
     assert calls == [(5, "0"), (6, "1"), (7, "2")]
+
+
+@pytest.mark.parametrize(("kept", "most"), [(0, COMPACT), (COMPACT, COMPACT), (COMPACT + 1, COMPACT + 1), (200, 200)])
+def test_when_cancelled_alarms_are_thrown_out(kept: int, most: int) -> None:
+    """When more than half are cancelled, and enough of them to be worth it: the heap is not rebuilt at each one."""
+    clock = Clock()
+    for _ in range(kept):
+        clock.at(5, nothing)
+    for cancelled in range(1, most + 1):
+        clock.at(9, nothing).cancel()
+        assert len(clock._heap) == kept + cancelled
+    clock.at(9, nothing).cancel()
+    assert len(clock._heap) == kept
+
+
+async def test_a_check_for_a_debugger_that_fails() -> None:
+    """It is told, and deadlines hold."""
+
+    def resting() -> bool:
+        raise OSError("no such file")
+
+    told: list[tuple[str, str]] = []
+    clock, calls = Clock(resting, lambda what, error: told.append((what, str(error)))), Calls()
+    async with running(clock):
+        clock.at(anyio.current_time() + 1, lambda: calls("deadline"))
+        await anyio.sleep(2)
+    assert calls == [(1, "deadline")]
+    assert told == [("the check for a debugger", "no such file")]
+
+
+async def test_an_alarm_that_fails() -> None:
+    """It is told, and the others are called."""
+
+    def fails() -> None:
+        raise SystemExit(3)
+
+    told: list[tuple[str, str]] = []
+    clock, calls = Clock(failed=lambda what, error: told.append((what, repr(error)))), Calls()
+    async with running(clock):
+        now = anyio.current_time()
+        clock.at(now + 1, fails)
+        clock.at(now + 1, lambda: calls("the next"))
+        await anyio.sleep(2)
+    assert calls == [(1, "the next")]
+    assert told == [("an alarm of the kernel", "SystemExit(3)")]
+
+
+async def test_the_time() -> None:
+    """Once started, it is read from the running loop, which is not looked up again each time."""
+    clock = Clock()
+    assert clock.now is anyio.current_time
+    clock.start()
+    assert clock.now is not anyio.current_time
+    await anyio.sleep(3)
+    assert clock.now() == anyio.current_time()

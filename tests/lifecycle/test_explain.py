@@ -11,7 +11,7 @@ import pytest
 from kernel import Retry, Serving, service, started
 from kernel.errors import Uncancellable, one_line
 from kernel.lifecycle.events import MOVES, State, StillWaiting, Transition
-from kernel.lifecycle.explain import describe_move, reason_of
+from kernel.lifecycle.explain import describe, describe_move, lost, reason_of, spent
 from tests.harness import Lab, block_the_loop
 from tests.lifecycle.parts import stood
 
@@ -52,6 +52,11 @@ async def front(slow: int) -> None:
     """Waits for two that are not ready."""
 
 
+@service
+async def ended() -> None:
+    """Has nothing to do."""
+
+
 @service(depends=[slow])
 async def second() -> None:
     """Waits for one of them."""
@@ -80,6 +85,21 @@ async def test_a_long_start(lab: Lab) -> None:
     assert where.startswith("tests/lifecycle/test_explain.py:")
     assert where.endswith(" in slow")
     assert stood(where) == "await anyio.sleep(30)"
+
+
+async def test_on_a_clock_that_has_run_before(lab: Lab) -> None:
+    """All times count from the start, or from the request to stop; the loop's clock has its zero elsewhere."""
+    await anyio.sleep(1000.5)
+    await lab.stop_at(34).run(slow, lingers, base)
+    assert [(when, event.seconds, event.stopping) for when, event in told(lab)] == [
+        (5, 5, False),
+        (10, 10, False),
+        (20, 20, False),
+        (36, 2, True),
+        (38, 4, True),
+    ]
+    assert [event.seconds for event in lab.all_ready] == [30]
+    assert (lab.report.seconds, lab.report.stopping) == (39, 5)
 
 
 async def test_nothing_is_told_of_a_start_that_is_over(lab: Lab) -> None:
@@ -116,7 +136,7 @@ async def test_a_start_timeout_in_the_drain_delay(lab: Lab) -> None:
 
 async def test_a_long_stop(lab: Lab) -> None:
     """It is explained after 2 s and whenever it took twice as long: who waits for whom, and where that stands."""
-    await lab.stop_at(1).run(base, lingers)
+    await lab.stop_at(1).run(base, lingers, ended, second, slow)
     assert [(when, event.seconds) for when, event in told(lab)] == [(3, 2), (5, 4)]
     (_, event), _ = told(lab)
     assert event.stopping
@@ -132,17 +152,21 @@ async def test_it_rests_under_a_debugger(lab: Lab) -> None:
     assert not told(lab)
 
 
-async def test_a_large_tree_is_cut(lab: Lab) -> None:
-    """Of a thousand that wait for one the first are shown, and the rest is counted."""
+@pytest.mark.parametrize(
+    ("waiting", "lines", "last"),
+    [(20, 40, "└─ slow: see above"), (21, 41, "... and 2 more lines"), (100, 41, "... and 160 more lines")],
+)
+async def test_a_large_tree_is_cut(lab: Lab, waiting: int, lines: int, last: str) -> None:
+    """Of many that wait for one the first are shown, and the rest is counted."""
 
     async def waits() -> None:
         """Wait for one that is slow."""
 
-    many = [service(depends=[slow])(waits).named(f"waits-{number}") for number in range(100)]
+    many = [service(depends=[slow])(waits).named(f"waits-{number}") for number in range(waiting)]
     await lab.stop_at(6).run(slow, *many)
     ((_, event),) = told(lab)
-    assert len(event.lines) == 41
-    assert event.lines[-1] == "... and 160 more lines"
+    assert len(event.lines) == lines
+    assert event.lines[-1] == last
 
 
 async def test_after_a_blocked_loop(lab: Lab) -> None:
@@ -217,6 +241,58 @@ def test_the_reason_of_an_abandoned_service() -> None:
     """It is the error, which names the line."""
     error = Uncancellable("api", "api.py:3")
     assert reason_of(Explained(state=State.ABANDONED, error=error, reason="x")) == one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("told", "one"),
+    [
+        ("ready for 8.5 s, at api.py:3", Explained()),
+        ("starting for 8.5 s, attempt 2, at api.py:3", Explained(state=State.STARTING, attempt=2)),
+        ("stopping for 8.5 s, for two clients", Explained(state=State.STOPPING, doing=lambda: "for two clients")),
+        ("waiting for 8.5 s", Explained(state=State.WAITING, attempt=0, doing=lambda: "x")),
+        ("waiting for 8.5 s", Explained(state=State.WAITING, next_step_at=12)),
+        (
+            "backoff for 8.5 s, attempt 3, next try in 2.0 s, last error: ConnectionError: gone",
+            Explained(state=State.BACKOFF, attempt=3, error=GONE, next_step_at=12),
+        ),
+        ("backoff for 8.5 s", Explained(state=State.BACKOFF)),
+        ("starting for 8.5 s, at api.py:3", Explained(state=State.STARTING, next_step_at=12)),
+    ],
+    ids=range(8),
+)
+def test_a_service_in_the_tree(told: str, one: Explained) -> None:
+    """Its state and for how long; its attempt but the first; when it tries again, or where it is; its error."""
+    one.since = 1.5
+    assert describe(one, 10.0) == told
+
+
+@pytest.mark.parametrize(
+    ("told", "state", "error"),
+    [
+        ("has ended", State.DONE, None),
+        ("failed", State.FAILED, None),
+        ("failed: ConnectionError: gone", State.FAILED, GONE),
+        ("was abandoned: ConnectionError: gone", State.ABANDONED, GONE),
+        ("is gone", State.STOPPED, None),
+    ],
+)
+def test_what_happened_to_a_provider(told: str, state: State, error: BaseException | None) -> None:
+    """How it ended, and with what error."""
+    assert lost(state, error) == told
+
+
+@pytest.mark.parametrize(
+    ("told", "attempts", "refused"),
+    [
+        ("", 1, None),
+        ("after 2 attempts", 2, None),
+        ("and is not retried, since ConnectionError is not in Retry(on=...)", 1, GONE),
+        ("after 3 attempts and is not retried, since ConnectionError is not in Retry(on=...)", 3, GONE),
+    ],
+)
+def test_why_it_is_not_retried(told: str, attempts: int, refused: BaseException | None) -> None:
+    """It has been often enough, or it is an error that is not to be retried."""
+    assert spent(attempts, refused) == told
 
 
 @pytest.mark.parametrize(

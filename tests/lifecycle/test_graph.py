@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -93,8 +94,9 @@ def test_depths() -> None:
         ({"a": ["a"]}, ("a",)),
         ({"a": ["b"], "b": ["a"]}, ("a", "b")),
         ({"x": ["a"], "a": ["b"], "b": ["c"], "c": ["a"], "y": []}, ("a", "b", "c")),
+        ({"x": ["y"], "y": [], "z": ["y", "x"], "a": ["y", "b"], "b": ["x", "a"]}, ("a", "b")),
     ],
-    ids=["itself", "two", "three"],
+    ids=["itself", "two", "three", "apart"],
 )
 def test_a_cycle_is_named(graph: dict[str, list[str]], members: tuple[str, ...]) -> None:
     """The error names the members, each waiting for the next, and closes the circle."""
@@ -113,6 +115,26 @@ def test_a_chain_longer_than_the_stack() -> None:
     assert len(closure(graph, [str(LONG - 1)])) == LONG
     graph["0"] = [str(LONG - 1)]
     assert len(find_cycle(graph)) == LONG
+
+
+class Counting(dict[str, list[str]]):
+    """A graph that counts how often the dependencies of a name are read."""
+
+    def __init__(self, graph: Mapping[str, list[str]]) -> None:
+        super().__init__(graph)
+        self.reads = Counter[str]()
+
+    def __getitem__(self, name: str) -> list[str]:
+        self.reads[name] += 1
+        return super().__getitem__(name)
+
+
+def test_many_paths_to_the_same_name() -> None:
+    """Each name is looked at once to find a cycle, however many paths lead to it."""
+    graph = Counting({str(i): [str(j) for j in range(i)] for i in reversed(range(12))})
+    assert find_cycle(graph) == ()
+    assert graph.reads == dict.fromkeys(graph, 1)
+    assert depths(graph)["11"] == 11
 
 
 @given(acyclic())

@@ -6,8 +6,9 @@ import anyio
 import pytest
 
 from kernel import Serving, service, started
+from kernel.lifecycle.units import Unit
 from tests.harness import Lab, crash_after
-from tests.lifecycle.parts import crashing_at, provider, sleeper
+from tests.lifecycle.parts import crash_later, crashing_at, provider, sleeper
 
 pytestmark = pytest.mark.anyio
 
@@ -133,3 +134,24 @@ async def test_the_cause_is_the_last_one(lab: Lab) -> None:
 
     await lab.stop_at(50).run(crashing_at("a", 5), crashing_at("b", 20), api)
     assert [cause for state, cause in causes(lab, "api") if state == "stopping"] == ["a", "b", ""]
+
+
+# -- its critical path -------------------------------------------------------------------------------------------
+
+
+async def test_the_critical_path_of_what_has_not_started(lab: Lab) -> None:
+    """It is the service alone, also where it never starts: what it waited for took no time of its own."""
+    seen: list[tuple[str, ...]] = []
+    broken = Unit(service(allowed_failure=True)(crash_later).named("broken"), internal=True)
+
+    @service(depends=["broken"], allowed_failure=True)
+    async def a(broken: str) -> None:
+        raise AssertionError("it cannot start")
+
+    def look() -> None:
+        seen.append(lab.orchestrator.supervisors["a"].chain)
+
+    await lab.at(1, look).at(3, look).stop_at(9).run(broken, a, sleeper("b", opening=1))
+    assert seen == [("a",), ("a",)]
+    assert lab.path("a") == "waiting failed"
+    assert [(event.seconds, event.chain) for event in lab.all_ready] == [(2, ("a",))]

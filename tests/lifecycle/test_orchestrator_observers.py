@@ -8,6 +8,7 @@ import pytest
 
 from kernel.declare.service import service
 from kernel.lifecycle.events import AllReady, Event, Notice, State, Transition
+from kernel.lifecycle.observers import Observers
 from tests.harness import Lab
 from tests.lifecycle.parts import Part, chain, crash_later, named, sleeper, story
 
@@ -156,3 +157,21 @@ async def test_an_observer_that_exits_takes_nothing_down(lab: Lab, error: BaseEx
     assert story(lab, "db") == "ready@0 stopping@6 stopped@6"
     assert len(lab.notices) == 1
     assert lab.exit_code == 0
+
+
+def test_without_an_observer_nothing_is_kept() -> None:
+    """Neither where there is none, nor once the only one has failed."""
+
+    def fails(event: Event) -> None:
+        raise ValueError
+
+    interrupted: list[bool] = []
+    for given in ([], [fails]):
+        observers = Observers(given, lambda: interrupted.append(True))
+        observers.emit(AllReady(1.0, ()))
+        assert bool(observers) is bool(given)
+        if given:
+            observers.tell_next()
+        observers.emit(AllReady(2.0, ()))
+        assert not observers
+    assert not interrupted

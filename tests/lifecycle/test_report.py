@@ -119,6 +119,15 @@ def test_a_line_for_each_service() -> None:
             ],
             id="something worse came later",
         ),
+        pytest.param(
+            report(HUNG, DB, attrs.evolve(HUNG, service="other", error=Uncancellable("other", "x.py:3")), first=DB),
+            [
+                "hung   abandoned; 1 attempt, up 2.5 s: could not be cancelled; it is at hung.py:3 in hung",
+                "db     failed; 3 attempts, up 250 ms: ConnectionError: refused",
+                "other  abandoned; 1 attempt, up 2.5 s: could not be cancelled; it is at x.py:3",
+            ],
+            id="several worse ones, which the verdict only names",
+        ),
     ],
 )
 def test_an_error_is_told_once(ended: Report, lines: list[str]) -> None:

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext, TraceFlags
 
 from kernel.observe import exporters
 from kernel.observe.exporters import Delivery, LogExporter, counted
@@ -34,6 +36,12 @@ class Exporter:
         if outcome is Outcome.FAILURE:
             logging.getLogger("opentelemetry.exporter.some").error("Failed to export %s", ConnectionRefusedError("no"))
         return outcome
+
+
+def caused(error: Exception, *, by: Exception) -> Exception:
+    """An error with its cause."""
+    error.__cause__ = by
+    return error
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +150,91 @@ def test_what_else_the_sdk_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(logging.getLogger(), "handle", seen.append)
     logging.getLogger("opentelemetry.exporter").warning("odd attribute")
     assert [record.getMessage() for record in seen] == ["odd attribute"]
+
+
+@pytest.mark.parametrize(
+    ("message", "args", "reason"),
+    [
+        ("no %s", ("way",), "no way"),
+        ("nothing", (), "nothing"),
+        ("nothing", None, "nothing"),
+        ("%s: %s", ("export", ConnectionRefusedError("no")), "ConnectionRefusedError: no"),
+        ("%s", (caused(OSError("outer"), by=caused(OSError("inner"), by=TimeoutError("deep"))),), "TimeoutError: deep"),
+    ],
+    ids=["text", "no arguments", "none at all", "an error", "its first cause"],
+)
+def test_why_an_export_failed(message: str, args: Any, reason: str) -> None:
+    """By the first warning that the exporter logs: the first cause of its error, or what it says."""
+    log = logging.getLogger("opentelemetry.exporter.some")
+    delivery = Delivery("span", "there")
+
+    def export() -> Outcome:
+        log.handle(logging.LogRecord(log.name, logging.INFO, "f", 1, "on its way", (), None))
+        log.handle(logging.LogRecord(log.name, logging.WARNING, "f", 1, message, args, None))
+        log.handle(logging.LogRecord(log.name, logging.ERROR, "f", 1, "and so on", (), None))
+        return Outcome.FAILURE
+
+    assert delivery.send(export, 1) is Outcome.FAILURE
+    assert delivery.reason == reason
+    delivery.send(lambda: Outcome.SUCCESS, 1)
+    assert delivery.reason == ""
+
+
+@pytest.mark.parametrize(
+    ("context", "counted"),
+    [
+        (SpanContext(7, 8, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED)), 1),
+        (SpanContext(7, 8, is_remote=False), 0),
+        (None, 0),
+    ],
+    ids=["sampled", "not sampled", "no context"],
+)
+def test_which_spans_are_to_be_sent(context: SpanContext | None, counted: int) -> None:
+    """Those that are sampled, by each exporter."""
+    deliveries = [Delivery("span", "here"), Delivery("span", "there")]
+    exporters._CountSpans(deliveries).on_end(ReadableSpan("x", context))
+    assert [delivery.unsent for delivery in deliveries] == [counted] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "ids"),
+    [
+        ({"trace_id": "a" * 32, "span_id": "b" * 16}, (int("a" * 32, 16), int("b" * 16, 16))),
+        ({"trace_id": "a" * 32, "span_id": ""}, (0, 0)),
+        ({"trace_id": "", "span_id": "b" * 16}, (0, 0)),
+        ({}, (0, 0)),
+    ],
+    ids=["both", "no span", "no trace", "none"],
+)
+def test_the_span_of_a_record(given: dict[str, str], ids: tuple[int, int]) -> None:
+    """That of its ids, which the pipeline has added; its time is that of the record."""
+    made: list[Any] = []
+    given_record = logging.LogRecord("x", logging.INFO, "f", 1, "text", (), None)
+    given_record.created = 1_000_000_000.5
+    given_record.__dict__.update(given)
+    LogExporter(made.append, lambda name: f"resource of {name!r}").emit(given_record)
+    (one,) = made
+    assert (one.log_record.trace_id or 0, one.log_record.span_id or 0) == ids
+    assert one.log_record.timestamp == 1_000_000_000_500_000_000
+    assert one.log_record.observed_timestamp > one.log_record.timestamp
+    assert one.resource == "resource of ''"
+
+
+def test_attributes_of_a_record() -> None:
+    """Numbers that fit stay such; of the kernel's own records the fields of the lifecycle are told as its own."""
+    made: list[Any] = []
+    given = logging.LogRecord("kernel", logging.INFO, "f", 1, "text", (), None)
+    given.__dict__.update(state="ready", attempt=1, n=2**63 - 1, least=-(2**63), big=2**63, part=0.5, yes=True)
+    LogExporter(made.append, str).emit(given)
+    assert made[0].log_record.attributes == {
+        "kernel.state": "ready",
+        "kernel.attempt": 1,
+        "n": 2**63 - 1,
+        "least": -(2**63),
+        "big": str(2**63),
+        "part": 0.5,
+        "yes": True,
+    }
 
 
 def _fail(log: logging.Logger) -> None:

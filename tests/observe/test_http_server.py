@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import resource
 import socket
 import threading
 import time
@@ -16,6 +18,8 @@ from kernel.observe.http_server import CLOSING, YOUNG, Server
 
 GET = b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PATIENCE = 10.0  # seconds in which what is expected comes, on any machine
+
+LONG = Answer(200, bytes(50_000_000), "text/plain")  # more than fits into buffers
 
 Serve = Callable[..., int]
 
@@ -45,11 +49,11 @@ def client(port: int, sent: bytes = b"") -> socket.socket:
 
 def rest(connection: socket.socket) -> bytes:
     """What comes until its end, however that is."""
-    got = b""
+    got = bytearray()
     with connection, contextlib.suppress(ConnectionError):
-        while data := connection.recv(65536):
+        while data := connection.recv(1024 * 1024):
             got += data
-    return got
+    return bytes(got)
 
 
 def test_a_page_that_takes_a_while_is_made_once_for_all_who_wait() -> None:
@@ -99,12 +103,12 @@ def test_a_page_that_cannot_be_made_is_a_500(serve: Serve, caplog: pytest.LogCap
 def test_who_takes_too_long_is_closed(serve: Serve) -> None:
     """To send a request, to come again, and to take an answer."""
     limits = Limits(request=0.2, idle=0.2, answer=0.2)
-    port = serve(lambda _: Answer(200, b"x" * 50_000_000, "text/plain"), limits)
+    port = serve(lambda _: LONG, limits)
     assert rest(client(port)) == b""
     assert rest(client(port, b"GET / HT")) == b""
     deaf = client(port, GET % b"/")
     time.sleep(1)
-    assert len(rest(deaf)) < 50_000_000
+    assert len(rest(deaf)) < len(LONG.body)
     port = serve(lambda _: plain(200, "short"), limits)
     assert rest(client(port, GET % b"/")).count(b"short") == 1
 
@@ -124,7 +128,7 @@ def test_the_oldest_gives_way(serve: Serve) -> None:
 def test_its_end_waits_for_nobody_who_does_not_read(serve: Serve) -> None:
     """Who waits is closed at once, and who takes nothing of an answer soon after; no thread is left."""
     sock = socket.create_server(("127.0.0.1", 0))
-    server = Server([sock], lambda _: Answer(200, b"x" * 50_000_000, "text/plain"))
+    server = Server([sock], lambda _: LONG)
     server.start()
     port = sock.getsockname()[1]
     connections = [client(port), client(port, b"GET /"), client(port, GET % b"/")]
@@ -133,7 +137,7 @@ def test_its_end_waits_for_nobody_who_does_not_read(serve: Serve) -> None:
     server.close()
     assert time.monotonic() - began < CLOSING + 1
     assert not server._thread.is_alive()
-    assert [len(rest(one)) < 50_000_000 for one in connections] == [True] * 3
+    assert [len(rest(one)) < len(LONG.body) for one in connections] == [True] * 3
     with pytest.raises(ConnectionRefusedError):
         client(port)
 
@@ -142,7 +146,7 @@ def test_its_end_is_at_once_whatever_the_number_of_clients(monkeypatch: pytest.M
     """No wait at all for those that have taken nothing for a while, or are silent, or in the middle of a request."""
     monkeypatch.setattr(http_server, "CLOSING", 60.0)
     sock = socket.create_server(("127.0.0.1", 0))
-    server = Server([sock], lambda _: Answer(200, b"x" * 50_000_000, "text/plain"))
+    server = Server([sock], lambda _: LONG)
     server.start()
     port = sock.getsockname()[1]
     deaf = [client(port, GET % b"/") for _ in range(20)]
@@ -164,15 +168,80 @@ def test_an_answer_under_way_is_finished(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(http_server, "STALLED", PATIENCE)  # the reader may have to wait for a core
     monkeypatch.setattr(http_server, "CLOSING", PATIENCE)
     sock = socket.create_server(("127.0.0.1", 0))
-    server = Server([sock], lambda _: Answer(200, b"x" * 5_000_000, "text/plain"))
+    server = Server([sock], lambda _: LONG)
     server.start()
     with client(sock.getsockname()[1], GET % b"/") as reader:
         assert reader.recv(1)
         closing = threading.Thread(target=server.close)
         closing.start()
+        while server._socks:
+            time.sleep(0.001)
         got = rest(reader)
     closing.join()
-    assert len(got) > 5_000_000
+    assert len(got) > len(LONG.body)
+
+
+class Scarce:
+    """A listener on a machine that lacks something, for so many times."""
+
+    family = socket.AF_INET
+
+    def __init__(self, *numbers: int) -> None:
+        self.numbers = [*numbers]
+        self.asked = 0
+
+    def getsockname(self) -> tuple[str, int]:
+        """Return its address."""
+        return "127.0.0.1", 1
+
+    def accept(self) -> tuple[socket.socket, object]:
+        """Accept nobody."""
+        self.asked += 1
+        raise OSError(self.numbers.pop(0) if self.numbers else errno.EAGAIN, "odd")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "asked", "pauses"),
+    [
+        ([], 1, False),
+        ([errno.ECONNABORTED, errno.ECONNABORTED], 3, False),  # they have gone, but others may wait behind them
+        ([errno.EMFILE], 1, True),
+        ([errno.ENOMEM], 1, True),
+        ([errno.EINVAL], 1, False),
+    ],
+    ids=["nobody", "gone", "no descriptors", "no memory", "odd"],
+)
+def test_who_cannot_be_accepted(numbers: list[int], asked: int, pauses: bool) -> None:
+    """With nobody to close for a new one, the server waits a while rather than ask again at once."""
+    server = Server([], lambda _: plain(200, "hello"))
+    listener = Scarce(*numbers)
+    server._accept(listener)  # type: ignore[arg-type]
+    assert (listener.asked, bool(server._paused_until)) == (asked, pauses)
+    server.start()
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "most"), [(1000, 250), (1024, 256), (1028, 256), (resource.RLIM_INFINITY, 256)]
+)
+def test_as_many_connections_as_there_are_descriptors_for(
+    descriptors: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of them, and not more than is allowed."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
+    server = Server([], lambda _: plain(200, "hello"))
+    assert server._most == most
+    server.start()
+    server.close()
+
+
+def test_no_thread_delays_the_exit(serve: Serve) -> None:
+    """Neither the server's nor the one that makes pages."""
+    port = serve(lambda _: Later("", lambda: plain(200, "made")))
+    with client(port, GET % b"/") as connection:
+        assert b"made" in connection.recv(1000)
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("kernel admin")]
+    assert [thread.daemon for thread in threads] == [True, True]
 
 
 def test_a_request_on_its_way_when_it_ends_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:

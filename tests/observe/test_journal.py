@@ -90,7 +90,17 @@ def test_what_has_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOURNAL_STREAM", "1:1")
     closed = io.StringIO()
     closed.close()
-    assert not any(is_journal(stream) for stream in (None, io.StringIO(), closed))
+    assert not any(is_journal(stream) for stream in (None, object(), io.StringIO(), closed))
+
+
+def test_what_the_variable_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The very file that the stream leads to."""
+    with (tmp_path / "journal").open("w") as journal, (tmp_path / "other").open("w") as other:
+        monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+        assert [is_journal(stream) for stream in (journal, other)] == [False, False]
+        found = os.fstat(journal.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        assert [is_journal(stream) for stream in (journal, other)] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,13 @@ def test_a_service_that_says_more() -> None:
     assert passes(levels, "lib", logging.INFO, "api")
 
 
+def test_a_logger_with_the_name_of_a_service() -> None:
+    """The level is that of the service: other services may use a logger of this name, which says as much as any."""
+    levels = set_levels("INFO,worker=ERROR", ["worker", "api"], OURS)
+    assert logging.getLogger("worker").level == logging.NOTSET
+    assert passes(levels, "worker", logging.INFO, "api")
+
+
 def test_a_service_that_says_less() -> None:
     """Of the kernel's records about it, too."""
     levels = set_levels("INFO,worker=ERROR", ["worker"], OURS)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import anyio
 import pytest
 
 from kernel.declare.service import service
 from kernel.declare.serving import Serving
-from kernel.lifecycle.events import Notice, State, Transition
+from kernel.errors import ValueLost
+from kernel.lifecycle.events import Event, Notice, State, StopBegan, Transition
 from kernel.observe import lifecycle_log
-from kernel.observe.lifecycle_log import HEALTHY, SHOWN_EVERY, LogObserver
+from kernel.observe.lifecycle_log import LogObserver
 from tests.harness import Lab, crash_after
 from tests.lifecycle.parts import Part, chain
 
@@ -23,6 +26,12 @@ def raised(words: str) -> Exception:
         raise ConnectionError(words)  # noqa: TRY301  (it is about its traceback)
     except ConnectionError as error:
         return error
+
+
+def caused(error: Exception, *, by: BaseException) -> Exception:
+    """An error with its cause."""
+    error.__cause__ = by
+    return error
 
 
 class Told:
@@ -41,9 +50,13 @@ class Told:
         self.move(Transition(service, State.STARTING, state, attempt, 1.0, reason, error))
         return bool(self.record.exc_info)
 
-    def move(self, event: Transition | Notice) -> None:
+    def move(self, event: Event) -> None:
         """Tell it of *event*."""
         self._observer(event)
+
+    def everything(self) -> None:
+        """Keep records of every level."""
+        self._caplog.set_level("DEBUG", logger="kernel")
 
     @property
     def record(self) -> logging.LogRecord:
@@ -77,18 +90,82 @@ def test_another_traceback_is_shown(told: Told) -> None:
     assert told.crash(4)
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(HEALTHY, True), (HEALTHY - 1, False)])
+@pytest.mark.parametrize(("seconds", "shown"), [(60.0, True), (59.9, False)])
 def test_a_crash_after_a_healthy_time_is_a_new_one(told: Told, seconds: float, shown: bool) -> None:
     """Whoever looks at it has not seen what was logged long ago; one that flaps is the same trouble still."""
     assert told.crash(1)
+    told.move(Transition("db", State.STARTING, State.READY, 1, 100.0))  # a start may take long
     told.move(Transition("db", State.READY, State.STOPPING, 2, seconds, "crashed"))
     assert told.crash(2) is shown
 
 
 def test_it_is_shown_again_now_and_then(told: Told) -> None:
     """Logs do not go back for ever."""
-    shown = [attempt for attempt in range(1, 3 * SHOWN_EVERY) if told.crash(attempt)]
-    assert shown == [1, 1 + SHOWN_EVERY, 1 + 2 * SHOWN_EVERY]
+    assert [attempt for attempt in range(1, 301) if told.crash(attempt)] == [1, 101, 201]
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (raised("refused"), True),
+        (ConnectionError("refused"), False),
+        (caused(ConnectionError("closed"), by=raised("refused")), True),
+        (caused(ConnectionError("closed"), by=OSError("refused")), False),
+        (caused(ValueLost("api", "db", "failed: refused"), by=raised("refused")), False),
+    ],
+    ids=["raised", "not raised", "its cause was raised", "nor its cause", "its provider's"],
+)
+def test_a_traceback_that_tells_more(told: Told, error: Exception, shown: bool) -> None:
+    """None where there is no line to show, or where the provider's record has shown it."""
+    told.move(Transition("api", State.STARTING, State.FAILED, 1, 1.0, "", error))
+    assert (told.record.exc_info is not None and told.record.exc_info[1] is error) is shown
+
+
+@pytest.mark.parametrize(
+    ("previous", "state", "seconds"),
+    [
+        (State.WAITING, State.STOPPED, 7.0),
+        (State.BACKOFF, State.STOPPED, 7.0),
+        (State.STOPPING, State.STOPPED, 99.0),
+        (State.WAITING, State.STARTING, 99.0),
+        (State.BACKOFF, State.FAILED, 99.0),
+    ],
+)
+def test_how_long_it_took(
+    told: Told, previous: State, state: State, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What did not run has taken as long to stop as the stop is old, however long it had waited."""
+    now = 1000.0
+    monkeypatch.setattr(lifecycle_log, "time", SimpleNamespace(monotonic=lambda: now))
+    told.everything()
+    told.move(StopBegan("SIGTERM", 10.0))
+    now += 7
+    told.move(Transition("db", previous, state, 1, 99.0, error=OSError() if state is State.FAILED else None))
+    assert vars(told.record)["seconds"] == seconds
+    assert vars(told.record)["service"] == "db"
+
+
+@pytest.mark.parametrize(
+    ("state", "about", "level"),
+    [
+        (State.READY, {}, "INFO"),
+        (State.READY, {"internal": True}, "DEBUG"),
+        (State.DONE, {}, "INFO"),
+        (State.DONE, {"reason": "not asked to"}, "WARNING"),
+        (State.STOPPED, {"reason": "asked to"}, "INFO"),
+        (State.BACKOFF, {"error": OSError()}, "WARNING"),
+        (State.FAILED, {"error": OSError()}, "ERROR"),
+        (State.FAILED, {"error": OSError(), "allowed": True}, "WARNING"),
+        (State.FAILED, {"error": OSError(), "internal": True}, "ERROR"),
+        (State.ABANDONED, {"error": OSError()}, "ERROR"),
+        (State.ABANDONED, {"error": OSError(), "allowed": True}, "WARNING"),
+    ],
+)
+def test_how_grave_it_is(told: Told, state: State, about: dict[str, Any], level: str) -> None:
+    """What breaks is an error, unless it is allowed; what may become one is a warning; the rest is for the record."""
+    told.everything()
+    told.move(Transition("db", State.STARTING, state, 1, 1.0, **about))
+    assert told.record.levelname == level
 
 
 def test_a_notice_names_its_error(told: Told) -> None:

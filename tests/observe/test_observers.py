@@ -80,3 +80,10 @@ def test_every_observer_takes_every_event(make: Callable[[], Observer]) -> None:
     for events in SAMPLES.values():
         for event in events:
             observer(event)
+
+
+@pytest.mark.parametrize("make", [LogObserver, spans])
+def test_an_event_of_no_known_kind_is_not_lost_silently(make: Callable[[], Observer]) -> None:
+    """What takes all kinds says so of another one, where no type checker has."""
+    with pytest.raises(AssertionError):
+        make()(object())  # type: ignore[arg-type]

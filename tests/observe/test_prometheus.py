@@ -25,7 +25,7 @@ OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
     """The process's registry of the Prometheus client, which has nothing yet."""
-    fresh = CollectorRegistry()
+    fresh = CollectorRegistry(target_info={"env": "test"})
     monkeypatch.setattr(prometheus_client, "REGISTRY", fresh)
     own = functools.partial(exporter.PrometheusMetricReader, registry=fresh)
     monkeypatch.setattr(exporter, "PrometheusMetricReader", own)
@@ -57,6 +57,7 @@ def test_the_metrics_of_all(registry: CollectorRegistry) -> None:
         body, content_type = prometheus.render(accept)
         lines = body.decode().split("\n")
         assert content_type.startswith(kind)
+        assert 'target_info{env="test"} 1.0' in lines  # the registry's own, which no collector has
         assert {"own_total 7.0", 'level{n="1"} 5.0'} <= {*lines}  # without the scopes of OpenTelemetry
         assert lines[-2:] == [end, ""] if end else lines[-1] == ""
     assert len(providers) == 1

@@ -158,6 +158,32 @@ def test_no_place_shows_a_secret(secret: str) -> None:
             assert len(form.strip()) < masking.LEAST or form not in shown.replace(MASK, "")
 
 
+def chained(many: int, link: str, error: Exception) -> Exception:
+    """An error that is the last of a chain, which began with *error*."""
+    for number in range(many):
+        after = ValueError(number)
+        setattr(after, link, error)
+        error = after
+    return error
+
+
+@pytest.mark.parametrize("link", ["__cause__", "__context__"])
+def test_a_long_chain_of_causes(link: str) -> None:
+    """The last twenty before the error itself are told, also of an error in a group, and that there were more."""
+    cut = "[... earlier causes left out ...]\n\n"
+    whole = text_of_traceback(chained(20, link, KeyError("first")))
+    assert whole.startswith("KeyError: 'first'\n\n")
+    assert whole.count("ValueError: ") == 20
+    for error in (chained(30, link, KeyError("first")), ExceptionGroup("some", [chained(29, link, KeyError("first"))])):
+        text = text_of_traceback(error)
+        assert text.startswith(cut)
+        assert "first" not in text
+        assert text.count("ValueError: ") == 21
+        assert "ValueError: 28" in text
+    both = ExceptionGroup("both", [chained(15, link, KeyError("a")), chained(15, link, KeyError("b"))])
+    assert text_of_traceback(both).count("ValueError: ") == 22  # of both together
+
+
 def test_stderr_and_systemd_are_told_none(capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
     """Nor those who read these."""
     masking.add("hunter22")

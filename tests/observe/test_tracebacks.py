@@ -12,7 +12,9 @@ import anyio
 import pytest
 
 from kernel import masking
-from kernel.observe.tracebacks import text_of_traceback
+from kernel.observe import tracebacks
+from kernel.observe.shown import _plain
+from kernel.observe.tracebacks import _Folded, _library_of, text_of_traceback
 
 
 def raised(call: Callable[[], Any]) -> Exception:
@@ -105,10 +107,63 @@ def _all(trace: Any) -> list[Any]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (tracebacks.__file__, "kernel"),
+        (json.__file__, "json"),
+        (traceback.__file__, "traceback"),
+        ("/env/lib/python3/site-packages/anyio/abc/__init__.py", "anyio"),
+        ("/usr/lib/python3/dist-packages/six.py", "six"),
+        ("/elsewhere/parts/of.py", "/elsewhere/parts/of.py"),
+    ],
+    ids=["kernel", "package", "module", "installed", "Debian's", "unknown"],
+)
+def test_what_a_file_belongs_to(path: str, name: str) -> None:
+    """The kernel, a module of the standard library, an installed package; of another file all is told."""
+    assert _library_of(path) == name
+
+
 @pytest.mark.parametrize("folded", [True, False])
 def test_an_error_without_traceback(folded: bool) -> None:
     """It is one line either way."""
     assert text_of_traceback(ValueError("x"), folded=folded) == "ValueError: x"
+
+
+def test_options_for_frames_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python's later versions have for colours."""
+    seen: list[dict[str, Any]] = []
+
+    def formatted(_: object, **options: Any) -> list[str]:
+        seen.append(options)
+        return []
+
+    monkeypatch.setattr(traceback.StackSummary, "format", formatted)
+    stack = _Folded()
+    stack.append(traceback.FrameSummary(json.__file__, 1, "loads", line=""))
+    stack.append(traceback.FrameSummary(__file__, 1, "test", line=""))
+    assert stack.format(colorize=True) == []
+    assert seen == [{"colorize": True}] * len(seen)
+    assert len(seen) > 1
+
+
+def test_a_plain_traceback_is_bounded() -> None:
+    """Of groups within groups a few are told, of causes twenty."""
+    nested: Exception = ValueError("innermost")
+    for _ in range(30):
+        nested = ExceptionGroup("group", [nested])
+    assert _plain(nested, None).count("ExceptionGroup: group") == 6
+    error = ValueError("first")
+    for number in range(30):
+        after = ValueError(number)
+        after.__cause__, error = error, after
+    text = _plain(error, None)
+    assert text.count("ValueError: ") == text.count("This caused another exception:") + 1 == 21
+    handled = ValueError("second")
+    handled.__context__ = KeyError("first")
+    assert "KeyError: 'first'\n\nWhile this was handled, there was another exception:\n\n" in _plain(handled, None)
+    handled.__suppress_context__ = True
+    assert _plain(handled, None) == "Traceback (most recent call last):\nValueError: second"
 
 
 @pytest.mark.parametrize("folded", [True, False])

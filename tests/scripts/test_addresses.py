@@ -41,6 +41,19 @@ def test_what_is_shown(address: str, shown: str) -> None:
     assert mask(f"unable to access '{address}': no") == f"unable to access '{shown}': no" or "?" in address
 
 
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("me:secret@git.example.com:x.git", "me@git.example.com:x.git"),
+        ("../up:stream@2/x", "../up:stream@2/x"),
+        ("a:b", "a:b"),
+    ],
+)
+def test_what_is_shown_of_what_is_no_url(address: str, shown: str) -> None:
+    """A path is shown whole; what comes before an @ may hold a password."""
+    assert without_password(address) == shown
+
+
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_size=1).map(lambda text: f"Q{text}Q"))
 def test_no_password_is_ever_shown(secret: str) -> None:
     """Whatever characters are in it."""

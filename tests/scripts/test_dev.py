@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.ports import free_port
-from tests.scripts.projects import Project
+from tests.scripts.projects import MEASURED, Project
 
 ENOUGH = 40.0  # seconds within which all that is waited for comes, also on a loaded machine
 
@@ -53,7 +53,8 @@ class Dev:
         self.save("first")
         for name in ("hello_world", "kept"):
             (project.root / "services" / f"{name}.py").unlink(missing_ok=True)
-        env = {**project.machine.env, "MARK": self.mark, "ADMIN_ADDR": "off"}
+        measured = {name: os.environ[name] for name in MEASURED if name in os.environ}
+        env = {**project.machine.env, **measured, "MARK": self.mark, "ADMIN_ADDR": "off"}
         self.process = subprocess.Popen(
             ["./scripts/just", "dev"],
             cwd=project.root,

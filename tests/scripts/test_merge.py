@@ -17,8 +17,9 @@ from tests.scripts.projects import REPO
 
 sys.path.append(str(REPO / "scripts" / "kernel"))
 
-from merge_files import Merged, Repository, Tree, merge
+from merge_files import Merged, Repository, Tree, _Merge, merge
 from merge_project import merge_project
+from recipe import Refusal
 
 FILES = ("kernel/a.txt", "kernel/b.txt", "kernel/c.bin", "scripts/kernel/s.txt", "scripts/just")
 FREE = ("kernel/new.txt", "kernel/other.txt", "scripts/kernel/new.txt", "kernel/a.txt/deep.txt", "kernel/new.txt/x")
@@ -128,6 +129,7 @@ def test_random_edits_on_both_sides(bench: Bench, ours: Files, theirs: Files) ->
         ("mine\n", None, "mine\n", "new has deleted this file"),
         (None, "theirs\n", None, "theirs\n"),
     ],
+    ids=["merged", "marked", "no text", "deleted by them", "deleted by me"],
 )
 def test_each_kind_of_conflict(
     bench: Bench, ours: str | None, theirs: str | None, expected: str | None, aside: str | None
@@ -178,6 +180,56 @@ def test_two_files_renamed_to_one_name(bench: Bench) -> None:
     assert all(line in everything for _, content in (a, b) for line in content.splitlines())
     assert any(clash.path == "kernel/one.txt" for clash in merged.clashes)
     assert all(clash.aside in result for clash in merged.clashes if clash.aside)
+
+
+def test_line_ends_of_windows(bench: Bench) -> None:
+    """They stay where the user has them, also in a file that both have added, and are no change by themselves."""
+    windows, unix = ("100644", "1\r\n2\r\n3\r\n"), ("100644", "1\n2\n3\n")
+    mine, new = ("100644", "mine\r\n2\r\n3\r\n"), ("100644", "1\n2\nnew\n")
+    result, merged = bench.merge(
+        {"kernel/a": unix, "kernel/b": unix, "kernel/c": unix},
+        {"kernel/a": windows, "kernel/b": mine, "kernel/c": windows, "kernel/added": windows},
+        {"kernel/a": new, "kernel/b": new, "kernel/c": unix, "kernel/added": unix},
+    )
+    assert result == {
+        "kernel/a": ("100644", "1\r\n2\r\nnew\r\n"),
+        "kernel/b": ("100644", "mine\r\n2\r\nnew\r\n"),
+        "kernel/c": windows,
+        "kernel/added": windows,
+    }
+    assert not merged.clashes
+
+
+def test_links_are_no_texts(bench: Bench) -> None:
+    """Whatever is in their targets: they are taken as they are, or kept as they are."""
+    unix, windows = ("100644", "1\n2\n"), ("100644", "1\r\n2\r\n")
+    odd, strange = ("120000", "to\nhere"), ("120000", "to\r\nthere")
+    base = {"kernel/a": unix, "kernel/b": unix, "kernel/c": ("120000", "x")}
+    mine = {"kernel/a": windows, "kernel/b": strange, "kernel/c": strange}
+    result, merged = bench.merge(base, mine, {"kernel/a": odd, "kernel/b": unix, "kernel/c": odd})
+    assert result == {"kernel/a": odd, "kernel/b": strange, "kernel/c": strange, "kernel/c.conflict": odd}
+    assert [(clash.path, clash.why) for clash in merged.clashes] == [
+        ("kernel/c", "both have changed it, and a link cannot be merged")
+    ]
+
+
+def test_a_name_that_git_has_made_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told where the file that wanted another name is now."""
+    let_git_merge = _Merge._let_git_merge
+    text = bench.tree({"x": ("100644", "mine\n")})["x"]
+
+    def merge_oddly(self: _Merge) -> tuple[Tree, dict[str, dict[str, tuple[str, str]]]]:
+        merged, stages = let_git_merge(self)
+        return {**merged, "kernel/x~new": text, "kernel/odd": text}, stages
+
+    monkeypatch.setattr(_Merge, "_let_git_merge", merge_oddly)
+    files = {"kernel/a": ("100644", "1\n")}
+    result, merged = bench.merge(files, files, files)
+    assert result == {**files, "kernel/x~new": ("100644", "mine\n"), "kernel/odd": ("100644", "mine\n")}
+    assert merged.clashes == [
+        ("kernel/odd", "two files want one name", "kernel/odd"),
+        ("kernel/x", "two files want one name", "kernel/x~new"),
+    ]
 
 
 # -- pyproject.toml ------------------------------------------------------------------------------------------------
@@ -282,3 +334,41 @@ def test_the_build_system_arrives() -> None:
     mine = old.replace("hatchling>=1", "setuptools")
     text, _ = merge_project(old, mine, new)
     assert "setuptools" in text
+
+
+def requiring(*requirements: str) -> str:
+    """A file with the same list wherever requirements are, and where none are."""
+    items = ", ".join(requirements)
+    return (
+        f'[project]\nname = "x"\ndependencies = [{items}]\n[project.optional-dependencies]\nmore = [{items}]\n'
+        f'[dependency-groups]\ndev = [{{ include-group = "more" }}, {items}]\n[tool.t]\nwords = [{items}]\n'
+    )
+
+
+def test_where_requirements_are() -> None:
+    """There two versions of one package are a conflict; elsewhere they are two words."""
+    text, clashes = merge_project(*(requiring(f'"a>={n}; x"', f"'B_c=={n}'") for n in (1, 2, 3)))
+    everywhere = ("project.dependencies", "project.optional-dependencies.more", "dependency-groups.dev")
+    assert sorted(clash.key for clash in clashes) == sorted([*everywhere] * 2)
+    merged = tomllib.loads(text)
+    mine = ["a>=2; x", "B_c==2"]
+    assert merged["dependency-groups"]["dev"] == [{"include-group": "more"}, *mine]
+    assert merged["project"]["dependencies"] == merged["project"]["optional-dependencies"]["more"] == mine
+    assert merged["tool"]["t"]["words"] == [*mine, "a>=3; x", "B_c==3"]
+
+
+@pytest.mark.parametrize("old", ["t = 1", "t = [1]", "t = { x = 1 }", "[tool.t]\nx = 1"])
+@pytest.mark.parametrize("new", ["t = 2", "t = [2]", "t = { y = 2 }", "[tool.t]\ny = 2"])
+def test_a_value_of_another_kind(old: str, new: str) -> None:
+    """It is replaced, whatever it was."""
+    before, after = (f'[project]\nname = "x"\n[tool]\n{text}\n' for text in (old, new))
+    text, clashes = merge_project(before, before, after)
+    assert (tomllib.loads(text), clashes) == (tomllib.loads(after), [])
+
+
+def test_a_layout_that_cannot_be_written() -> None:
+    """It is refused, rather than written wrongly."""
+    tables = '[[tool.t]]\nm = "a"\n{}[[tool.t]]\nm = "{}"\n'
+    name = '[project]\nname = "x"\n'
+    with pytest.raises(Refusal, match=r"^pyproject\.toml is laid out in a way that cannot be merged"):
+        merge_project(name + tables.format("", "b"), tables.format(name, "b"), name + tables.format("", "c"))
