@@ -102,6 +102,8 @@ def choose(lines: Lines, module: Module, mutant: Mutant, limit: float) -> Choice
         return 0 if file.parent in {folder, Path("tests")} and file.stem.startswith(f"test_{name}") else 1
 
     found = lines.of(module.path, mutant.lines) or lines.of(module.path, mutant.around)
+    # After some generators coverage's tracer misses the rest of the lines that a caller of theirs runs.
+    found |= {test for test in lines.of(module.path, mutant.inside) if not rank(test)}
     imported = not {*mutant.lines} <= in_functions(module.text)
     if imported or lines.unsure(module.path, mutant.around):
         found |= lines.of(module.path, None)
