@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 from kernel.bricks import program as module
@@ -98,9 +97,8 @@ async def test_the_block_begins_when_it_is_ready() -> None:
         assert run.command == ("/usr/bin/db", "-q")
         stop = (signal.SIGTERM, 5.0)
         assert run.said == [({"A": "1"}, "/", "me", stop, (10, logging.WARNING)), "launched"]
-        await anyio.lowlevel.checkpoint()
-        assert run.read
     assert run.said[-1] == "end"
+    assert run.read
     assert handle.name == "db"
     async with program("db", name="other") as handle:
         assert handle.name == "other"
@@ -109,11 +107,15 @@ async def test_the_block_begins_when_it_is_ready() -> None:
 
 async def test_an_end_of_the_program_ends_the_block() -> None:
     """Its error comes without the cancellation."""
+
+    async def fail() -> None:
+        runs[0].failed = True
+        runs[0].block.cancel()
+        await anyio.sleep_forever()
+
     with pytest.raises(ProgramError, match="has failed") as caught:
         async with program("db"):
-            runs[0].failed = True
-            runs[0].block.cancel()
-            await anyio.sleep_forever()
+            await fail()
     assert caught.value.__suppress_context__
     assert caught.value.__cause__ is None
 
@@ -122,10 +124,14 @@ async def test_an_end_of_the_program_ends_the_block() -> None:
 async def test_an_error_of_the_block(blamed: bool) -> None:
     """It is the block's own, unless the end of the program explains it."""
     error = ConnectionResetError()
+
+    def fail() -> None:
+        runs[0].blamed = blamed
+        raise error
+
     with pytest.raises(ProgramError if blamed else ConnectionResetError) as caught:
         async with program("db"):
-            runs[0].blamed = blamed
-            raise error
+            fail()
     assert (caught.value.__cause__ if blamed else caught.value) is error
     assert runs[0].said[-1] == "end"
 
