@@ -40,6 +40,19 @@ async def test_one_that_comes_twice_counts_when_it_came_last(lab: Lab) -> None:
     assert waited(lab, "a") == [("starting", ("second", "flaky", "slow"))]
 
 
+async def test_a_later_wait_names_only_what_it_waited_for(lab: Lab) -> None:
+    """Not what an earlier one did."""
+    other = sleeper("slow", opening=2)
+
+    @service(depends=["db", "slow"])
+    async def api(db: str, serving: Serving[None]) -> None:
+        async with serving():
+            await anyio.sleep_forever()
+
+    await lab.stop_at(50).run(provider(lab, failing=lambda: lab.now < 4), other, api)
+    assert waited(lab, "api") == [("starting", ("db", "slow")), ("starting", ("db",))]
+
+
 async def test_a_wait_in_vain_names_only_what_is_missing(lab: Lab) -> None:
     """Stopped before it could start, it waited for those that were not ready."""
 
