@@ -187,6 +187,17 @@ def test_what_somebody_changes_while_it_is_planned_is_set_aside(
     ]
 
 
+def test_what_was_only_prepared_is_undone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever comes next says what it was, and removes it, and what is left of earlier changes."""
+    for folder in ("change/files", "new-1", "old-1", "kept"):
+        (tmp_path / ".kernel" / folder).mkdir(parents=True)
+    (tmp_path / ".kernel" / "change" / "what").write_text("just \x1b test")
+    for told in ("`just \\x1b test` had been interrupted before it changed anything, and was undone.\n", ""):
+        recover(tmp_path)
+        assert capsys.readouterr().err == (f"scripts/just: {told}" if told else "")
+        assert {path.name for path in (tmp_path / ".kernel").iterdir()} == {"kept", ".gitignore"}
+
+
 def test_an_error_undoes_what_was_begun(tmp_path: Path) -> None:
     """The block raises before the change is made."""
     (tmp_path / "file").write_text("old")
