@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -23,6 +24,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 
 from kernel import Serving, serve_asgi, service
+from kernel.bricks import asgi
 from kernel.errors import CannotListen, LifespanFailed, ServerMissing
 from kernel.testing import RunFailed, State, running
 from tests.certificates import openssl
@@ -383,6 +385,44 @@ async def test_a_busy_port_names_its_variable(server: str) -> None:
     )
 
 
+@attrs.frozen
+class Other:
+    """Fields that may hold an address, and some that only look like it."""
+
+    bind: str = "::1"
+    http_port: int = 80
+    admin_port: int = 90
+    also: int = 7
+    again: int = 7
+    only: int = 5
+    yes: bool = True
+    share: float = 2.0
+    found: int = attrs.field(default=81, init=False)
+
+
+@pytest.mark.parametrize(
+    ("config", "address", "told"),
+    [
+        (None, ("::1", 80), ""),
+        (SimpleNamespace(bind="::1", http_port=80), ("::1", 80), ""),
+        (Other(), ("::1", 80), "API_BIND or API_HTTP_PORT"),
+        (Other(), ("::1", 6), "API_BIND"),
+        (Other(), ("0.0.0.0", 90), "API_ADMIN_PORT"),  # noqa: S104
+        (Other(admin_port=80), ("0.0.0.0", 80), "API_HTTP_PORT"),  # noqa: S104
+        (Other(also=80, http_port=6), ("", 80), "API_ALSO"),
+        (Other(), ("", 7), ""),
+        (Other(), ("", 5), "API_ONLY"),
+        (Other(), ("", 1), ""),
+        (Other(), ("", 2), ""),
+        (Other(), ("", 81), ""),
+    ],
+)
+def test_what_to_do_about_an_address(config: object, address: tuple[str, int], told: str) -> None:
+    """To set the variables of the fields that hold it; of several, the one that is named for it."""
+    what = f"set {told}" if told else "listen on another port"
+    assert asgi._hint("api", config, *address) == f"free it, or {what}"
+
+
 @pytest.mark.parametrize(("host", "port"), [("no-such-host.invalid", 0), ("203.0.113.1", 0), ("127.0.0.1", 70000)])
 async def test_an_address_that_cannot_be(host: str, port: int, server: str) -> None:
     """A name that is none, an address of somebody else, a number that is no port."""
@@ -430,6 +470,20 @@ async def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(RunFailed, match="uvicorn does not run on trio"):
             async with running(declare(Starlette(), "uvicorn")):
                 pass
+
+
+async def test_the_service_is_drained_and_hands_over_its_value() -> None:
+    """The work that it is given ends with its requests, not before."""
+    given: list[Any] = []
+
+    def serving(*args: Any, **options: Any) -> Any:
+        given.append((args, options))
+        raise LookupError
+
+    wanted: Any = serving
+    with pytest.raises(LookupError):
+        await serve_asgi(Starlette(), serving=wanted, value="the value")
+    assert given == [(("the value",), {"drain": True})]
 
 
 async def test_options_reach_the_server(server: str, port: Callable[[], int]) -> None:

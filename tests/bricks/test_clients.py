@@ -21,6 +21,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from kernel import serve_asgi
 from kernel.bricks import clients, uvicorn_clients, uvicorn_server
 from kernel.bricks.clients import Complaints, Limits
 from kernel.testing import RunFailed, State, running
@@ -276,6 +277,15 @@ def test_the_usual_number_of_connections_leaves_descriptors_to_the_app(monkeypat
         monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
         assert Limits.of(None, 1.5) == Limits(most, 1.5)
         assert Limits.of(1, 0.1) == Limits(1, 0.1)
+
+
+def test_the_limits_are_those_that_are_documented() -> None:
+    """Of a request's head, and of connections; and those of a stop, which may not take long."""
+    text = " ".join((serve_asgi.__doc__ or "").split())
+    assert f"at most {clients.MOST:,}" in text
+    assert f"headers of a request must arrive within {clients.REQUEST:g} s" in text
+    assert (clients.HEAD, clients.FIRST, clients.UNREAD) == (65536, 0.1, 0.5)
+    assert (clients.UNSENT, clients.GOODBYE) == (2.0, 1.0)
 
 
 def test_complaints_are_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:

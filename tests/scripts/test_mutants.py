@@ -172,6 +172,15 @@ def test_the_tests_of_a_module_that_run_the_function() -> None:
     assert chosen(lines, 11, text) == ([], 0)
 
 
+def test_the_tests_of_a_package() -> None:
+    """They are those of its folder."""
+    lines = lines_of(SMALL, {2: {"plan__test_some", "run__test_a"}}, plan__test_some=3, run__test_a=1)
+    lines.modules["kernel/plan/__init__.py"] = lines.modules["kernel/plan/some.py"]
+    module = Module("kernel/plan/__init__.py", SMALL)
+    choice = choose(lines, module, module.mutants()[0], 20.0)
+    assert [[*tests] for tests in choice.rounds] == [["tests/plan/test_some.py::test"], ["tests/run/test_a.py::test"]]
+
+
 def test_no_test_for_a_line() -> None:
     """What no test runs is not tested in vain."""
     lines = lines_of(SMALL, {2: {"plan__test_some"}}, plan__test_some=1)

@@ -93,7 +93,7 @@ async def test_what_has_arrived_comes_before_what_is_due(sockets: tuple[socket.s
     """What is real and there already takes no time, so no timer ends before it."""
     here, there = sockets
     arrived = loop().create_future()
-    loop().add_reader(here, lambda: arrived.done() or arrived.set_result(here.recv(1)))
+    loop().add_reader(here, lambda: None if arrived.done() else arrived.set_result(here.recv(1)))
     there.send(b"x")
     with anyio.fail_after(0.001):
         assert await arrived == b"x"
