@@ -453,6 +453,18 @@ def test_levels_of_services_hold_for_every_handler(root: logging.Logger, output:
     assert own not in root.handlers
 
 
+def test_each_run_begins_without_what_was_kept(root: logging.Logger, output: Output) -> None:
+    """As when commands are called one after the other in one process."""
+    guard.keep(before := Keeps())
+    guard.arm()
+    root.__class__ = logging.RootLogger
+    output.configured()
+    assert (guard.kept, guard.armed) == ([], False)
+    assert type(root) is not logging.RootLogger
+    logs.logger.info("one")
+    assert before.texts == []
+
+
 def test_a_handler_that_comes_and_goes(root: logging.Logger, output: Output) -> None:
     """While it is kept it gets the kernel's records, wherever it is; then none."""
     output.configured()
