@@ -156,8 +156,10 @@ def test_without_handlers(
     logger.info("not so")
     logger.handlers = [Keeps()]
     logger.warning("handled")
+    logger.handlers, guard.kept[:] = [], [Keeps()]
+    logger.warning("kept")
+    guard.kept.clear()
     assert capsys.readouterr().err == "grave\n"
-    logger.handlers = []
     monkeypatch.setattr(logging, "lastResort", None)
     logger.warning("nobody")
     assert capsys.readouterr().err == ""
@@ -270,6 +272,9 @@ def test_json() -> None:
     """What is empty is left out; fields of the user's with one of our names are told as such."""
     usual = {"ts": "2001-09-09T01:46:40.123456Z", "level": "info", "logger": "some.where", "message": "text"}
     assert as_json(record()) == usual
+    late = record()
+    late.created = 1_000_000_000.9999995
+    assert as_json(late)["ts"] == "2001-09-09T01:46:40.999999Z"
     assert as_json(record(service="db", app="", version="1")) == {**usual, "service": "db", "version": "1"}
     assert as_json(record(level="loud", n=1, color_message="text")) == {**usual, "extra_level": "loud", "n": 1}
     assert as_json(record(source="mine"), source=True) == {**usual, "source": "/x/f.py:7", "extra_source": "mine"}
