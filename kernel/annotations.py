@@ -84,8 +84,6 @@ def type_name(tp: Any) -> str:
         return tp.__name__
     if isinstance(tp, TypeVar):
         return tp.__name__
-    if hasattr(tp, "__supertype__") or (hasattr(tp, "__value__") and not get_args(tp)):
-        return str(tp.__name__)
     if is_union(tp):
         return " | ".join("None" if arg is NoneType else type_name(arg) for arg in get_args(tp))
     return re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(tp).replace("<locals>.", ""))

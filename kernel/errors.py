@@ -174,7 +174,7 @@ class PlanError(KernelError):
 class Problems(PlanError):
     """Several errors, reported together so that they can be fixed together."""
 
-    errors: tuple[PlanError, ...] = attrs.field(default=(), kw_only=True)
+    errors: tuple[PlanError, ...] = attrs.field(kw_only=True)
 
     def __str__(self) -> str:
         return "\n".join(str(error) for error in self.errors)

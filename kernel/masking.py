@@ -189,10 +189,9 @@ def secrets_of_address(address: str) -> Iterable[str]:
     before, at, after = rest.rpartition("@")  # split at the last @, since a password may contain @ and /
     if at and "?" in before and "/" in before.partition("?")[0]:  # the @ is in the query
         before, at, after = "", "", rest
-    if at:
-        user, colon, password = before.partition(":")
-        secret = password if colon else user if scheme.startswith(_WITH_TOKEN) else ""
-        yield from (secret, unquote(secret))
+    user, colon, password = before.partition(":")
+    secret = password if colon else user if scheme.startswith(_WITH_TOKEN) else ""
+    yield from (secret, unquote(secret))
     for part in after.partition("#")[0].partition("?")[2].split("&"):
         value = part.partition("=")[2]
         yield from (value, unquote_plus(value))

@@ -6,6 +6,7 @@ import logging
 import sys
 import types
 
+import opentelemetry
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -31,6 +32,7 @@ def test_whoever_sets_up_a_provider_enables_it(
 def test_nobody_has_imported_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
     """The question does not import it."""
     monkeypatch.delitem(sys.modules, "opentelemetry.trace")
+    monkeypatch.delattr(opentelemetry, "trace")
     assert tracing_enabled() is False
     assert "opentelemetry.trace" not in sys.modules
 

@@ -56,6 +56,7 @@ PROGRAM = "listening on 80", "Error: port in use", "FATAL: giving up", "an error
         (StartTimeout("api", 60.0, "x.py:3 in api"), "api was not ready after 60 s; it was at x.py:3 in api"),
         (StopTimeout("api", 9.25, "x.py:3"), LATE),
         (StopTimeout("api", 9.25, "x.py:3", limit=9.2505), LATE),
+        (StopTimeout("api", 0.999, "x.py:3", limit=1), LATE.replace("9.25", "0.999")),
         (
             StopTimeout("api", 9.25, "x.py:3", limit=9.26),
             f"{LATE}; its stop_timeout is 9.26 s, but RUNNER_SHUTDOWNTIMEOUT left no more time",

@@ -45,6 +45,6 @@ async def listening(host: str, port: int, hint: Callable[[], str]) -> AsyncGener
 async def _open(host: str, port: int) -> list[socket.socket]:
     addresses = addresses_of(host, port)
     if not addresses:
-        found = await getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = await getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = by_name(host, found)
     return open_all(addresses, port, BACKLOG)

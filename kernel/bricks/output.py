@@ -96,7 +96,7 @@ class Output:
         allowed = int(self._tokens)
         if self._left_out and allowed < RATE:
             allowed = 0  # limit the records to a readable amount
-        elif self._left_out:
+        else:
             self._end_flood()
         self._tokens -= min(allowed, len(lines))
         for number, line in enumerate(lines[:allowed], 1):

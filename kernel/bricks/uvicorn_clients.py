@@ -154,7 +154,7 @@ class _Limited:
             self._refuse(error)
         if not self._idle:
             self._begun = False
-        elif self.reads_head:
+        elif self._begun:
             self._received += len(data)
             if self._received > HEAD:
                 self._refuse()

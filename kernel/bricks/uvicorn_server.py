@@ -74,8 +74,7 @@ class _Server(uvicorn.Server):
         self.servers: list[asyncio.base_events.Server] = []
         self._drain = drain
         self._clients = Clients(limits, self.server_state, complaints)
-        if not config.loaded:
-            config.load()
+        config.load()
         config.http_protocol_class = self._clients.protocol(config.http_protocol_class)
 
     @contextlib.contextmanager

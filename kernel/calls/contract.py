@@ -46,7 +46,7 @@ def misfits(wanted: Methods, offered: Methods) -> list[str]:
             found.append(f"there is no method {name!r}")
             continue
         try:
-            found += _of_method(name, method, other)
+            found += dict.fromkeys(_of_method(name, method, other))  # each once, though several members may differ
         except (AttributeError, KeyError, TypeError, ValueError):
             found.append(f"{name}: its schema cannot be read")
     return found

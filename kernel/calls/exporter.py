@@ -37,6 +37,7 @@ CONCURRENCY = 100  # calls that run at once
 WAITING = 1000  # calls that wait beyond that
 REMEMBERED = 10_000  # cancelled calls that have not come yet
 MARGIN = 0.1  # part of the time that a stop has, which is kept for answers
+STOPS = "the service stops"
 STOPPED = "it was stopped together with its service"
 
 
@@ -136,7 +137,7 @@ class Exporter:
     def _end_all(self) -> None:
         """Cancel the calls that still run; each of them answers."""
         for call in list(self.waiting):
-            self._answer_soon(call, wire.NOT_BEGUN, "the service stops")
+            self._answer_soon(call, wire.NOT_BEGUN, STOPS)
         self.waiting.clear()
         for call in list(self.running):
             call.stopped = True
@@ -241,6 +242,8 @@ class Exporter:
 
     async def _execute(self, call: _Call) -> _Answer:  # noqa: PLR0911
         """Run it, and return its end."""
+        if call.cancelled or call.stopped:
+            return _Answer(wire.NOT_BEGUN, words=STOPS)
         try:
             given = read(call.method.decode, call.payload)
         except Misfit as misfit:
@@ -249,8 +252,6 @@ class Exporter:
             return _Answer(wire.NOT_BEGUN, words=f"contract: {misfit}")
         with CancelScope(deadline=call.deadline) as scope:
             call.scope = scope
-            if call.cancelled or call.stopped:
-                scope.cancel()
             try:
                 value = await call.fn(**given)
             except BaseException as error:  # noqa: ASYNC103  (the caller gets a failure; a cancellation goes on)

@@ -132,8 +132,8 @@ class Interface:
 
     @property
     def text(self) -> str:
-        """The first line of its docstring."""
-        return (inspect.getdoc(self.cls) or "").partition("\n")[0]
+        """The first line of its docstring; empty if it has none of its own, since that of `Protocol` says nothing."""
+        return inspect.cleandoc(self.cls.__doc__ or "").partition("\n")[0]
 
     @functools.cached_property
     def methods(self) -> Mapping[str, Method]:
@@ -202,7 +202,7 @@ def interface_of(tp: Any) -> Interface | None:
 def _class_at(cls: type) -> str:
     """Return file and line of a class."""
     for value in vars(cls).values():
-        if inspect.isfunction(value):
+        if inspect.isfunction(value) and value.__module__ == cls.__module__:  # others are `typing`'s
             return declared_at(value).rpartition(":")[0]
     return cls.__module__
 

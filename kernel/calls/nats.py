@@ -394,7 +394,8 @@ class Link:
         try:
             with fail_after(PATIENCE):
                 await self.post(reply, b"")
-                while self.server and not done.is_set():
+                client = self._client
+                while self._client is client and not done.is_set():  # another connection would not bring it back
                     with move_on_after(0.5):
                         await done.wait()
         except NotConnected:

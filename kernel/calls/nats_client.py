@@ -141,7 +141,7 @@ def parsed(raw: bytes) -> dict[str, str]:
     """Return the headers in *raw*; the server's own status is among them as `wire.SERVER_STATUS`."""
     first, *lines = raw.decode("utf-8", "replace").split("\r\n")
     found = {}
-    status = first[len(LINE) :].split(maxsplit=1)
+    status = first[len(LINE) :].split()
     if status:
         found[wire.SERVER_STATUS] = status[0]
     for line in lines:

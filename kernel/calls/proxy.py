@@ -42,8 +42,7 @@ class Proxy:
 
 @functools.cache
 def _class_of(interface: Interface) -> type[Proxy]:
-    doc = inspect.getdoc(interface.cls)
-    return type(interface.name, (Proxy,), {"__slots__": tuple(interface.methods), "__doc__": doc})
+    return type(interface.name, (Proxy,), {"__slots__": tuple(interface.methods), "__doc__": interface.cls.__doc__})
 
 
 def make_proxy(interface: Interface, calls: Mapping[str, Call], about: str, behind: object = None) -> Proxy:

@@ -32,7 +32,7 @@ class Field:
         type: Its type, evaluated.
         optional: Whether it may be omitted.
         default: Its value if omitted, or a `Made`; `NO_DEFAULT` if the field is then absent.
-        attribute: The attribute that has its value.
+        attribute: The attribute that has its value; empty for a key of a TypedDict.
 
     """
 
@@ -80,7 +80,7 @@ def fields_of(cls: Any, names: Mapping[str, Any] | None = None) -> list[Field]:
             if field.init
         ]
     if typing.is_typeddict(cls):
-        return [Field(name, tp, not _is_required(cls, name, tp), attribute=name) for name, tp in hints.items()]
+        return [Field(name, tp, not _is_required(cls, name, tp)) for name, tp in hints.items()]
     defaults: Mapping[str, Any] = cls._field_defaults
     for name in cls._fields:
         if name not in hints:

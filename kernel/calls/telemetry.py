@@ -51,7 +51,7 @@ class CallSpan:
         """
         self.status = status
         self.error = type(error).__name__ if error is not None else status
-        if error is not None and isinstance(error, Exception):
+        if isinstance(error, Exception):
             self.span.record_exception(error)
         # To the called side, a declared error is an answer as good as any.
         if status not in ({wire.OK, wire.RAISED} if self.server else {wire.OK}):
@@ -136,7 +136,7 @@ class Telemetry:
         call = CallSpan(span, server=side == "server")
         try:
             # A span ended by a cancellation says so; an exception is recorded here, and not a second time.
-            with trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
+            with trace.use_span(span, record_exception=False, set_status_on_exception=False):
                 yield call
         except BaseException as error:
             call.raised(error)

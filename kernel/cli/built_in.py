@@ -134,7 +134,7 @@ class BuiltIn:
 
         patterns, source = self._patterns(())
         enabled = set(select(self.files, patterns, source))
-        width = max((len(name) for name in self.files), default=0)
+        width = max(map(len, self.files))
         for name, file in self.files.items():
             mark = "enabled " if name in enabled else "left out"
             print(f"{name:<{width}}  {mark}  {file.summary}".rstrip())
@@ -205,10 +205,10 @@ class BuiltIn:
         for warning in findings.warnings:
             print(f"warning: {shown(warning)}")
         Problems.raise_any(findings.errors)
-        count = len(names or self.files)
+        count, warnings = len(names or self.files), len(findings.warnings)
         print(
             f"{count} service{'s' * (count != 1)} checked, no problems"
-            + (f", {len(findings.warnings)} warnings" if findings.warnings else "")
+            + (f", {warnings} warning{'s' * (warnings != 1)}" if warnings else "")
             + (f"; {findings.apart}" if findings.apart else "")
         )
         return 0

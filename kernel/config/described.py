@@ -19,7 +19,6 @@ class Described:
         default: Its default; empty for none.
         meaning: What it does, in a few words.
         common: Whether it is commonly set; the others are for fine tuning.
-        secret: Whether its value must not be shown.
 
     """
 
@@ -28,7 +27,11 @@ class Described:
     default: str
     meaning: str
     common: bool = False
-    secret: bool = False
+
+    @property
+    def secret(self) -> bool:
+        """Whether its value must not be shown: a header may hold a password."""
+        return self.name.endswith("_HEADERS")
 
 
 _MS = "milliseconds"
@@ -84,10 +87,10 @@ _WHOSE = {
 def otel_table() -> Iterator[Described]:
     """Return every variable in `OTEL_VARIABLES`, common ones first."""
     for name, row in _COMMON.items():
-        yield Described(name, *row, common=True, secret=name.endswith("_HEADERS"))
+        yield Described(name, *row, common=True)
     for name in OTEL_VARIABLES:
         if name not in _COMMON:
-            yield Described(name, *(_RARE.get(name) or _by_pattern(name)), secret=name.endswith("_HEADERS"))
+            yield Described(name, *(_RARE.get(name) or _by_pattern(name)))
 
 
 def _by_pattern(name: str) -> tuple[str, str, str]:

@@ -36,7 +36,7 @@ def text_of_field(owner: type, field: str, variable: str = "") -> str:
 def _without_name(text: str, variable: str) -> str:
     """Return *text* in one line, without the name of the variable at its beginning."""
     line = " ".join(text.split())
-    if variable and re.match(rf"{re.escape(variable)}\b", line):
+    if re.match(rf"{re.escape(variable)}\b", line):
         line = line[len(variable) :].lstrip(" ,:;.-")
     return line
 

@@ -187,7 +187,7 @@ def _problems(nats: Nats) -> Iterator[ConfigError]:
         try:
             tls_of(nats)
         except (OSError, ValueError) as error:  # `ssl.SSLError` is an OSError
-            where = "NATS_CERT and NATS_KEY" if nats.cert and _loads(nats.ca) else "NATS_CA"
+            where = "NATS_CERT and NATS_KEY" if _loads(nats.ca) else "NATS_CA"
             what = f"cannot be loaded: {getattr(error, 'reason', None) or error}"
             hint = "expected PEM: a certificate and its key, without a passphrase"
             yield ConfigError(what, where=where, hint=hint if where != "NATS_CA" else "expected certificates in PEM")

@@ -115,7 +115,7 @@ def by_name(tp: Any) -> Scalar | None:
     """Return the scalar for a type whose module is imported only if used; None if there is none for *tp*."""
     name = f"{getattr(tp, '__module__', '')}.{getattr(tp, '__qualname__', '')}"
     words = _WORDS.get(name)
-    if words is None or not isinstance(tp, type):
+    if words is None:
         return None
     if name == "decimal.Decimal":
         return Scalar(words, _number(tp), rank=3)

@@ -160,11 +160,12 @@ class _Unresolved(Exception):
 
 def _owner(cls: type, field: str) -> type:
     """Return the class whose body declares a field."""
-    for base in cls.__mro__:
+
+    def declares(base: type) -> bool:
         own: Any = vars(base).get("__attrs_attrs__", ())
-        if any(attribute.name == field and not attribute.inherited for attribute in own):
-            return base
-    return cls
+        return any(attribute.name == field and not attribute.inherited for attribute in own)
+
+    return next(filter(declares, cls.__mro__), cls)
 
 
 def _resolve(attribute: attrs.Attribute[Any], owner: type) -> Any:

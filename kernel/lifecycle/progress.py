@@ -41,6 +41,7 @@ class Progress:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._began: float  # set by `start` and `stop`
 
     def start(self, at: float) -> None:
         """Watch the start, which began *at* this time (seconds on the loop's clock)."""

@@ -40,11 +40,11 @@ class Shutdown:
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
-        self.requested_at = 0.0
+        self.requested_at: float  # set by `request`
         self.deadline = math.inf
         self.stops_services = False  # false during the drain delay
         self.forced = False
-        self._share = 0.0
+        self._share: float  # set by `share_out`
 
     def request(self, at: float) -> None:
         """Start the deadline, counted from *at* (seconds on the loop's clock)."""

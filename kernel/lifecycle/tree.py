@@ -41,9 +41,8 @@ def _tree(members: Sequence[Node], below: Below, now: float) -> tuple[str, ...]:
         lines.append(f"{indent}{branch}{node.name}: {'see above' if again else describe(node, now)}")
         if not again:
             inner = indent + {"": "", "├─ ": "│  ", "└─ ": "   "}[branch]
-            children = list(below(node))
-            marks = ["├─ "] * (len(children) - 1) + ["└─ "]
-            todo += [(child, inner, mark) for child, mark in reversed(list(zip(children, marks, strict=False)))]
+            children = reversed(list(below(node)))
+            todo += [(child, inner, "├─ " if place else "└─ ") for place, child in enumerate(children)]
     if len(lines) > LINES:
         lines[LINES:] = [f"... and {len(lines) - LINES} more lines"]
     return tuple(lines)

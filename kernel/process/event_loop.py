@@ -72,7 +72,7 @@ def _new_loop(backend: str) -> Any:
         service. The task group has received it and treats it as a crash, so the loop continues.
         """
 
-        _ended = False
+        _ended: bool
 
         def stop(self) -> None:
             self._ended = True

@@ -50,7 +50,7 @@ def addresses_of(host: str, port: int) -> list[Address]:
 
 def look_up(host: str, port: int) -> list[Any]:
     """Resolve *host*."""
-    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 def by_name(host: str, found: Iterable[Any]) -> list[Address]:
@@ -97,9 +97,8 @@ def _try_all(addresses: Sequence[Address], port: int, backlog: int | None) -> li
         absent: OSError | None = None
         for family, where in addresses:
             here = found[0].getsockname()[1] if found else port
-            both = family == socket.AF_INET6 and where == "::"
             try:
-                sock = socket.create_server((where, here), family=family, backlog=backlog, dualstack_ipv6=both)
+                sock = socket.create_server((where, here), family=family, backlog=backlog, dualstack_ipv6=where == "::")
             except OSError as error:
                 if error.errno not in NOT_HERE:
                     raise

@@ -65,9 +65,11 @@ async def calling(units: Sequence[Unit], calls: Calls) -> AsyncGenerator[Sequenc
     if calls != "nats":
         yield connect(units, app="test", version="0.0.0", nats=None, dev=calls == "checked").units
         return
-    if isinstance(_loop(), VirtualLoop):
+    loop = _loop()
+    if loop is None or isinstance(loop, VirtualLoop):
+        why = "on trio" if loop is None else "in virtual time, in which no server can answer"
         raise ConfigError(
-            "is 'nats', but this test runs in virtual time, in which no server can answer",
+            f"is 'nats', but this test runs {why}",
             where="calls",
             hint='override the fixture: @pytest.mark.parametrize("anyio_backend", ["asyncio"])',
         )
@@ -75,8 +77,7 @@ async def calling(units: Sequence[Unit], calls: Calls) -> AsyncGenerator[Sequenc
         url = os.environ.get("NATS_URL", "") or await stack.enter_async_context(server())
         nats, errors = read_nats({**os.environ, "NATS_URL": url, "NATS_PREFIX": f"test-{os.getpid()}-{id(units):x}"})
         Problems.raise_any(errors)
-        backend = "asyncio" if _loop() is not None else "trio"
-        yield connect(units, app="test", version="0.0.0", nats=nats, backend=backend, through=True).units
+        yield connect(units, app="test", version="0.0.0", nats=nats, through=True).units
 
 
 def _loop() -> asyncio.AbstractEventLoop | None:

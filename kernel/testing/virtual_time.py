@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import math
 from typing import Any
 
 from anyio._backends._asyncio import CancelScope as AsyncioCancelScope
@@ -21,6 +22,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     Like the kernel's own loop, it continues after a SystemExit or KeyboardInterrupt that a task group has received.
     """
 
+    _clock_resolution: float
     _ready: collections.deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
     _stopping: bool
@@ -55,6 +57,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             if all(_redelivers(handle) for handle in self._ready):
                 due = [timer.when() for timer in self._scheduled if not timer.cancelled()]
                 self._now = max(self._now, min(due, default=self._now))
+                # A timer is due within the resolution, which would be nothing beside a large time.
+                self._clock_resolution = max(self._clock_resolution, math.ulp(self._now))
         super()._run_once()  # type: ignore[misc]
 
 

@@ -97,11 +97,16 @@ def choose(lines: Lines, module: Module, mutant: Mutant, limit: float) -> Choice
     elif len(Path(module.path).parts) == 2:  # noqa: PLR2004  (a module of no room)
         folder = Path("tests")
 
+    # A package's tests are those of its folder.
+    named, folders = ("test_", {folder}) if name == "__init__" else (f"test_{name}", {folder, Path("tests")})
+
     def rank(test: str) -> int:
         file = Path(file_of(test))
-        return 0 if file.parent in {folder, Path("tests")} and file.stem.startswith(f"test_{name}") else 1
+        return 0 if file.parent in folders and file.stem.startswith(named) else 1
 
     found = lines.of(module.path, mutant.lines) or lines.of(module.path, mutant.around)
+    # After some generators coverage's tracer misses the rest of the lines that a caller of theirs runs.
+    found |= {test for test in lines.of(module.path, mutant.inside) if not rank(test)}
     imported = not {*mutant.lines} <= in_functions(module.text)
     if imported or lines.unsure(module.path, mutant.around):
         found |= lines.of(module.path, None)

@@ -44,6 +44,7 @@ class Mutant:
         source: The source of the whole module, changed.
         lines: The lines of what is changed.
         around: The lines of the statement, without its body.
+        inside: The lines of the function that it is in; empty if it is in none.
 
     """
 
@@ -52,6 +53,7 @@ class Mutant:
     source: str
     lines: range
     around: range
+    inside: range
 
     @property
     def key(self) -> str:
@@ -89,6 +91,7 @@ class Module:
         found: dict[tuple[int, str], Mutant] = {}
         tree = ast.parse(self.text)
         headers = [header(node) for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+        functions = [body(node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
         for node, text in changes(tree):
             if node.end_lineno is None or node.end_col_offset is None:
                 continue
@@ -104,7 +107,8 @@ class Module:
             what = f"{' '.join(old.split())[:90]}  ->  {' '.join(text.split())[:90]}"
             around = min((lines for lines in headers if node.lineno in lines), key=len)
             node_lines = range(node.lineno, node.end_lineno + 1)
-            found[node.lineno, what] = Mutant(node.lineno, what, source, node_lines, around)
+            inside = min((lines for lines in functions if node.lineno in lines), key=len, default=range(0))
+            found[node.lineno, what] = Mutant(node.lineno, what, source, node_lines, around, inside)
         return [found[key] for key in sorted(found)]
 
 
@@ -115,6 +119,11 @@ def header(node: ast.stmt) -> range:
     """Return the lines of a statement without its body."""
     body = getattr(node, "body", None)
     return range(node.lineno, max(body[0].lineno, node.lineno + 1) if body else (node.end_lineno or node.lineno) + 1)
+
+
+def body(node: ast.FunctionDef | ast.AsyncFunctionDef) -> range:
+    """Return the lines of a function without its header."""
+    return range(node.body[0].lineno, (node.end_lineno or 0) + 1)
 
 
 def changes(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, str]]:
@@ -133,6 +142,8 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
     yield node
     for name, value in ast.iter_fields(node):
         if name in {"annotation", "returns", "decorator_list", "type_params"} or isinstance(node, ast.JoinedStr):
+            continue
+        if name == "keywords" and is_zip(node):
             continue
         children = value if isinstance(value, list) else [value]
         for child in children:
@@ -157,6 +168,16 @@ def is_said(node: ast.AST) -> bool:
     return isinstance(node, ast.Assert | ast.Import | ast.ImportFrom)
 
 
+def is_default(keyword: ast.keyword) -> bool:
+    """Return whether an argument is `check=False`, which is the default; linters want it to be written."""
+    return ast.unparse(keyword) == "check=False"
+
+
+def is_zip(node: ast.AST) -> bool:
+    """Return whether a node is a call of `zip`: its ``strict`` is an assertion, or what holds anyway."""
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == "zip"
+
+
 def of_expression(node: ast.expr) -> Iterator[str]:  # noqa: C901, PLR0912  (a table, one row for each kind)
     """Yield the replacements of an expression."""
     match node:
@@ -177,8 +198,8 @@ def of_expression(node: ast.expr) -> Iterator[str]:  # noqa: C901, PLR0912  (a t
             yield repr(value + 1)
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in NAMES:
             yield ast.unparse(ast.Call(ast.Name(NAMES[name]), args, keywords))
-        case ast.Call(func=func, args=args, keywords=[_, *_] as keywords):
-            for left_out in [keyword for keyword in keywords if not is_said(keyword)]:
+        case ast.Call(func=func, args=args, keywords=[_, *_] as keywords) if not is_zip(node):
+            for left_out in [keyword for keyword in keywords if not (is_said(keyword) or is_default(keyword))]:
                 yield ast.unparse(ast.Call(func, args, [keyword for keyword in keywords if keyword is not left_out]))
         case ast.ListComp() | ast.SetComp() | ast.GeneratorExp():
             for place, generator in enumerate(node.generators):

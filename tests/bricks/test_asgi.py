@@ -7,6 +7,8 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -22,8 +24,10 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 
 from kernel import Serving, serve_asgi, service
+from kernel.bricks import asgi
 from kernel.errors import CannotListen, LifespanFailed, ServerMissing
 from kernel.testing import RunFailed, State, running
+from tests.certificates import openssl
 
 pytestmark = pytest.mark.anyio
 
@@ -212,6 +216,7 @@ async def test_an_endless_stream_ends_with_its_time_to_drain(
     assert ended.is_set()
     assert b"tick" in got[0]
     assert caplog.text.count("requests were still in flight when the time to drain was over") == 1
+    assert not [record.getMessage() for record in caplog.records if record.exc_info]
     assert run.states("api")[-1] is State.STOPPED
 
 
@@ -380,6 +385,44 @@ async def test_a_busy_port_names_its_variable(server: str) -> None:
     )
 
 
+@attrs.frozen
+class Other:
+    """Fields that may hold an address, and some that only look like it."""
+
+    bind: str = "::1"
+    http_port: int = 80
+    admin_port: int = 90
+    also: int = 7
+    again: int = 7
+    only: int = 5
+    yes: bool = True
+    share: float = 2.0
+    found: int = attrs.field(default=81, init=False)
+
+
+@pytest.mark.parametrize(
+    ("config", "address", "told"),
+    [
+        (None, ("::1", 80), ""),
+        (SimpleNamespace(bind="::1", http_port=80), ("::1", 80), ""),
+        (Other(), ("::1", 80), "API_BIND or API_HTTP_PORT"),
+        (Other(), ("::1", 6), "API_BIND"),
+        (Other(), ("0.0.0.0", 90), "API_ADMIN_PORT"),  # noqa: S104
+        (Other(admin_port=80), ("0.0.0.0", 80), "API_HTTP_PORT"),  # noqa: S104
+        (Other(also=80, http_port=6), ("", 80), "API_ALSO"),
+        (Other(), ("", 7), ""),
+        (Other(), ("", 5), "API_ONLY"),
+        (Other(), ("", 1), ""),
+        (Other(), ("", 2), ""),
+        (Other(), ("", 81), ""),
+    ],
+)
+def test_what_to_do_about_an_address(config: object, address: tuple[str, int], told: str) -> None:
+    """To set the variables of the fields that hold it; of several, the one that is named for it."""
+    what = f"set {told}" if told else "listen on another port"
+    assert asgi._hint("api", config, *address) == f"free it, or {what}"
+
+
 @pytest.mark.parametrize(("host", "port"), [("no-such-host.invalid", 0), ("203.0.113.1", 0), ("127.0.0.1", 70000)])
 async def test_an_address_that_cannot_be(host: str, port: int, server: str) -> None:
     """A name that is none, an address of somebody else, a number that is no port."""
@@ -442,6 +485,21 @@ async def test_options_reach_the_server(server: str, port: Callable[[], int]) ->
     async with running(declare(Starlette(routes=[Route("/x", tell)]), server, **option)), httpx.AsyncClient() as client:
         answer = await client.get(f"http://127.0.0.1:{port()}/x")
         assert "/behind" in answer.text or answer.status_code == 404
+
+
+async def test_tls(server: str, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """By the options of the server; the log has the right scheme."""
+    caplog.set_level(logging.INFO)
+    own, key = tmp_path / "own.pem", tmp_path / "own.key"
+    kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=localhost")
+    openssl("req", "-x509", *kind, "-keyout", key, "-out", own)
+    names = ("ssl_certfile", "ssl_keyfile") if server == "uvicorn" else ("certfile", "keyfile")
+    options = dict(zip(names, map(str, (own, key)), strict=True))
+
+    async with running(declare(Starlette(), server, **options)), httpx.AsyncClient(verify=False) as client:  # noqa: S501
+        found = re.search(r"listening on (https://127\.0\.0\.1:\d+)", caplog.text)
+        assert found is not None, caplog.text
+        assert (await client.get(found[1])).status_code == 404
 
 
 async def test_it_is_restarted_on_the_same_port(server: str) -> None:

@@ -13,12 +13,15 @@ from typing import Any
 
 import anyio
 import pytest
+from hypercorn.asyncio import tcp_server as asyncio_server
+from hypercorn.trio import tcp_server as trio_server
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from kernel import serve_asgi
 from kernel.bricks import clients, uvicorn_clients, uvicorn_server
 from kernel.bricks.clients import Complaints, Limits
 from kernel.testing import RunFailed, State, running
@@ -229,6 +232,30 @@ async def test_a_stop_waits_for_nobody_who_keeps_it_waiting(
     assert run.report.exit_code == 0
 
 
+@pytest.mark.parametrize("pair", [("asyncio", "hypercorn"), ("trio", "hypercorn")], ids="-".join)
+async def test_a_connection_that_fails_is_its_own_end(
+    server: str, port: Callable[[], int], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that hypercorn does not expect is counted, and the next connection is served."""
+    failed: list[bool] = []
+    for cls in (asyncio_server.TCPServer, trio_server.TCPServer):
+
+        async def fails(self: Any, real: Any = cls.run) -> None:
+            if failed:
+                await real(self)
+                return
+            failed.append(True)
+            raise LookupError("odd")
+
+        monkeypatch.setattr(cls, "run", fails)
+    async with running(declare(Starlette(routes=[Route("/", post)]), server), shutdown_timeout=ENOUGH):
+        with client(port(), GET) as one:
+            assert await in_thread(rest, one) == b""
+        with client(port(), GET) as one:
+            assert await in_thread(said, one, b" 200 ")
+    assert "from clients: 1 connections that failed, as with LookupError: odd" in caplog.messages
+
+
 def accepts(to: int) -> bool:
     """Whether anybody listens."""
     with socket.socket() as one:
@@ -250,6 +277,15 @@ def test_the_usual_number_of_connections_leaves_descriptors_to_the_app(monkeypat
         monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
         assert Limits.of(None, 1.5) == Limits(most, 1.5)
         assert Limits.of(1, 0.1) == Limits(1, 0.1)
+
+
+def test_the_limits_are_those_that_are_documented() -> None:
+    """Of a request's head, and of connections; and those of a stop, which may not take long."""
+    text = " ".join((serve_asgi.__doc__ or "").split())
+    assert f"at most {clients.MOST:,}" in text
+    assert f"headers of a request must arrive within {clients.REQUEST:g} s" in text
+    assert (clients.HEAD, clients.FIRST, clients.UNREAD) == (65536, 0.1, 0.5)
+    assert (clients.UNSENT, clients.GOODBYE) == (2.0, 1.0)
 
 
 def test_complaints_are_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:

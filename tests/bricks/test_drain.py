@@ -13,13 +13,13 @@ import anyio
 import pytest
 import sniffio
 
-from kernel.bricks.drain import LOOKS, TAKEN_OVER, Drain
+from kernel.bricks.drain import TAKEN_OVER, Drain
 
 pytestmark = pytest.mark.anyio
 
 PAUSE = 0.001
 SHORT = pytest.approx(TAKEN_OVER * PAUSE)
-LONG = pytest.approx((LOOKS + TAKEN_OVER) * PAUSE)
+LONG = pytest.approx((32 + TAKEN_OVER) * PAUSE)  # the system lets some 2,000 connections wait
 
 
 class Work:

@@ -9,15 +9,61 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from kernel.bricks import ready
 from kernel.bricks.ready import EVERY
 from kernel.bricks.ready import http as by_http
+from kernel.errors import ProgramError
 
 pytestmark = pytest.mark.anyio
 
 nobody: Any = None  # the program, which does not matter here
+
+
+class Network:
+    """What becomes of attempts to connect, in order: an error, the seconds they take, or a connection at once."""
+
+    def __init__(self, *outcomes: Any) -> None:
+        self.outcomes = list(outcomes)
+        self.asked: list[Any] = []
+        self.closed = 0
+
+    async def connect(self, host: str, port: int) -> Any:
+        self.asked.append((host, port))
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        await anyio.sleep(outcome)
+        return self
+
+    async def aclose(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.closed += 1
+
+
+async def test_a_port_that_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again with a pause, also when nobody answers for a second; the connection is not kept."""
+    network = Network(OSError(), ConnectionRefusedError(), 5.0, 0.5)
+    monkeypatch.setattr(ready, "connect_tcp", network.connect)
+    began = anyio.current_time()
+    await ready.tcp(80)(nobody)
+    assert network.asked == [("127.0.0.1", 80)] * 4
+    assert anyio.current_time() - began == pytest.approx(3 * EVERY + 1.0 + 0.5)
+    assert network.closed == 1
+
+
+async def test_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the program is started, nobody may answer there."""
+    network = Network(OSError(), 0.0)
+    monkeypatch.setattr(ready, "connect_tcp", network.connect)
+    program: Any = SimpleNamespace(name="db")
+    wait: Any = ready.tcp(80, "::1")
+    await wait.before(program)
+    with pytest.raises(ProgramError, match=r"^db is not started: something is already listening on ::1:80"):
+        await wait.before(program)
+    assert network.asked == [("::1", 80)] * 2
 
 
 @pytest.mark.parametrize(

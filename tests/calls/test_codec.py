@@ -291,6 +291,16 @@ def test_no_bytes_break_the_parser(payload: bytes) -> None:
         (dict[str, tuple[int, str]], {"a": (1, 2)}, "['a'][1]: expected str, got int"),
         (Circle | Square, Point(1), "expected Circle | Square, got Point"),
         (Literal["a", "b"], "c", "expected one of 'a', 'b', got another str"),
+        (Literal["a", 1, True], 2, "expected one of 'a', 1, True, got another int"),
+        (Literal["a"], False, "expected one of 'a', got another bool"),
+        (Literal["a"], 0.5, "expected one of 'a', got float"),
+        (Literal["a"], [], "expected one of 'a', got list"),
+        (tuple[int, str], (1,), "expected tuple[int, str], got 1 values"),
+        (tuple[int, str], (1, 2), "[1]: expected str, got int"),
+        (tuple[()], (1,), "expected tuple[()], got 1 values"),
+        (list[int], [1, 2, "3"], "[2]: expected int, got str"),
+        (Rights, 1, "expected Rights, got int"),
+        (int, 1 << 12_900, "expected int, got one of 12901 bits; at most 12900 travel"),
     ],
 )
 def test_a_misfit_says_where_and_what(tp: Any, value: object, message: str) -> None:
@@ -311,6 +321,13 @@ def test_a_misfit_says_where_and_what(tp: Any, value: object, message: str) -> N
         (str, None),
         (int | None, "x"),
         (list[int], [1, "x"]),
+        (Rights, "READ"),
+        (Rights, True),
+        (Colour | int, 0.5),
+        (int, 1 << 12_900),
+        (float, (1 << 53) + 1),
+        (float, 1 << 5_000),
+        (Literal["a", 1], True),
     ],
 )
 def test_both_sides_say_the_same(tp: Any, value: Any) -> None:
@@ -321,6 +338,71 @@ def test_both_sides_say_the_same(tp: Any, value: Any) -> None:
     with pytest.raises(Misfit) as arriving:
         shape.decode(value)
     assert str(leaving.value) == str(arriving.value)
+
+
+@pytest.mark.parametrize(
+    ("tp", "data", "message"),
+    [
+        (Rights, 4, "expected Rights, got another int"),
+        (Rights, -8, "expected Rights, got another int"),
+        (set[int], [1, 2, 1], "expected set[int], got a value twice"),
+        (frozenset[int], {}, "expected frozenset[int], got dict"),
+        (dict[int, str], [[1, "a"], [1, "b"]], "expected dict[int, str], got a key twice"),
+        (dict[int, str], [[1, "a"], [2]], "expected dict[int, str] as a list of pairs"),
+        (dict[int, str], [[1, "a"], [2, "b", "c"]], "expected dict[int, str] as a list of pairs"),
+        (dict[int, str], [[1, "a"], None], "expected dict[int, str] as a list of pairs"),
+        (dict[int, str], {"1": "a"}, "expected dict[int, str], got dict"),
+        (dict[str, int], [["a", 1]], "expected dict[str, int], got list"),
+        (dict[int, str], [[1, "a"], [2, 3]], "[2]: expected str, got int"),
+        (tuple[int, str], [1, "a", 2], "expected tuple[int, str], got 3 values"),
+        (tuple[int, str], "ab", "expected tuple[int, str], got str"),
+        (Colour, "blue", "expected one of 'red', 'green', got another str"),
+        (dict[str, int] | Circle, {"$type": "Square", "side": 1}, "an object whose '$type' is none of these"),
+        (dict[str, int] | Circle, {"$type": 3}, "an object whose '$type' is none of these"),
+        (dict[str, int] | Circle, {"$type": "dict[str, int]"}, "expected an object of '$type' and 'value'"),
+        (dict[str, int] | Circle, {"$type": "Circle", "radius": "x"}, "radius: expected float, got str"),
+        (Circle | Square, {"$type": "Circle", "side": 1.0}, "its field 'radius' is missing"),
+        (int | None, "x", "expected int | None, got str"),
+        (int | str, {"a": 1}, "expected int | str, got dict"),
+    ],
+)
+def test_json_that_is_no_value_says_what_was_expected(tp: Any, data: Any, message: str) -> None:
+    """What another client in another language has written, say."""
+    with pytest.raises(Misfit) as caught:
+        Shapes().of(tp).decode(data)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("tp", [float, float | None, float | list[int]])
+def test_an_int_of_json_is_a_float_where_a_float_is_expected(tp: Any) -> None:
+    """Other languages write 3 for 3.0; beside an int, it is one."""
+    value = Shapes().of(tp).decode(3)
+    assert (value, type(value)) == (3.0, float)
+    value = Shapes().of(int | float).decode(3)
+    assert (value, type(value)) == (3, int)
+
+
+def test_what_is_written_is_json_and_as_it_was_given() -> None:
+    """Keys keep their order, nothing is left out, and what is not JSON is an error."""
+
+    def as_it_is(value: Any) -> Any:
+        return value
+
+    assert write(as_it_is, {"b": 1, "a": ["ä", None]}) == '{"b":1,"a":["ä",null]}'.encode()
+    for value, error in ((math.nan, ValueError), ({(1,): 2}, TypeError), ({"a": object()}, TypeError)):
+        with pytest.raises(error):
+            write(as_it_is, value)
+    with pytest.raises(TypeError, match="object is no JSON"):
+        write(as_it_is, [object()])
+
+
+def test_spaces_around_json_are_ignored() -> None:
+    """As other clients may write them; anything else there is an error."""
+    shape = Shapes().of(list[int])
+    assert read(shape.decode, b" [1] \n") == read(shape.decode, b"[1]") == [1]
+    for payload in (b"[1]]", b"[1] x", b"", b" "):
+        with pytest.raises(Misfit, match="expected JSON, got something else"):
+            read(shape.decode, payload)
 
 
 def test_nan_travels() -> None:

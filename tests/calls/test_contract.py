@@ -59,6 +59,8 @@ def named(cls_name: str, /, **fields: Any) -> type:
     )
 
 
+Flags = enum.Flag("E", {"A": 1})  # type: ignore[misc]
+OtherFlags = enum.Flag("E", {"A": 2})  # type: ignore[misc]
 V1 = named("User", id=int)
 WITH_DEFAULT = named("User", id=int, name=(str, ""))
 OTHER_DEFAULT = named("User", id=int, name=(str, "x"))
@@ -107,6 +109,9 @@ UNLIKE: list[tuple[Any, Any]] = [
     (dict[str, int], dict[int, int]),
     (dict[str, int], V1),
     (V1, CHANGED),
+    (Small, Flags),
+    (Flags, OtherFlags),
+    (A | B, named("A", x=str) | B),
 ]
 
 
@@ -179,6 +184,25 @@ def test_fields_of_a_record(was: type, now: type, arguments: str, results: str) 
     assert misfits(contract(giving(was)), contract(giving(now))) == ([results] if results else [])
 
 
+@pytest.mark.parametrize(
+    ("was", "now", "problem"),
+    [
+        (Small, Flags, "do: parameter 'x' is E here, and E there"),
+        (Flags, Small, "do: parameter 'x' is E here, and E there"),
+        (Flags, OtherFlags, "do: parameter 'x' is E here, and E there"),
+        (A | B, B | named("A", x=str), "do: parameter 'x', field 'x' is int here, and str there"),
+        (A | B | None, B | None, "do: parameter 'x' is A | B | None here, and B | None there"),
+        (Literal[1], Literal[True], "do: parameter 'x' is Literal[1] here, and Literal[True] there"),
+        (tuple[int, str], tuple[int, bytes], "do: parameter 'x' is str here, and bytes there"),
+        (list[V1], list[CHANGED], "do: parameter 'x', field 'id' is int here, and str there"),  # type: ignore[valid-type]
+    ],
+    ids=range(8),
+)
+def test_what_differs_is_named(was: Any, now: Any, problem: str) -> None:
+    """The innermost part, as it would be written in Python."""
+    assert misfits(contract(taking(was)), contract(taking(now))) == [problem]
+
+
 def test_parameters() -> None:
     """A new one needs a default; one with a default keeps it."""
     none = contract(giving(None))
@@ -204,6 +228,36 @@ def test_methods() -> None:
 class Known(Exception):
     def __init__(self, id: int) -> None:  # noqa: A002
         self.id = id
+
+
+class KnownToo(Exception):
+    def __init__(self, id: int, name: str) -> None:  # noqa: A002
+        self.id, self.name = id, name
+
+
+class Bare(Exception):
+    pass
+
+
+def called(cls: type[Exception], name: str) -> type[Exception]:
+    """The class under another name, as after a change."""
+    return type(name, (cls,), {})
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "problems"),
+    [
+        (Known, called(KnownToo, "Known"), []),
+        (called(KnownToo, "Known"), Known, ["do: Known.'name' is gone"]),
+        (called(Bare, "Known"), Known, ["do: Known has other fields"]),
+        (Known, called(Bare, "Known"), ["do: Known has other fields"]),
+        (Bare, Bare, []),
+    ],
+    ids=range(5),
+)
+def test_fields_of_an_error(was: type[Exception], now: type[Exception], problems: list[str]) -> None:
+    """They are read by the caller, as those of a result."""
+    assert misfits(contract(giving(None), [was]), contract(giving(None), [now])) == problems
 
 
 def test_errors() -> None:

@@ -15,6 +15,7 @@ from kernel.calls.shape import Misfit
 from kernel.errors import DeclarationError, PlanError, Problems
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @attrs.frozen
@@ -90,6 +91,19 @@ def test_what_is_no_interface() -> None:
     assert interface_of(User) is None
     assert interface_of(3) is None
     assert interface_of(list[User]) is None
+
+
+class Box(Protocol[T_co]):
+    async def get(self) -> int: ...
+
+
+def test_a_generic_interface() -> None:
+    """Is the same one with its arguments."""
+    interface(Box)  # type: ignore[type-abstract]
+    found = interface_of(Box)
+    assert found is not None
+    assert interface_of(Box[int]) is found
+    assert list(found.methods) == ["get"]
 
 
 def test_arguments_are_sent_as_they_were_given() -> None:
@@ -263,7 +277,71 @@ def test_an_interface_without_methods_is_refused() -> None:
     @interface
     class Empty(Protocol): ...
 
-    assert "no method" in problems_of(Empty)[0]
+    assert problems_of(Empty) == [f"{__name__}: interface Empty: no method; write an `async def` in it"]
+
+
+def test_an_attribute_is_refused() -> None:
+    """It would be read without a call; a private one is nobody's business, and neither is a private method."""
+
+    @interface
+    class Attributes(Protocol):
+        value: int
+        _private: int
+
+        async def get(self) -> int: ...
+        def _helper(self) -> object: ...
+
+    (problem,) = problems_of(Attributes)
+    assert problem.endswith("interface Attributes: value is no method; an interface has methods alone")
+
+
+class Counted(Exception):
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+
+def test_the_whole_of_a_method() -> None:
+    """Its schema has all that a call depends on, with the records that it refers to."""
+
+    @interface(raises=[Counted])
+    class Api(Protocol):
+        async def do(self, user: User, deep: bool = False, *, more: Later | None = None) -> list[Later]:
+            """Do it.
+
+            In detail.
+            """
+
+    found = interface_of(Api)
+    assert found is not None
+    assert (found.text, found.timeout, found.raises) == ("", 10.0, (Counted,))
+    do = found.methods["do"]
+    assert (do.interface, do.name, do.text, do.positional) == ("Api", "do", "Do it.", ("user", "deep"))
+    assert do.declared == (Counted,)
+    assert do.schema == {
+        "parameters": {
+            "user": {"type": {"ref": "User"}},
+            "deep": {"type": "bool", "default": False},
+            "more": {"type": {"union": [{"ref": "Later"}, "None"]}, "default": None},
+        },
+        "result": {"list": {"ref": "Later"}},
+        "raises": {"Counted": {"count": {"type": "int"}}},
+        "types": {
+            "Later": {"users": {"type": {"list": {"ref": "User"}}}},
+            "User": {"id": {"type": "int"}, "name": {"type": "str"}},
+        },
+    }
+    assert do.encode((User(1, "x"),), {"more": None}) == {"user": {"id": 1, "name": "x"}, "more": None}
+    with pytest.raises(Misfit, match="takes no argument 'xxxx"):
+        do.decode({"x" * 100: 1})
+    with pytest.raises(Misfit, match="the argument 'user' is missing"):
+        do.decode({})
+    with pytest.raises(Misfit, match="expected an object of the arguments, got list"):
+        do.decode([])
+    unknown = {"user": {"id": 1, "name": "x", "more": 1}}
+    with pytest.raises(Misfit, match="user: User has no field 'more'"):
+        do.decode(unknown)
+    later = [{"users": [unknown["user"]], "more": 1}]
+    assert do.result.decode(later) == [Later([User(1, "x")])]
 
 
 @pytest.mark.parametrize("raises", [[3], [BaseException], [int], [NoSuchUser(1)]])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kernel.config.described import otel_table
-from kernel.config.otel import TIMEOUT
+from kernel.config.otel import OTEL_VARIABLES, TIMEOUT
+from kernel.config.otel_sdk import INTERVAL, PATIENCE, RECORDS, SOON, SPANS
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,30 @@ def test_headers_are_secret() -> None:
     assert secret == {f"OTEL_EXPORTER_OTLP_{signal}HEADERS" for signal in signals}
 
 
-def test_the_timeout_is_the_one_that_is_used() -> None:
-    """In milliseconds, as in the specification."""
-    found = {described.name: described for described in otel_table()}["OTEL_EXPORTER_OTLP_TIMEOUT"]
-    assert float(found.default) == TIMEOUT * 1000
+def test_what_is_common_comes_first() -> None:
+    """Each variable once, with those that most people set on top."""
+    table = list(otel_table())
+    assert sorted(described.name for described in table) == sorted(OTEL_VARIABLES)
+    common = [described.name for described in table if described.common]
+    assert [described.name for described in table[: len(common)]] == common
+    assert {"OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER"} < {*common}
+    assert not {"OTEL_LOG_LEVEL", "OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"} & {*common}
+
+
+def test_the_defaults_are_those_that_are_used() -> None:
+    """Times in milliseconds, as in the specification."""
+    found = {described.name.removeprefix("OTEL_"): described.default for described in otel_table()}
+    used = {
+        "EXPORTER_OTLP_TIMEOUT": TIMEOUT * 1000,
+        "METRIC_EXPORT_INTERVAL": INTERVAL,
+        "METRIC_EXPORT_TIMEOUT": PATIENCE,
+        "BSP_SCHEDULE_DELAY": SOON,
+        "BSP_EXPORT_TIMEOUT": PATIENCE,
+        "BSP_MAX_QUEUE_SIZE": SPANS[0],
+        "BSP_MAX_EXPORT_BATCH_SIZE": SPANS[1],
+        "BLRP_SCHEDULE_DELAY": SOON,
+        "BLRP_EXPORT_TIMEOUT": PATIENCE,
+        "BLRP_MAX_QUEUE_SIZE": RECORDS[0],
+        "BLRP_MAX_EXPORT_BATCH_SIZE": RECORDS[1],
+    }
+    assert {name: float(found[name]) for name in used} == used

@@ -60,6 +60,20 @@ class Documented:
     _hidden: int = 0
 
 
+@attrs.frozen
+class Assigned:
+    """A config without annotations.
+
+    Args:
+        What they are, in words.
+        other: What is said of the other.
+
+    """
+
+    told = attrs.field(default=0, type=int)  # said behind
+    other = attrs.field(default=0, type=int)
+
+
 class Plain:
     """A class in one line."""; x: int = 0  # fmt: skip  # noqa: E702
 
@@ -90,6 +104,12 @@ def test_what_is_said(field: str, text: str) -> None:
     assert text_of_field(Documented, field, f"API_{field.upper()}") == text
 
 
+def test_fields_without_annotations() -> None:
+    """They are documented in the same ways; a line of the docstring that is no entry is of no field."""
+    assert text_of_field(Assigned, "told") == "said behind"
+    assert text_of_field(Assigned, "other") == "What is said of the other."
+
+
 def test_a_class_without_source() -> None:
     """Nothing is said, and nothing fails."""
     made = attrs.make_class("Made", {"x": attrs.field(type=int, default=0)})
@@ -106,6 +126,8 @@ def test_a_class_without_source() -> None:
         "class Documented:\n    told = (  # not to its end\n",
         "class Documented:\n    told = 0  # two\n\n\ntold = 1\n",
         "class Documented\n    told = 0  # no colon\n",
+        "class Documented:\n    told.it: int = 0  # not a name\n    told['it']: int = 0  # neither\n",
+        "class Documented:\n    told.it = told['it'] = 0  # not a name\n",
         "class Documented:\n    told = 0  # a null \0\n",
     ],
 )

@@ -40,6 +40,7 @@ def test_a_near_miss(name: str, meant: str) -> None:
             "DB_SERVICE_PORT",
             "EDITOR",
         ),
+        "BD_POOL_SIZES",  # shares neither the first word nor the last, so it is not even compared
         *("OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_PYTHON_LOG_CORRELATION"),
     ],
 )
@@ -80,6 +81,14 @@ def test_a_service_may_be_named_like_a_tool() -> None:
     """Its variables are looked at like those of any other."""
     assert list(near_misses({"GIT_POOLSIZE": "x"}, ["GIT_POOL_SIZE"])) != []
     assert list(near_misses({"GIT_POOLSIZE": "x"}, ["API_GIT_POOL_SIZE"])) == []
+    assert list(near_misses({"JAVA_POOLSIZE": "x"}, ["JAVA_POOL_SIZE"])) != []
+
+
+def test_each_variable_is_looked_at() -> None:
+    """Those that follow one which is everywhere too; what ends like one of OpenTelemetry's is not meant for it."""
+    environ = {"AWS_REGION": "x", "DB_POOLSIZE": "x", "MY_SERVICE_NAME": "x", "OTEL_SERVICE_NAME": "x", "PATH": "x"}
+    environ |= {"ZB_POOL_SIZE": "x"}
+    assert [told.partition(" ")[0] for told in near_misses(environ, KNOWN)] == ["DB_POOLSIZE", "ZB_POOL_SIZE"]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +96,7 @@ def test_a_service_may_be_named_like_a_tool() -> None:
     [
         ("API_TOKENS", ["API_TOKEN", "API_TOKEN_S3", "API_TAKEN"], "API_TOKEN"),
         ("API_TOKENS", ["API_TAKEN", "API_TOKEN"], "API_TOKEN"),
+        ("API_POOLSIZE", ["API_P_O_O_L_SIZE", "API_POOLSIZED"], "API_P_O_O_L_SIZE"),  # the same letters
         ("ADDRESSES", ["A_ADDRESSES", "ADDRESSED"], "ADDRESSED"),  # the first is nearer, but has one more word in front
         ("CACHESIZES", ["CACHESIZE", "X_CACHESIZES"], "CACHESIZE"),
         ("A_ADDRESSES", ["B_A_ADDRESSES"], "B_A_ADDRESSES"),

@@ -30,6 +30,7 @@ def test_an_endpoint_for_all() -> None:
 def test_an_endpoint_of_one_signal() -> None:
     """It is taken as it is, and the others are not sent."""
     otel, _ = read_otel({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{URL}/spans"})
+    assert otel
     assert otel.traces == Exports(otlp=True, endpoint=f"{URL}/spans")
     assert not otel.metrics
     assert not otel.logs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +28,9 @@ def read(**environ: str) -> tuple[Batches, list[str]]:
         ({"OTEL_BSP_MAX_QUEUE_SIZE": "100"}, Batches(1000, 100, 100)),
         ({"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "100000"}, Batches(1000, 100_000, 100_000)),
         ({"OTEL_BSP_MAX_QUEUE_SIZE": "1"}, Batches(1000, 1, 1)),
+        ({"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "1"}, Batches(1000, SPANS[0], 1)),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "7", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "7"}, Batches(1000, 7, 7)),
+        ({"OTEL_BSP_EXPORT_TIMEOUT": "0"}, Batches(1000, *SPANS, timeout=0)),
         ({"OTEL_BSP_MAX_QUEUE_SIZE": "10", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "5"}, Batches(1000, 10, 5)),
         ({"OTEL_BSP_MAX_QUEUE_SIZE": " "}, Batches(1000, *SPANS)),
         ({"OTEL_BSP_SCHEDULE_DELAY": "1"}, Batches(1, *SPANS)),
@@ -34,6 +39,42 @@ def read(**environ: str) -> tuple[Batches, list[str]]:
 def test_sane_values_work(environ: dict[str, str], batches: Batches) -> None:
     """Of queue and batch, the one that is set decides for the other."""
     assert read(**environ) == (batches, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("TRACES_SAMPLER", "Always_On"),
+        ("TRACES_SAMPLER", "parentbased_always_off"),
+        ("METRICS_EXEMPLAR_FILTER", "always_off"),
+        ("RESOURCE_ATTRIBUTES", "team=a, shop = b,,c=,"),
+        ("EXPORTER_OTLP_HEADERS", "a=b=c,"),
+        ("EXPORTER_OTLP_TRACES_COMPRESSION", "GZIP"),
+        ("EXPORTER_OTLP_CERTIFICATE", __file__),
+        ("ATTRIBUTE_COUNT_LIMIT", "0"),
+        ("METRIC_EXPORT_INTERVAL", "2147483647"),
+    ],
+)
+def test_what_is_right(name: str, text: str) -> None:
+    """Words in any case, pairs with an empty part, files that exist, and numbers to the last."""
+    assert read(**{f"OTEL_{name}": text})[1] == []
+
+
+def test_propagators_of_the_specification_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only for others are the installed packages searched, which is slow."""
+    searched: list[str] = []
+
+    def entry_points(*, group: str) -> list[SimpleNamespace]:
+        searched.append(group)
+        return [SimpleNamespace(name="b3")]
+
+    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
+    assert read(OTEL_PROPAGATORS="tracecontext, baggage,none,")[1] == []
+    assert not searched
+    assert read(OTEL_PROPAGATORS="tracecontext, b3")[1] == []
+    assert searched == ["opentelemetry_propagator"]
+    (error,) = read_otel(ALL | {"OTEL_PROPAGATORS": "b4,b3"})[1]
+    assert str(error).startswith("OTEL_PROPAGATORS is 'b4,b3': unknown propagator 'b4'; expected b3, none, or install")
 
 
 WRONG = {
@@ -46,7 +87,7 @@ WRONG = {
     "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "x" * 5000,
     "OTEL_METRIC_EXPORT_INTERVAL": "0",
     "OTEL_METRIC_EXPORT_TIMEOUT": "nan",
-    "OTEL_METRICS_EXEMPLAR_FILTER": "always",
+    "OTEL_METRICS_EXEMPLAR_FILTER": "Always_On",
     "OTEL_ATTRIBUTE_COUNT_LIMIT": "abc",
     "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "-5",
     "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "abc",

@@ -94,6 +94,13 @@ class Right(enum.Flag):
     RUN = 4
 
 
+class Loud(enum.IntFlag):
+    """One that Python itself lets have any number."""
+
+    HIGH = 1
+    LOW = 2
+
+
 @attrs.frozen
 class Inner:
     """A class with fields."""
@@ -139,6 +146,8 @@ Named = TypeAliasType("Named", dict[str, T], type_params=(T,))
         ("a/b", Path, Path("a/b")),
         ("1m", Seconds, 60.0),
         ("1m", timedelta, timedelta(minutes=1)),
+        ("1h", timedelta, timedelta(hours=1)),
+        ("1d", timedelta, timedelta(days=1)),
         ("0.25", Decimal, Decimal("0.25")),
         ("2026-11-25T10:30:00Z", datetime, datetime(2026, 11, 25, 10, 30, tzinfo=UTC)),
         ("2026-11-25", date, date(2026, 11, 25)),
@@ -197,6 +206,10 @@ Named = TypeAliasType("Named", dict[str, T], type_params=(T,))
         ("true", int | bool, True),
         ("1", bool | int, 1),
         ("1.0", int | float, 1.0),
+        ("1", bool | float, 1.0),
+        ("1", bool | Decimal, Decimal(1)),
+        ("1", Decimal | float, 1.0),
+        ("10", timedelta | time, time(10)),
         ("a,b", str | list[str], ["a", "b"]),
         ("a", str | list[str], "a"),
         ("2026-11-25", datetime | date, date(2026, 11, 25)),
@@ -257,6 +270,7 @@ def test_what_is_read(text: str, tp: Any, value: object) -> None:
         ("3", Level),
         ("1,2", Odd),
         ("8", Right),
+        ("8", Loud),
         ("READ|NOTHING", Right),
         ("c", Literal["a", "b"]),
         ("1,x", list[int]),
@@ -355,6 +369,9 @@ def test_expected(tp: Any, words: str) -> None:
         (Secret[int | None], "Secret[int | None]"),
         (Secret[int | bool], "Secret[int | bool]"),
         (list[int] | None, "list[int] | None"),
+        (Literal["a", 1], "a | 1"),
+        (Colour | None, "red | RED | None"),
+        (Right, "READ | WRITE | RUN"),
         (dict[str, int | float], "dict[str, int | float]"),
     ],
     ids=str,

@@ -197,7 +197,31 @@ def test_a_value_that_a_validator_refuses(port: str) -> None:
 def test_values_that_do_not_fit_together() -> None:
     """Where it takes several to be wrong, each that alone would mend it is not blamed alone."""
     error = one_error(Whole, {"DB_LOW": "7", "DB_HIGH": "3"})
-    assert set(error.where.split(", ")) == {"DB_LOW", "DB_HIGH"}
+    assert error.where == "DB_LOW, DB_HIGH"
+    assert error.what == "is '7' and '3': low 7 is above high 3, says "
+    error = one_error(Whole, {"DB_LOW": "99", "DB_HIGH": "20"})
+    assert (error.where, error.what) == ("DB_LOW", "is '99': low 99 is above high 20, says ")
+    assert error.hint.startswith("declared at Whole.low, tests/config/test_service_config.py:")
+
+
+def _says_nothing(_: object, __: object, value: int) -> None:
+    if value > 1:
+        raise ValueError
+
+
+@attrs.frozen
+class Wordy:
+    """Fields whose validators say more than a text, or nothing."""
+
+    more: int = attrs.field(default=True, validator=validators.instance_of(bool))
+    none: int = attrs.field(default=0, validator=_says_nothing)
+
+
+def test_what_a_validator_says() -> None:
+    """Of an error with several arguments the first is shown, and of one without any the type."""
+    error = one_error(Wordy, {"DB_MORE": "1"})
+    assert error.what == "is '1': 'more' must be <class 'bool'> (got 1 that is a <class 'int'>)."
+    assert one_error(Wordy, {"DB_NONE": "2"}).what == "is '2': ValueError"
 
 
 def test_a_default_that_is_refused() -> None:
@@ -226,6 +250,12 @@ def test_defaults_that_do_not_fit_together() -> None:
     error = one_error(Broken, {})
     assert (error.where, error.what) == ("Broken", "was refused: never")
     assert error.hint.startswith("declared at Broken, tests/config/test_service_config.py:")
+
+
+def test_types_that_are_no_texts() -> None:
+    """Of a class that is made, or in a module whose annotations are evaluated at once."""
+    cls = attrs.make_class("Made", {"n": attrs.field(type=int), "wait": attrs.field(type=Seconds, default=1.0)})
+    assert read_config("db", cls, {"DB_N": "7", "DB_WAIT": "2m"}) == (cls(7, 120.0), [])
 
 
 def test_a_field_without_a_type() -> None:
@@ -270,6 +300,7 @@ class Checked:
         ({"DB_BATCH": "0", "DB_EVERY": "2m"}, ["DB_BATCH", "DB_EVERY"]),
         ({"DB_BATCH": "0", "DB_NAME": "  ", "DB_HIGH": "x"}, ["DB_HIGH", "DB_BATCH", "DB_NAME"]),
         ({"DB_LOW": "5", "DB_HIGH": "3", "DB_BATCH": "0"}, ["DB_BATCH", "DB_HIGH"]),
+        ({"DB_LOW": "x", "DB_HIGH": "-1"}, ["DB_LOW"]),
         ({"DB_LOW": "x", "DB_HIGH": "3"}, ["DB_LOW"]),  # who asks for a value that there is not is not heard
         ({"DB_CODE": "0", "DB_BATCH": "0"}, ["DB_CODE", "DB_BATCH"]),
     ],
@@ -365,6 +396,32 @@ def test_all_that_is_wrong_with_classes_inside_is_told() -> None:
     assert config is None
     assert sorted(error.where for error in errors) == sorted([*environ, "AA_NEEDY_URL"])
     assert all("tests/config/test_service_config.py:" in str(error) for error in errors)
+
+
+def _is_there(_: object, __: object, value: object) -> None:
+    if value is None:
+        raise ValueError("nobody said that it may be None")
+
+
+@attrs.frozen
+class Tagged:
+    """One with a field of a type that no text can become."""
+
+    tags: collections.deque[str] = attrs.field(factory=collections.deque)
+    n: int = 0
+
+
+@attrs.frozen
+class HoldsTagged:
+    """The same, one level down."""
+
+    tagged: Tagged = attrs.field(factory=Tagged, validator=_is_there)
+
+
+@pytest.mark.parametrize("environ", [{}, {"DB_TAGGED_N": "1"}], ids=["unset", "set"])
+def test_a_field_of_an_unreadable_type_inside(environ: dict[str, str]) -> None:
+    """Nothing else is told that follows from it."""
+    assert one_error(HoldsTagged, environ).where == "DB_TAGGED_TAGS"
 
 
 @attrs.frozen

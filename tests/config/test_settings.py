@@ -61,7 +61,9 @@ def test_an_address(text: str, address: Address | None) -> None:
     assert parse_address(text) == address
 
 
-@pytest.mark.parametrize("text", ["host", "host:", "host:http", "1:2:3", "::1:80", "host:65536", "http://host:80", "²"])
+@pytest.mark.parametrize(
+    "text", ["host", "host:", "host:http", "1:2:3", "::1:80", "host:65536", "http://host:80", "²", "host/x:80"]
+)
 def test_no_address(text: str) -> None:
     """A host without a port, an IPv6 address without brackets, or a URL."""
     with pytest.raises(ValueError, match=re.escape(text)):
@@ -107,6 +109,34 @@ def test_all_bad_settings_are_reported_in_one_go() -> None:
     """Every one of them."""
     _, errors = read_settings(dict.fromkeys(set(KERNEL_VARIABLES) - {"SERVICES_ENABLED"}, "?"))
     assert {error.where for error in errors} == set(KERNEL_VARIABLES) - {"SERVICES_ENABLED"}
+
+
+@pytest.mark.parametrize(
+    ("backend", "installed", "wrong"),
+    [("uvloop", False, True), ("uvloop", True, False), ("asyncio", False, False), ("", False, False)],
+)
+def test_a_loop_that_is_not_installed(
+    backend: str, installed: bool, wrong: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told how to get it; nobody else needs it."""
+    monkeypatch.setattr("kernel.config.settings.find_spec", lambda name: name if installed else None)
+    settings, errors = read_settings({"KERNEL_BACKEND": backend})
+    assert settings.backend == (backend or "asyncio")
+    assert [str(error) for error in errors] == [
+        "KERNEL_BACKEND is uvloop, which is not installed; run `just deps-add uvloop`, or unset the variable"
+    ] * wrong
+
+
+def test_what_others_define_is_read_too() -> None:
+    """OpenTelemetry's settings and those of NATS, and what is wrong with them."""
+    settings, errors = read_settings({"OTEL_TRACES_EXPORTER": "console", "NATS_URL": "nats://localhost"})
+    assert not errors
+    assert settings.otel
+    assert settings.otel.traces.console
+    assert settings.nats
+    settings, errors = read_settings({"OTEL_TRACES_EXPORTER": "x", "NATS_URL": "a b", "OTEL_LOGS_EXPORTER": "none"})
+    assert (settings.otel, settings.nats) == (None, None)
+    assert [error.where for error in errors] == ["OTEL_TRACES_EXPORTER", "NATS_URL"]
 
 
 def test_a_drain_delay_that_leaves_no_time() -> None:

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel.config.values import Secret, parse_bool, parse_duration, parse_list, secrets_in
+from kernel import masking
+from kernel.config.values import Secret, parse_bool, parse_duration, parse_list, register, secrets_in, write_seconds
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,15 @@ def test_durations_add_up(hours: int, minutes: int, seconds: int, millis: int) -
     """All units together are their sum."""
     text = f"{hours}h{minutes}m{seconds}s{millis}ms"
     assert math.isclose(parse_duration(text), hours * 3600 + minutes * 60 + seconds + millis / 1000)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(90, "90s"), (90.0, "90s"), (0.5, "0.5s"), (0, "0s"), (1e300, "1e+300"), (1e-7, "1e-07")]
+)
+def test_a_duration_is_written(seconds: float, text: str) -> None:
+    """With its unit, where that can be read again."""
+    assert write_seconds(seconds) == text
+    assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["true", "1", "yes", "on", "TRUE", " Yes "])
@@ -146,6 +156,8 @@ def test_a_secret_gives_nothing_away(text: str) -> None:
         (Secret("a"), {"a"}),
         (Secret(Secret(7)), {"********", "7"}),
         (Secret(b"a"), {"b'a'", "a"}),
+        (Secret(b"\xff"), {"b'\\xff'", "\udcff"}),
+        (Secret("\u00e9".encode()), {"b'\\xc3\\xa9'", "\u00e9"}),
         (["plain", Secret("a")], {"a"}),
         (Secret(["a", "b"]), {"['a', 'b']", "a", "b"}),
         (Secret({"name": {"inner": "a"}}), {"{'name': {'inner': 'a'}}", "a"}),
@@ -158,3 +170,11 @@ def test_a_secret_gives_nothing_away(text: str) -> None:
 def test_the_secrets_in_a_value(value: object, texts: set[str]) -> None:
     """Each whole one and each of its elements, at any depth; what is not secret, and names in a dict, are not."""
     assert {*secrets_in(value)} == texts
+
+
+def test_short_defaults_are_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words such as "default" are not masked wherever they occur; what is longer is."""
+    monkeypatch.setattr(masking, "_secrets", {})
+    monkeypatch.setattr(masking, "_longest_first", [])
+    register(Login(Secret("default"), (Secret("12345678"),)))
+    assert masking.mask("default, 12345678, 123456789") == f"default, {masking.MASK}, {masking.MASK}9"

@@ -15,11 +15,11 @@ import pytest
 from kernel.declare import app
 from kernel.declare.app import command, lifespan
 from kernel.declare.retry import Retry
-from kernel.declare.service import SERVICE_NAME, Service, service, started
+from kernel.declare.service import SERVICE_NAME, Service, command_needs, service, started
 from kernel.declare.serving import Serving, Work
 from kernel.declare.signature import Edge, declared_at, to_parameter
 from kernel.errors import DeclarationError
-from tests.declare.parts import Config, needs, refused
+from tests.declare.parts import Config, Other, needs, refused
 
 # -- the decorator -----------------------------------------------------------------------------------------------------
 
@@ -55,10 +55,13 @@ def test_without_parentheses() -> None:
 def test_with_options() -> None:
     """`@service(...)` takes what the contract lists."""
 
-    @service(depends=["a"], retries=2, allowed_failure=True, oneshot=True, start_timeout=None, stop_timeout=10)
+    @service(
+        depends=["a"], retries=2, allowed_failure=True, oneshot=True, start_timeout=None, stop_timeout=10, concurrency=1
+    )
     async def b() -> None: ...
 
     assert b.depends == ("a",)
+    assert repr(b).endswith("start_timeout=None, stop_timeout=10, concurrency=1)")
     assert b.retry == Retry(times=2)
     assert (b.allowed_failure, b.oneshot, b.start_timeout, b.stop_timeout) == (True, True, None, 10)
 
@@ -130,6 +133,9 @@ def test_a_decorated_async_function_is_taken() -> None:
         ({"start_timeout": -1}, "start_timeout is -1; it must not be negative"),
         ({"stop_timeout": -0.5}, "stop_timeout is -0.5; it must not be negative"),
         ({"stop_timeout": float("nan")}, "stop_timeout is nan; it must not be negative"),
+        ({"concurrency": 0}, "concurrency is 0; it must be a number from 1"),
+        ({"concurrency": True}, "concurrency is True; it must be a number from 1"),
+        ({"concurrency": 1.5}, "concurrency is 1.5; it must be a number from 1"),
         ({"depends": "db"}, "depends is the string 'db'"),
     ],
     ids=str,
@@ -203,8 +209,70 @@ def test_commands_of_a_service() -> None:
 
     assert list(db.commands) == ["show-all", "import"]
     assert inspect.iscoroutinefunction(show_all)
-    with pytest.raises(DeclarationError, match="db has two commands named 'import'"):
+    with pytest.raises(DeclarationError, match="db has two commands named 'import'") as caught:
         db.command(import_)
+    assert caught.value.where == declared_at(import_)
+
+
+@service(depends=["disk", started("log"), "clean"])
+async def example(disk: int, config: Config) -> None: ...
+
+
+@service
+async def bare() -> None: ...
+
+
+def _takes_values(disk: int, example: str, log: int, clean: int = 1, steps: int = 2) -> None: ...
+
+
+def _takes_its_config(config: Config, other: Other = Other()) -> None: ...  # noqa: B008
+
+
+def _may_take_its_config(*, config: Config = Config(7)) -> None: ...  # noqa: B008
+
+
+def _takes_another(config: Other) -> None: ...
+
+
+def _serves(serving: Serving[None]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("owner", "fn", "edges", "config"),
+    [
+        (example, _takes_values, {"disk": False, "log": False, "clean": True, "example": False}, None),
+        (example, _takes_its_config, {}, ("config", Config)),
+        (example, _may_take_its_config, {}, ("config", Config)),
+        (bare, _takes_another, {}, ("config", Other)),
+        (bare, _may_take_its_config, {}, None),  # which the command line fills
+        (bare, lambda: None, {}, None),
+    ],
+)
+def test_what_a_command_needs(owner: Any, fn: Any, edges: dict[str, bool], config: object) -> None:
+    """Values of its service and of what that depends on, and its config; nothing else comes with them."""
+    found = command_needs(owner, fn)
+    assert {edge.target: edge.optional for edge in found.edges} == edges
+    assert all(edge.kind == "ready" and edge.parameter == edge.target for edge in found.edges)
+    assert found.config == config
+    assert found.config_default == (Config(7) if fn is _may_take_its_config and config else inspect.Parameter.empty)
+
+
+@pytest.mark.parametrize(
+    ("fn", "what", "hint"),
+    [
+        (_serves, "command '_serves' takes `Serving`", "only a service can serve"),
+        (
+            _takes_another,
+            "command '_takes_another' takes Other, which is not the config of example",
+            "take Config",
+        ),
+    ],
+)
+def test_what_a_command_cannot_have(fn: Any, what: str, hint: str) -> None:
+    """It is told where it is declared."""
+    with pytest.raises(DeclarationError) as caught:
+        command_needs(example, fn)
+    assert (caught.value.what, caught.value.hint, caught.value.where) == (what, hint, declared_at(fn))
 
 
 # -- app/init.py and app/commands.py -----------------------------------------------------------------------------------

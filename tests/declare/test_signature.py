@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -10,7 +12,7 @@ import kernel
 from kernel.declare import serving
 from kernel.declare.service import service, started
 from kernel.declare.serving import Serving
-from kernel.declare.signature import Edge, Needs, read_signature
+from kernel.declare.signature import Edge, Needs, read_signature, takes_parameters
 from tests.declare.parts import NOTHING_FITS, Config, Other, needs, refused
 
 if TYPE_CHECKING:
@@ -207,6 +209,36 @@ def test_a_oneshot_that_serves() -> None:
     error = refused(migrate, oneshot=True)
     assert error.what == "migrate is a one-shot and takes `Serving`"
     assert "remove one of the two" in error.hint
+
+
+def test_the_default_of_a_config() -> None:
+    """It is kept: an instance, None, or none; None also where the annotation allows it and nothing else is said."""
+
+    async def must(config: Config) -> None: ...
+
+    async def may(config: Config | None) -> None: ...
+
+    async def nothing(config: Config | None = None) -> None: ...
+
+    async def something(config: Config = Config(3)) -> None: ...  # noqa: B008
+
+    defaults = {must: inspect.Parameter.empty, may: None, nothing: None, something: Config(3)}
+    for fn, default in defaults.items():
+        found = needs()(fn)
+        assert found.config == ("config", Config)
+        assert found.config_default == default
+
+
+def test_whether_there_are_parameters() -> None:
+    """Of any callable; one without code may have some."""
+
+    def decorated(fn: Any) -> Any:
+        return functools.wraps(fn)(lambda *_: None)
+
+    assert not takes_parameters(lambda: None)
+    assert not takes_parameters(decorated(lambda: None))
+    for fn in (lambda x: x, lambda *, x: x, decorated(lambda x: x), functools.partial(print), print):
+        assert takes_parameters(fn)
 
 
 def test_a_signature_is_read_once() -> None:

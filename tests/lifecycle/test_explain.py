@@ -52,6 +52,11 @@ async def front(slow: int) -> None:
     """Waits for two that are not ready."""
 
 
+@service
+async def ended() -> None:
+    """Has nothing to do."""
+
+
 @service(depends=[slow])
 async def second() -> None:
     """Waits for one of them."""
@@ -131,7 +136,7 @@ async def test_a_start_timeout_in_the_drain_delay(lab: Lab) -> None:
 
 async def test_a_long_stop(lab: Lab) -> None:
     """It is explained after 2 s and whenever it took twice as long: who waits for whom, and where that stands."""
-    await lab.stop_at(1).run(base, lingers)
+    await lab.stop_at(1).run(base, lingers, ended, second, slow)
     assert [(when, event.seconds) for when, event in told(lab)] == [(3, 2), (5, 4)]
     (_, event), _ = told(lab)
     assert event.stopping
@@ -147,17 +152,21 @@ async def test_it_rests_under_a_debugger(lab: Lab) -> None:
     assert not told(lab)
 
 
-async def test_a_large_tree_is_cut(lab: Lab) -> None:
-    """Of a thousand that wait for one the first are shown, and the rest is counted."""
+@pytest.mark.parametrize(
+    ("waiting", "lines", "last"),
+    [(20, 40, "└─ slow: see above"), (21, 41, "... and 2 more lines"), (100, 41, "... and 160 more lines")],
+)
+async def test_a_large_tree_is_cut(lab: Lab, waiting: int, lines: int, last: str) -> None:
+    """Of many that wait for one the first are shown, and the rest is counted."""
 
     async def waits() -> None:
         """Wait for one that is slow."""
 
-    many = [service(depends=[slow])(waits).named(f"waits-{number}") for number in range(100)]
+    many = [service(depends=[slow])(waits).named(f"waits-{number}") for number in range(waiting)]
     await lab.stop_at(6).run(slow, *many)
     ((_, event),) = told(lab)
-    assert len(event.lines) == 41
-    assert event.lines[-1] == "... and 160 more lines"
+    assert len(event.lines) == lines
+    assert event.lines[-1] == last
 
 
 async def test_after_a_blocked_loop(lab: Lab) -> None:

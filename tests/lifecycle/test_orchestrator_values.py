@@ -276,6 +276,24 @@ async def test_a_consumer_that_cannot_be_cut(lab: Lab) -> None:
     assert lab.exit_code == 3
 
 
+async def test_a_consumer_that_serves_after_it_was_abandoned(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """Its block is cancelled at once, and no time limit is set any more."""
+
+    @service(depends=["db"], stop_timeout=2, allowed_failure=True)
+    async def api(db: str, serving: Serving[None]) -> None:
+        await hang(8)
+        async with serving():
+            await hang(3)
+            lab.mark("stopped")
+            await anyio.sleep_forever()
+
+    await lab.stop_at(50).run(provider(lab, failing=lambda: lab.now < 4), api)
+    assert lab.path("api") == "waiting starting stopping abandoned"
+    assert (lab.when("api", "abandoned"), lab.marked_at("stopped")) == (8, 11)
+    assert lab.notices == ["api: ended after it had been abandoned"]
+    assert not caplog.records
+
+
 async def test_a_consumer_that_cannot_be_cut_is_fatal(lab: Lab) -> None:
     """Unless it may fail, it ends the app."""
 

@@ -9,7 +9,7 @@ import anyio
 import pytest
 import sniffio
 
-from kernel.lifecycle.tasks import open_tasks
+from kernel.lifecycle.tasks import open_tasks, spawn_apart
 
 pytestmark = pytest.mark.anyio
 
@@ -82,3 +82,21 @@ async def test_one_that_is_cancelled_behind_our_back_ends_the_block() -> None:
         await runs()
     assert caught.group_contains(RuntimeError, match="the task of unlucky was cancelled before it started")
     assert anyio.current_time() == began
+
+
+async def test_a_task_apart_has_its_name_and_is_in_no_scope() -> None:
+    """Whoever starts it may be cancelled; it runs on."""
+    seen: list[str] = []
+    ended = anyio.Event()
+
+    async def work() -> None:
+        await anyio.sleep(3)
+        seen.append(str(anyio.get_current_task().name))
+        ended.set()
+
+    with anyio.CancelScope() as scope:
+        assert spawn_apart(work, "apart") is not None
+        scope.cancel()
+        await anyio.sleep(1)
+    await ended.wait()
+    assert seen == ["apart"]

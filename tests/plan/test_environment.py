@@ -92,6 +92,7 @@ class Everything:
     double: int = attrs.field()
     smtp: Smtp = Smtp(port=587)
     backup: Smtp | None = None
+    spare: Smtp | None = Smtp(port=465)
     account: Account | None = None
 
     @double.default
@@ -117,7 +118,7 @@ def test_everything_is_listed() -> None:
     assert {one.name for one in otel_table()} == {*OTEL_VARIABLES}
     assert all(one.meaning and one.type for one in otel_table())
     assert all(one.meaning and one.type for one in NATS_SETTINGS)
-    assert len([name for name in names if name.startswith("API_")]) == 32 + 2 * 3
+    assert len([name for name in names if name.startswith("API_")]) == 32 + 2 * 4
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,8 @@ def test_everything_is_listed() -> None:
         ("API_MAYBE", {"default": "None", "type": "int | None", "line": ""}),
         ("API_DOUBLE", {"default": "(from other fields)", "line": ""}),
         ("API_SMTP_PORT", {"default": "587"}),
-        ("API_BACKUP_PORT", {"default": "25", "required": False}),
+        ("API_BACKUP_PORT", {"default": "25", "required": False, "active": False}),
+        ("API_SPARE_PORT", {"default": "465", "required": False, "active": True}),
         ("API_ACCOUNT_NAME", {"default": None, "required": False, "problem": ""}),
         ("API_EMPTY", {"default": '""', "value": '""', "line": "", "active": True}),
         ("API_LINES", {"default": "one\\ntwo", "line": "one\ntwo"}),

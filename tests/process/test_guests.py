@@ -103,11 +103,15 @@ def test_a_handler_of_a_library_is_called_beside_the_kernels(kernel: Kernel) -> 
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler])
-def test_who_restores_a_default_takes_nothing_from_the_kernel(kernel: Kernel, handler: Any) -> None:
+def test_who_restores_a_default_takes_nothing_from_the_kernel(
+    kernel: Kernel, handler: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As asyncio does when it removes a handler: the signal would kill the process, or be lost."""
+    monkeypatch.setattr("kernel.process.contain._said", set())
     signal.signal(USR1, handler)
     signal.raise_signal(USR1)
     assert kernel.caught == [USR1]
+    assert caplog.messages == []
 
 
 def test_who_restores_the_kernels_handler_is_called_no_more(kernel: Kernel) -> None:

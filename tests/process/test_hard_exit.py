@@ -100,7 +100,8 @@ class Library:
         self._exit = ctypes.CDLL(None)._exit
 
     def timer_create(self, clock: int, event: Any, _: Any) -> int:
-        self._done.append(f"creates {clock} {event._obj.notify} {event._obj.value}")
+        exits = event._obj.function == ctypes.cast(self._exit, ctypes.c_void_p).value
+        self._done.append(f"creates {clock} {event._obj.notify} {event._obj.value}" + " to exit" * exits)
         return int(self._fails == "timer_create")
 
     def timer_settime(self, _: Any, flags: int, times: Any, __: None) -> int:
@@ -137,7 +138,7 @@ def test_what_the_system_is_asked_for(done: list[str], monkeypatch: pytest.Monke
     hard_exit.load()
     assert libraries == ["libgcc_s.so.1", None]
     hard_exit.arm(2.25, 3)
-    assert done == ["creates 1 2 3", "sets 0 [0, 0, 3, 750000000]", "stacks in 3.5 to 2"]
+    assert done == ["creates 1 2 3 to exit", "sets 0 [0, 0, 3, 750000000]", "stacks in 3.5 to 2"]
     hard_exit.disarm()
     assert done[-1] == "deletes"
 

@@ -59,6 +59,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> Threads:
 def test_a_free_loop_is_asked_four_times_a_second(threads: Threads) -> None:
     """Each response is a sign of life, and there is nothing to say."""
     loop = Loop(threads)
+    assert (loop.watch.silent, loop.watch.delay) == (0, 0)
     assert loop.run(1.0) == []
     assert loop.alive == [0.25, 0.5, 0.75]
     assert loop.watch.delay == 0

@@ -240,6 +240,20 @@ def test_one_that_a_library_raises_again_is_the_same(counted: Counted, monkeypat
     assert counted.counts == [1, 2]
 
 
+def test_the_name_is_known_before_the_thread_has_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's handler comes first where the thread does not get the interpreter; only the first signal has a name."""
+    now = 100.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    signals = Signals(lambda _: None, lambda *_: None)
+    signals._write_fd = 99  # as with a thread, to which the interpreter has written
+    signals._caught(TERM, None)
+    now += 3
+    signals._caught(INT, None)
+    now += 2
+    assert signals.count == 0
+    assert signals.came() == ("SIGTERM", 5.0)
+
+
 def test_elsewhere_than_in_the_main_thread_it_does_nothing(counted: Counted) -> None:
     """Only the main thread may set handlers."""
     before = [signal.getsignal(number) for number in (INT, TERM, HUP)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -47,6 +48,36 @@ def test_localhost_is_what_of_it_there_is(monkeypatch: pytest.MonkeyPatch) -> No
     assert closed(listen("localhost", 0))[0].startswith("[::1]:")
 
 
+def test_localhost_that_may_not_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts as here: whoever listens on it gets the error."""
+
+    def refuses(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))]
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", refuses)
+        assert sockets.by_name("localhost", found) == [(socket.AF_INET, "192.0.2.1")]
+    assert sockets.by_name("elsewhere", found) == [(socket.AF_INET, "192.0.2.1")]
+
+
+@pytest.mark.parametrize(("port", "code", "tries"), [(0, errno.EADDRINUSE, 10), (80, errno.EADDRINUSE, 1), (0, 13, 1)])
+def test_a_free_port_that_is_taken_at_another_address(
+    monkeypatch: pytest.MonkeyPatch, port: int, code: int, tries: int
+) -> None:
+    """Another is tried, ten times; where the port is given, or for another reason, it is an error at once."""
+    tried: list[object] = []
+
+    def taken(where: object, **_: object) -> None:
+        tried.append(where)
+        raise OSError(code, "taken")
+
+    monkeypatch.setattr(socket, "create_server", taken)
+    with pytest.raises(OSError, match="taken"):
+        sockets.open_all([(socket.AF_INET, "127.0.0.1")], port)
+    assert tried == [("127.0.0.1", port)] * tries
+
+
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6 here")
 @pytest.mark.parametrize("host", ["::", ""])
 def test_every_address_is_both_stacks(host: str) -> None:
@@ -76,25 +107,25 @@ def test_a_port_that_is_none(port: int) -> None:
 
 @pytest.fixture
 def descriptors(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The first of four descriptors: two sockets that listen, a datagram socket, and a file."""
+    """The first of five descriptors: two sockets that listen, one of datagrams, one that is idle, and a file."""
     made = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    made.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    made += [socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket(socket.AF_INET, socket.SOCK_STREAM)]
     first = 500
     for number, sock in enumerate(made):
         os.dup2(sock.fileno(), first + number)
         sock.close()
     with open(os.devnull) as file:  # noqa: PTH123
-        os.dup2(file.fileno(), first + 3)
+        os.dup2(file.fileno(), first + 4)
     monkeypatch.setattr(sockets, "FIRST", first)
     yield first
-    for number in range(4):
+    for number in range(5):
         with contextlib.suppress(OSError):
             os.close(first + number)
 
 
 def environ(**others: str) -> dict[str, str]:
     """What systemd says."""
-    return {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "4", "LISTEN_FDNAMES": "admin:api:log:file", **others}
+    return {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "5", "LISTEN_FDNAMES": "admin:api:log:peer:file", **others}
 
 
 def test_sockets_that_are_handed_over_are_taken_by_name(descriptors: int) -> None:
@@ -105,6 +136,7 @@ def test_sockets_that_are_handed_over_are_taken_by_name(descriptors: int) -> Non
     assert around == {"PATH": "/bin"}
     assert handed
     assert list(handed.left()) == ["admin", "api"]
+    assert [handed.has(name) for name in ("admin", "log", "peer", "file")] == [True, False, False, False]
     for _ in range(2):  # a service may start again
         (sock,) = handed.take("api")
         assert address_of(sock).startswith("127.0.0.1:")

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tests.scripts.projects import REPO
 
 sys.path.append(str(REPO / "scripts" / "kernel"))
 
-from change import Conflict, take_turn
+from change import Conflict, git_folders, home, place, recover, take_turn
 from staging import Change
 
 KILLED = str(Path(__file__).with_name("killed.py"))
@@ -126,6 +127,66 @@ def test_what_was_changed_in_the_meantime_is_kept(root: Path, tmp_path: Path) ->
     assert aside > 5
 
 
+def test_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Files are put and removed, and folders replaced; a folder that is empty then goes too, but for one at the top."""
+    for path in ("a/b/c/gone.txt", "a/b/stays/x.txt", "top/gone.txt", "whole/old.txt", "away/old.txt", "link/x.txt"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("old")
+    (tmp_path / ".kernel" / "kept").mkdir(parents=True)
+    with Change("test", tmp_path) as change:
+        new = change.folder / "fresh"
+        new.mkdir()
+        (new / "new.txt").write_text("new")
+        change.put("link/x.txt", b"new", 0o755)
+        change.put("made/deep/x.txt", b"new")
+        for path in ("a/b/c/gone.txt", "top/gone.txt", "nowhere/at/all.txt"):
+            change.remove(path)
+        change.replace_folder("whole", new, ".kernel/kept")
+        change.take_away("away", ".kernel/aside/away")
+        change.make("done.")
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.suffix == ".txt"} == {
+        *("a/b/stays/x.txt", "made/deep/x.txt", "link/x.txt", "whole/new.txt"),
+        *(f".kernel/{path.name}/old.txt" for path in (tmp_path / ".kernel").glob("kept.*")),
+        ".kernel/aside/away/old.txt",
+    }
+    assert not (tmp_path / "a" / "b" / "c").exists()
+    assert (tmp_path / "top").is_dir()
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "link/x.txt", tmp_path / "made/deep/x.txt")] == [
+        0o755,
+        0o644,
+    ]
+    assert not list((tmp_path / ".kernel").glob("*change*"))
+    assert capsys.readouterr().err == ""
+
+
+def test_what_somebody_changes_while_it_is_planned_is_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each time, and none of it is lost."""
+    for text in ("first", "second"):
+        for path in ("folder/put.txt", "folder/removed.txt", "folder/same.txt"):
+            (tmp_path / path).parent.mkdir(exist_ok=True)
+            (tmp_path / path).write_text("old")
+        with Change("test", tmp_path) as change:
+            change.put("folder/put.txt", b"new")
+            change.put("folder/same.txt", b"new")
+            change.remove("folder/removed.txt")
+            (tmp_path / "folder" / "put.txt").write_text(text)
+            (tmp_path / "folder" / "removed.txt").write_text(text)
+            (tmp_path / "folder" / "same.txt").write_text("new")
+            change.make("done.")
+        assert (tmp_path / "folder" / "put.txt").read_text() == "new"
+        assert not (tmp_path / "folder" / "removed.txt").exists()
+    aside = [*(tmp_path / ".kernel" / "set-aside" / "folder").iterdir()]
+    assert sorted((path.name[:3], path.read_text()) for path in aside) == [
+        *(("put", "first"), ("put", "second"), ("rem", "first"), ("rem", "second"))
+    ]
+    told = capsys.readouterr().err.splitlines()
+    assert [line.partition(" was changed in the meantime; your version is now ")[2] for line in told] == [
+        path.relative_to(tmp_path).as_posix() for path in sorted(aside, key=lambda path: path.stat().st_ctime_ns)
+    ]
+
+
 def test_an_error_undoes_what_was_begun(tmp_path: Path) -> None:
     """The block raises before the change is made."""
     (tmp_path / "file").write_text("old")
@@ -169,3 +230,90 @@ def test_one_at_a_time(root: Path) -> None:
         if turn >= 0:
             os.close(turn)
     assert files(root) == AFTER
+
+
+# -- the framework's folder, and git's -----------------------------------------------------------------------------
+
+
+def test_the_folder_is_its_owners_alone(tmp_path: Path) -> None:
+    """Git ignores what is in it; a mode that lets nobody else in stays."""
+    for before, after in ((None, 0o700), (0o755, 0o700), (0o500, 0o500)):
+        root = tmp_path / f"{before}"
+        (root / ".kernel").mkdir(parents=True)
+        if before is None:
+            (root / ".kernel").rmdir()
+        else:
+            (root / ".kernel" / ".gitignore").write_text("mine\n")
+            (root / ".kernel").chmod(before)
+        assert home(root) == root / ".kernel"
+        assert (root / ".kernel").stat().st_mode & 0o777 == after
+        assert (root / ".kernel" / ".gitignore").read_text() == ("*\n" if before is None else "mine\n")
+
+
+def test_a_folder_that_nobody_can_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file, a link, or what a commit has brought, whatever repository git is told to use."""
+    for kind in ("file", "link", "tracked"):
+        root = tmp_path / kind
+        root.mkdir()
+        if kind == "file":
+            (root / ".kernel").touch()
+        elif kind == "link":
+            (root / ".kernel").symlink_to(tmp_path)
+        else:
+            (root / ".kernel").mkdir()
+            (root / ".kernel" / "x").touch()
+            for words in ["init", "-q", "--template="], ["add", ".kernel/x"]:
+                subprocess.run(["git", *words], cwd=root, check=True)
+        monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
+        with pytest.raises(Conflict, match="git tracks .kernel/x, so" if kind == "tracked" else "is not a folder, but"):
+            home(root)
+        monkeypatch.delenv("GIT_DIR")
+
+
+def test_where_git_has_its_files(tmp_path: Path) -> None:
+    """In the project, above it, or, for a second worktree, in those of the first."""
+    (tmp_path / "top" / ".git" / "worktrees" / "w").mkdir(parents=True)
+    gits = tmp_path / "top" / ".git"
+    own = gits / "worktrees" / "w"
+    (own / "commondir").write_text("../..\n")
+    for folder in ("top/below/deep", "second/below", "module"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "second" / ".git").write_text(f"gitdir: {own}\n")
+    (tmp_path / "module" / ".git").write_text("gitdir: ../top/.git\n")
+    assert git_folders(tmp_path / "top") == git_folders(tmp_path / "top" / "below" / "deep") == (gits, gits)
+    assert [path.resolve() for path in git_folders(tmp_path / "second" / "below")] == [own, gits]
+    assert [path.resolve() for path in git_folders(tmp_path / "module")] == [gits, gits]
+    assert place(tmp_path / "second", ".git/HEAD") == own / "HEAD"
+    assert place(tmp_path / "second", ".git/refs/heads/x").resolve() == gits / "refs" / "heads" / "x"
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_gits_own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, released: bool) -> None:
+    """It is waited for, and never taken away."""
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "HEAD").write_text("old")
+    lock = tmp_path / ".git" / "HEAD.lock"
+    lock.write_text("git's")
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if released and len(waited) == 2:
+            lock.unlink()
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    with Change("test", tmp_path) as change:
+        change.put(".git/HEAD", b"new")
+        if not released:
+            with pytest.raises(OSError, match=r"^git is running in this project, or was killed: .*/HEAD\.lock exists$"):
+                change.make("done.")
+        else:
+            change.make("done.")
+    assert (tmp_path / ".git" / "HEAD").read_text() == ("new" if released else "old")
+    assert len(waited) == (2 if released else 50)
+    assert not released or not lock.exists()
+    if not released:
+        assert lock.read_text() == "git's"
+        lock.unlink()
+        recover(tmp_path)
+        assert (tmp_path / ".git" / "HEAD").read_text() == "new", "the next recipe completes it"

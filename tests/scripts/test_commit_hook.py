@@ -88,14 +88,14 @@ def test_one_of_somebody_elses(top: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_hooks_elsewhere(top: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A folder that other repositories may share is refused, and one within this one is not."""
     hook = Hook(top, monkeypatch)
-    for folder, refused in ((tmp_path / "shared", True), (".hooks", False)):
+    for folder, refused in ((tmp_path / "shared", True), ("own/hooks", False)):
         subprocess.run(["git", "config", "core.hooksPath", folder], cwd=top, check=True)
         if refused:
             with pytest.raises(Refusal, match=f"^git's hooks are in {folder} "):
                 hook.install()
         else:
             hook.install()
-    assert (top / ".hooks" / "pre-commit").exists()
+    assert (top / "own" / "hooks" / "pre-commit").exists()
     assert not (tmp_path / "shared").exists()
 
 

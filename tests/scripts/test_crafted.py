@@ -133,7 +133,9 @@ def test_second_names_of_a_file(tmp_path: Path) -> None:
     """Also of one that is itself a second name: each has the content and the mode of the first."""
     file = archive(tmp_path / "backup.tar.gz", [(FILE, "a", ""), (SECOND, "x/b", "a"), (SECOND, "c", "x/b")])
     (tmp_path / "unpacked").mkdir()
+    before = len([*Path("/dev/fd").iterdir()])
     assert list(_unpack(file, tmp_path / "unpacked")) == ["a", "x/b", "c"]
+    assert len([*Path("/dev/fd").iterdir()]) == before, "every folder is closed"
     for path in ("a", "x/b", "c"):
         assert (tmp_path / "unpacked" / path).read_text() == "owned"
         assert (tmp_path / "unpacked" / path).stat().st_mode & 0o777 == 0o644

@@ -99,15 +99,27 @@ def test_every_mutant_is_one_change() -> None:
 
 
 def test_what_is_only_read_is_left_alone() -> None:
-    """Docstrings, annotations, what is said in the log, and what an attrs class takes."""
-    fields = "\n\nclass Some:\n    left: int = attrs.field(default=9, init=False)\n"
+    """Docstrings, annotations, what is said in the log, what an attrs class takes, and how strict a `zip` is."""
+    fields = (
+        "\n\nclass Some:\n    left: int = attrs.field(default=9, init=False)\n    pairs = zip([], [], strict=False)\n"
+    )
     told = " ".join(mutant.what for mutant in Module("some.py", CODE + fields).mutants())
     assert "9  ->  (10)" in told
     assert "(attrs.field(default=9))" not in told
     assert "False  ->  (True)" not in told
+    assert "zip" not in told
     assert "docstring" not in told
     assert "log.info" not in told
     assert "int | None" not in told
+
+
+def test_what_is_the_default_is_not_left_out() -> None:
+    """The other arguments are, and it is changed like any value."""
+    told = {mutant.what for mutant in Module("some.py", "done = run(words, cwd=here, check=False)\n").mutants()}
+    assert told == {
+        "run(words, cwd=here, check=False)  ->  (run(words, check=False))",
+        "False  ->  (True)",
+    }
 
 
 # -- which tests -------------------------------------------------------------------------------------------------
@@ -150,6 +162,23 @@ def test_the_tests_of_the_line_run_its_own_first() -> None:
     assert chosen(lines, 2) == ([["test_some_more"], ["test_b", "test_a"]], 1)
     assert chosen(lines, 2, limit=5) == ([["test_some_more"], ["test_b"]], 2)
     assert chosen(lines, 6) == ([["test_c"]], 0)
+
+
+def test_the_tests_of_a_module_that_run_the_function() -> None:
+    """They are for each of its lines, since a line that they run may not be seen; a line of another function is not."""
+    text = SMALL.replace("    return number", "    number += 1\n    return number")
+    lines = lines_of(text, {2: {"plan__test_some", "run__test_a"}}, plan__test_some=1, run__test_a=1)
+    assert chosen(lines, 3, text) == ([["test_some"]], 0)
+    assert chosen(lines, 11, text) == ([], 0)
+
+
+def test_the_tests_of_a_package() -> None:
+    """They are those of its folder."""
+    lines = lines_of(SMALL, {2: {"plan__test_some", "run__test_a"}}, plan__test_some=3, run__test_a=1)
+    lines.modules["kernel/plan/__init__.py"] = lines.modules["kernel/plan/some.py"]
+    module = Module("kernel/plan/__init__.py", SMALL)
+    choice = choose(lines, module, module.mutants()[0], 20.0)
+    assert [[*tests] for tests in choice.rounds] == [["tests/plan/test_some.py::test"], ["tests/run/test_a.py::test"]]
 
 
 def test_no_test_for_a_line() -> None:

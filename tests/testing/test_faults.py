@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Self
+
 import anyio
 import anyio.lowlevel
 import attrs
@@ -71,6 +74,71 @@ async def test_the_step_is_counted() -> None:
         async with running(store, faulty(steps, InjectedFault, "work", 2)):
             await anyio.sleep_forever()
     assert anyio.current_time() == 2.0
+
+
+class Entering:
+    """A block whose entry and exit take two steps each."""
+
+    def __init__(self, log: list[str], *args: object, **kwargs: object) -> None:
+        self.log = log
+        log.append(f"{args} {kwargs}")
+
+    async def __aenter__(self) -> Self:
+        await anyio.sleep(1)
+        await anyio.sleep(1)
+        self.log.append("entered")
+        return self
+
+    async def __aexit__(self, *exc: object) -> bool:
+        await anyio.sleep(1)
+        await anyio.sleep(1)
+        self.log.append(f"left with {exc[0] and exc[0].__name__}")  # type: ignore[attr-defined]
+        return False
+
+
+@pytest.mark.parametrize(
+    ("at", "step", "seconds"),
+    [("start", 1, 0), ("start", 2, 1), ("work", 1, 4), ("work", 2, 5), ("clean-up", 1, 8), ("clean-up", 2, 9)],
+)
+async def test_the_steps_of_the_block_itself_do_not_count(at: Phase, step: int, seconds: float) -> None:
+    """Those of each phase do, from one."""
+    log: list[str] = []
+
+    @service
+    async def steps(serving: Serving[int]) -> None:
+        for _ in range(2):
+            await anyio.sleep(1)
+        async with serving(1, drain=True) as work:
+            assert isinstance(work, Entering)
+            for _ in range(2):
+                await anyio.sleep(1)
+        for _ in range(2):
+            await anyio.sleep(1)
+
+    began = anyio.current_time()
+    with pytest.raises(InjectedFault):
+        await faulty(steps, InjectedFault, at, step)(functools.partial(Entering, log))
+    left = 2 if at == "work" else 0  # the error leaves the block
+    assert anyio.current_time() - began == seconds + left
+    whole = ["(1,) {'drain': True}", "entered", f"left with {InjectedFault.__name__ if at == 'work' else None}"]
+    assert log == (whole if seconds > 2 else [])
+
+
+@pytest.mark.parametrize(("times", "faults"), [(None, 4), (0, 0), (1, 1), (3, 3)])
+async def test_how_many_attempts_are_faulty(times: int | None, faults: int) -> None:
+    """The first ones, or all."""
+
+    @service
+    async def steps() -> None:
+        await anyio.sleep(1)
+
+    copy, ends = faulty(steps, OSError("mine"), "work", times=times), list[str]()
+    for _ in range(4):
+        try:
+            await copy()
+        except OSError as error:
+            ends.append(str(error))
+    assert ends == ["mine"] * faults
 
 
 async def test_slow_and_hanging_steps(lab: Lab) -> None:
@@ -184,7 +252,8 @@ async def test_a_faulty_service_may_be_closed() -> None:
 
 async def test_what_cannot_be_faulty_is_refused() -> None:
     """A phase that the service does not have, and a step before the first."""
-    with pytest.raises(DeclarationError, match="guest has no start"):
+    with pytest.raises(DeclarationError) as caught:
         faulty(guest, InjectedFault)
+    assert str(caught.value) == f'{guest.where}: guest has no start: it takes no `Serving`; write at="work"'
     with pytest.raises(ValueError, match="step is 0"):
         faulty(store, InjectedFault, step=0)

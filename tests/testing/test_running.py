@@ -24,7 +24,7 @@ from kernel.errors import (
     ServedTwice,
     StrayCancellation,
 )
-from kernel.lifecycle.events import State, Transition
+from kernel.lifecycle.events import State, StopBegan, Transition
 from kernel.testing import (
     CancelledWithin,
     FakeServing,
@@ -196,6 +196,29 @@ async def test_what_cannot_run_is_refused(
             pytest.fail("entered")
 
 
+async def test_all_that_is_wrong_is_told_at_once() -> None:
+    """Each config of them all, and each dependency."""
+    configs: Any = {"xyz": 1, "stor": 1, store: 1, reader: 1}
+    with pytest.raises(Problems) as caught:
+        async with running(store, reader, guest, reader, configs=configs, environ={"STORE_SIZE": "many"}):
+            pytest.fail("entered")
+    told = [str(error) for error in caught.value.errors]
+    assert [next(words for words in told if says in words) for says in ("got: store, reader, guest, reader", "'xyz'")]
+    assert [error for error in told if "'stor'" in error]
+    assert [error for error in told if "configs: store takes a config of type StoreConfig, but got 1" in error]
+    assert [error for error in told if "configs: reader takes no config, but got 1" in error]
+    assert len(told) == 5
+
+
+@pytest.mark.parametrize(("options", "seconds"), [({}, 10.0), ({"shutdown_timeout": 3.0}, 3.0)])
+async def test_the_shutdown_has_ten_seconds(options: dict[str, Any], seconds: float) -> None:
+    """Or as many as are given."""
+    async with running(store, **options) as run:
+        pass
+    (began,) = (event for event in run.events if isinstance(event, StopBegan))
+    assert (began.seconds, began.reason, began.failure) == (seconds, "the test left the block", False)
+
+
 async def test_a_variable_that_nobody_reads_is_warned_about() -> None:
     """A misspelt variable in a test would test nothing."""
     with pytest.warns(UserWarning, match="did you mean STORE_SIZE"):
@@ -240,6 +263,45 @@ async def test_background_tasks_end_with_the_work_of_a_fake() -> None:
     assert ended == ["drained", "background"]
     assert anyio.current_time() == 2
     assert early.value == 1
+
+
+async def test_a_stop_before_a_fake_serves() -> None:
+    """Ends the work as soon as it begins."""
+    early = FakeServing()
+    early.stop()
+    with anyio.fail_after(100):
+        await store(StoreConfig(3), early)
+    assert await early.served() == StoreConfig(3)
+    assert anyio.current_time() == 2
+
+
+def test_a_fake_that_nobody_used() -> None:
+    """Has the values that a service sees before anything happens."""
+    fake = FakeServing()
+    assert (fake.value, fake.error, fake.config, fake.withheld) == (None, None, None, ())
+    assert (fake.requested, fake.live_consumers, fake.time_left, fake.name) == (False, 0, 0.0, "the service")
+
+
+async def test_what_a_service_says_to_its_fake(fake_serving: FakeServing) -> None:
+    """That it is not ready, for the reasons that hold at the moment; and that a stop was requested."""
+    seen: list[Any] = []
+
+    async def works(serving: Serving[None]) -> None:
+        async with serving(drain=True) as work:
+            with work.unready("warming up"), work.unready("no disk"):
+                seen.append(fake_serving.withheld)
+            seen.append(fake_serving.withheld)
+            seen.append(work.stopping)
+            await work.stop_requested()
+            block: Any = work
+            seen.append((work.stopping, block.time_left(), block.config))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(works, fake_serving)
+        await fake_serving.served()
+        await anyio.sleep(1)
+        fake_serving.stop()
+    assert seen == [("warming up", "no disk"), (), False, (True, 0.0, None)]
 
 
 async def test_a_crash_in_the_work_of_a_fake_comes_out(fake_serving: FakeServing) -> None:
