@@ -15,8 +15,6 @@ def unwrapped() -> Generator[None]:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]
-        if error is group:
-            raise
         context = error.__context__
         try:
             raise error

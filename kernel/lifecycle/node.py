@@ -23,7 +23,8 @@ class Node(Supervisor):
         dependents: Its dependents, with the edge from each.
         unmet: How many of its dependencies are not available yet.
         last_met: The dependency that ended its last wait; None if it did not wait.
-        after: The dependencies that have become available since it began to wait, in that order.
+        after: The dependencies that have become available since it began to wait, in that order; each with the service
+            that took the time: itself, unless it only had to be launched.
         in_vain: Whether its last wait ended without a launch.
         cause: The service whose crash or end made it stop most recently.
         open: Whether dependents that wait for its readiness may start.
@@ -36,8 +37,7 @@ class Node(Supervisor):
     dependents: list[tuple[Node, Edge]] = attrs.field(factory=list, init=False)
     unmet: int = attrs.field(default=0, init=False)
     last_met: Node | None = attrs.field(default=None, init=False)
-    _met: Node | None = attrs.field(default=None, init=False)
-    after: dict[str, None] = attrs.field(factory=dict, init=False)
+    after: dict[str, Node | None] = attrs.field(factory=dict, init=False)
     in_vain: bool = attrs.field(default=False, init=False)
     cause: str = attrs.field(default="", init=False)
     open: bool = attrs.field(default=False, init=False)
@@ -64,18 +64,15 @@ class Node(Supervisor):
 
     def meet(self, node: Node, *, launched: bool) -> None:
         """Record that the dependency *node* is met: it was *launched*, or is ready."""
-        self.after.pop(node.name, None)
-        self.after[node.name] = None
-        if self.state is State.WAITING or (self.state is State.STOPPING and self.wanted is Want.RESTART):
-            # A dependency that only had to be launched took no time itself; the one it waited for did.
-            self._met = node.last_met if launched else node
+        self.after.pop(node.name, None)  # so that it comes last
+        self.after[node.name] = node.last_met if launched else node  # what is only launched took no time itself
 
     def transition(self, previous: State, seconds: float, reason: str) -> Transition:
         """Return the event for its move from *previous*, a state that lasted *seconds*."""
         after: tuple[str, ...] = ()
         self.in_vain = previous is State.WAITING and self.state is not State.STARTING
         if previous is State.WAITING:
-            self.last_met, self._met = self._met, None
+            self.last_met = next(reversed(self.after.values()), None)
             after = tuple(self.after)
             if self.in_vain:
                 after = tuple(target.name for target, edge in self.links if not target.meets(edge))

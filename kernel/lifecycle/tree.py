@@ -44,5 +44,5 @@ def _tree(members: Sequence[Node], below: Below, now: float) -> tuple[str, ...]:
             children = reversed(list(below(node)))
             todo += [(child, inner, "├─ " if place else "└─ ") for place, child in enumerate(children)]
     if len(lines) > LINES:
-        lines[LINES:] = [f"... and {len(lines) - LINES} more lines"]
+        lines[LINES - 1 :] = [f"... and {len(lines) - LINES + 1} more lines"]
     return tuple(lines)

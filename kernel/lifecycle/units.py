@@ -50,8 +50,6 @@ def nest(units: Iterable[Unit], outer: Sequence[Service[..., Any]]) -> list[Unit
         made.append(Unit(service, internal=True, after=after))
         after = (service.name,)
     inner = list(units)
-    if not after:
-        return inner
     names = {unit.service.name for unit in inner}
 
     def is_root(unit: Unit) -> bool:

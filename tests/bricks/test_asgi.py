@@ -472,6 +472,20 @@ async def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> No
                 pass
 
 
+async def test_the_service_is_drained_and_hands_over_its_value() -> None:
+    """The work that it is given ends with its requests, not before."""
+    given: list[Any] = []
+
+    def serving(*args: Any, **options: Any) -> Any:
+        given.append((args, options))
+        raise LookupError
+
+    wanted: Any = serving
+    with pytest.raises(LookupError):
+        await serve_asgi(Starlette(), serving=wanted, value="the value")
+    assert given == [(("the value",), {"drain": True})]
+
+
 async def test_options_reach_the_server(server: str, port: Callable[[], int]) -> None:
     """What is said to the server is the server's to obey; what it does not know is refused."""
     with pytest.raises(RunFailed, match="no_such_option"):

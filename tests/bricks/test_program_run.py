@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import os
 import socket
+import subprocess
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -172,6 +173,47 @@ async def test_the_last_words_have_a_second(run: ProgramRun) -> None:
     run._outputs = outputs[:1]
     await run.last_words()
     assert anyio.current_time() - began == pytest.approx(1.0)
+
+
+async def test_the_end_waits_for_the_last_words(run: ProgramRun) -> None:
+    """It was asked to end within its time; whoever still has its streams open is read no more."""
+    read: list[str] = []
+    never = SimpleNamespace(ended=anyio.Event(), scope=SimpleNamespace(cancel=lambda: read.append("no more")))
+    outputs: Any = (never,)
+    run._outputs = outputs
+    run._stop_timeout = 7.0
+    run._socket, guard = socket.socketpair()
+    run._gone.set()
+    began = anyio.current_time()
+    await run.end()
+    assert anyio.current_time() - began == pytest.approx(1.0)
+    assert guard.recv(100) == b"7.0\n0.2\n"
+    assert read == ["no more"]
+    run._socket.close()
+    guard.close()
+    await ProgramRun.end(run)  # the guard is gone, and nobody is left to be told
+
+
+async def test_how_the_guard_is_started(run: ProgramRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a session of its own, with the app's variables but systemd's, and with what was given besides."""
+    given: list[Any] = []
+
+    def start(command: list[str], **options: Any) -> str:
+        given.extend((command, options))
+        return "guard"
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr(os, "environ", {"HOME": "/home", "NOTIFY_SOCKET": "/x", "LISTEN_FDS": "1", "A": "0"})
+    run.launch({"A": "1", "B": "2"}, "/", None, (15, 5.0), (10, 20))
+    command, options = given
+    assert command[-5:] == ["15", "5.0", "", "db", "--quiet"]
+    assert options["env"] == {"HOME": "/home", "A": "1", "B": "2"}
+    assert (options["cwd"], options["start_new_session"]) == ("/", True)
+    assert run._socket.getblocking() is False
+    assert [output._level for output in run._outputs] == [10, 20]
+    for output in run._outputs:
+        os.close(output._fd)
+    run._socket.close()
 
 
 class Guard:

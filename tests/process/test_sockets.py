@@ -48,6 +48,12 @@ def test_localhost_is_what_of_it_there_is(monkeypatch: pytest.MonkeyPatch) -> No
     assert closed(listen("localhost", 0))[0].startswith("[::1]:")
 
 
+def test_localhost_that_is_here_is_what_the_resolver_says() -> None:
+    """Nothing is added to it; its addresses are in order, each once."""
+    found = [(socket.AF_INET, kind, 6, "", ("127.0.0.1", 0)) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)]
+    assert sockets.by_name("LOCALHOST", found) == [(socket.AF_INET, "127.0.0.1")]
+
+
 def test_localhost_that_may_not_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts as here: whoever listens on it gets the error."""
 
