@@ -150,10 +150,9 @@ def test_who_knows_that_there_is_no_network_says_so(owned: Project) -> None:
     assert owned.just("sec", "OFFLINE=1").code == 1
 
 
-@pytest.mark.parametrize("address", ["ftp://x", "http://x/$(id)", "x", "http://a b"])
-def test_an_address_that_is_none(owned: Project, address: str) -> None:
+def test_an_address_that_is_none(owned: Project) -> None:
     with owned.unchanged():
-        done = owned.just("sec", f"SERVICE={address}")
+        done = owned.just("sec", "SERVICE=http://x/$(id)")
     assert done.code == 2
     assert done.err.count("\n") == 1
     assert "is not an address" in done.err

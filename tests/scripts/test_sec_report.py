@@ -200,12 +200,20 @@ def test_vulnerabilities(sec: Any, imported: Imported, monkeypatch: pytest.Monke
     assert tomllib.loads((folder / "pyproject.toml").read_text())["project"]["name"] == audited["name"]
 
 
+def test_no_vulnerabilities(sec: Any, imported: Imported) -> None:
+    """The exit code of uv is 0 then."""
+    answer(imported)
+    assert list(sec.vulnerabilities()) == []
+
+
 @pytest.mark.parametrize(
     ("code", "errors", "told"),
     [
         (2, "error: no such option\n", "no such option"),
         (2, "error sending request for url\n", r"the vulnerability database does not respond \(.*\)"),
         (0, "error: nothing to say\n", "nothing to say"),
+        (2, "it crashed\n \n", "it crashed"),
+        (101, "", "no reason was given"),
     ],
 )
 def test_vulnerabilities_that_cannot_be_looked_for(
