@@ -95,7 +95,7 @@ class OutgoingCall:
         self._timer: asyncio.TimerHandle | None = None
         self._foreign = False
         self.subject = target.subject
-        self.sent = 0.0
+        self.sent: float
         self.headers: dict[str, str] = {}
 
     async def run(self) -> Any:

@@ -190,7 +190,7 @@ def fail_to_install(what: str, failure: str) -> NoReturn:
 
 def reason(failure: str) -> str:
     """Return the most informative line of *failure*: the innermost cause, the first error, or the last line."""
-    lines = [line.strip() for line in failure.splitlines()]
+    lines = [line.strip() for line in failure.splitlines() if line.strip()] or ["no reason was given"]
     causes = [line.removeprefix("cause: ") for line in lines if line.startswith("cause: ")]
     errors = [line for line in lines if line.lower().startswith("error")]
     return [*lines, *reversed(errors), *causes][-1]

@@ -238,20 +238,18 @@ def _read(root: Path, folder: Path) -> tuple[list[tuple[str, str, Any]], str]:
 def _refuse_strange(root: Path, folder: Path, kind: str, path: str, was: Any) -> None:
     """Raise `Conflict` for a move that no recipe makes, or that would now lead out of the project."""
     where = folder.relative_to(root).as_posix()
-    files: list[str] = []
-    if kind == "folder":
-        new, _, keep = str(was).partition(":")
-        files += [path, keep, f"{where}/{new}"]
-    elif kind == "away":
-        files += [path, str(was)]
-    elif kind == "put":
-        files.append(f"{where}/files/{path}")
-    elif kind != "remove":
+    if kind not in {"put", "remove", "folder", "away"} or not isinstance(was, str | None):
         raise Conflict(f"{where}/journal contains {kind!a}, which no recipe writes")
+    files = [path]
+    if kind == "put":
+        files.append(f"{where}/files/{path}")
+    elif kind == "folder":
+        new, _, keep = (was or "").partition(":")
+        files += [keep, f"{where}/{new}"]
+    elif kind == "away":
+        files.append(was or "")
     for file in files:
-        inside(root, file)
-    if kind in {"put", "remove"}:
-        place(root, path)
+        place(root, file)
 
 
 def finish(root: Path, folder: Path) -> str:

@@ -39,7 +39,7 @@ def start(values: dict[str, str]) -> None:
     try:
         socket.create_server(("127.0.0.1", port)).close()
     except OSError as error:
-        why = (error.strerror or str(error)).partition(" (")[0]  # Python adds the address, which is shown already
+        why = str(error.strerror).partition(" (")[0]  # Python adds the address, which is shown already
         raise Refusal(f"port {port} cannot be used: {why}; free it, or choose another: PORT=...") from None
     home(ROOT)
     with (ROOT / LOG).open("w") as log:

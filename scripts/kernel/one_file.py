@@ -47,11 +47,10 @@ def as_zip(contents: Contents, built: str, prefix: bytes = b"") -> bytes:
     folders = {f"{parent}/" for path in entries for parent in PurePosixPath(path).parents if parent.name}
     target = io.BytesIO()
     target.write(prefix)
-    with zipfile.ZipFile(target, "a", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with zipfile.ZipFile(target, "a") as archive:
         for path in sorted([*entries, *folders]):
             info = zipfile.ZipInfo(path, contents.time.timetuple()[:6])
             info.compress_type = zipfile.ZIP_STORED if path.endswith("/") else zipfile.ZIP_DEFLATED
-            info.create_system = 3
             mode = 0o100755 if path in entries and entries[path].executable else 0o100644
             info.external_attr = (0o40755 << 16 | 0x10) if path.endswith("/") else mode << 16
             archive.writestr(info, entries.get(path, b""))

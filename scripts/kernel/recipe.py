@@ -221,12 +221,13 @@ def changed_files(*commit: str) -> set[str]:
 
     git would refresh the index for this, so it uses a copy.
     """
-    with tempfile.NamedTemporaryFile() as index:
+    with tempfile.TemporaryDirectory() as folder:
+        index = Path(folder, "index")
         own = ROOT / git("rev-parse", "--git-path", "index").rstrip("\n")
         if own.is_file():
-            shutil.copyfile(own, index.name)
+            shutil.copyfile(own, index)
         words = ("diff", "--no-ext-diff", "--no-renames", "--relative", "--name-only", "-z", *commit, "--", ".")
-        told = git("-c", "diff.autoRefreshIndex=true", *words, env={"GIT_INDEX_FILE": index.name})
+        told = git("-c", "diff.autoRefreshIndex=true", *words, env={"GIT_INDEX_FILE": str(index)})
     return {path for path in told.split("\0") if path}
 
 
@@ -251,13 +252,15 @@ def project_files(root: Path = ROOT) -> list[str]:
     """Return the files of the project at *root*: all that git tracks or would track.
 
     Without a repository, for example in a downloaded archive, or if git refuses it because the folder belongs to
-    another user, these are all files that no .gitignore matches.
+    another user, or ignores the whole folder, these are all files that no .gitignore in it matches.
     """
+    found: list[str] = []
     try:
         found = in_git("--cached", "--others", "--exclude-standard", root=root)
     except Refusal as refusal:
         if not NO_REPOSITORY.search(str(refusal)):
             raise
+    if not found:
         with tempfile.TemporaryDirectory() as folder:
             git("init", "--quiet", "--bare", "--template=", folder, root=Path(folder))
             where = [f"--git-dir={folder}", f"--work-tree={root}"]

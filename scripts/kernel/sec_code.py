@@ -165,7 +165,7 @@ def _assigned(scope: ast.AST) -> dict[str, list[ast.expr]]:
 def _judge(call: ast.Call, name: str, values: Mapping[str, list[ast.expr]]) -> Iterator[tuple[str, str]]:
     method = name.rpartition(".")[2]
     first = _first(call)
-    if name in SHELLS or (method in SHELL_METHODS and name not in SHELLS):
+    if name in SHELLS or method in SHELL_METHODS:
         yield "shell", "passes a command to a shell; use create_subprocess_exec, or give anyio.run_process a list"
     elif name in STRING_IS_SHELL and first is not None and not _is_list(first, values):
         yield "shell", f"{method} passes a string to a shell; pass a list of words"

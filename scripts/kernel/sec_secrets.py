@@ -65,7 +65,7 @@ def _scan(paths: list[str]) -> Iterator[Secret]:
     options = ["--no-validate", "--no-update-check", "--git-history=none", "--format=jsonl", "--confidence=medium"]
     options += ["--quiet", "--rules-path", str(RULES), "--ignore-comment", EXCUSE, "--no-dedup"]
     command = [sys.executable, "-m", "kingfisher", "scan", *options, "--", *(f"./{path}" for path in paths)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, errors="replace", check=False)
     if done.returncode not in ENDS:
         said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
         missing = "No module named kingfisher" in done.stderr or "may not match your platform" in done.stderr

@@ -91,13 +91,12 @@ class Aside:
         self.folder = folder
         git("init", "--quiet", "--bare", "--template=", str(folder))
         copy_settings(KEPT, folder)
-        (folder / "objects" / "info").mkdir(exist_ok=True)
         objects = (ROOT / git("rev-parse", "--git-path", "objects").rstrip("\n")).resolve()
         (folder / "objects" / "info" / "alternates").write_text(f"{objects}\n")
 
     def git(self, *words: str, **options: Any) -> str:
         """Run git in the repository, and return its output."""
-        return git(f"--git-dir={self.folder}", *words, root=self.folder, **options)
+        return git(f"--git-dir={self.folder}", *words, **options)
 
     def fetch(self, upstream: str) -> None:
         """Fetch all of upstream's branches and tags, and the commit it has checked out.

@@ -189,6 +189,17 @@ def test_the_earliest_time_counts(guarded: Guards, words: list[str]) -> None:
     assert one.rest() == ["killed", "exit -9"]
 
 
+def test_a_second_request_is_heard(guarded: Guards) -> None:
+    """As when the whole service is cancelled while its program ends; the program is asked only once."""
+    one = guarded("sh", "-c", "trap 'echo asked' TERM; echo up; while :; do sleep 99 & wait; done")
+    assert one.line() == "up"
+    one.say("60\n")
+    assert one.line() == "asked"
+    one.say("0.05\n")
+    assert one.rest() == ["killed", "exit -9"]
+    assert one.line() == ""
+
+
 def test_what_a_program_leaves_behind_is_asked_too(guarded: Guards) -> None:
     """The guard ends when all of it has, and tells the exit code before."""
     one = guarded("sh", "-c", LEAVES)

@@ -51,6 +51,7 @@ class FakeLink(Link):
         self.server = SERVER
         self.answer = answer
         self.sent: list[Sent] = []
+        self.full = False  # whether the connection takes nothing more
 
     def lose(self) -> None:
         """Lose the connection."""
@@ -63,7 +64,7 @@ class FakeLink(Link):
         self._tell()
 
     def _post(self, subject: str, payload: bytes, reply: str, headers: dict[str, str] | None) -> bool:
-        if not self.server:
+        if not self.server or self.full:
             return False
         loop = asyncio.get_running_loop()
         sent = Sent(loop.time(), subject, payload, reply, dict(headers or {}))

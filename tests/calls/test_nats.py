@@ -234,12 +234,14 @@ async def test_a_server_that_does_not_answer(servers: Servers) -> None:
     assert servers.clients[0].log == [("close",)]
 
 
-async def test_what_the_server_told_counts(servers: Servers) -> None:
+async def test_what_the_server_told_counts(servers: Servers, caplog: Any) -> None:
     """More than the library's own error; a refusal ends the first attempt, and later ones go on."""
     link = link_to()
     servers.errors = [Told(NatsError("nats: 'maximum connections exceeded'"))]
     async with serving(link):
         assert len(servers.tried) == 2
+        told = f"cannot connect to NATS: {SHOWN}: maximum connections exceeded; trying again until it answers"
+        assert caplog.messages == [told]
         servers.errors = [Told(NatsError("nats: 'Authorization Violation'"))] * 2
         await servers.client.drop(None)
         await anyio.sleep(0.01)

@@ -368,3 +368,19 @@ def test_whether_it_needs_tls(
     monkeypatch.setattr("kernel.calls.nats_client.tls_of", lambda _: made)
     settings = Nats((Secret(url),), **files)  # type: ignore[arg-type]
     assert tls_context(settings, url) is (made if encrypted else None)
+
+
+async def test_a_message_for_nobody_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    """It may have been on its way when its receiver was forgotten."""
+    client, got = FastClient(), list[Message]()
+    client._receivers[7] = got.append
+    await client._process_msg(7, b"a.b", b"r", b"1", b"NATS/1.0\r\nx: y\r\n\r\n")
+    await client._process_msg(7, b"a", b"", b"2", None)
+    client.forget(7)
+    client.forget(7)
+    await client._process_msg(7, b"a", b"", b"3", None)
+    assert [(msg.subject, msg.reply, msg.data, msg.headers) for msg in got] == [
+        ("a.b", "r", b"1", {"x": "y"}),
+        ("a", "", b"2", {}),
+    ]
+    assert caplog.messages == []

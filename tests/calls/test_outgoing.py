@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
+import math
 import random
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import anyio
@@ -13,6 +16,7 @@ import pytest
 from kernel import BadRequest, CallError, CallFailed, DeadlineExceeded, Overloaded, Unavailable, interface
 from kernel.calls.client import Client
 from kernel.calls.nats import NotConnected
+from kernel.calls.outgoing import OutgoingCall, Target
 from tests.calls.fake_link import IN_VIRTUAL_TIME, NOBODY, PREFIX, STORED, Answer, FakeLink, Sent, found, info
 
 pytestmark = pytest.mark.anyio
@@ -126,6 +130,17 @@ async def test_it_waits_for_the_connection() -> None:
     assert len(there.link.to(CALL)) == 1
 
 
+async def test_a_connection_that_takes_nothing() -> None:
+    """Is waited for until the deadline, and nothing was sent then."""
+    there = There([OK])
+    there.link.full = True
+    there.link._client = SimpleNamespace(is_connected=True, max_payload=math.inf)  # type: ignore[assignment]
+    with pytest.raises(Unavailable, match="there is no connection to NATS"):
+        await there.users.name(1)
+    assert anyio.current_time() == pytest.approx(2, abs=0.01)
+    assert there.link.sent == []
+
+
 async def _find_later(link: FakeLink) -> None:
     await anyio.sleep(1)
     link.find()
@@ -197,6 +212,23 @@ async def test_an_error_that_is_not_declared_here_keeps_its_kind() -> None:
     with pytest.raises(CallFailed) as caught:
         await there.users.name(1)
     assert (caught.value.type, caught.value.message) == ("New", "m")
+
+
+async def test_only_the_first_answer_counts(caplog: Any) -> None:
+    """Where several come."""
+    there = There([OK, (b"1", {"rpc-status": "ok"}), NOBODY])
+    assert await there.users.name(1) == "x"
+    await anyio.sleep(1)
+    assert caplog.messages == []
+    link = there.link
+    target = Target(link, there.client.instances, "users", found(Users).methods["name"], CALL, CANCEL, "")
+    answered = OutgoingCall(target, b"", 2, 2)
+    answered._answer = asyncio.get_running_loop().create_future()
+    answered.refuse("the first")
+    answered.refuse("the second")
+    answered.be_late()  # in the turn in which the answer has come
+    assert answered._answer.result() == "the first"
+    assert (answered._timer, link._sending) == (None, set())
 
 
 async def test_arguments_that_are_too_large_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,6 +326,7 @@ async def test_nobody_serves_and_a_stream_stores_the_call() -> None:
     other = There([STORED], tapped=True)
     with pytest.raises(DeadlineExceeded):
         await other.users.name(1)
+    assert there.link.to(TAP) == other.link.to(TAP) == []  # what it would tell is known
 
 
 async def test_nobody_serves_and_a_tap_hides_it() -> None:

@@ -154,7 +154,7 @@ async def test_both_sides_have_a_span(make: Any) -> None:
     users = proxy(make, None, spans)
     token = current_service.set("web")
     try:
-        await users.wait(1)
+        await users.wait(seconds=1)
         with pytest.raises(Taken):
             await users.fail("declared")
     finally:

@@ -156,8 +156,10 @@ def test_without_handlers(
     logger.info("not so")
     logger.handlers = [Keeps()]
     logger.warning("handled")
+    logger.handlers, guard.kept[:] = [], [Keeps()]
+    logger.warning("kept")
+    guard.kept.clear()
     assert capsys.readouterr().err == "grave\n"
-    logger.handlers = []
     monkeypatch.setattr(logging, "lastResort", None)
     logger.warning("nobody")
     assert capsys.readouterr().err == ""
@@ -270,6 +272,9 @@ def test_json() -> None:
     """What is empty is left out; fields of the user's with one of our names are told as such."""
     usual = {"ts": "2001-09-09T01:46:40.123456Z", "level": "info", "logger": "some.where", "message": "text"}
     assert as_json(record()) == usual
+    late = record()
+    late.created = 1_000_000_000.9999995
+    assert as_json(late)["ts"] == "2001-09-09T01:46:40.999999Z"
     assert as_json(record(service="db", app="", version="1")) == {**usual, "service": "db", "version": "1"}
     assert as_json(record(level="loud", n=1, color_message="text")) == {**usual, "extra_level": "loud", "n": 1}
     assert as_json(record(source="mine"), source=True) == {**usual, "source": "/x/f.py:7", "extra_source": "mine"}
@@ -451,6 +456,18 @@ def test_levels_of_services_hold_for_every_handler(root: logging.Logger, output:
     output.configured("db")
     assert [type(one).__name__ for one in root.handlers[0].filters] == ["Context"]
     assert own not in root.handlers
+
+
+def test_each_run_begins_without_what_was_kept(root: logging.Logger, output: Output) -> None:
+    """As when commands are called one after the other in one process."""
+    guard.keep(before := Keeps())
+    guard.arm()
+    root.__class__ = logging.RootLogger
+    output.configured()
+    assert (guard.kept, guard.armed) == ([], False)
+    assert type(root) is not logging.RootLogger
+    logs.logger.info("one")
+    assert before.texts == []
 
 
 def test_a_handler_that_comes_and_goes(root: logging.Logger, output: Output) -> None:

@@ -146,7 +146,7 @@ def test_it_looks_at_the_thread_until_it_ends(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(loop_shares, "EVERY", 0.001)
     monkeypatch.setattr(loop_shares, "LAST", PATIENCE)
     busy = threading.Event()
-    thread = threading.Thread(target=busy.wait, args=[PATIENCE])
+    thread = threading.Thread(target=busy.wait, daemon=True)
     thread.start()
     shares = Shares(thread.ident or 0, lambda _: "api")
     until = time.monotonic() + PATIENCE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 
@@ -65,6 +66,7 @@ def test_a_row_of_one_phase_is_one_span(spans: Spans, sender: Sender) -> None:
     assert (span.status.is_ok, span.status.description) == (False, "refused")
     assert bounds(span)[1] - bounds(span)[0] == (first.end or 0) - row.begun == 10
     assert span.instrumentation_scope is SCOPE
+    assert bounds(span)[0] / 1e6 == pytest.approx(time.time(), abs=60)
 
 
 @pytest.mark.parametrize("over", [False, True])

@@ -359,6 +359,26 @@ async def test_what_lasts_goes_on_in_another_trace(spans: Spans, lab: Lab) -> No
     assert parent(rows[1]) == identity(second)
 
 
+async def test_who_starts_after_a_minute(spans: Spans, lab: Lab) -> None:
+    """Its row is in the trace that goes on, which is the one that all are ready in."""
+
+    @service(oneshot=True, start_timeout=100)
+    async def slow() -> None:
+        await anyio.sleep(70)
+
+    @service(depends=[slow])
+    async def late(serving: Serving[None]) -> None:
+        async with serving():
+            await anyio.sleep_forever()
+
+    await run(spans, lab.stop_at(80), slow, late)
+    _, second = spans.named("app start")
+    assert parent(spans.one("late start")) == identity(second)
+    assert about(second)["kernel.critical_path"] == ("slow", "late")
+    assert about(spans.one("app stop")) == {"kernel.exit_code": 0, "kernel.reason": "asked"}
+    assert linked(spans.one("app stop")) == [identity(second)]
+
+
 async def test_a_wall_clock_that_is_set(spans: Spans, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Durations are those of the monotonic clock; each trace reads the wall clock once."""
     walls = itertools.count(10**18, -3600 * 10**9)

@@ -280,14 +280,26 @@ def test_records_are_exported_until_the_end(parts: Parts) -> None:
     assert parts.done == ["telemetry starts", "telemetry ends"]
 
 
+@pytest.mark.anyio
 @pytest.mark.usefixtures("parts")
-def test_the_lifecycle_is_traced() -> None:
-    """Records know its spans; what is open at the end is ended with the exit code."""
+async def test_the_lifecycle_is_traced(lab: Lab) -> None:
+    """Records know its spans, which need nothing else; what is open at the end is ended with the exit code."""
+
+    @service
+    async def calm() -> None:
+        await anyio.sleep_forever()
+
+    def begin() -> None:
+        watch: Any = SimpleNamespace(delay=0.25, silent=0.0)
+        made.runs(lab.orchestrator, watch, lambda call: call, lambda: ("", ""))
+
     with outside(otel=Otel(traces=ON)) as made:
         telemetry: Any = made._telemetry
         (observer,) = made.observers()
         assert isinstance(observer, SpanObserver)
         assert (logs.phase_of, logs.left_by) == (telemetry.dispatcher.phase_of, telemetry.dispatcher.left_by)
+        await lab.at(1, begin).stop_at(100).run(calm)
+        assert telemetry.spans.one("app start").attributes["kernel.outcome"] == "unfinished"  # after a minute
         observer(StopBegan("SIGTERM", 10.0))
         made.ended(SimpleNamespace(reason="SIGTERM", exit_code=3))  # type: ignore[arg-type]
         assert telemetry.spans.one("app stop").status.description == "exit 3"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.scripts.imported import Imported
 from tests.scripts.projects import Machine, Project
 from tests.shared import made_once
 
@@ -39,6 +41,22 @@ def owned_once(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Pr
 def owned(owned_once: Project, tmp_path: Path) -> Project:
     """The same, to do with as one likes."""
     return _copy(owned_once, tmp_path / "my-app")
+
+
+@pytest.fixture(scope="session")
+def imported_once(tmp_path_factory: pytest.TempPathFactory) -> Imported:
+    """A small project whose scripts are imported, for all tests in turn."""
+    return Imported(tmp_path_factory.mktemp("imported") / "it's my project")
+
+
+@pytest.fixture
+def imported(imported_once: Imported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Imported]:
+    """The same, with nothing but the scripts; git knows the user, and no other setting."""
+    (tmp_path / "gitconfig").write_text("[user]\nname = Ann Other\nemail = ann@example.com\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    yield imported_once
+    imported_once.clear()
 
 
 def _copy(project: Project, root: Path) -> Project:

@@ -139,6 +139,7 @@ def test_what_it_replaces_is_backed_up_first(project: Project) -> None:
     done = project.just("backup-restore", stdin="yes\n")
     before = re.search(r"what was there before is in .kernel/backups/(\S+before-restore.tar.gz)\.", done.out)
     assert before is not None, done.out
+    assert f"Restored 1 file from .kernel/backups/{name}; " in done.out
     assert (project.root / "README.md").read_text() != "precious"
     assert f"Nothing to do: every file of .kernel/backups/{name}" in project.just("backup-restore").out
     assert project.just("backup-restore", before[1], stdin="y\n").code == 0

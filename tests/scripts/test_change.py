@@ -129,7 +129,15 @@ def test_what_was_changed_in_the_meantime_is_kept(root: Path, tmp_path: Path) ->
 
 def test_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Files are put and removed, and folders replaced; a folder that is empty then goes too, but for one at the top."""
-    for path in ("a/b/c/gone.txt", "a/b/stays/x.txt", "top/gone.txt", "whole/old.txt", "away/old.txt", "link/x.txt"):
+    for path in (
+        "a/b/c/gone.txt",
+        "a/b/stays/x.txt",
+        "top/gone.txt",
+        "d/e/gone.txt",
+        "whole/old.txt",
+        "away/old.txt",
+        "link/x.txt",
+    ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("old")
     (tmp_path / ".kernel" / "kept").mkdir(parents=True)
@@ -139,7 +147,7 @@ def test_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (new / "new.txt").write_text("new")
         change.put("link/x.txt", b"new", 0o755)
         change.put("made/deep/x.txt", b"new")
-        for path in ("a/b/c/gone.txt", "top/gone.txt", "nowhere/at/all.txt"):
+        for path in ("a/b/c/gone.txt", "top/gone.txt", "d/e/gone.txt", "nowhere/at/all.txt"):
             change.remove(path)
         change.replace_folder("whole", new, ".kernel/kept")
         change.take_away("away", ".kernel/aside/away")
@@ -149,8 +157,9 @@ def test_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         *(f".kernel/{path.name}/old.txt" for path in (tmp_path / ".kernel").glob("kept.*")),
         ".kernel/aside/away/old.txt",
     }
-    assert not (tmp_path / "a" / "b" / "c").exists()
-    assert (tmp_path / "top").is_dir()
+    assert [(tmp_path / folder).exists() for folder in ("a/b/c", "a/b", "top", "d/e", "d")] == [
+        *(False, True, True, False, True)
+    ]
     assert [path.stat().st_mode & 0o777 for path in (tmp_path / "link/x.txt", tmp_path / "made/deep/x.txt")] == [
         0o755,
         0o644,
@@ -185,6 +194,17 @@ def test_what_somebody_changes_while_it_is_planned_is_set_aside(
     assert [line.partition(" was changed in the meantime; your version is now ")[2] for line in told] == [
         path.relative_to(tmp_path).as_posix() for path in sorted(aside, key=lambda path: path.stat().st_ctime_ns)
     ]
+
+
+def test_what_was_only_prepared_is_undone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever comes next says what it was, and removes it, and what is left of earlier changes."""
+    for folder in ("change/files", "new-1", "old-1", "kept"):
+        (tmp_path / ".kernel" / folder).mkdir(parents=True)
+    (tmp_path / ".kernel" / "change" / "what").write_text("just \x1b test")
+    for told in ("`just \\x1b test` had been interrupted before it changed anything, and was undone.\n", ""):
+        recover(tmp_path)
+        assert capsys.readouterr().err == (f"scripts/just: {told}" if told else "")
+        assert {path.name for path in (tmp_path / ".kernel").iterdir()} == {"kept", ".gitignore"}
 
 
 def test_an_error_undoes_what_was_begun(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_what_is_listed(bench: Bench, capsys: pytest.CaptureFixture[str]) -> Non
     assert last.startswith(f"3 files of the framework, compared with commit {commit[:12]}: 1 changed, 0 deleted.")
     whole = hashlib.sha256((bench.root / "kernel" / "b.py").read_bytes()).hexdigest()
     shipped = [("kernel/a.py", digest(b"kernel/a.py\n")), ("kernel/b.py", whole), ("kernel/c.py", digest(b""))]
-    bench.write(SHIPPED, "".join(f"{known}  {path}\n" for path, known in shipped))
+    bench.write(SHIPPED, "".join(f"{known}  {path}\n" for path, known in shipped) + "\n")
     bench.write("pyproject.toml", '[tool.kernel]\ntemplate = "it"\nversion = "1.2"\n')
     files, last = told(capsys)
     assert files == {"kernel/a.py": "", "kernel/b.py": "", "kernel/c.py": "deleted"}

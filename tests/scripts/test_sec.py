@@ -150,10 +150,9 @@ def test_who_knows_that_there_is_no_network_says_so(owned: Project) -> None:
     assert owned.just("sec", "OFFLINE=1").code == 1
 
 
-@pytest.mark.parametrize("address", ["ftp://x", "http://x/$(id)", "x", "http://a b"])
-def test_an_address_that_is_none(owned: Project, address: str) -> None:
+def test_an_address_that_is_none(owned: Project) -> None:
     with owned.unchanged():
-        done = owned.just("sec", f"SERVICE={address}")
+        done = owned.just("sec", "SERVICE=http://x/$(id)")
     assert done.code == 2
     assert done.err.count("\n") == 1
     assert "is not an address" in done.err
@@ -271,8 +270,28 @@ DANGEROUS = {
         'anyio.run_process([x, "--help"])',
         "asyncio.create_subprocess_exec(x)",
         "asyncio.create_subprocess_exec(*x)",
+        "asyncio.create_subprocess_exec(program=x)",
+        "anyio.run_process([x] + x)",
+        'anyio.run_process(x + ["status"])',
+        "anyio.run_process([word for word in x])",
+        "anyio.run_process(x.split())",
+        "anyio.run_process(list(x))",
+        'words = [x]; words += ["y"]; anyio.run_process(words)',
+        "loop.subprocess_exec(x)",
+        'word = "ls"; word = x; asyncio.create_subprocess_exec(word)',
     ],
-    "module": ["import_module(x)", "importlib.import_module(f'{x}.y')", "__import__(x)", "runpy.run_path(x)"],
+    "module": [
+        "import_module(name=x)",
+        "import_module()",
+        "y: str = x; import_module(y)",
+        "(y := x); import_module(y)",
+        "logging.config.listen(x)",
+        "(lambda: import_module(x))()",
+        "import_module(x)",
+        "importlib.import_module(f'{x}.y')",
+        "__import__(x)",
+        "runpy.run_path(x)",
+    ],
     "sql": [
         'db.execute("SELECT * FROM t WHERE a = " + x)',
         'db.execute(f"DELETE FROM t WHERE a = {x}")',
@@ -285,12 +304,24 @@ DANGEROUS = {
 }
 HARMLESS = [
     'anyio.run_process(["git", "status"])',
+    'anyio.run_process(("git", x))',
+    "anyio.run_process()",
+    "asyncio.create_subprocess_exec()",
+    'asyncio.create_subprocess_exec(*["git", x])',
+    "asyncio.create_subprocess_exec(sys.executable, x)",
+    "from .helpers import run_process; run_process(x)",
+    'def inner(): words = f"{x}"; anyio.run_process(["git"])',
     'words = ["git", x]; anyio.run_process(words)',
     'asyncio.create_subprocess_exec("git", x)',
     'import_module("kernel.cli")',
     'db.execute("SELECT a FROM t WHERE b = ?", (x,))',
     'query = "SELECT a FROM t"; db.execute(query)',
     "db.execute(query)",
+    "db.execute()",
+    'query = "choose " + x; db.execute(query)',
+    'db.execute(sqlalchemy.text("SELECT a"))',
+    'db.execute("SELECT a " + "FROM t")',
+    'db.execute(f"SELECT a FROM t")',
     "work.execute(task)",
     'print("ls " + x)',
 ]

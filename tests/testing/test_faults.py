@@ -122,6 +122,9 @@ async def test_the_steps_of_the_block_itself_do_not_count(at: Phase, step: int, 
     assert anyio.current_time() - began == seconds + left
     whole = ["(1,) {'drain': True}", "entered", f"left with {InjectedFault.__name__ if at == 'work' else None}"]
     assert log == (whole if seconds > 2 else [])
+    began = anyio.current_time()
+    await faulty(steps, InjectedFault, at, 3)(functools.partial(Entering, log))  # there is no third one
+    assert anyio.current_time() - began == 10
 
 
 @pytest.mark.parametrize(("times", "faults"), [(None, 4), (0, 0), (1, 1), (3, 3)])
