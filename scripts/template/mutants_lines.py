@@ -191,7 +191,7 @@ class Lines:
             workers: How many tests run at a time.
 
         Raises:
-            SystemExit: pytest cannot run the tests.
+            SystemExit: pytest cannot run the tests, or cannot import a file of them.
 
         """
         self.forget({*files})
@@ -200,6 +200,8 @@ class Lines:
             folder = Path(name)
             self._run(root, files, folder, workers)
             told = json.loads((folder / "report.json").read_text())
+            if told["unread"]:  # then pytest has run none of the others either
+                sys.exit(f"just mutants: pytest cannot import {' '.join(told['unread'])}; fix that first")
             self.tests |= told["passed"]
             self.failed |= {*told["failed"]}
             inside = {module: in_functions(text) for module, text in modules.items()}
@@ -284,6 +286,12 @@ class Durations:
         self._used: dict[str, float] = defaultdict(float)
         self._passed: set[str] = set()
         self._failed: set[str] = set()
+        self._unread: set[str] = set()
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note a file that cannot be imported."""
+        if report.failed:
+            self._unread.add(report.nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add a phase of a test."""
@@ -297,7 +305,8 @@ class Durations:
     def pytest_sessionfinish(self) -> None:
         """Write all of it."""
         passed = {test: round(self._takes(test), 4) for test in sorted(self._passed - self._failed)}
-        self._path.write_text(json.dumps({"passed": passed, "failed": sorted(self._failed)}))
+        told = {"passed": passed, "failed": sorted(self._failed), "unread": sorted(self._unread)}
+        self._path.write_text(json.dumps(told))
 
     def _takes(self, test: str) -> float:
         """Return about how long a test takes on a machine that has nothing else to do."""

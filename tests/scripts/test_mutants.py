@@ -397,6 +397,16 @@ def test_what_is_spared_is_not_tried(tree: Tree) -> None:
     assert done.out.rstrip().endswith("; 1 more are spared")
 
 
+def test_a_file_of_tests_that_cannot_be_imported(tree: Tree) -> None:
+    """It is told, and no test of its folder counts as measured: pytest has run none."""
+    (tree.root / "tests/plan/test_broken.py").write_text("import nowhere_at_all\n")
+    done = tree.mutants("N=0")
+    assert done.code == 1
+    assert done.err == "just mutants: pytest cannot import tests/plan/test_broken.py; fix that first\n"
+    (tree.root / "tests/plan/test_broken.py").unlink()
+    assert "3 passed" in tree.mutants("N=0").out
+
+
 @pytest.mark.minutes
 def test_a_run_that_is_ended_leaves_nothing_behind(tree: Tree) -> None:
     """Neither what its tests have started, nor a mutant in the tree."""
