@@ -105,8 +105,10 @@ def choose(lines: Lines, module: Module, mutant: Mutant, limit: float) -> Choice
         return 0 if file.parent in folders and file.stem.startswith(named) else 1
 
     found = lines.of(module.path, mutant.lines) or lines.of(module.path, mutant.around)
-    # After some generators coverage's tracer misses the rest of the lines that a caller of theirs runs.
-    found |= {test for test in lines.of(module.path, mutant.inside) if not rank(test)}
+    # After some generators coverage's tracer misses the rest of the lines that a caller of theirs runs, and only the
+    # first test runs what is cached: a file of the module's own tests counts whole if one of them runs the function.
+    own = {file_of(test) for test in lines.of(module.path, mutant.inside) if not rank(test)}
+    found |= {test for test in lines.tests if file_of(test) in own}
     imported = not {*mutant.lines} <= in_functions(module.text)
     if imported or lines.unsure(module.path, mutant.around):
         found |= lines.of(module.path, None)

@@ -118,7 +118,7 @@ def test_age_0_and_any_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (["--upgrade-package", "a", "--annotation-style", "c"], {"b", "c"}),
         (["-P", "a", "-P", "b"], {"c"}),
     ],
-    ids=" ".join,
+    ids=["all", "all, briefly", "one", "two"],
 )
 def test_what_is_upgraded_must_be_of_age(
     folder: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], exempt: set[str]
