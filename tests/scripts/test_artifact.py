@@ -64,7 +64,7 @@ CODE = {
     "services/top.py~": "",
     "notes.txt": "",
     ".env": "TOKEN=1",
-    ".gitignore": ".env\n",
+    ".gitignore": ".env\n__pycache__\n",
 }
 
 
