@@ -311,5 +311,5 @@ def test_a_program_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code:
     """Silently, with the lock; what it says counts if it fails."""
     monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
     with (tmp_path / "lock").open("w") as turn:
-        check = f'test "$PWD" = "{tmp_path}" -a "$NEW" = new -a -n "$PATH" -a -e /dev/fd/{turn.fileno()} || exit 9; '
+        check = f'test "$(pwd)" = "{tmp_path}" -a "$NEW" = new -a -n "$PATH" -a -e /dev/fd/{turn.fileno()} || exit 9; '
         assert bootstrap.run(["/bin/sh", "-c", check + code], turn.fileno(), {"NEW": "new"}) == said
