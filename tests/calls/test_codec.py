@@ -62,7 +62,7 @@ class Level(enum.IntEnum):
     HIGH = 2
 
 
-class Rights(enum.Flag):
+class Rights(enum.Flag, boundary=enum.STRICT):  # not the default of the first releases of Python 3.11
     READ = 1
     WRITE = 2
 
