@@ -43,7 +43,11 @@ def serve() -> Iterator[Serve]:
 def client(port: int, sent: bytes = b"") -> socket.socket:
     """A connection on which *sent* was sent."""
     made = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-    made.sendall(sent)
+    try:
+        made.sendall(sent)  # even of nothing, this raises once the other side has reset the connection
+    except ConnectionError:
+        made.close()
+        raise
     return made
 
 
