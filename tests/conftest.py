@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from kernel import masking
+from kernel.observe import logs
 from tests import shared
 from tests.harness import Lab
 from tests.ports import ANY_PORT
@@ -104,6 +106,15 @@ def _no_secrets_of_others() -> Iterator[None]:
     yield
     masking._secrets.clear()
     masking._longest_first.clear()
+
+
+@pytest.fixture(autouse=True)
+def _levels_stay() -> Iterator[None]:
+    """Fail a test that leaves a level changed: the tests after it would log less."""
+    loggers = [logging.getLogger(), logs.logger]
+    before = [one.level for one in loggers]
+    yield
+    assert [one.level for one in loggers] == before
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from kernel.plan.discovery import Catalogue, ServiceFile
 from kernel.run import command as commands
 from kernel.run import runner, standalone
 from tests.modules import new_module
+from tests.observe.untouched import logging_untouched
 
 
 class Tool(Program):
@@ -62,10 +64,11 @@ class Tool(Program):
 
 
 @pytest.fixture
-def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
+def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tool]:
     """With two services."""
     monkeypatch.setenv("COLUMNS", "100")
-    return Tool(tmp_path)
+    with logging_untouched():  # a command makes the kernel's logger quieter
+        yield Tool(tmp_path)
 
 
 @pytest.mark.parametrize(

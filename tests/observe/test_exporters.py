@@ -60,7 +60,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_once_down_and_once_up(caplog: pytest.LogCaptureFixture) -> None:
     """However often it fails, whichever signal it is, and why; until it is there again."""
-    caplog.set_level("INFO", logger="kernel")  # another test may have left it quieter
+    caplog.set_level("INFO")
     bad, good = Outcome.FAILURE, Outcome.SUCCESS
     spans, logs = Delivery("span", "http://c/v1/traces"), Delivery("log record", "http://c/v1/logs")
     one, other = counted(Exporter(bad, bad, good, bad, good), spans), counted(Exporter(bad, good), logs)
