@@ -31,6 +31,9 @@ _NAMES = frozenset(
     )
 )
 _PROXIES = frozenset(("ALL_PROXY", "FTP_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "RSYNC_PROXY", "SOCKS_PROXY"))
+_SETS = re.compile(r"PS\d|[A-Z0-9]+_HOME")
+"""Variables that shells, desktops and systems set or read. A single pattern would be slow to compile."""
+
 _PREFIXES = (
     "CARGO",
     "DOTNET",
@@ -46,21 +49,7 @@ _PREFIXES = (
     "RUBY",
     "RUSTUP",
 )
-_SETS = re.compile(r"PS\d|[A-Z0-9]+_HOME")
 _LONGER = re.compile(r"[A-Z0-9]+(_\w+)?")  # what may follow a prefix
-"""Variables that shells, desktops, systems and languages set or read. A single pattern would be slow to compile."""
-
-
-def _is_everywhere(name: str) -> bool:
-    prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
-    return (
-        name in _NAMES
-        or name.upper() in _PROXIES
-        or _SETS.fullmatch(name) is not None
-        or (prefix is not None and _LONGER.fullmatch(name, len(prefix)) is not None)
-    )
-
-
 _FAMILIES = frozenset(
     (
         *("AWS", "AZURE", "BASH", "BUNDLE", "CARGO", "CI", "CLOUDSDK", "COMPOSE", "CONDA", "CURL", "DBUS"),
@@ -71,7 +60,18 @@ _FAMILIES = frozenset(
         *("TERMINAL", "TF", "UV", "VSCODE", "VTE", "WSL", "WT", "XDG", "ZSH"),
     )
 )
-"""First words of the variables of common tools, which are not near misses unless a service has that name."""
+"""The variables of common tools begin so. They are not near misses, unless a service has that name."""
+
+
+def _is_everywhere(name: str) -> bool:
+    return name in _NAMES or name.upper() in _PROXIES or _SETS.fullmatch(name) is not None
+
+
+def _is_of_a_tool(name: str) -> bool:
+    prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
+    return name.partition("_")[0] in _FAMILIES or (
+        prefix is not None and _LONGER.fullmatch(name, len(prefix)) is not None
+    )
 
 
 def near_misses(environ: Mapping[str, str], known: Collection[str]) -> Iterable[str]:
@@ -88,14 +88,14 @@ def near_misses(environ: Mapping[str, str], known: Collection[str]) -> Iterable[
     joined = {name.replace("_", ""): name for name in every}
     # Comparing texts is slow, so variables are compared only with those that share their first or last word.
     firsts = {name.partition("_")[0] for name in every}
-    families = _FAMILIES - firsts
     kinds = ("OTEL_", "NATS_")  # their last words are too diverse to compare
     lasts = {name.rpartition("_")[2] for name in every if not name.startswith(kinds)}
     for name in sorted(environ.keys() - every):
-        if _SERVICE_LINK.search(name) or _is_everywhere(name) or name.partition("_")[0] in families:
+        ours = name.partition("_")[0] in firsts
+        if _SERVICE_LINK.search(name) or _is_everywhere(name) or (_is_of_a_tool(name) and not ours):
             continue
         hint = joined.get(name.replace("_", ""), "")
-        if not hint and (name.partition("_")[0] in firsts or name.rpartition("_")[2] in lasts):
+        if not hint and (ours or name.rpartition("_")[2] in lasts):
             hint = _nearest(name, every)
         if hint:
             yield f"{name} is set, but nothing reads it; did you mean {hint}?"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from kernel.errors import CycleError
@@ -33,6 +33,13 @@ def find_cycle(graph: Graph) -> tuple[str, ...]:
     return ()
 
 
+def cycle_error(members: Sequence[str], where: str = "") -> CycleError:
+    """Return the error for a cycle of *members*."""
+    chain = " -> ".join((*members, members[0]))
+    hint = "remove one of these names from a `depends` list"
+    return CycleError(f"dependency cycle: {chain}", where=where, members=tuple(members), hint=hint)
+
+
 def topological(graph: Graph) -> list[str]:
     """Return all names, each after its dependencies, otherwise in the given order.
 
@@ -49,11 +56,7 @@ def topological(graph: Graph) -> list[str]:
             if not missing[dependent]:
                 order.append(dependent)
     if len(order) < len(graph):
-        members = find_cycle(graph)
-        chain = " -> ".join((*members, members[0]))
-        raise CycleError(
-            f"dependency cycle: {chain}", members=members, hint="remove one of these names from a `depends` list"
-        )
+        raise cycle_error(find_cycle(graph))
     return order
 
 

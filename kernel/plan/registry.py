@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -15,7 +15,7 @@ from kernel.config.values import variable
 from kernel.declare.service import Service
 from kernel.declare.signature import Edge, Needs, read_signature
 from kernel.errors import ConfigError, CycleError, DeclarationError, LeftOutError, NamingError, PlanError, did_you_mean
-from kernel.lifecycle.graph import Graph, topological
+from kernel.lifecycle.graph import Graph, cycle_error, find_cycle, topological
 from kernel.lifecycle.units import Unit
 
 
@@ -72,12 +72,14 @@ class Registry:
                     errors.append(problem)
                 elif problem:
                     warnings.append(problem)
-        try:
-            topological(self.graph)
-        except CycleError as error:
-            error.where = ", ".join(self.services[name].where for name in error.members)
-            errors.append(error)
-        return errors, warnings
+        return [*errors, *self._cycles()], warnings
+
+    def _cycles(self) -> Iterator[CycleError]:
+        """Yield an error for each dependency cycle that shares no service with another before it."""
+        graph = self.graph
+        while members := find_cycle(graph):
+            yield cycle_error(members, where=", ".join(self.services[name].where for name in members))
+            graph = {name: targets for name, targets in graph.items() if name not in members}
 
     def _explain(self, service: Service[..., Any], error: PlanError) -> list[PlanError]:
         """Return the errors of a *service* that is declared wrongly: first the names in `depends` that do not exist.

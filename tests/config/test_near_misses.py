@@ -82,6 +82,8 @@ def test_a_service_may_be_named_like_a_tool() -> None:
     assert list(near_misses({"GIT_POOLSIZE": "x"}, ["GIT_POOL_SIZE"])) != []
     assert list(near_misses({"GIT_POOLSIZE": "x"}, ["API_GIT_POOL_SIZE"])) == []
     assert list(near_misses({"JAVA_POOLSIZE": "x"}, ["JAVA_POOL_SIZE"])) != []
+    for service in ("GOODS", "NODES", "LESSONS", "MOZART"):  # these begin with the name of a tool
+        assert list(near_misses({f"{service}_POOLSIZE": "x"}, [f"{service}_POOL_SIZE"])) != []
 
 
 def test_each_variable_is_looked_at() -> None:

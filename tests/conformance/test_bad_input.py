@@ -101,6 +101,20 @@ MISTAKES = {
         },
         [r"services/a\.py:8, services/b\.py:8, services/c\.py:8: dependency cycle: a -> b -> c -> a; remove"],
     ),
+    "two cycles": Mistake(
+        {
+            "a": idle("a", "depends=['b']"),
+            "b": idle("b", "depends=['a']"),
+            "c": idle("c", "depends=['a', 'd']"),
+            "d": idle("d", "depends=['c']"),
+            "e": idle("e", "depends=['e2']"),
+            "e2": idle("e2"),
+        },
+        [
+            r"services/a\.py:8, services/b\.py:8: dependency cycle: a -> b -> a; remove",
+            r"services/c\.py:8, services/d\.py:8: dependency cycle: c -> d -> c; remove",
+        ],
+    ),
     "two services of one name": Mistake(
         {"billing/worker": idle("worker"), "billing_worker": idle("worker")},
         [

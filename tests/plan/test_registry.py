@@ -201,6 +201,15 @@ def test_a_cycle_says_where_its_members_are() -> None:
         registry(a, b).units({})
 
 
+def test_each_cycle_is_told() -> None:
+    """One that shares a member with another is told once that one is gone."""
+    pairs = {"a": "b", "b": "a", "c": "d", "d": "c", "e": "c"}
+    errors, _ = registry(*(named(name, _runs, target) for name, target in pairs.items())).check()
+    assert [error.members for error in errors if isinstance(error, CycleError)] == [("a", "b"), ("c", "d")]
+    both = registry(named("a", _runs, "b", "c"), named("b", _runs, "a"), named("c", _runs, "a"))
+    assert len(both.check()[0]) == 1
+
+
 def test_the_graph() -> None:
     """The dependencies that are enabled, and the units in their order, each with its config."""
     wrong = named("wrong", _takes_more)
