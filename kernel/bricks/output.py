@@ -8,19 +8,20 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import anyio.lowlevel
 from anyio import CancelScope, Event, move_on_after, wait_readable
 
 CHUNK = 65536  # bytes per read
-LONGEST = 16384  # maximum bytes of a line; a longer line becomes several records
+LONGEST = 65536  # maximum bytes of a line; a longer line becomes several records
 STEP = 50  # records after which other tasks get a turn on the event loop
 BURST = 5000  # maximum lines in a burst that are all logged
 RATE = 1000  # lines per second after that; with more, the app would only be logging
 TAIL = 20  # last lines to keep for the error, and to log after lines were dropped
 QUIET = 1.0  # seconds without a line after which a flood counts as over
+INSIDE = range(0x80, 0xC0)  # bytes with which no character begins in UTF-8
 
 ANSI = re.compile(rb"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
 RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {
@@ -86,10 +87,10 @@ class Output:
         self.ended.set()
 
     async def _take(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > LONGEST:
-            lines += [self._rest[start : start + LONGEST] for start in range(0, len(self._rest), LONGEST)]
-            self._rest = b""
+        *whole, last = (self._rest + data).split(b"\n")
+        lines = [piece for line in whole for piece in (_pieces(line) if len(line) > LONGEST else (line,))]
+        *pieces, self._rest = _pieces(last)
+        lines += pieces
         now = time.monotonic()
         self._tokens = min(self._tokens + RATE * (now - self._counted_at), BURST)
         self._counted_at = now
@@ -144,6 +145,17 @@ class Output:
         for name, value in (fields or {}).items():
             record.__dict__[f"{name}_" if name in RESERVED else name] = value
         self._log.handle(record)
+
+
+def _pieces(line: bytes) -> Iterator[bytes]:
+    """Yield *line* in pieces of at most LONGEST bytes, cut between characters; the same ones however it arrives."""
+    start = 0
+    while len(line) - start > LONGEST:
+        end = start + LONGEST
+        cut = next((at for at in range(end, end - 4, -1) if line[at] not in INSIDE), end)
+        yield line[start:cut]
+        start = cut
+    yield line[start:]
 
 
 def _text(line: bytes) -> str:

@@ -142,7 +142,8 @@ def test_its_output_ends_with_the_program(guarded: Guards) -> None:
     assert is_there(one.pid)
 
 
-TRAPS = "trap 'echo asked; exit 7' TERM; echo up; sleep 99 & wait"
+# A child that a shell forks after its `trap` may take a signal with the shell's handler just before it is `sleep`.
+TRAPS = "sleep 99 & trap 'echo asked; exit 7' TERM; echo up; wait"
 DEAF = "trap '' TERM; echo up; exec sleep 99"
 LEAVES = "setsid sleep 99 & echo $!; exit 3"
 LEAVES_DEAF = "trap '' TERM; setsid sleep 99 & echo $!; exit 3"

@@ -12,7 +12,8 @@ import anyio
 import pytest
 
 from kernel.bricks import output as module
-from kernel.bricks.output import LONGEST, RESERVED, Output
+from kernel.bricks import output as outputs
+from kernel.bricks.output import RESERVED, Output
 
 pytestmark = pytest.mark.anyio
 
@@ -131,14 +132,37 @@ async def test_the_end_of_a_flood_is_told_although_nothing_comes(
 
 
 async def test_lines_that_come_in_pieces(program: Program, caplog: pytest.LogCaptureFixture) -> None:
-    """They are whole, the last one too; those that are too long are cut."""
+    """They are whole, the last one too."""
     await program.writes(b"on")
     await program.writes(b"e\ntwo\nth")
     await program.writes(b"ree")
-    await program.writes(b"\n" + b"x" * LONGEST + b"y")
-    await program.ends(b"z\n\nend")
-    assert caplog.messages == ["one", "two", "three", "x" * LONGEST, "y", "z", "end"]
+    await program.ends(b"\n\nend")
+    assert caplog.messages == ["one", "two", "three", "end"]
     assert program.heard == caplog.messages
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000, 10_000])
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("x" * 20, ["x" * 10, "x" * 10]),
+        ("x" * 21, ["x" * 10, "x" * 10, "x"]),
+        ("x" * 9 + "é" + "x" * 9, ["x" * 9, "é" + "x" * 8, "x"]),
+        ("x" * 7 + "🌍🌍🌍", ["x" * 7, "🌍🌍", "🌍"]),
+        (b"\xbf" * 15, ["\ufffd" * 10, "\ufffd" * 5]),  # no text
+    ],
+)
+async def test_a_line_that_is_too_long(
+    program: Program, monkeypatch: pytest.MonkeyPatch, text: str | bytes, pieces: list[str], size: int
+) -> None:
+    """It is cut between characters, and into the same pieces however it arrives."""
+    monkeypatch.setattr(outputs, "LONGEST", 10)
+    line = text if isinstance(text, bytes) else text.encode()
+    data = b"one\n" + line + b"\n" + line
+    for start in range(0, len(data), size):
+        await program.writes(data[start : start + size])
+    await program.ends()
+    assert program.heard == ["one", *pieces, *pieces]
 
 
 @pytest.mark.parametrize(
