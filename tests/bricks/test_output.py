@@ -148,6 +148,7 @@ async def test_lines_that_come_in_pieces(program: Program, caplog: pytest.LogCap
         ("x" * 20, ["x" * 10, "x" * 10]),
         ("x" * 21, ["x" * 10, "x" * 10, "x"]),
         ("x" * 9 + "é" + "x" * 9, ["x" * 9, "é" + "x" * 8, "x"]),
+        ("x" * 9 + "À", ["x" * 9, "À"]),  # it ends with the least byte that begins no character
         ("x" * 7 + "🌍🌍🌍", ["x" * 7, "🌍🌍", "🌍"]),
         (b"\xbf" * 15, ["\ufffd" * 10, "\ufffd" * 5]),  # no text
     ],

@@ -61,7 +61,9 @@ def test_no_near_miss(name: str) -> None:
         ("HOME", "APP", "HOME"),
         ("PATH", "A", "PATH"),
         ("LOGNAME", "LOG", "NAMES"),
-        ("PYTHONPATH", "PYTHON", "PATHS"),
+        ("PYTHONPATH", "PYTHON", "PATH"),
+        ("GOPATH", "GO", "PATH"),
+        ("GRADLE_OPTS", "GRADE", "OPTS"),
         ("SSH_AUTH_SOCK", "API", "SSH_AUTH_SOCK"),
         ("AWS_REGION", "S3", "AWS_REGION"),
         ("JAVA_HOME", "JAVA", "HOMES"),
@@ -88,6 +90,7 @@ def test_a_service_may_be_named_like_a_tool() -> None:
 
 def test_each_variable_is_looked_at() -> None:
     """Those that follow one which is everywhere too; what ends like one of OpenTelemetry's is not meant for it."""
+    assert len(list(near_misses({"OTEL_SERVICENAME": "x", "PATH": "x"}, KNOWN))) == 1
     environ = {"AWS_REGION": "x", "DB_POOLSIZE": "x", "MY_SERVICE_NAME": "x", "OTEL_SERVICE_NAME": "x", "PATH": "x"}
     environ |= {"ZB_POOL_SIZE": "x"}
     assert [told.partition(" ")[0] for told in near_misses(environ, KNOWN)] == ["DB_POOLSIZE", "ZB_POOL_SIZE"]
