@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from kernel.bricks import output as module
-from kernel.bricks import output as outputs
 from kernel.bricks.output import RESERVED, Output
 
 pytestmark = pytest.mark.anyio
@@ -86,7 +86,8 @@ def numbers(first: int, last: int) -> list[str]:
 
 async def test_a_burst_is_logged_and_a_flood_is_not(program: Program, caplog: pytest.LogCaptureFixture) -> None:
     """Of a flood, its last lines are, and how many are missing; they are heard, and kept for an error."""
-    await program.writes(lines(1, 20))
+    await program.writes(lines(1, 15))
+    await program.writes(lines(16, 20))
     assert caplog.messages == numbers(1, 20)
     await program.writes(lines(21, 40))
     program.clock.now += 0.9  # nine lines were allowed, but a few in between help nobody
@@ -131,6 +132,34 @@ async def test_the_end_of_a_flood_is_told_although_nothing_comes(
     assert caplog.messages == ["15 lines are left out: the program writes more than 10 a second", *numbers(36, 40)]
 
 
+async def test_others_have_their_turn(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much comes at once."""
+    monkeypatch.setattr(module, "STEP", 2)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(other)
+        await program.writes(lines(1, 20))
+        tasks.cancel_scope.cancel()
+    assert turns >= 9
+
+
+async def test_a_stop_does_not_silence_it(program: Program, caplog: pytest.LogCaptureFixture) -> None:
+    """What it says until its end is read; then nothing of it is open."""
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await program.ends(b"goodbye\n")
+    assert caplog.messages == ["goodbye"]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(program.output._fd)
+
+
 async def test_lines_that_come_in_pieces(program: Program, caplog: pytest.LogCaptureFixture) -> None:
     """They are whole, the last one too."""
     await program.writes(b"on")
@@ -157,7 +186,7 @@ async def test_a_line_that_is_too_long(
     program: Program, monkeypatch: pytest.MonkeyPatch, text: str | bytes, pieces: list[str], size: int
 ) -> None:
     """It is cut between characters, and into the same pieces however it arrives."""
-    monkeypatch.setattr(outputs, "LONGEST", 10)
+    monkeypatch.setattr(module, "LONGEST", 10)
     line = text if isinstance(text, bytes) else text.encode()
     data = b"one\n" + line + b"\n" + line
     for start in range(0, len(data), size):
