@@ -35,6 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
     shared.everything = _wants_all(config)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Share the work of rewriting the assertions of all tests among the workers."""
+    if hasattr(session.config, "workerinput") and not shared.everything:
+        shared.import_share(session.config.rootpath, session.config.workerinput)
+
+
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leave the cookbook to `just test-all`: its libraries alone take a second to import, in each worker."""
     return True if collection_path.name == "cookbook" and not shared.everything else None

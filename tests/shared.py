@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
+import importlib
 import os
 import shutil
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +42,24 @@ def left_out(items: Iterable[pytest.Item]) -> list[pytest.Item]:
             found.append(item)
         met[test] += 1
     return found
+
+
+def import_share(root: Path, worker: Mapping[str, Any]) -> None:
+    """Import a worker's share of the tests before it collects all of them, for the others find them rewritten then.
+
+    On a fresh clone each worker would rewrite the assertions of every file, which takes longer than all the rest of the
+    collection. What cannot be imported is left to pytest, which says why.
+
+    Args:
+        root: The project's folder.
+        worker: What pytest-xdist tells the worker.
+
+    """
+    files = sorted(path for path in (root / "tests").rglob("test_*.py") if path.parent.name != "cookbook")
+    with warnings.catch_warnings(action="error"):  # as pytest does when it imports them
+        for path in files[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+            with contextlib.suppress(Exception, pytest.skip.Exception):
+                importlib.import_module(".".join(path.relative_to(root).with_suffix("").parts))
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

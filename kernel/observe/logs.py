@@ -283,8 +283,13 @@ class TextFormatter(_Formatter):
 class _ToStderr(logging.StreamHandler[TextIO]):
     """Writes to stderr if possible; failures to write are not reported."""
 
+    ending = False
+    """Whether only the last line is written. A thread that waits for the lock has passed all filters by now."""
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write *record*, even in a signal handler that has interrupted another write."""
+        if self.ending and not _is_last_line(record):
+            return
         text = self.format(record) + self.terminator
         try:
             self.stream.write(text)
@@ -387,6 +392,20 @@ def _log_unraisable(args: Any) -> None:
             args.object,
             exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
         )
+
+
+def only_last_line() -> None:
+    """Write nothing to stderr from now on but the line with the exit code, whatever threads and libraries log."""
+    for handler in (*logging.getLogger().handlers, *guard.kept):
+        if isinstance(handler, _ToStderr):
+            handler.ending = True
+
+
+def _is_last_line(record: logging.LogRecord) -> bool:
+    """Return whether *record* has the exit code, or says why there is no such record."""
+    return record.name == "kernel" and (
+        "exit_code" in record.__dict__ or record.thread == threading.main_thread().ident
+    )
 
 
 def say_forced_exit(code: int, name: str) -> None:

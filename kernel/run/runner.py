@@ -252,21 +252,28 @@ class _Run:
         if any(ending.state is State.ABANDONED for ending in report.endings):
             self._report = report
             self._close_outside()
-            self.say_end()
+            self.say_end(last=True)
             self._watchdog.told(LAST_WORDS, report.exit_code)
             within(LAST_WORDS, logs.flush)
             os._exit(report.exit_code)
 
-    def say_end(self) -> None:
-        """Log the last line, with the exit code; log nothing if nothing was started."""
+    def say_end(self, *, last: bool = False) -> None:
+        """Log the line with the exit code; log nothing if nothing was started.
+
+        Args:
+            last: Whether the process ends now, so that no thread may log anything after it.
+
+        """
         if self._report is not None:
             with contained("the last log line"):
+                if last:
+                    logs.only_last_line()
                 lifecycle_log.log_verdict(self._report, self._unsent)
             self._signals.told(self._report.exit_code)
 
     def at_exit(self) -> None:
         """Log the last line after other threads and exit handlers have ended, when the exit code is certain."""
-        self.say_end()
+        self.say_end(last=True)
         console.close()
         ignore()
         self._watchdog.stand_down(self._report.exit_code if self._report is not None else None)

@@ -186,3 +186,40 @@ def test_one_service_says_more(app: App) -> None:
     assert result.said("deep in worker")
     assert not result.said("deep in api")
     assert result.said("api: done")
+
+
+@pytest.mark.parametrize("abandoned", [False, True])
+def test_no_thread_has_the_last_word(app: App, abandoned: bool) -> None:
+    """One of a library's, such as asyncio's that wait for child processes, may go on until the process is gone."""
+    end = "await never()" if abandoned else "pass"
+    app.service(
+        "talks",
+        f"""
+import threading
+
+def talk() -> None:
+    while True:
+        logging.getLogger("lib").warning("still here")
+
+async def never() -> None:
+    while True:
+        try:
+            await anyio.sleep_forever()
+        except BaseException:
+            pass
+
+@service
+async def talks(serving: Serving[None]) -> None:
+    try:
+        async with serving():
+            await anyio.sleep_forever()
+    finally:
+        for _ in range(3):
+            threading.Thread(target=talk, daemon=True).start()
+        {end}
+""",
+    )
+    for _ in range(3):
+        result = app.run(RUNNER_SHUTDOWN_TIMEOUT="0.3").stop(after="all ready")
+        assert result.said("still here")
+        assert result.messages[-1].startswith(f"exit {result.code}: ")

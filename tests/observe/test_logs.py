@@ -516,6 +516,29 @@ def test_the_last_line_is_flushed(root: logging.Logger, monkeypatch: pytest.Monk
     assert (own.flushed, fails.flushed) == (2, 2)
 
 
+def test_the_last_line_is_the_last(root: logging.Logger, output: Output) -> None:
+    """What threads and libraries say after it is not written; a handler of the user's own gets all."""
+    output.configured("db")
+    own = Keeps()
+    root.addHandler(own)
+    logs.only_last_line()
+
+    def talk(name: str, **extra: Any) -> None:
+        thread = threading.Thread(target=lambda: logging.getLogger(name).error("from a thread", extra=extra))
+        thread.start()
+        thread.join()
+
+    talk("asyncio")
+    talk("kernel")
+    talk("lib", exit_code=1)
+    logging.getLogger("lib").error("from a library")
+    assert output.lines == []
+    logs.logger.error("why there is none")
+    talk("kernel", exit_code=70)
+    assert len(output.lines) == 2
+    assert len(own.records) == 6
+
+
 def test_a_write_within_a_write(tmp_path: Any) -> None:
     """As in a signal handler: the line goes out beside it; what cannot be written at all is dropped."""
     with (tmp_path / "stderr").open("wb") as file:
