@@ -10,6 +10,7 @@ SAFE = frozenset({"https", "ssh", "file"})  # schemes with which nobody on the n
 PLAIN = frozenset({"http", "git"})
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(\S+)")
 BY_SSH = re.compile(r"(?:([^\s@:/]+)@)?(\[[^\s\]]+\]|[^\s@:/\[]+):(?!:)([^\s]+)")  # user@host:path
+HOST = re.compile(r"(\[[\w.:%]+\]|[^:\[\]]+)(:\d*)?")  # with or without a port
 
 
 def without_password(address: str) -> str:
@@ -33,8 +34,7 @@ def without_password(address: str) -> str:
 def _split(rest: str) -> tuple[str, str]:
     """Split the part after a scheme into host and path; the host includes credentials, which may contain slashes."""
     host, slash, path = rest.partition("/")
-    port = host.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
-    if "@" in path and port and not port.isdigit():
+    if "@" in path and not HOST.fullmatch(host.rpartition("@")[2]):
         user, _, rest = rest.rpartition("@")
         host, slash, path = rest.partition("/")
         host = f"{user}@{host}"
