@@ -79,6 +79,7 @@ def test_a_run_within_a_process(
     """It ends with its services, tells its exit code once, and leaves nothing behind for the process's end."""
     left: list[object] = []
     monkeypatch.setattr("atexit.register", left.append)
+    monkeypatch.setattr("kernel.observe.logs.only_last_line", lambda: left.append("silence"))
     caplog.set_level(logging.INFO)
     seen: list[Event] = []
     settings = Settings(backend=backend)
