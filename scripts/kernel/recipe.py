@@ -225,7 +225,7 @@ def changed_files(*commit: str) -> set[str]:
         index = Path(folder, "index")
         own = ROOT / git("rev-parse", "--git-path", "index").rstrip("\n")
         if own.is_file():
-            shutil.copyfile(own, index)
+            shutil.copy2(own, index)  # with its time, by which git knows what it must compare by content
         words = ("diff", "--no-ext-diff", "--no-renames", "--relative", "--name-only", "-z", *commit, "--", ".")
         told = git("-c", "diff.autoRefreshIndex=true", *words, env={"GIT_INDEX_FILE": str(index)})
     return {path for path in told.split("\0") if path}
